@@ -1,0 +1,124 @@
+"""What a dataset reader gives: a list-like object of sequences whose frames are decoded when asked for."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from relo.errors import UserError
+
+
+def decode_frame(encoded: bytes, name: str) -> NDArray[np.uint8]:
+    """Decode JPEG or PNG bytes to RGB uint8 [H, W, 3]; `name` says in the error which frame is broken.
+
+    Raises:
+        UserError: the bytes are not a readable image.
+    """
+    buffer = np.frombuffer(encoded, np.uint8)
+    image = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB) if buffer.size else None
+    if image is None:
+        raise UserError(f"{name} is not a readable image ({len(encoded)} bytes); copy or extract it again.")
+    return image
+
+
+class FrameSource(ABC):
+    """The frames of one sequence, lazily; small to pickle."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """The number of frames."""
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """What to call frame `index` (0-based) in an error: its path, or store and key."""
+
+    @abstractmethod
+    def encoded(self, index: int) -> bytes:
+        """The file's bytes (JPEG or PNG) of frame `index`, not decoded."""
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """Frame `index` as RGB uint8 [H, W, 3]."""
+        return decode_frame(self.encoded(index), self.name(index))
+
+
+@dataclass(frozen=True)
+class ImageFiles(FrameSource):
+    """Frames that are one image file each: `folder / names[i]`."""
+
+    folder: Path
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, index: int) -> str:
+        """The path of frame `index`."""
+        return str(self.folder / self.names[index])
+
+    def encoded(self, index: int) -> bytes:
+        """The bytes of the file of frame `index`."""
+        try:
+            return (self.folder / self.names[index]).read_bytes()
+        except OSError as error:
+            raise UserError(f"Frame {self.name(index)} cannot be read ({error.strerror}).") from error
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One annotated video of one target.
+
+    Attributes:
+        name: the sequence's name in its dataset.
+        dataset: the dataset's name, such as `lasot`.
+        frames: the frames, decoded on demand.
+        boxes_xywh: float64 [N, 4], image pixels, as annotated. N is the number of frames, or 1 where only the first box is public.
+        visible: bool [N], the target can be seen, by the dataset's own rule.
+        class_name: the target's class, where the dataset names it.
+        sentence: the target's description in words, where the dataset has one.
+        attributes: further facts by name, such as a benchmark's challenge attributes.
+    """
+
+    name: str
+    dataset: str
+    frames: FrameSource
+    boxes_xywh: NDArray[np.float64]
+    visible: NDArray[np.bool_]
+    class_name: str | None = None
+    sentence: str | None = None
+    attributes: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+class SequenceReader(ABC):
+    """A split of a dataset as a list of sequences: `len(reader)`, `reader[i]`, iteration.
+
+    A reader is cheap to build (it lists names and checks that the root looks right), picklable, and reads annotations
+    when a sequence is asked for. Every trap of its dataset is handled in the reader's own file.
+
+    Raises (from the constructor and from `__getitem__`):
+        UserError: the root or a file of it is missing or broken; the message names the file, and the line where there is one.
+    """
+
+    dataset: str
+
+    @property
+    @abstractmethod
+    def names(self) -> list[str]:
+        """The sequences' names, in order."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sequence:
+        """The sequence number `index` (0-based)."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Sequence]:
+        return (self[index] for index in range(len(self)))

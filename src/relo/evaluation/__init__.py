@@ -1,0 +1,1 @@
+"""Scoring results, running benchmarks, reports."""

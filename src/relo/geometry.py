@@ -1,0 +1,138 @@
+"""Boxes (formats, overlap) and crops (image <-> crop): the only place where either is computed.
+
+Boxes are tensors [..., 4] with the format in the variable's name: xywh (corner and size), xyxy (two corners) or cxcywh (centre and
+size). Coordinates are continuous: a pixel is a unit square, and an image of width W spans 0 to W.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.ops import box_convert
+
+
+def xywh_to_xyxy(boxes_xywh: Tensor) -> Tensor:
+    """[..., 4] x, y, w, h -> [..., 4] x1, y1, x2, y2."""
+    return box_convert(boxes_xywh, "xywh", "xyxy")
+
+
+def xyxy_to_xywh(boxes_xyxy: Tensor) -> Tensor:
+    """[..., 4] x1, y1, x2, y2 -> [..., 4] x, y, w, h."""
+    return box_convert(boxes_xyxy, "xyxy", "xywh")
+
+
+def xywh_to_cxcywh(boxes_xywh: Tensor) -> Tensor:
+    """[..., 4] x, y, w, h -> [..., 4] cx, cy, w, h."""
+    return torch.cat([boxes_xywh[..., :2] + boxes_xywh[..., 2:] / 2, boxes_xywh[..., 2:]], dim=-1)
+
+
+def cxcywh_to_xywh(boxes_cxcywh: Tensor) -> Tensor:
+    """[..., 4] cx, cy, w, h -> [..., 4] x, y, w, h."""
+    return torch.cat([boxes_cxcywh[..., :2] - boxes_cxcywh[..., 2:] / 2, boxes_cxcywh[..., 2:]], dim=-1)
+
+
+def cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
+    """[..., 4] cx, cy, w, h -> [..., 4] x1, y1, x2, y2."""
+    return box_convert(boxes_cxcywh, "cxcywh", "xyxy")
+
+
+def _overlap(boxes_xyxy: Tensor, others_xyxy: Tensor) -> tuple[Tensor, Tensor]:
+    """Intersection and union areas [...] of paired boxes [..., 4]; shapes broadcast."""
+    corner_min = torch.maximum(boxes_xyxy[..., :2], others_xyxy[..., :2])
+    corner_max = torch.minimum(boxes_xyxy[..., 2:], others_xyxy[..., 2:])
+    intersection = (corner_max - corner_min).clamp(min=0).prod(-1)
+    area = (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).clamp(min=0).prod(-1)
+    other_area = (others_xyxy[..., 2:] - others_xyxy[..., :2]).clamp(min=0).prod(-1)
+    return intersection, area + other_area - intersection
+
+
+def iou(boxes_xyxy: Tensor, others_xyxy: Tensor) -> Tensor:
+    """Intersection over union [...] of paired boxes [..., 4]; shapes broadcast, and two empty boxes have 0."""
+    intersection, union = _overlap(boxes_xyxy, others_xyxy)
+    return torch.where(union > 0, intersection / union.clamp(min=torch.finfo(union.dtype).tiny), 0)
+
+
+def generalized_iou(boxes_xyxy: Tensor, others_xyxy: Tensor) -> Tensor:
+    """Generalized IoU [...] in (-1, 1] of paired boxes [..., 4]; shapes broadcast (Rezatofighi et al., CVPR 2019)."""
+    intersection, union = _overlap(boxes_xyxy, others_xyxy)
+    tiny = torch.finfo(union.dtype).eps
+    hull_min = torch.minimum(boxes_xyxy[..., :2], others_xyxy[..., :2])
+    hull_max = torch.maximum(boxes_xyxy[..., 2:], others_xyxy[..., 2:])
+    hull = (hull_max - hull_min).clamp(min=0).prod(-1)
+    return intersection / union.clamp(min=tiny) - (hull - union) / hull.clamp(min=tiny)
+
+
+def clip_to_image(boxes_xywh: Tensor, image_width: int, image_height: int, margin: float = 0.0) -> Tensor:
+    """Clip boxes [..., 4] so that each keeps at least `margin` px of width, of height and inside the image."""
+    x1, y1, x2, y2 = xywh_to_xyxy(boxes_xywh).unbind(-1)
+    x1, y1 = x1.clamp(0, image_width - margin), y1.clamp(0, image_height - margin)
+    x2, y2 = x2.clamp(margin, image_width), y2.clamp(margin, image_height)
+    return torch.stack([x1, y1, (x2 - x1).clamp(min=margin), (y2 - y1).clamp(min=margin)], dim=-1)
+
+
+@dataclass(frozen=True)
+class CropRule:
+    """How a square region is cut around a box and how boxes are written in it.
+
+    A region is a tensor [..., 3]: centre x, centre y and side, in image pixels; the side is a whole number. `factor` is the side as a
+    multiple of sqrt(w h); `size` the side of the resized crop, in pixels.
+
+    Boxes in a crop are x, y, w, h (or cx, cy, w, h) as shares of the crop's side. By default both directions are exact inverses:
+    the region is snapped to the pixel grid it is cut on, and shares refer to the crop's edges. With `released` the public release's
+    rule holds: the region keeps the box's real-valued centre although pixels are cut on whole numbers, and shares written by `to_crop`
+    refer to pixel centres (divided by size - 1), which `to_image` does not undo; needed for its checkpoints.
+    """
+
+    factor: float
+    size: int
+    released: bool = False
+
+    def region(self, boxes_xywh: Tensor) -> Tensor:
+        """The regions [..., 3] around boxes [..., 4] in image pixels."""
+        boxes_cxcywh = xywh_to_cxcywh(boxes_xywh)
+        # The allowance keeps a mathematically whole side whole in floating point.
+        side = torch.ceil(boxes_xywh[..., 2:].clamp(min=0).prod(-1).sqrt() * self.factor - 1e-9).clamp(min=1)
+        center = boxes_cxcywh[..., :2]
+        if not self.released:
+            center = torch.round(center - side[..., None] / 2) + side[..., None] / 2
+        return torch.cat([center, side[..., None]], dim=-1)
+
+    def to_crop(self, boxes_xywh: Tensor, region: Tensor) -> Tensor:
+        """Boxes [..., 4] in image pixels -> x, y, w, h as shares of the crop's side, for regions [..., 3]."""
+        boxes_cxcywh = xywh_to_cxcywh(boxes_xywh)
+        scale = 1 / region[..., 2:]
+        if self.released:
+            scale = scale * (self.size / (self.size - 1))
+        center = 0.5 + (boxes_cxcywh[..., :2] - region[..., :2]) * scale
+        return cxcywh_to_xywh(torch.cat([center, boxes_cxcywh[..., 2:] * scale], dim=-1))
+
+    def to_image(self, boxes_cxcywh: Tensor, region: Tensor) -> Tensor:
+        """Boxes [..., 4] cx, cy, w, h as shares of the crop's side -> x, y, w, h in image pixels, for regions [..., 3]."""
+        side = region[..., 2:]
+        center = region[..., :2] + (boxes_cxcywh[..., :2] - 0.5) * side
+        return cxcywh_to_xywh(torch.cat([center, boxes_cxcywh[..., 2:] * side], dim=-1))
+
+    def cut(self, image: NDArray[np.uint8], region: Tensor) -> NDArray[np.uint8]:
+        """The crop [size, size, 3] of an image [H, W, 3] at one region [3]: black outside the image, resized bilinearly.
+
+        A region wholly outside the image gives a black crop.
+        """
+        center_x, center_y, side = (float(value) for value in region)
+        # Python's round() rounds half to even, as the release does.
+        return cut_square(image, round(center_x - side / 2), round(center_y - side / 2), round(side), self.size)
+
+
+def cut_square(image: NDArray[np.uint8], x: int, y: int, side: int, size: int) -> NDArray[np.uint8]:
+    """The square of `side` px with its corner at (x, y), black outside the image [H, W, 3], resized to [size, size, 3]."""
+    height, width = image.shape[:2]
+    inside = image[max(y, 0) : max(y + side, 0), max(x, 0) : max(x + side, 0)]
+    if inside.shape[:2] != (side, side):
+        if inside.size == 0:
+            return np.zeros((size, size, 3), np.uint8)
+        top, left = max(-y, 0), max(-x, 0)
+        bottom, right = max(y + side - height, 0), max(x + side - width, 0)
+        inside = cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+    return cv2.resize(inside, (size, size), interpolation=cv2.INTER_LINEAR)

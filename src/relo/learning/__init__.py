@@ -1,0 +1,1 @@
+"""Learning objectives: warm-up regression, priors, rewards, rollouts, policy objectives."""

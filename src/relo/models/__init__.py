@@ -1,0 +1,1 @@
+"""The network: encoders, temporal propagators, heads, and what assembles them."""

@@ -1,0 +1,121 @@
+"""The network: an encoder, a temporal propagator and heads, assembled. It works without a Trainer and keeps no state of a target."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from relo.errors import UserError
+from relo.models.encoders.base import Encoder, Templates
+from relo.models.heads import BoxHead, Critic, PolicyHead, PriorHead
+from relo.models.temporal import TemporalPropagator
+from relo.plugin import PluginModule
+
+
+@dataclass(frozen=True)
+class LocalizationMaps:
+    """What the heads say of one frame of B targets, cell by cell."""
+
+    policy_logits: Tensor  # [B, S, S]
+    boxes_cxcywh: Tensor  # [B, S, S, 4], shares of the search side
+    value: Tensor | None = None  # [B]
+    prior_scores: Tensor | None = None  # [B, S, S], in (0, 1)
+    presence: Tensor | None = None  # [B], probability that the target can be seen
+
+
+class LocalizationNetwork(PluginModule):
+    """Encoder, temporal propagator and heads.
+
+        templates = network.encode_templates(template_images, template_boxes_xywh)  # once a target, then kept
+        maps, memory = network(search_images, templates, memory=None)               # one frame of B targets
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        propagator: TemporalPropagator,
+        policy: PolicyHead,
+        box: BoxHead,
+        critic: Critic | None = None,
+        prior: PriorHead | None = None,
+    ) -> None:
+        """Assemble a network.
+
+        Args:
+            encoder: images to the map.
+            propagator: what the temporal tokens do.
+            policy: the localization policy.
+            box: the box of every cell.
+            critic: the value of a state; needed to train with actor-critic or PPO only.
+            prior: the score map trained against a handcrafted prior; the baseline's localization.
+
+        Raises:
+            UserError: parts whose widths do not fit together.
+        """
+        super().__init__()
+        self.encoder = encoder
+        self.propagator = propagator
+        self.policy = policy
+        self.box = box
+        self.critic = critic
+        self.prior = prior
+        self._check_widths()
+
+    def encode_templates(self, images: Tensor, boxes_xywh: Tensor) -> Templates:
+        """Templates [B, N, 3, Hz, Hz] with boxes [B, N, 4] (shares of the crop's side) -> what every frame needs of them."""
+        return self.encoder.encode_templates(images, boxes_xywh)
+
+    def encode(self, search_images: Tensor, templates: Templates, memory: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Search images [B, 3, Hx, Hx] -> the map [B, C, S, S] that the heads read, and the next frame's memory."""
+        return self.encoder(search_images, templates, self.propagator, memory)
+
+    def localize(self, features: Tensor, skip: Collection[str] = ()) -> LocalizationMaps:
+        """Run the heads on the map [B, C, S, S], but those named in `skip` ("critic", "prior")."""
+        critic = None if "critic" in skip else self.critic
+        prior = None if "prior" in skip else self.prior
+        return LocalizationMaps(
+            policy_logits=self.policy(features).float(),
+            boxes_cxcywh=self.box(features).float(),
+            value=None if critic is None else critic(features).float(),
+            prior_scores=None if prior is None else prior(features).float(),
+        )
+
+    def forward(
+        self,
+        search_images: Tensor,
+        templates: Templates,
+        memory: Tensor | None = None,
+        skip: Collection[str] = (),
+    ) -> tuple[LocalizationMaps, Tensor | None]:
+        """One frame of B targets.
+
+        Args:
+            search_images: [B, 3, Hx, Hx], normalised RGB.
+            templates: of the same B targets.
+            memory: [layers, B, K, width] from the previous frame; None on a target's first frame.
+            skip: heads that are not needed ("critic", "prior"), to save their time.
+
+        Returns:
+            The maps, and the memory to hand to the next frame.
+        """
+        features, memory = self.encode(search_images, templates, memory)
+        return self.localize(features, skip), memory
+
+    def _check_widths(self) -> None:
+        token_width = self.propagator.learned_tokens.shape[-1]
+        if token_width != self.encoder.width:
+            raise UserError(
+                f"The propagator's tokens have {token_width} channels, the encoder's {self.encoder.width}: "
+                "set the propagator's width to the encoder's."
+            )
+        probe = torch.zeros(2, self.encoder.channels, 2, 2)
+        for name, head in self.named_children():
+            if head in (self.encoder, self.propagator):
+                continue
+            first = next(p for p in head.parameters() if p.dim() == 4)
+            if first.shape[1] != probe.shape[1]:
+                raise UserError(
+                    f"The {name} head reads {first.shape[1]} channels, the encoder's map has {self.encoder.channels}: "
+                    f"set the {name} head's channels to {self.encoder.channels}."
+                )

@@ -1,0 +1,123 @@
+"""Temporal tokens: how the target's context travels from one frame to the next (paper, section 3 and figure 3).
+
+K learned tokens join the sequence behind the search and template tokens (the "current" slot). What they have become on one frame
+is the memory of the next, where it stands in a second slot (the "previous" one).
+"""
+
+from abc import abstractmethod
+
+import torch
+from timm.layers import trunc_normal_
+from torch import Tensor, nn
+
+from relo.plugin import PluginModule
+
+
+class TemporalPropagator(PluginModule):
+    """What the temporal tokens do before, between and after an encoder's layers; it holds no state of a target.
+
+    `static` is the number of tokens in front of the temporal ones.
+    """
+
+    def __init__(self, width: int, tokens: int) -> None:
+        """Args: `width`, channels of a token; `tokens`, K."""
+        super().__init__()
+        self.learned_tokens = nn.Parameter(torch.zeros(1, tokens, width))
+        self.position = nn.Parameter(torch.zeros(1, tokens, width))
+        trunc_normal_(self.learned_tokens, std=0.02)
+        trunc_normal_(self.position, std=0.02)
+
+    def current(self, batch: int) -> Tensor:
+        """The learned tokens with their position [B, K, width], as they enter the first layer."""
+        return (self.learned_tokens + self.position).expand(batch, -1, -1)
+
+    @abstractmethod
+    def start(self, batch: int, memory: Tensor | None) -> Tensor:
+        """The temporal tokens [B, slots * K, width] that enter the first layer; `memory` is None on a target's first frame."""
+
+    def before_layer(
+        self, index: int, tokens: Tensor, static: int, memory: Tensor | None, record: list[Tensor]
+    ) -> Tensor:
+        """The tokens [B, static + slots * K, width] as layer `index` shall see them; may append to `record` what to remember."""
+        return tokens
+
+    @abstractmethod
+    def after_layers(self, tokens: Tensor, static: int, record: list[Tensor]) -> Tensor | None:
+        """The memory [layers, B, K, width] for the next frame, from the tokens that left the last layer and the record."""
+
+
+class LayerAligned(TemporalPropagator):
+    """Frame t at layer i sees what frame t-1 recorded at layer i (the paper's propagation, figure 3b).
+
+    On a target's first frame the previous slot holds a second copy of the learned tokens.
+    """
+
+    def __init__(self, width: int, tokens: int, depth: int, projection: bool = False, detach: bool = True) -> None:
+        """Build the learned tokens and, if asked, the projections.
+
+        Args:
+            width: channels of a token.
+            tokens: K.
+            depth: layers of the encoder.
+            projection: put a linear layer of its own between frame t-1 and frame t at each layer (identity at first).
+            detach: cut the gradient between frames, as the release does.
+        """
+        super().__init__(width, tokens)
+        self.detach = detach
+        self.projections = nn.ModuleList(nn.Linear(width, width) for _ in range(depth)) if projection else None
+        for layer in self.projections or ():
+            nn.init.eye_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def start(self, batch: int, memory: Tensor | None) -> Tensor:
+        """Current and previous slot [B, 2K, width]."""
+        return self.current(batch).repeat(1, 2, 1)
+
+    def before_layer(
+        self, index: int, tokens: Tensor, static: int, memory: Tensor | None, record: list[Tensor]
+    ) -> Tensor:
+        """Record the current slot, and put the memory of this layer into the previous one."""
+        count = self.learned_tokens.shape[1]
+        current = tokens[:, static : static + count]
+        record.append(current.detach() if self.detach else current)
+        if memory is None:
+            return tokens
+        previous = memory[index].to(tokens.dtype)
+        if self.projections is not None:
+            previous = self.projections[index](previous)
+        return torch.cat([tokens[:, : static + count], previous], dim=1)
+
+    def after_layers(self, tokens: Tensor, static: int, record: list[Tensor]) -> Tensor | None:
+        """The current slot as recorded at each layer [depth, B, K, width]."""
+        return torch.stack(record)
+
+
+class DeepToShallow(TemporalPropagator):
+    """The tokens that left the last layer of frame t-1 enter the first layer of frame t (the paper's baseline, figure 3a)."""
+
+    def __init__(self, width: int, tokens: int, detach: bool = True) -> None:
+        """Args: `width`, channels of a token; `tokens`, K; `detach`, cut the gradient between frames."""
+        super().__init__(width, tokens)
+        self.detach = detach
+
+    def start(self, batch: int, memory: Tensor | None) -> Tensor:
+        """Current slot and, behind it, what frame t-1 ended with (a copy of the learned tokens on the first frame)."""
+        current = self.current(batch)
+        return torch.cat([current, current if memory is None else memory[0].to(current.dtype)], dim=1)
+
+    def after_layers(self, tokens: Tensor, static: int, record: list[Tensor]) -> Tensor | None:
+        """The current slot after the last layer [1, B, K, width]."""
+        last = tokens[None, :, static : static + self.learned_tokens.shape[1]]
+        return last.detach() if self.detach else last
+
+
+class NoPropagation(TemporalPropagator):
+    """Learned tokens without a previous slot: every frame stands alone."""
+
+    def start(self, batch: int, memory: Tensor | None) -> Tensor:
+        """The current slot only [B, K, width]."""
+        return self.current(batch)
+
+    def after_layers(self, tokens: Tensor, static: int, record: list[Tensor]) -> Tensor | None:
+        """Nothing to remember."""
+        return None

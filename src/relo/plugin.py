@@ -1,0 +1,74 @@
+"""Parts that can be named in a config: `class_path` and `init_args`, resolved back to objects."""
+
+import inspect
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from relo.errors import UserError
+
+
+class Plugin:
+    """Base of every part that a checkpoint must be able to name: it remembers the arguments it was built with."""
+
+    _init_args: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Plugin":
+        """Record the constructor's arguments by name (copy and unpickle restore them with the other attributes)."""
+        instance = super().__new__(cls)
+        signature = inspect.signature(cls.__init__)
+        bound = signature.bind_partial(instance, *args, **kwargs)
+        init_args = {name: value for name, value in bound.arguments.items() if name != "self"}
+        object.__setattr__(instance, "_init_args", init_args)
+        return instance
+
+    def config(self) -> dict[str, Any]:
+        """The `class_path` and `init_args` that build this part anew, nested parts included, as plain data."""
+        return {
+            "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
+            "init_args": {name: _plain(value) for name, value in self._init_args.items()},
+        }
+
+
+class PluginModule(Plugin, nn.Module):
+    """A `Plugin` that is a torch module."""
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Plugin):
+        return value.config()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def build(config: dict[str, Any]) -> Any:
+    """Build the part that `Plugin.config` described.
+
+    Raises:
+        UserError: the class does not exist, is no plug-in, or does not take the arguments.
+    """
+    class_path = config.get("class_path", "")
+    module_name, _, class_name = str(class_path).rpartition(".")
+    try:
+        part = getattr(import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"The config names class {class_path!r}, which cannot be imported: {error}.") from error
+    # A config may come with someone's weights: it must not be able to call anything but a plug-in.
+    if not (isinstance(part, type) and issubclass(part, Plugin)):
+        raise UserError(f"The config names {class_path!r}, which is not a part of a network.")
+    try:
+        return part(**{name: _built(value) for name, value in config.get("init_args", {}).items()})
+    except TypeError as error:
+        raise UserError(f"{class_path} does not take the arguments in the config: {error}.") from error
+
+
+def _built(value: Any) -> Any:
+    if isinstance(value, dict) and "class_path" in value:
+        return build(value)
+    if isinstance(value, list):
+        return [_built(item) for item in value]
+    return value

@@ -1,0 +1,20 @@
+"""What the tracker knows of one target between two frames."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from relo.models.encoders.base import Templates
+
+
+@dataclass(frozen=True)
+class TargetState:
+    """One target after one frame; the tracker takes it in and gives the next one out, and never changes it."""
+
+    templates: Templates  # of this target alone (batch 1)
+    memory: Tensor | None  # [layers, 1, K, C]; None before the first tracked frame
+    box_xywh: Tensor  # [4] float64, image pixels
+    score: float  # confidence of the chosen cell
+    frame_index: int  # frames since the target was given; 0 is the given one
+    presence: float | None = None  # probability that the target can be seen, where the network says so
+    response: Tensor | None = None  # [S, S], the map that the cell was chosen from, where asked for
