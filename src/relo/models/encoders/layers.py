@@ -1,0 +1,41 @@
+"""What several encoders share: where a template's target lies, and the types of tokens."""
+
+import torch
+from timm.layers import trunc_normal_
+from torch import Tensor, nn
+
+from relo.geometry import xywh_to_xyxy
+
+
+def foreground_share(boxes_xywh: Tensor, cells: int) -> Tensor:
+    """The share of each cell's area that a box covers.
+
+    Args:
+        boxes_xywh: [..., 4], as shares of the image's side.
+        cells: cells on a side of the grid.
+
+    Returns:
+        [..., cells, cells] in [0, 1], rows first.
+    """
+    edges = torch.arange(cells, device=boxes_xywh.device, dtype=boxes_xywh.dtype)
+    x1, y1, x2, y2 = (xywh_to_xyxy(boxes_xywh) * cells)[..., None].unbind(-2)
+    columns = (torch.minimum(x2, edges + 1) - torch.maximum(x1, edges)).clamp(min=0)
+    rows = (torch.minimum(y2, edges + 1) - torch.maximum(y1, edges)).clamp(min=0)
+    return rows[..., :, None] * columns[..., None, :]
+
+
+class TokenTypes(nn.Module):
+    """Learned vectors that tell search tokens from template tokens, and a template's target from its background."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.search = nn.Parameter(torch.zeros(width))
+        self.foreground = nn.Parameter(torch.zeros(width))
+        self.background = nn.Parameter(torch.zeros(width))
+        for vector in (self.search, self.foreground, self.background):
+            trunc_normal_(vector, std=0.02)
+
+    def of_template(self, share: Tensor) -> Tensor:
+        """The foreground share [...] of template cells -> their type vectors [..., width]."""
+        share = share[..., None]
+        return share * self.foreground + (1 - share) * self.background
