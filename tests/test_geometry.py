@@ -123,7 +123,7 @@ class TestCropRule:
         assert CropRule(factor=2.0, size=128).region(box(0, 0, 10, 11))[2] == 21
 
     def test_released_numbers(self):
-        # Crop of side 120 about (110, 122.5) to 256 px: scale 256/120. A box 15 px to the right and 6 px up, of 30 x 12:
+        # Side 120 about (110, 122.5) to 256 px: scale 256/120. A box 15 px to the right and 6 px up, of 30 x 12:
         # centre (127.5 + 32, 127.5 - 12.8) / 255, size (64, 25.6) / 255.
         rule = CropRule(factor=4.0, size=256, released=True)
         region = rule.region(box(100, 100, 20, 45))
