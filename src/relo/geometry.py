@@ -1,7 +1,7 @@
 """Boxes (formats, overlap) and crops (image <-> crop): the only place where either is computed.
 
-Boxes are tensors [..., 4] with the format in the variable's name: xywh (corner and size), xyxy (two corners) or cxcywh (centre and
-size). Coordinates are continuous: a pixel is a unit square, and an image of width W spans 0 to W.
+Boxes are tensors [..., 4] with the format in the variable's name: xywh (corner and size), xyxy (two corners) or cxcywh
+(centre and size). Coordinates are continuous: a pixel is a unit square, and an image of width W spans 0 to W.
 """
 
 from dataclasses import dataclass
@@ -77,13 +77,15 @@ def clip_to_image(boxes_xywh: Tensor, image_width: int, image_height: int, margi
 class CropRule:
     """How a square region is cut around a box and how boxes are written in it.
 
-    A region is a tensor [..., 3]: centre x, centre y and side, in image pixels; the side is a whole number. `factor` is the side as a
-    multiple of sqrt(w h); `size` the side of the resized crop, in pixels.
+    A region is a tensor [..., 3]: centre x, centre y and side, in image pixels; the side is a whole number. `factor` is
+    the side as a multiple of sqrt(w h); `size` the side of the resized crop, in pixels.
 
-    Boxes in a crop are x, y, w, h (or cx, cy, w, h) as shares of the crop's side. By default both directions are exact inverses:
-    the region is snapped to the pixel grid it is cut on, and shares refer to the crop's edges. With `released` the public release's
-    rule holds: the region keeps the box's real-valued centre although pixels are cut on whole numbers, and shares written by `to_crop`
-    refer to pixel centres (divided by size - 1), which `to_image` does not undo; needed for its checkpoints.
+    Boxes in a crop are x, y, w, h (or cx, cy, w, h) as shares of the crop's side. By default both directions are exact
+    inverses: the region is snapped to the pixel grid it is cut on, and shares refer to the crop's edges. With
+    `released` the public release's
+    rule holds: the region keeps the box's real-valued centre although pixels are cut on whole numbers, and shares
+    written by `to_crop` refer to pixel centres (divided by size - 1), which `to_image` does not undo; needed for its
+    checkpoints.
     """
 
     factor: float
@@ -110,13 +112,13 @@ class CropRule:
         return cxcywh_to_xywh(torch.cat([center, boxes_cxcywh[..., 2:] * scale], dim=-1))
 
     def to_image(self, boxes_cxcywh: Tensor, region: Tensor) -> Tensor:
-        """Boxes [..., 4] cx, cy, w, h as shares of the crop's side -> x, y, w, h in image pixels, for regions [..., 3]."""
+        """Boxes [..., 4] cx, cy, w, h as shares of the crop's side -> x, y, w, h in image pixels."""
         side = region[..., 2:]
         center = region[..., :2] + (boxes_cxcywh[..., :2] - 0.5) * side
         return cxcywh_to_xywh(torch.cat([center, boxes_cxcywh[..., 2:] * side], dim=-1))
 
     def cut(self, image: NDArray[np.uint8], region: Tensor) -> NDArray[np.uint8]:
-        """The crop [size, size, 3] of an image [H, W, 3] at one region [3]: black outside the image, resized bilinearly.
+        """The crop [size, size, 3] of an image [H, W, 3] at one region [3]: black outside, resized bilinearly.
 
         A region wholly outside the image gives a black crop.
         """
@@ -126,7 +128,7 @@ class CropRule:
 
 
 def cut_square(image: NDArray[np.uint8], x: int, y: int, side: int, size: int) -> NDArray[np.uint8]:
-    """The square of `side` px with its corner at (x, y), black outside the image [H, W, 3], resized to [size, size, 3]."""
+    """The square of `side` px with its corner at (x, y), black outside the image, resized to [size, size, 3]."""
     height, width = image.shape[:2]
     inside = image[max(y, 0) : max(y + side, 0), max(x, 0) : max(x + side, 0)]
     if inside.shape[:2] != (side, side):
@@ -134,5 +136,5 @@ def cut_square(image: NDArray[np.uint8], x: int, y: int, side: int, size: int) -
             return np.zeros((size, size, 3), np.uint8)
         top, left = max(-y, 0), max(-x, 0)
         bottom, right = max(y + side - height, 0), max(x + side - width, 0)
-        inside = cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(0, 0, 0))
-    return cv2.resize(inside, (size, size), interpolation=cv2.INTER_LINEAR)
+        inside = np.pad(inside, ((top, bottom), (left, right), (0, 0)))
+    return np.asarray(cv2.resize(inside, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)

@@ -1,5 +1,6 @@
 """The batch of clips that the data module yields and the objectives learn from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -24,18 +25,20 @@ class ClipBatch:
 
     def to(self, *args: Any, **kwargs: Any) -> "ClipBatch":
         """The same batch with every tensor moved, as `Tensor.to` does for a device."""
-        moved = {f.name: v.to(*args, **kwargs) if isinstance(v := getattr(self, f.name), Tensor) else v for f in fields(self)}
-        return ClipBatch(**moved)
+        return self._map(lambda tensor: tensor.to(*args, **kwargs))
 
     def pin_memory(self) -> "ClipBatch":
         """The same batch in page-locked memory (called by the data loader)."""
-        pinned = {f.name: v.pin_memory() if isinstance(v := getattr(self, f.name), Tensor) else v for f in fields(self)}
-        return ClipBatch(**pinned)
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "ClipBatch":
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return ClipBatch(**{name: function(v) if isinstance(v, Tensor) else v for name, v in values.items()})
 
     @staticmethod
     def stack(clips: list["ClipBatch"]) -> "ClipBatch":
         """One batch out of several (the data loader's collate function)."""
-        columns = {f.name: [getattr(clip, f.name) for clip in clips] for f in fields(ClipBatch)}
-        return ClipBatch(
-            **{name: torch.cat(v) if isinstance(v[0], Tensor) else sum(v, []) for name, v in columns.items()}
-        )
+        columns = {field.name: [getattr(clip, field.name) for clip in clips] for field in fields(ClipBatch)}
+        ids = [name for clip in clips for name in clip.sequence_id]
+        tensors = {name: torch.cat(column) for name, column in columns.items() if name != "sequence_id"}
+        return ClipBatch(sequence_id=ids, **tensors)

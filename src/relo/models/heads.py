@@ -1,4 +1,4 @@
-"""Heads on the encoder's S x S map: policy, critic, box, prior score. Each reads [B, C, S, S] and knows nothing of the others."""
+"""Heads on the encoder's map: policy, critic, box, prior. Each reads [B, C, S, S] and knows no other."""
 
 import itertools
 from abc import abstractmethod
@@ -33,7 +33,7 @@ class Critic(PluginModule):
 
 
 class BoxHead(PluginModule):
-    """Contract: the map [B, C, S, S] -> a box for every cell [B, S, S, 4], cx, cy, w, h as shares of the search side."""
+    """Contract: the map [B, C, S, S] -> boxes_cxcywh [B, S, S, 4], one a cell, as shares of the search side."""
 
     @abstractmethod
     def forward(self, features: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class BoxHead(PluginModule):
 
 
 class PriorHead(PluginModule):
-    """Contract: the map [B, C, S, S] -> the score in (0, 1) of every cell [B, S, S], trained against a handcrafted prior."""
+    """Contract: the map [B, C, S, S] -> a score in (0, 1) for every cell [B, S, S], trained against a prior."""
 
     @abstractmethod
     def forward(self, features: Tensor) -> Tensor:
@@ -94,7 +94,10 @@ class ConvCritic(Critic):
 
 
 class ConvBox(BoxHead):
-    """An offset tower (raw) and a size tower (sigmoid): the box of cell (ix, iy) is centred at ((ix + dx) / S, (iy + dy) / S)."""
+    """An offset tower (raw) and a size tower (sigmoid).
+
+    The box of cell (ix, iy) is centred at ((ix + dx) / S, (iy + dy) / S).
+    """
 
     def __init__(self, channels: int, hidden: Sequence[int] = PAPER_TOWER) -> None:
         """Args: `channels`, of the encoder's map; `hidden`, widths of the towers."""

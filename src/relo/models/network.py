@@ -1,9 +1,8 @@
-"""The network: an encoder, a temporal propagator and heads, assembled. It works without a Trainer and keeps no state of a target."""
+"""The network: encoder, temporal propagator and heads, assembled. It keeps no state of a target."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from relo.errors import UserError
@@ -27,8 +26,8 @@ class LocalizationMaps:
 class LocalizationNetwork(PluginModule):
     """Encoder, temporal propagator and heads.
 
-        templates = network.encode_templates(template_images, template_boxes_xywh)  # once a target, then kept
-        maps, memory = network(search_images, templates, memory=None)               # one frame of B targets
+    templates = network.encode_templates(template_images, template_boxes_xywh)  # once a target, then kept
+    maps, memory = network(search_images, templates, memory=None)               # one frame of B targets
     """
 
     def __init__(
@@ -63,10 +62,12 @@ class LocalizationNetwork(PluginModule):
         self._check_widths()
 
     def encode_templates(self, images: Tensor, boxes_xywh: Tensor) -> Templates:
-        """Templates [B, N, 3, Hz, Hz] with boxes [B, N, 4] (shares of the crop's side) -> what every frame needs of them."""
+        """Templates [B, N, 3, Hz, Hz] with boxes [B, N, 4] (shares of the crop) -> what every frame needs."""
         return self.encoder.encode_templates(images, boxes_xywh)
 
-    def encode(self, search_images: Tensor, templates: Templates, memory: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def encode(
+        self, search_images: Tensor, templates: Templates, memory: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         """Search images [B, 3, Hx, Hx] -> the map [B, C, S, S] that the heads read, and the next frame's memory."""
         return self.encoder(search_images, templates, self.propagator, memory)
 
@@ -109,13 +110,10 @@ class LocalizationNetwork(PluginModule):
                 f"The propagator's tokens have {token_width} channels, the encoder's {self.encoder.width}: "
                 "set the propagator's width to the encoder's."
             )
-        probe = torch.zeros(2, self.encoder.channels, 2, 2)
-        for name, head in self.named_children():
-            if head in (self.encoder, self.propagator):
-                continue
-            first = next(p for p in head.parameters() if p.dim() == 4)
-            if first.shape[1] != probe.shape[1]:
+        for name, head in (("policy", self.policy), ("box", self.box), ("critic", self.critic), ("prior", self.prior)):
+            kernels = [p for p in head.parameters() if p.dim() == 4] if head is not None else []
+            if kernels and kernels[0].shape[1] != self.encoder.channels:
                 raise UserError(
-                    f"The {name} head reads {first.shape[1]} channels, the encoder's map has {self.encoder.channels}: "
-                    f"set the {name} head's channels to {self.encoder.channels}."
+                    f"The {name} head reads {kernels[0].shape[1]} channels, the encoder's map has "
+                    f"{self.encoder.channels}: set the {name} head's channels to {self.encoder.channels}."
                 )

@@ -1,7 +1,7 @@
 """Temporal tokens: how the target's context travels from one frame to the next (paper, section 3 and figure 3).
 
-K learned tokens join the sequence behind the search and template tokens (the "current" slot). What they have become on one frame
-is the memory of the next, where it stands in a second slot (the "previous" one).
+K learned tokens join the sequence behind the search and template tokens (the "current" slot). What they have become on
+one frame is the memory of the next, where it stands in a second slot (the "previous" one).
 """
 
 from abc import abstractmethod
@@ -33,17 +33,23 @@ class TemporalPropagator(PluginModule):
 
     @abstractmethod
     def start(self, batch: int, memory: Tensor | None) -> Tensor:
-        """The temporal tokens [B, slots * K, width] that enter the first layer; `memory` is None on a target's first frame."""
+        """The temporal tokens [B, slots * K, width] that enter the first layer.
+
+        `memory` is None on a target's first frame.
+        """
 
     def before_layer(
         self, index: int, tokens: Tensor, static: int, memory: Tensor | None, record: list[Tensor]
     ) -> Tensor:
-        """The tokens [B, static + slots * K, width] as layer `index` shall see them; may append to `record` what to remember."""
+        """The tokens [B, static + slots * K, width] as layer `index` shall see them.
+
+        May append to `record` what to remember.
+        """
         return tokens
 
     @abstractmethod
     def after_layers(self, tokens: Tensor, static: int, record: list[Tensor]) -> Tensor | None:
-        """The memory [layers, B, K, width] for the next frame, from the tokens that left the last layer and the record."""
+        """The memory [layers, B, K, width] for the next frame, from the last layer's output and the record."""
 
 
 class LayerAligned(TemporalPropagator):
@@ -64,10 +70,7 @@ class LayerAligned(TemporalPropagator):
         """
         super().__init__(width, tokens)
         self.detach = detach
-        self.projections = nn.ModuleList(nn.Linear(width, width) for _ in range(depth)) if projection else None
-        for layer in self.projections or ():
-            nn.init.eye_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.projections = nn.ModuleList(_identity(width) for _ in range(depth)) if projection else None
 
     def start(self, batch: int, memory: Tensor | None) -> Tensor:
         """Current and previous slot [B, 2K, width]."""
@@ -93,7 +96,7 @@ class LayerAligned(TemporalPropagator):
 
 
 class DeepToShallow(TemporalPropagator):
-    """The tokens that left the last layer of frame t-1 enter the first layer of frame t (the paper's baseline, figure 3a)."""
+    """What left the last layer of frame t-1 enters the first layer of frame t (the baseline, figure 3a)."""
 
     def __init__(self, width: int, tokens: int, detach: bool = True) -> None:
         """Args: `width`, channels of a token; `tokens`, K; `detach`, cut the gradient between frames."""
@@ -121,3 +124,10 @@ class NoPropagation(TemporalPropagator):
     def after_layers(self, tokens: Tensor, static: int, record: list[Tensor]) -> Tensor | None:
         """Nothing to remember."""
         return None
+
+
+def _identity(width: int) -> nn.Linear:
+    layer = nn.Linear(width, width)
+    nn.init.eye_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

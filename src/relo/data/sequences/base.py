@@ -76,7 +76,8 @@ class Sequence:
         name: the sequence's name in its dataset.
         dataset: the dataset's name, such as `lasot`.
         frames: the frames, decoded on demand.
-        boxes_xywh: float64 [N, 4], image pixels, as annotated. N is the number of frames, or 1 where only the first box is public.
+        boxes_xywh: float64 [N, 4], image pixels, as annotated. N is the number of frames, or 1 where only the first box
+            is public.
         visible: bool [N], the target can be seen, by the dataset's own rule.
         class_name: the target's class, where the dataset names it.
         sentence: the target's description in words, where the dataset has one.
@@ -103,7 +104,8 @@ class SequenceReader(ABC):
     when a sequence is asked for. Every trap of its dataset is handled in the reader's own file.
 
     Raises (from the constructor and from `__getitem__`):
-        UserError: the root or a file of it is missing or broken; the message names the file, and the line where there is one.
+        UserError: the root or a file of it is missing or broken; the message names the file, and the line where there
+            is one.
     """
 
     dataset: str

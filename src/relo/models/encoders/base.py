@@ -54,7 +54,7 @@ class Encoder(PluginModule):
 
     @abstractmethod
     def encode_templates(self, images: Tensor, boxes_xywh: Tensor) -> Templates:
-        """Templates [B, N, 3, Hz, Hz] with their boxes [B, N, 4] (shares of the crop's side) -> what every frame needs of them."""
+        """Templates [B, N, 3, Hz, Hz] with boxes [B, N, 4] (shares of the crop) -> what every frame needs."""
 
     @abstractmethod
     def embed_search(self, images: Tensor, templates: Templates) -> tuple[Tensor, Tensor | None]:

@@ -1,4 +1,4 @@
-"""An encoder small enough to train from nothing on a CPU: a convolutional stem, a correlation, and a few transformer blocks."""
+"""An encoder small enough to train from nothing on a CPU: a stem, a correlation, a few blocks."""
 
 from collections.abc import Sequence
 
@@ -19,8 +19,9 @@ TOKEN_STRIDE = 16
 class Nano(Encoder):
     """Stride-8 convolutional stem, stride-16 tokens in joint attention, and a stride-8 map for the heads.
 
-    A network from scratch cannot match two images before it has learned to compare them, so the stem's search features get the
-    normalised correlation with the template's features beside them. They also bypass the blocks, since box edges are fine structure.
+    A network from scratch cannot match two images before it has learned to compare them, so the stem's search features
+    get the normalised correlation with the template's features beside them. They also bypass the blocks, since box
+    edges are fine structure.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Nano(Encoder):
         self.carry = nn.Conv2d(stem[2], channels, kernel_size=1)
 
     def encode_templates(self, images: Tensor, boxes_xywh: Tensor) -> Templates:
-        """Templates [B, N, 3, Hz, Hz], boxes [B, N, 4] -> tokens [B, N * cells, width], kernel [B, N, stem, Hz / 8, Hz / 8]."""
+        """Templates [B, N, 3, Hz, Hz], boxes [B, N, 4] -> tokens, and kernel [B, N, stem, Hz / 8, Hz / 8]."""
         batch, count = images.shape[:2]
         features = self.stem(images.flatten(0, 1))  # [B * N, stem, Hz / 8, Hz / 8]
         tokens = rearrange(self.embed(features), "(b n) c h w -> b n (h w) c", b=batch)

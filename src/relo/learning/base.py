@@ -1,0 +1,49 @@
+"""The contract of a learning objective: what a training step asks for."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from relo.data.clip_batch import ClipBatch
+from relo.models.network import LocalizationNetwork
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """The loss of one batch, and what to log of it."""
+
+    loss: Tensor  # scalar
+    logs: dict[str, Tensor] = field(default_factory=dict)  # scalars by name, detached
+
+
+class Objective(ABC):
+    """Turns a batch of clips into a loss.
+
+    An objective holds settings, no parameters and no state; what it draws at random comes from the generator.
+    """
+
+    trained_parts: tuple[str, ...] | None = None
+    """The network's parts that learn ("policy", "critic", ...); None is all of them. The others are frozen."""
+
+    @abstractmethod
+    def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
+        """The loss of one batch."""
+
+
+def target_cell(boxes_xywh: Tensor, map_size: int) -> tuple[Tensor, Tensor]:
+    """Row and column [...] of the cell that holds the centre of each box [..., 4] (shares of the crop's side)."""
+    center = boxes_xywh[..., :2] + boxes_xywh[..., 2:] / 2
+    column, row = (center * map_size).long().clamp(0, map_size - 1).unbind(-1)
+    return row, column
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the values [...] where the mask [...] holds; 0 where it never does."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)
+
+
+def masked_variance(values: Tensor, mask: Tensor) -> Tensor:
+    """Variance of the values [B, T] over the frames that count."""
+    return masked_mean((values - masked_mean(values, mask)).square(), mask)

@@ -1,0 +1,96 @@
+"""Handcrafted priors: what conventional trackers train their map against, and the baseline to the policy."""
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from relo.learning.base import masked_mean, target_cell
+from relo.plugin import Plugin
+
+
+class Prior(Plugin):
+    """Contract: compares a score map with what the prior says it should be."""
+
+    @abstractmethod
+    def loss(self, scores: Tensor, boxes_xywh: Tensor, present: Tensor) -> Tensor:
+        """The loss of score maps [B, S, S] in (0, 1) for target boxes [B, 4] (shares of the crop's side).
+
+        Frames whose `present` [B] is false do not count.
+        """
+
+
+class GaussianPrior(Prior):
+    """A Gaussian bump at the target's cell, learned with CornerNet's focal loss (Law and Deng, ECCV 2018)."""
+
+    def __init__(self, min_overlap: float = 0.7, alpha: float = 2.0, beta: float = 4.0) -> None:
+        """Set the bump and the loss.
+
+        Args:
+            min_overlap: boxes whose corners lie within the bump's radius of the target's have at least this IoU with
+                it.
+            alpha: how strongly easy cells are discounted.
+            beta: how strongly cells near the centre are spared.
+        """
+        self.min_overlap = min_overlap
+        self.alpha = alpha
+        self.beta = beta
+
+    def loss(self, scores: Tensor, boxes_xywh: Tensor, present: Tensor) -> Tensor:
+        """Focal loss, averaged over the frames that count."""
+        heat = gaussian_map(boxes_xywh, scores.shape[-1], self.min_overlap)
+        peak = heat == 1
+        at_peak = -((1 - scores) ** self.alpha) * scores.log()
+        elsewhere = -((1 - heat) ** self.beta) * scores**self.alpha * (1 - scores).log()
+        return masked_mean(torch.where(peak, at_peak, elsewhere).sum((-2, -1)), present)
+
+
+class BinaryPrior(Prior):
+    """1 inside the target's box, 0 outside, learned with binary cross-entropy.
+
+    A box smaller than a cell keeps its own cell.
+    """
+
+    def loss(self, scores: Tensor, boxes_xywh: Tensor, present: Tensor) -> Tensor:
+        """Binary cross-entropy, averaged over cells and over the frames that count."""
+        side = scores.shape[-1]
+        centers = (torch.arange(side, device=scores.device, dtype=boxes_xywh.dtype) + 0.5) / side
+        x, y, w, h = boxes_xywh[..., None].unbind(-2)
+        columns, rows = (centers >= x) & (centers <= x + w), (centers >= y) & (centers <= y + h)
+        inside = rows[..., :, None] & columns[..., None, :]
+        row, column = target_cell(boxes_xywh, side)
+        inside[torch.arange(len(scores), device=scores.device), row, column] = True
+        entropy = torch.nn.functional.binary_cross_entropy(scores, inside.to(scores.dtype), reduction="none")
+        return masked_mean(entropy.mean((-2, -1)), present)
+
+
+def gaussian_map(boxes_xywh: Tensor, map_size: int, min_overlap: float) -> Tensor:
+    """Gaussian bumps [B, S, S] with a peak of exactly 1 at the cell of each box [B, 4] (shares of the crop's side).
+
+    The standard deviation is a sixth of the bump's diameter of 2 r + 1 cells, with r from `corner_radius`.
+    """
+    row, column = target_cell(boxes_xywh, map_size)
+    radius = corner_radius(boxes_xywh[..., 2:] * map_size, min_overlap).floor().clamp(min=0)
+    sigma = ((2 * radius + 1) / 6)[..., None, None]
+    cells = torch.arange(map_size, device=boxes_xywh.device)
+    squared = (cells[:, None] - row[..., None, None]) ** 2 + (cells - column[..., None, None]) ** 2
+    heat = torch.exp(-squared / (2 * sigma**2))
+    inside = (cells[:, None] - row[..., None, None]).abs().maximum((cells - column[..., None, None]).abs())
+    return torch.where(inside <= radius[..., None, None], heat, 0)
+
+
+def corner_radius(sizes_wh: Tensor, min_overlap: float) -> Tensor:
+    """The radius [...] of the bump for boxes of size w, h [..., 2] in cells, as in CenterNet (Zhou et al., 2019).
+
+    Three ways to displace two corners by r (one in and one out, both in, both out) give a quadratic in r each.
+    CenterNet takes (b + sqrt(b^2 - 4 a c)) / 2 for each and the least of them; that is not the root of the equation (it
+    is not divided by a), but the trackers compared with were trained with it.
+    """
+    width, height = sizes_wh.unbind(-1)
+    total, area = width + height, width * height
+    quadratics = (
+        (1.0, total, area * (1 - min_overlap) / (1 + min_overlap)),
+        (4.0, 2 * total, area * (1 - min_overlap)),
+        (4 * min_overlap, -2 * min_overlap * total, -area * (1 - min_overlap)),
+    )
+    return torch.stack([(b + (b**2 - 4 * a * c).clamp(min=0).sqrt()) / 2 for a, b, c in quadratics]).amin(0)

@@ -1,0 +1,86 @@
+"""Rewards: what an action earns, as weighted terms over a clip. They call the same formulas as the metrics."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from relo.metrics.functional import success_auc
+from relo.plugin import Plugin
+
+
+class RewardTerm(Plugin):
+    """Contract: one term of the reward of every frame of a clip.
+
+    Attributes:
+        weight: factor of the term in the sum.
+    """
+
+    weight: float = 1.0
+
+    @abstractmethod
+    def __call__(self, boxes_xyxy: Tensor, truth_xyxy: Tensor, iou: Tensor, present: Tensor) -> Tensor:
+        """The term [..., T] of each frame, unweighted.
+
+        Args:
+            boxes_xyxy: [..., T, 4], the boxes that the actions chose, as shares of the search side.
+            truth_xyxy: [..., T, 4], the target's boxes, clamped to the crop.
+            iou: [..., T], their overlap.
+            present: [..., T] bool; what absent frames get does not matter: the caller drops it.
+        """
+
+
+class IoUReward(RewardTerm):
+    """The frame's own IoU."""
+
+    def __init__(self, weight: float = 1.0) -> None:
+        """Args: `weight`, factor of the term."""
+        self.weight = weight
+
+    def __call__(self, boxes_xyxy: Tensor, truth_xyxy: Tensor, iou: Tensor, present: Tensor) -> Tensor:
+        """[..., T] -> [..., T]."""
+        return iou
+
+
+class AUCReward(RewardTerm):
+    """The area under the clip's success curve: one number for all its frames (paper, section 3)."""
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        integration: Literal["mean", "trapezoid"] = "trapezoid",
+        thresholds: int = 21,
+        strict: bool = True,
+    ) -> None:
+        """Set the curve.
+
+        Args:
+            weight: factor of the term.
+            integration: how the curve becomes a number: trapezoid as in the paper's reward, mean as in the benchmarks.
+            thresholds: how many, evenly from 0 to 1.
+            strict: a frame succeeds when its IoU is above the threshold (else: at or above it).
+        """
+        self.weight = weight
+        self.integration = integration
+        self.thresholds = thresholds
+        self.strict = strict
+
+    def __call__(self, boxes_xyxy: Tensor, truth_xyxy: Tensor, iou: Tensor, present: Tensor) -> Tensor:
+        """[..., T] -> [..., T], equal along T; frames without a visible target do not count in the curve."""
+        thresholds = torch.linspace(0, 1, self.thresholds, dtype=torch.float64, device=iou.device)
+        auc = success_auc(
+            iou.double(), thresholds=thresholds, integration=self.integration, strict=self.strict, mask=present
+        )
+        return auc.to(iou.dtype)[..., None].expand_as(iou)
+
+
+def total_reward(
+    terms: Sequence[RewardTerm], boxes_xyxy: Tensor, truth_xyxy: Tensor, iou: Tensor, present: Tensor
+) -> Tensor:
+    """The weighted sum of the terms [..., T]; 0 where the target cannot be seen."""
+    total = torch.zeros_like(iou)
+    for term in terms:
+        total = total + term.weight * term(boxes_xyxy, truth_xyxy, iou, present)
+    return total * present

@@ -1,0 +1,82 @@
+"""The warm-up: the box regression learns at the target's cell, and the prior's score map beside it."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from relo.data.clip_batch import ClipBatch
+from relo.errors import UserError
+from relo.geometry import cxcywh_to_xyxy, generalized_iou, iou, xywh_to_xyxy
+from relo.learning.base import Objective, StepResult, masked_mean, target_cell
+from relo.learning.priors import Prior
+from relo.models.network import LocalizationMaps, LocalizationNetwork
+
+
+class WarmupObjective(Objective):
+    """GIoU and L1 on one box a frame; optionally (as in the release) a loss on the prior's scores."""
+
+    def __init__(
+        self,
+        giou_weight: float = 2.0,
+        l1_weight: float = 5.0,
+        prior: Prior | None = None,
+        prior_weight: float = 1.0,
+        box_cell: Literal["target", "prior"] = "target",
+    ) -> None:
+        """Set the loss.
+
+        Args:
+            giou_weight: weight of 1 - GIoU.
+            l1_weight: weight of the mean absolute error of x1, y1, x2, y2 (shares of the search side).
+            prior: what to train the prior's scores against; None trains the boxes alone, as the paper's text has it.
+            prior_weight: weight of the prior's loss.
+            box_cell: the cell whose box is trained: the target's (paper) or the best-scored one (release).
+
+        Raises:
+            UserError: boxes are to be read at the prior's best cell, but there is no prior.
+        """
+        if box_cell == "prior" and prior is None:
+            raise UserError("box_cell 'prior' needs a prior: set the objective's prior, or box_cell to 'target'.")
+        self.giou_weight = giou_weight
+        self.l1_weight = l1_weight
+        self.prior = prior
+        self.prior_weight = prior_weight
+        self.box_cell = box_cell
+
+    def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
+        """Walk the network over the clip's frames and average the losses of the frames with a visible target."""
+        if self.prior is not None and network.prior is None:
+            raise UserError("The objective trains a prior, but the network has no prior head: add one to the network.")
+        skip = ["critic"] if self.prior is not None else ["critic", "prior"]
+        templates = network.encode_templates(clip.template_images, clip.template_boxes_xywh)
+        memory = None
+        frames = []
+        for t in range(clip.search_images.shape[1]):
+            maps, memory = network(clip.search_images[:, t], templates, memory, skip)
+            frames.append(self._frame_losses(maps, clip.search_boxes_xywh[:, t], clip.present[:, t]))
+        means = {name: torch.stack([frame[name] for frame in frames]).mean() for name in frames[0]}
+        loss = self.giou_weight * means["giou_loss"] + self.l1_weight * means["l1_loss"]
+        if self.prior is not None:
+            loss = loss + self.prior_weight * means["prior_loss"]
+        return StepResult(loss, {"loss": loss.detach(), **{name: value.detach() for name, value in means.items()}})
+
+    def _frame_losses(self, maps: LocalizationMaps, truth_xywh: Tensor, present: Tensor) -> dict[str, Tensor]:
+        batch, side = maps.boxes_cxcywh.shape[:2]
+        if self.box_cell == "target":
+            row, column = target_cell(truth_xywh, side)
+        else:
+            assert maps.prior_scores is not None
+            best = maps.prior_scores.flatten(1).argmax(1)
+            row, column = best // side, best % side
+        boxes_xyxy = cxcywh_to_xyxy(maps.boxes_cxcywh[torch.arange(batch, device=row.device), row, column])
+        truth_xyxy = xywh_to_xyxy(truth_xywh).clamp(0, 1)
+        losses = {
+            "giou_loss": masked_mean(1 - generalized_iou(boxes_xyxy, truth_xyxy), present),
+            "l1_loss": masked_mean((boxes_xyxy - truth_xyxy).abs().mean(-1), present),
+            "iou": masked_mean(iou(boxes_xyxy.detach(), truth_xyxy), present),
+        }
+        if self.prior is not None:
+            assert maps.prior_scores is not None
+            losses["prior_loss"] = self.prior.loss(maps.prior_scores, truth_xywh, present)
+        return losses
