@@ -1,0 +1,142 @@
+"""`relo data synthesize`: whole splits of synthetic sequences, several processes at a time."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal
+
+import cv2
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from relo.data.synthetic.layouts import WRITERS, LayoutWriter
+from relo.data.synthetic.scene import EASY, HARD, Scene, SceneSettings
+from relo.errors import UserError
+
+DIFFICULTIES = {"easy": EASY, "default": SceneSettings(), "hard": HARD}
+
+
+def synthesize(
+    output: Path,
+    *,
+    layout: Literal["lasot", "got10k", "trackingnet", "all"] = "lasot",
+    split: Literal["train", "val", "test"] = "train",
+    sequences: int = 100,
+    frames: int = 60,
+    width: int = 320,
+    height: int = 240,
+    seed: int = 0,
+    difficulty: Literal["easy", "default", "hard"] = "default",
+    workers: int | None = None,
+) -> None:
+    """Render synthetic sequences with exact boxes and write them as a dataset of the layout.
+
+    The same arguments give the same bytes, whatever the number of processes. Splits share no texture. What was written
+    stays when the run is stopped; running it again adds what is missing.
+
+    Args:
+        output: The dataset's root; with layout `all`, the folder that gets one root a layout.
+        layout: The dataset whose layout to write.
+        split: The split to write (LaSOT and TrackingNet have no `val`).
+        sequences: The number of sequences of each layout.
+        frames: The number of frames of a sequence.
+        width: The frames' width in pixels.
+        height: The frames' height in pixels.
+        seed: The seed of everything random.
+        difficulty: How much targets hide, move, change and meet their like.
+        workers: The number of processes; by default, one a core. 0 renders in this one.
+
+    Raises:
+        UserError: a setting is out of range, the layout has no such split, the folder cannot be written, or it holds
+            synthetic sequences of other settings.
+    """
+    if sequences < 1 or seed < 0:
+        raise UserError(f"`sequences` must be at least 1 and `seed` at least 0, not {sequences} and {seed}.")
+    roots = {name: output / name for name in WRITERS} if layout == "all" else {layout: output}
+    writers = [WRITERS[name](root, split) for name, root in roots.items()]
+    scene = {"frames": frames, "width": width, "height": height, "seed": seed}
+    settings = DIFFICULTIES[difficulty]
+    Scene("settings", **scene, split=split, settings=settings)  # refuses bad settings before anything is written
+    for writer in writers:
+        _claim(writer, {**scene, "settings": asdict(settings)})
+    jobs = [
+        (writer, name, scene, settings)
+        for writer in writers
+        for name in writer.sequence_names(sequences)
+        if not writer.is_complete(name)
+    ]
+    console = Console()
+    _run(jobs, workers if workers is not None else os.cpu_count() or 1, frames, console)
+    for writer in writers:
+        writer.finish(writer.sequence_names(sequences))
+        console.print(f"{writer.root}: {sequences} {split} sequences of {frames} frames.")
+
+
+_Job = tuple[LayoutWriter, str, dict[str, int], SceneSettings]
+
+
+def _run(jobs: list[_Job], workers: int, frames: int, console: Console) -> None:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} frames/s"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("synthesizing", total=len(jobs), rate="-")
+        for _ in _completed(jobs, workers):
+            progress.advance(task)
+            speed = progress.tasks[0].speed
+            progress.update(task, rate=f"{speed * frames:,.0f}" if speed else "-")
+
+
+def _completed(jobs: list[_Job], workers: int) -> Iterator[None]:
+    """Do the jobs, yielding after each."""
+    if workers == 0 or len(jobs) < 2:
+        for job in jobs:
+            _write(job)
+            yield
+        return
+    # Spawned, not forked: the caller may hold threads (torch, OpenCV) that a fork would break.
+    with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), _start_worker) as pool:
+        futures = [pool.submit(_write, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                yield
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the sequence in hand is completed
+
+
+def _write(job: _Job) -> None:
+    writer, name, scene, settings = job
+    writer.write(name, Scene(name, **scene, split=writer.split, settings=settings))
+
+
+def _claim(writer: LayoutWriter, settings: dict[str, object]) -> None:
+    """Note the settings in the root, or refuse to mix in sequences of other settings."""
+    note = writer.root / f"synthetic_{writer.split}.json"
+    text = json.dumps(settings, indent=2) + "\n"
+    try:
+        if note.exists():
+            if note.read_text() != text:
+                raise UserError(f"{note} tells of sequences made with other settings; choose another folder.")
+            return
+        if writer.root.is_dir() and any(writer.is_complete(name) for name in writer.sequence_names(1)):
+            raise UserError(f"{writer.root} already holds sequences that are not synthetic; choose another folder.")
+        writer.root.mkdir(parents=True, exist_ok=True)
+        note.write_text(text)
+    except OSError as error:
+        raise UserError(f"{writer.root} cannot be written ({error.strerror}).") from error

@@ -1,0 +1,177 @@
+"""Patterns, shapes and backgrounds. Everything is drawn from the generator given, in RGB uint8."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_CONTOUR_POINTS = 256
+_EDGE_SOFTNESS = 1.6  # px over which an outline fades
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """A textured shape with soft edges.
+
+    Attributes:
+        image: uint8 [h, w, 4], RGB multiplied by alpha, and alpha.
+        contour_xy: float64 [P, 2], where alpha is one half, in px from the sprite's centre.
+    """
+
+    image: NDArray[np.uint8]
+    contour_xy: NDArray[np.float64]
+
+    @property
+    def centre_xy(self) -> tuple[float, float]:
+        """The centre, in the pixel indices of `image`."""
+        height, width = self.image.shape[:2]
+        return (width - 1) / 2, (height - 1) / 2
+
+
+def palette(rng: np.random.Generator, vivid: bool) -> NDArray[np.uint8]:
+    """256 RGB colours [256, 3] that run through some random ones, smoothly or in bands."""
+    count = int(rng.integers(3, 6))
+    saturation = rng.uniform(60, 240, count) if vivid else rng.uniform(5, 85, count)
+    value = rng.permutation(np.linspace(50, 245, count)) if vivid else rng.uniform(50, 210, count)
+    hue = (rng.uniform(0, 180) + rng.normal(0, 35 if vivid else 15, count)) % 180
+    hsv = np.stack([hue, saturation, value], axis=1).astype(np.uint8)
+    colours = cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)[0]
+    if rng.random() < 0.5:
+        return np.repeat(colours, -(-256 // count), axis=0)[:256]
+    return np.asarray(cv2.resize(colours[:, None], (1, 256), interpolation=cv2.INTER_LINEAR)[:, 0], np.uint8)
+
+
+def value_noise(rng: np.random.Generator, height: int, width: int, cell: float, octaves: int) -> NDArray[np.float32]:
+    """Fractal noise float32 [height, width] in [0, 1]; its coarsest features are about `cell` px wide."""
+    noise = np.zeros((height, width), np.float32)
+    for octave in range(octaves):
+        step = max(cell / 2**octave, 1.0)
+        grid = rng.random((int(height / step) + 3, int(width / step) + 3), np.float32) * np.float32(0.6**octave)
+        noise += cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR)
+    low, high = float(noise.min()), float(noise.max())
+    return (noise - np.float32(low)) / np.float32(max(high - low, 1e-6))
+
+
+def pattern(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:
+    """A pattern float32 [height, width] in [0, 1] of a random family: stripes, checks, rings, cells, noise."""
+    size = min(height, width)
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    angle, period = rng.uniform(0, np.pi), np.float32(size * rng.uniform(0.16, 0.5))
+    along = x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
+    across = y * np.float32(np.cos(angle)) - x * np.float32(np.sin(angle))
+    warp = value_noise(rng, height, width, size * 0.5, 1) * period * np.float32(rng.uniform(0, 1.2))
+    family = rng.integers(5)
+    if family == 0:
+        wave = np.sin((along + warp) * (2 * np.pi / period))
+    elif family == 1:
+        wave = np.sin((along + warp) * (2 * np.pi / period)) * np.sin((across + warp) * (2 * np.pi / period)) * 1.6
+    elif family == 2:
+        radius = np.hypot(x - width * rng.uniform(0.2, 0.8), y - height * rng.uniform(0.2, 0.8))
+        wave = np.sin((radius + warp) * (2 * np.pi / period))
+    elif family == 3:
+        seeds = rng.uniform(0, 1, (12, 3)).astype(np.float32)
+        places = seeds[:, :2] * np.array([width, height], np.float32)
+        distance = (x - places[:, 0, None, None]) ** 2 + (y - places[:, 1, None, None]) ** 2
+        return np.asarray(seeds[distance.argmin(0), 2])
+    else:
+        return value_noise(rng, height, width, size * rng.uniform(0.25, 0.6), 3)
+    return np.asarray(np.clip(0.5 + 0.5 * wave, 0, 1), np.float32)
+
+
+def textured(rng: np.random.Generator, height: int, width: int, colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A texture uint8 [height, width, 3] out of `colours` [256, 3]: two patterns, mixed."""
+    share = value_noise(rng, height, width, min(height, width) * 0.7, 1)
+    mixed = np.where(share < rng.uniform(0.35, 0.65), pattern(rng, height, width), pattern(rng, height, width))
+    grain = value_noise(rng, height, width, 3, 1) - 0.5
+    return np.asarray(colours[(np.clip(mixed + 0.12 * grain, 0, 1) * 255).astype(np.uint8)])
+
+
+def outline(rng: np.random.Generator) -> NDArray[np.float64]:
+    """The radius [P] of a random smooth shape at P even angles, at most 1: a rounded box, an ellipse or a blob."""
+    angle = np.linspace(0, 2 * np.pi, _CONTOUR_POINTS, endpoint=False)
+    if rng.random() < 0.4:
+        power = rng.uniform(2, 5)
+        radius = (np.abs(np.cos(angle)) ** power + np.abs(np.sin(angle)) ** power) ** (-1 / power)
+    else:
+        harmonics = np.arange(2, 6)
+        size = rng.normal(0, 0.28, 4) / harmonics**0.7
+        radius = 1 + (size[:, None] * np.cos(harmonics[:, None] * angle + rng.uniform(0, 2 * np.pi, (4, 1)))).sum(0)
+        radius = np.maximum(radius, 0.45)
+    return np.asarray(radius / radius.max())
+
+
+def sprite(
+    rng: np.random.Generator,
+    radius: NDArray[np.float64],
+    half_width: float,
+    half_height: float,
+    colours: NDArray[np.uint8],
+) -> Sprite:
+    """Texture and shade the shape of `radius` [P] (see `outline`), stretched to the half sizes, in px."""
+    width, height = (int(2 * half + 2 * _EDGE_SOFTNESS) + 3 for half in (half_width, half_height))
+    x = (np.arange(width) - (width - 1) / 2)[None]
+    y = (np.arange(height) - (height - 1) / 2)[:, None]
+    distance = np.hypot(x / half_width, y / half_height)  # 1 on the unstretched unit circle
+    angle = np.arctan2(y / half_height, x / half_width)
+    edge = np.interp(angle, np.linspace(0, 2 * np.pi, len(radius) + 1), np.append(radius, radius[0]), period=2 * np.pi)
+    # Along a ray from the centre the outline is `edge / distance` as far out as the pixel.
+    pixels_inside = (edge - distance) / np.maximum(distance, 1e-6) * np.hypot(x, y)
+    alpha = np.clip(0.5 + pixels_inside / _EDGE_SOFTNESS, 0, 1)
+    alpha[height // 2, width // 2] = 1.0
+
+    light = rng.uniform(-1, 1, 2)
+    shade = 1 + 0.28 * (light[0] * x / half_width + light[1] * y / half_height) - 0.3 * (distance / edge) ** 4
+    shaded = textured(rng, height, width, colours) * np.clip(shade, 0.25, 1.5)[..., None]
+    image = np.concatenate([np.minimum(shaded, 255) * alpha[..., None], alpha[..., None] * 255], axis=-1)
+    contour_angle = np.linspace(0, 2 * np.pi, len(radius), endpoint=False)
+    contour_xy = np.stack(
+        [half_width * radius * np.cos(contour_angle), half_height * radius * np.sin(contour_angle)], axis=1
+    )
+    return Sprite((image + 0.5).astype(np.uint8), contour_xy)
+
+
+def background(
+    rng: np.random.Generator, height: int, width: int, colours: NDArray[np.uint8], clutter: int
+) -> NDArray[np.uint8]:
+    """A scene uint8 [height, width, 3] of ground, `clutter` flat and textured things, and uneven light."""
+    size = min(height, width)
+    ground = value_noise(rng, height, width, size * rng.uniform(0.1, 0.5), 5)
+    image = colours[(ground * 255).astype(np.uint8)]
+    for _ in range(clutter):
+        centre = rng.uniform((0, 0), (width, height))
+        reach = size * rng.uniform(0.02, 0.12) * np.array([1, rng.uniform(0.3, 1)])
+        if rng.random() < 0.25:
+            _paste_texture(rng, image, centre, reach * 1.3)
+            continue
+        angle = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 8)))
+        turn = rng.uniform(0, np.pi)
+        corners = np.stack([np.cos(angle), np.sin(angle)], axis=1) * reach
+        corners = corners @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) + centre
+        colour = tuple(int(c) for c in np.clip(colours[rng.integers(256)] + rng.normal(0, 28, 3), 0, 255))
+        if rng.random() < 0.2:
+            cv2.polylines(image, [corners.astype(np.int32)], True, colour, int(rng.integers(1, 5)), cv2.LINE_AA)
+        else:
+            cv2.fillPoly(image, [corners.astype(np.int32)], colour, cv2.LINE_AA)
+    blurred = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.7, 1.3))
+    grid = rng.uniform(0.65, 1.25, (3, 4)).astype(np.float32)
+    light = cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.multiply(blurred, cv2.cvtColor(light, cv2.COLOR_GRAY2RGB), dtype=cv2.CV_8U), np.uint8)
+
+
+def _paste_texture(
+    rng: np.random.Generator, image: NDArray[np.uint8], centre: NDArray[np.float64], reach: NDArray[np.float64]
+) -> None:
+    """A textured ellipse or box, painted on `image` in place."""
+    height, width = image.shape[:2]
+    x1, y1 = (int(v) for v in np.maximum(centre - reach, 0))
+    x2, y2 = (int(v) for v in np.minimum(centre + reach, (width, height)))
+    if x2 - x1 < 8 or y2 - y1 < 8:
+        return
+    texture = palette(rng, vivid=rng.random() < 0.3)[(pattern(rng, y2 - y1, x2 - x1) * 255).astype(np.uint8)]
+    mask = np.zeros((y2 - y1, x2 - x1), np.uint8)
+    if rng.random() < 0.5:
+        cv2.ellipse(mask, ((x2 - x1) // 2, (y2 - y1) // 2), ((x2 - x1) // 2, (y2 - y1) // 2), 0, 0, 360, 255, -1)
+    else:
+        mask[:] = 255
+    cv2.copyTo(texture, mask, image[y1:y2, x1:x2])
