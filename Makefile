@@ -1,0 +1,45 @@
+# `make` alone explains the targets. Every target makes the virtual environment it needs.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+RELO := $(VENV)/bin/relo
+# The given dataset roots; without any, `make data` makes synthetic ones.
+OUT ?= data
+WORKERS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+
+.DEFAULT_GOAL := help
+.PHONY: help install data demo test test-slow check bench clean
+
+help:  ## Explain the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/.installed  ## Make .venv and install the package with its development tools
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --editable '.[dev,export]'
+	@touch $@
+
+data: install  ## Pack LASOT=/path GOT10K=/path TRACKINGNET=/path into OUT=/path; synthetic data where none is given
+	$(VENV)/bin/python data_prep/make_data.py --output '$(OUT)' --workers $(WORKERS) \
+		$(if $(LASOT),--lasot '$(LASOT)') $(if $(GOT10K),--got10k '$(GOT10K)') $(if $(TRACKINGNET),--trackingnet '$(TRACKINGNET)')
+
+demo: install  ## Train and evaluate a small tracker on synthetic data: runs/demo/report.html (20 minutes on 2 cores)
+	$(VENV)/bin/python demo.py
+
+test: install  ## Run the tests (15 minutes on 2 cores at most)
+	$(VENV)/bin/python -m pytest -q -m 'not slow'
+
+test-slow: install  ## Run the tests that take minutes each
+	$(VENV)/bin/python -m pytest -q -m slow
+
+check: install  ## Lint, formatting and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: install  ## Measure speed stage by stage
+	$(VENV)/bin/python benchmarks/speed.py
+
+clean:  ## Remove the virtual environment and caches; data/ and runs/ stay
+	rm -rf $(VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,129 @@
+"""The `relo` command: the Lightning CLI for training and validation, plain functions for everything else."""
+
+import importlib
+import inspect
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from rich.console import Console
+
+from relo.errors import UserError
+
+LIGHTNING_COMMANDS = {
+    "fit": "Train a network: a stage's config says which.",
+    "validate": "Track whole held-out sequences, and score policy and prior.",
+    "test": "Track the test sequences of the config, and score them.",
+    "predict": "Track sequences without scoring them.",
+}
+
+# Each is a typed function; its signature and docstring are the command's options and help.
+COMMANDS: dict[str, dict[str, tuple[str, str]] | tuple[str, str]] = {
+    "track": ("relo.tracking.command:track", "Track a target in a video, a folder of frames or a camera."),
+    "evaluate": ("relo.evaluation.command:evaluate", "Score result files by a benchmark's own rule."),
+    "submit": ("relo.evaluation.command:submit", "Pack result files for a benchmark's server, checked."),
+    "data": {
+        "synthesize": ("relo.data.command:synthesize", "Make synthetic sequences in a real dataset's layout."),
+        "pack": ("relo.data.command:pack", "Pack a dataset into a clip store (LMDB)."),
+        "verify": ("relo.data.command:verify", "Read back every record of a clip store."),
+        "doctor": ("relo.data.command:doctor", "Look at dataset folders and stores, and say what is missing."),
+    },
+    "import": ("relo.weights:import_command", "Turn a released checkpoint into a model folder."),
+    "export": ("relo.export:export", "Export a network to ONNX."),
+    "report": ("relo.evaluation.demo_report:write_report", "Write the report of the demo's runs."),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a user's mistake prints one sentence and exits with code 2."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        run(arguments)
+    except UserError as error:
+        # Data loader workers hand over the whole traceback as the message; its last line is the sentence.
+        sentence = str(error).strip().splitlines()[-1].removeprefix("relo.errors.UserError: ")
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]relo: error:[/] {_escape(sentence)}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("relo: stopped; what was finished is kept.")
+        sys.exit(128 + signal.SIGINT)
+
+
+def run(arguments: list[str]) -> None:
+    """Find the command and run it.
+
+    Raises:
+        UserError: an unknown command or option, or a mistake that the command found.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _print_overview()
+        return
+    if arguments[0] == "--version":
+        print(importlib.import_module("relo").__version__)
+        return
+    name, rest = arguments[0], arguments[1:]
+    if name in LIGHTNING_COMMANDS:
+        importlib.import_module("relo.lightning_cli").run(arguments)
+        return
+    command = COMMANDS.get(name)
+    if command is None:
+        known = ", ".join([*LIGHTNING_COMMANDS, *COMMANDS])
+        raise UserError(f"There is no command {name!r}; the commands are {known}.")
+    if isinstance(command, dict):
+        if not rest or rest[0] in ("-h", "--help"):
+            _print_table(f"relo {name}", {key: text for key, (_, text) in command.items()})
+            return
+        if rest[0] not in command:
+            raise UserError(f"There is no command 'relo {name} {rest[0]}'; there are {', '.join(command)}.")
+        name, command, rest = f"{name} {rest[0]}", command[rest[0]], rest[1:]
+    _call(f"relo {name}", command[0], rest)
+
+
+def one_sentence(message: str) -> str:
+    """A parser's message of several lines as one."""
+    return " ".join(message.split())
+
+
+def _call(program: str, target: str, arguments: list[str]) -> None:
+    from jsonargparse import ArgumentParser
+
+    class Parser(ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            raise UserError(f"{one_sentence(message)} (see `{program} --help`)")
+
+    module_name, _, function_name = target.partition(":")
+    function: Callable[..., None] = getattr(importlib.import_module(module_name), function_name)
+    parameters = inspect.signature(function).parameters.values()
+    positional = {p.name for p in parameters if p.kind is not p.KEYWORD_ONLY}
+    options = {p.name for p in parameters} - positional
+    parser: Any = Parser(prog=program, description=inspect.getdoc(function).__str__().split("\n\nArgs:")[0])
+    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=options, fail_untyped=True)
+    parser.add_function_arguments(function, as_group=False, skip=positional, fail_untyped=True)
+    values = parser.instantiate_classes(parser.parse_args(arguments))
+    function(**values.as_dict())
+
+
+def _print_overview() -> None:
+    described = LIGHTNING_COMMANDS | {
+        name: command[1] if isinstance(command, tuple) else f"{', '.join(command)}: sequences and clip stores."
+        for name, command in COMMANDS.items()
+    }
+    _print_table("relo", described)
+
+
+def _print_table(program: str, described: dict[str, str]) -> None:
+    console = Console()
+    console.print(f"Usage: {program} COMMAND ...\n")
+    width = max(map(len, described)) + 2
+    for name, text in described.items():
+        console.print(f"  [bold]{name:<{width}}[/]{text}", highlight=False)
+    console.print(f"\n`{program} COMMAND --help` explains a command.", highlight=False)
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""The LightningModule: it only wires network, objective, optimizer, metrics and tracking together."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from timm.layers import DropPath
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MetricCollection
+
+from relo.data.clip_batch import ClipBatch
+from relo.data.sequences.base import Sequence as TrackingSequence
+from relo.errors import UserError
+from relo.evaluation.one_pass import SequenceResult, run_one_pass
+from relo.learning.base import Objective
+from relo.metrics import AverageOverlap, NormalizedPrecision, Precision, SuccessAUC, SuccessRate
+from relo.models.network import LocalizationNetwork
+from relo.tracking.rule import TrackingRule
+from relo.tracking.tracker import Tracker
+
+Localization = Literal["policy", "prior"]
+
+
+class RELOModule(lightning.LightningModule):
+    """Trains a network by an objective, and validates it by tracking whole sequences."""
+
+    def __init__(
+        self,
+        network: LocalizationNetwork,
+        objective: Objective,
+        rule: TrackingRule | None = None,
+        optimizer: Callable[[Iterable], Optimizer] = lambda p: torch.optim.AdamW(p, lr=1e-4, weight_decay=1e-4),
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
+        encoder_lr_factor: float = 1.0,
+        init_from: str | None = None,
+        fresh_parts: Sequence[str] = (),
+        frozen_stochastic_depth: bool = True,
+        localizations: Sequence[Localization] = ("policy", "prior"),
+        seed: int = 0,
+    ) -> None:
+        """Wire the parts.
+
+        Args:
+            network: the network to train.
+            objective: the loss, and which parts of the network learn by it.
+            rule: how the network tracks in validation; the sides of its crops must be the network's.
+            optimizer: the optimizer, over the parts that learn.
+            scheduler: the learning-rate schedule; constant if not given.
+            scheduler_interval: whether the schedule advances by epoch or by step.
+            encoder_lr_factor: the encoder's learning rate as a multiple of the others'.
+            init_from: a checkpoint or model folder of an earlier stage; its weights are loaded strictly at the start of a
+                fit (not when a run is resumed).
+            fresh_parts: parts that keep their random weights when `init_from` is loaded, such as "policy".
+            frozen_stochastic_depth: frozen parts keep their stochastic depth on while the others learn, as in the release.
+            localizations: the maps to validate with, one pass each: "policy", "prior" or both.
+            seed: seeds what the objective draws, together with the step and the rank.
+        """
+        super().__init__()
+        self.network = network
+        self.objective = objective
+        self.rule = rule or TrackingRule()
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.scheduler_interval = scheduler_interval
+        self.encoder_lr_factor = encoder_lr_factor
+        self.init_from = init_from
+        self.fresh_parts = tuple(fresh_parts)
+        self.frozen_stochastic_depth = frozen_stochastic_depth
+        self.localizations = tuple(localizations)
+        self.seed = seed
+        self.scores = nn.ModuleDict({name: _tracking_metrics() for name in self.localizations})
+        self.validation_results: dict[str, list[SequenceResult]] = {}
+        self._check_settings()
+        for name, part in network.named_children():
+            part.requires_grad_(self._learns(name))
+
+    def setup(self, stage: str) -> None:
+        """Load the weights of the earlier stage, unless a checkpoint of this one is about to be loaded."""
+        if stage == "fit" and self.init_from is not None and self.trainer.ckpt_path is None:
+            load_stage(self.network, self.init_from, self.fresh_parts)
+
+    def train(self, mode: bool = True) -> "RELOModule":
+        """Switch to training; frozen parts stay in evaluation mode, so that their BatchNorm statistics stay as they are."""
+        super().train(mode)
+        for name, part in self.network.named_children():
+            if mode and not self._learns(name):
+                part.eval()
+                for layer in part.modules():
+                    if isinstance(layer, DropPath):
+                        layer.train(self.frozen_stochastic_depth)
+        return self
+
+    def on_fit_start(self) -> None:
+        """Put frozen parts into evaluation mode (Lightning does not call `train` before a fit)."""
+        self.train()
+
+    def training_step(self, batch: ClipBatch, batch_index: int) -> Tensor:
+        """The objective's loss of one batch; logs what the objective reports."""
+        step = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        seed = int(np.random.SeedSequence([self.seed, step, self.global_rank]).generate_state(1)[0])
+        # Stochastic depth draws from torch's global generator: seeding it too makes a resumed run repeat itself.
+        torch.manual_seed(seed)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        result = self.objective(self.network, batch, generator)
+        if not torch.isfinite(result.loss):
+            raise UserError(
+                f"The loss is {result.loss.item()} at step {step}, on clips of {', '.join(batch.sequence_id)}: "
+                "lower the learning rate, or look at these clips."
+            )
+        self.log_dict(
+            {f"train/{name}": value for name, value in result.logs.items()}, prog_bar=False, batch_size=len(batch)
+        )
+        self.log("loss", result.loss.detach(), prog_bar=True, logger=False, batch_size=len(batch))
+        return result.loss
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """One parameter group for the encoder, one for the rest; parts that do not learn are in neither."""
+        encoder = [p for p in self.network.encoder.parameters() if p.requires_grad]
+        encoder_ids = {id(p) for p in encoder}
+        others = [p for p in self.network.parameters() if p.requires_grad and id(p) not in encoder_ids]
+        groups = [{"params": params} for params in (others, encoder) if params]
+        optimizer = self.make_optimizer(groups)
+        if encoder:
+            optimizer.param_groups[-1]["lr"] *= self.encoder_lr_factor
+        if self.make_scheduler is None:
+            return optimizer
+        schedule = {"scheduler": self.make_scheduler(optimizer), "interval": self.scheduler_interval}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the results of the last validation."""
+        self.validation_results = {name: [] for name in self.localizations}
+
+    def validation_step(self, batch: list[TrackingSequence], batch_index: int) -> None:
+        """Track a batch of sequences from their first boxes, once a localization, and score them."""
+        for name in self.localizations:
+            tracker = Tracker(self.network, replace(self.rule, localization=name), device=self.device)
+            for result in run_one_pass(tracker, batch, batch_size=len(batch)):
+                self.validation_results[name].append(result)
+                sequence = result.sequence
+                self.scores[name].update(
+                    torch.from_numpy(result.boxes_xywh).to(self.device),
+                    torch.from_numpy(sequence.boxes_xywh).to(self.device),
+                    torch.from_numpy(sequence.visible).to(self.device),
+                )
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of all sequences, over all ranks."""
+        for name in self.localizations:
+            scores = self.scores[name].compute()
+            self.log_dict({f"val/{name}_{metric}": value.float() for metric, value in scores.items()}, sync_dist=False)
+            self.scores[name].reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write into the checkpoint how to build its network, so that it can be tracked with alone."""
+        checkpoint["relo_network"] = self.network.config()
+
+    def _learns(self, part: str) -> bool:
+        return self.objective.trained_parts is None or part in self.objective.trained_parts
+
+    def _check_settings(self) -> None:
+        encoder = self.network.encoder
+        for what, side, needed in (
+            ("search", self.rule.search_size, encoder.search_size),
+            ("template", self.rule.template_size, encoder.template_size),
+        ):
+            if side != needed:
+                raise UserError(
+                    f"The tracking rule cuts {what} crops of {side} px, the encoder takes {needed} px: "
+                    f"set model.rule.{what}_size to {needed}."
+                )
+        parts = {name for name, _ in self.network.named_children()}
+        for name in (*self.fresh_parts, *(self.objective.trained_parts or ())):
+            if name not in parts:
+                raise UserError(f"The network has no part {name!r}; it has {', '.join(sorted(parts))}.")
+        if "prior" in self.localizations and self.network.prior is None:
+            raise UserError("Validation asks for the prior, but the network has no prior head: see model.localizations.")
+
+
+def _tracking_metrics() -> MetricCollection:
+    return MetricCollection(
+        {
+            "auc": SuccessAUC(),
+            "precision": Precision(),
+            "normalized_precision": NormalizedPrecision(),
+            "ao": AverageOverlap(),
+            "sr_0.5": SuccessRate(0.5),
+        },
+        compute_groups=False,
+    )
