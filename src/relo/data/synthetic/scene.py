@@ -43,10 +43,10 @@ class SceneSettings:
     """
 
     target_size: tuple[float, float] = (0.11, 0.24)
-    speed: tuple[float, float] = (0.004, 0.018)
-    scale_change: float = 0.35
-    aspect_change: float = 0.25
-    rotation: float = 0.7
+    speed: tuple[float, float] = (0.004, 0.022)
+    scale_change: float = 0.45
+    aspect_change: float = 0.3
+    rotation: float = 0.9
     appearance_change: float = 0.5
     light_change: float = 0.3
     blur: float = 0.3
@@ -70,7 +70,7 @@ EASY = SceneSettings(
 
 HARD = replace(
     SceneSettings(),
-    speed=(0.015, 0.035),
+    speed=(0.018, 0.035),
     scale_change=0.7,
     aspect_change=0.5,
     rotation=1.6,
