@@ -12,9 +12,13 @@ class TargetState:
     """One target after one frame; the tracker takes it in and gives the next one out, and never changes it."""
 
     templates: Templates  # of this target alone (batch 1)
+    template_crops: (
+        Tensor  # [N, Hz, Hz, 3] uint8 RGB, what `templates` was made of: the given frame's first, then oldest to newest
+    )
+    template_boxes_xywh: Tensor  # [N, 4], shares of the crop's side
     memory: Tensor | None  # [layers, 1, K, C]; None before the first tracked frame
     box_xywh: Tensor  # [4] float64, image pixels
-    score: float  # confidence of the chosen cell
+    score: float  # probability of the chosen cell; 1 on the given frame
     frame_index: int  # frames since the target was given; 0 is the given one
     presence: float | None = None  # probability that the target can be seen, where the network says so
     response: Tensor | None = None  # [S, S], the map that the cell was chosen from, where asked for

@@ -1,0 +1,285 @@
+"""One-pass evaluation: from its first box to its last frame through every sequence, many sequences in one batch."""
+
+import hashlib
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from relo.data.sequences.base import Sequence as AnnotatedSequence
+from relo.data.sequences.base import SequenceReader
+from relo.errors import UserError
+from relo.tracking.boxes_file import read_boxes, read_values, write_boxes, write_values, write_whole
+from relo.tracking.state import TargetState
+from relo.tracking.tracker import RGBImage, Tracker
+
+RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class SequenceResult:
+    """What a tracker gave on one sequence of N frames."""
+
+    sequence: AnnotatedSequence
+    boxes_xywh: NDArray[np.float64]  # [N, 4], image pixels; the first is the given one
+    scores: NDArray[np.float64]  # [N], see `Tracker`
+    seconds: NDArray[
+        np.float64
+    ]  # [N], the tracker's time: a batch's, shared evenly among its targets; decoding not counted
+    presence: NDArray[np.float64] | None  # [N], where the network has a presence head
+
+    @property
+    def name(self) -> str:
+        """The sequence's name."""
+        return self.sequence.name
+
+
+class FailedSequences(UserError):
+    """Some sequences could not be tracked; the others are in `results`, and in their files."""
+
+    def __init__(self, failures: dict[str, Exception], results: list[SequenceResult]) -> None:
+        self.failures = failures
+        self.results = results
+        reasons = "; ".join(f"{name}: {_reason(error)}" for name, error in failures.items())
+        super().__init__(f"{len(failures)} of {len(failures) + len(results)} sequences could not be tracked. {reasons}")
+
+
+@dataclass
+class _Lane:
+    """A sequence under way: its frames, decoded ahead, and what has been found so far."""
+
+    number: int
+    sequence: AnnotatedSequence
+    pool: ThreadPoolExecutor
+    ahead: int
+    state: TargetState | None = None
+    boxes_xywh: list[list[float]] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    presences: list[float | None] = field(default_factory=list)
+    decoding: deque["Future[RGBImage]"] = field(default_factory=deque)
+    next_frame: int = 0
+
+    def decode_ahead(self) -> None:
+        while len(self.decoding) < self.ahead and self.next_frame < len(self.sequence):
+            self.decoding.append(self.pool.submit(self.sequence.frames.__getitem__, self.next_frame))
+            self.next_frame += 1
+
+    def take_frame(self) -> RGBImage:
+        image = self.decoding.popleft().result()
+        self.decode_ahead()
+        return image
+
+    def record(self, state: TargetState, seconds: float) -> None:
+        self.state = state
+        self.boxes_xywh.append(state.box_xywh.tolist())
+        self.scores.append(state.score)
+        self.presences.append(state.presence)
+        self.seconds.append(seconds)
+
+    @property
+    def done(self) -> bool:
+        return len(self.boxes_xywh) == len(self.sequence)
+
+    def cancel(self) -> None:
+        for future in self.decoding:
+            future.cancel()
+
+    def result(self) -> SequenceResult:
+        presence = None
+        if any(value is not None for value in self.presences):
+            # The target is there on the frame where it is given.
+            presence = np.array([1.0 if value is None else value for value in self.presences])
+        return SequenceResult(
+            self.sequence, np.array(self.boxes_xywh), np.array(self.scores), np.array(self.seconds), presence
+        )
+
+
+def run_one_pass(
+    tracker: Tracker,
+    sequences: SequenceReader | Sequence[AnnotatedSequence],
+    *,
+    batch_size: int = 8,
+    workers: int = 2,
+    folder: Path | None = None,
+    on_result: Callable[[SequenceResult], None] | None = None,
+    on_frames: Callable[[int], None] | None = None,
+) -> list[SequenceResult]:
+    """Track every sequence from its first box to its last frame.
+
+    A batch holds up to `batch_size` sequences; where one ends, the next takes its place. Boxes do not depend on
+    `batch_size` and `workers`, up to the rounding of floating-point sums.
+
+    Args:
+        tracker: the tracker; its rule names the localization.
+        sequences: a reader, or a list of sequences (of one data set: names must differ).
+        batch_size: sequences in one forward.
+        workers: threads that decode frames ahead; at most `batch_size` + 2 `workers` frames and a few wait in memory.
+        folder: write each sequence's boxes there as soon as it is done (`<name>.txt`, beside it `<name>_score.txt`,
+            `<name>_time.txt` and, where the network says so, `<name>_presence.txt`), and take sequences that are there
+            already from their files.
+        on_result: called with each result when it is done, in the order of their ends; not for those taken from files.
+        on_frames: called with the number of frames just done, those taken from files included.
+
+    Returns:
+        The results in the order of the sequences.
+
+    Raises:
+        FailedSequences: sequences that cannot be read or tracked, by name, after all the others are done.
+        UserError: the folder holds the results of another tracker or rule.
+    """
+    if folder is not None:
+        _claim(folder, tracker)
+    ahead = max(1, -(-2 * workers // batch_size)) + 1
+    results: dict[int, SequenceResult] = {}
+    failures: dict[str, Exception] = {}
+    lanes: list[_Lane] = []
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+
+    def open_lanes() -> Iterator[_Lane]:
+        for number in range(len(sequences)):
+            try:
+                sequence = sequences[number]
+                if not len(sequence) or not len(sequence.boxes_xywh):
+                    raise UserError(f"sequence {sequence.name} has no frame or no box")
+            except Exception as error:
+                failures[_name(sequences, number)] = error
+                continue
+            finished = _read_result(folder, sequence) if folder is not None else None
+            if finished is not None:
+                results[number] = finished
+                if on_frames is not None:
+                    on_frames(len(sequence))
+                continue
+            lane = _Lane(number, sequence, pool, ahead)
+            lane.decode_ahead()
+            yield lane
+
+    waiting = open_lanes()
+    upcoming = next(waiting, None)  # one more sequence than the batch holds is decoded ahead
+    try:
+        while lanes or upcoming is not None:
+            while len(lanes) < batch_size and upcoming is not None:
+                lanes.append(upcoming)
+                upcoming = next(waiting, None)
+            for lane, error in _advance(tracker, lanes):
+                failures[lane.sequence.name] = error
+                lane.cancel()
+                lanes.remove(lane)
+            if on_frames is not None:
+                on_frames(len(lanes))
+            for lane in [lane for lane in lanes if lane.done]:
+                lanes.remove(lane)
+                result = results[lane.number] = lane.result()
+                if folder is not None:
+                    _write_result(folder, result)
+                if on_result is not None:
+                    on_result(result)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    ordered = [results[number] for number in sorted(results)]
+    if failures:
+        raise FailedSequences(failures, ordered)
+    return ordered
+
+
+def _advance(tracker: Tracker, lanes: Sequence[_Lane]) -> list[tuple[_Lane, Exception]]:
+    """One frame further in every lane; gives the lanes that failed, and why."""
+    failed: list[tuple[_Lane, Exception]] = []
+    under_way: list[tuple[_Lane, RGBImage]] = []
+    for lane in lanes:
+        try:
+            image = lane.take_frame()
+            if lane.state is None:
+                start = time.perf_counter()
+                state = tracker.initialize([image], lane.sequence.boxes_xywh[:1])[0]
+                lane.record(state, time.perf_counter() - start)
+            else:
+                under_way.append((lane, image))
+        except Exception as error:
+            failed.append((lane, error))
+    try:
+        _step(tracker, under_way)
+    except Exception:
+        # One by one, to learn which of them it was.
+        for member in under_way:
+            try:
+                _step(tracker, [member])
+            except Exception as error:
+                failed.append((member[0], error))
+    return failed
+
+
+def _step(tracker: Tracker, under_way: Sequence[tuple[_Lane, RGBImage]]) -> None:
+    start = time.perf_counter()
+    states = [lane.state for lane, _ in under_way if lane.state is not None]
+    found = tracker.step([image for _, image in under_way], states)
+    share = (time.perf_counter() - start) / max(len(found), 1)
+    for (lane, _), state in zip(under_way, found, strict=True):
+        lane.record(state, share)
+
+
+def _name(sequences: SequenceReader | Sequence[AnnotatedSequence], number: int) -> str:
+    return sequences.names[number] if isinstance(sequences, SequenceReader) else f"number {number}"
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+
+
+def _write_result(folder: Path, result: SequenceResult) -> None:
+    write_values(folder / f"{result.name}_score.txt", result.scores)
+    write_values(folder / f"{result.name}_time.txt", result.seconds)
+    if result.presence is not None:
+        write_values(folder / f"{result.name}_presence.txt", result.presence)
+    write_boxes(folder / f"{result.name}.txt", result.boxes_xywh)  # last: a sequence with boxes is done
+
+
+def _read_result(folder: Path, sequence: AnnotatedSequence) -> SequenceResult | None:
+    """The result of an earlier run; None if it is missing or incomplete."""
+    count = len(sequence)
+    with suppress(UserError):
+        boxes_xywh = read_boxes(folder / f"{sequence.name}.txt")
+        scores = read_values(folder / f"{sequence.name}_score.txt", count)
+        seconds = read_values(folder / f"{sequence.name}_time.txt", count)
+        presence = read_values(folder / f"{sequence.name}_presence.txt", count)
+        if len(boxes_xywh) == count and scores is not None and seconds is not None:
+            return SequenceResult(sequence, boxes_xywh, scores, seconds, presence)
+    return None
+
+
+def _claim(folder: Path, tracker: Tracker) -> None:
+    """Note in the folder what makes its results, and refuse one of others: a score must not mix two trackers."""
+    identity = _identity(tracker)
+    path = folder / RUN_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            write_whole(path, json.dumps(identity, indent=2) + "\n")
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"The results folder {folder} cannot be used ({error}); choose another.") from error
+    different = sorted(key for key in identity if not isinstance(found, dict) or found.get(key) != identity[key])
+    if different:
+        raise UserError(
+            f"The folder {folder} holds results made with other {' and '.join(different)} (see {path.name}): "
+            "choose another folder, or delete it."
+        )
+
+
+def _identity(tracker: Tracker) -> dict[str, Any]:
+    """The settings that decide the boxes, and a digest of the weights."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in tracker.network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return {"rule": asdict(tracker.rule), "precision": tracker.precision, "weights": digest.hexdigest()}

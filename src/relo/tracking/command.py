@@ -1,0 +1,184 @@
+"""`relo track`: follow one target through a video."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from relo.errors import UserError
+from relo.geometry import iou, xywh_to_xyxy
+from relo.metrics.functional import success_auc
+from relo.tracking.boxes_file import box_line, parse_box, read_boxes
+from relo.tracking.render import draw_frame
+from relo.tracking.rule import Localization, load_rule
+from relo.tracking.state import TargetState
+from relo.tracking.tracker import Precision, RGBImage, Tracker
+from relo.tracking.video import Frames, VideoWriter, open_frames
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+def track(
+    source: str,
+    *,
+    box: str,
+    model: str,
+    save: Path | None = None,
+    render: Path | None = None,
+    truth: Path | None = None,
+    rule: Path | None = None,
+    localization: Localization | None = None,
+    start: int = 0,
+    limit: int | None = None,
+    device: str | None = None,
+    precision: Precision = "float32",
+) -> None:
+    """Follow one target through a folder of images, a video file or a camera.
+
+    Args:
+        source: folder of images, pattern such as "frames/*.png", video file, or a camera's number.
+        box: the target on the first frame as "x,y,w,h", in pixels.
+        model: a model's name, its folder, or a checkpoint.
+        save: write the boxes here, one line "x,y,w,h" a frame, as they are found.
+        render: write a video here (.mp4, .webm or .avi) with the box, its score and the localization map.
+        truth: boxes to compare with, one a line for each frame of the source; prints the success AUC.
+        rule: a YAML file of tracking settings; the model's own, or the default, if not given.
+        localization: the map that picks the cell, "policy" or "prior"; the rule's if not given.
+        start: skip this many frames of the source.
+        limit: stop after this many frames.
+        device: where to compute, such as "cpu" or "cuda"; the GPU if there is one.
+        precision: "float32", or "bfloat16" or "float16" to be faster.
+
+    Raises:
+        UserError: the source, the box, the model or another file cannot be used.
+    """
+    console = Console()
+    first_box_xywh = _first_box(box)
+    truth_xywh = None if truth is None else read_boxes(truth)[start:]
+    frames = open_frames(source, start, limit)
+    video = None if render is None else VideoWriter(render, frames.frames_per_second)
+    settings = None if rule is None else load_rule(rule)
+    tracker = Tracker.from_pretrained(model, settings, device, precision, localization)
+    followed = _follow(tracker, frames, first_box_xywh, keep_response=video is not None)
+    first = next(followed)  # a box that cannot be tracked is refused before any file is touched
+    boxes_xywh: list[list[float]] = []
+    interrupted = False
+    with ExitStack() as stack:
+        outputs: list[Callable[[RGBImage, TargetState], None]] = []
+        if save is not None:
+            outputs.append(stack.enter_context(_boxes_writer(save)))
+        if video is not None:
+            outputs.append(_renderer(stack.enter_context(video), start, truth_xywh))
+        progress = stack.enter_context(_progress(console))
+        task = progress.add_task("tracking", total=frames.count)
+        try:
+            for image, state in chain([first], followed):
+                for output in outputs:
+                    output(image, state)
+                boxes_xywh.append(state.box_xywh.tolist())
+                progress.advance(task)
+        except KeyboardInterrupt:
+            interrupted = True
+    console.print(f"{'Stopped after' if interrupted else 'Tracked'} {len(boxes_xywh)} frames of {frames.name}.")
+    for path in (save, render):
+        if path is not None and boxes_xywh:
+            console.print(f"Written: {path}", soft_wrap=True)
+    if truth_xywh is not None:
+        _print_auc(console, np.array(boxes_xywh).reshape(-1, 4), truth_xywh)
+    if interrupted:
+        raise SystemExit(INTERRUPTED)
+
+
+def _follow(
+    tracker: Tracker, frames: Frames, box_xywh: list[float], keep_response: bool
+) -> Iterator[tuple[RGBImage, TargetState]]:
+    states: list[TargetState] = []
+    for image in frames:
+        if states:
+            states = tracker.step([image], states, keep_response)
+        else:
+            states = tracker.initialize([image], [box_xywh])
+        yield image, states[0]
+
+
+def _first_box(text: str) -> list[float]:
+    try:
+        return parse_box(text)
+    except ValueError as error:
+        raise UserError(f"--box {text!r} is not a box; give x,y,w,h in pixels, such as 120,80,40,60.") from error
+
+
+@contextmanager
+def _boxes_writer(path: Path) -> Iterator[Callable[[RGBImage, TargetState], None]]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w", buffering=1)  # a line reaches the disk when it is found
+    except OSError as error:
+        raise UserError(f"The boxes file {path} cannot be written ({error.strerror}).") from error
+    with file:
+        yield lambda image, state: print(box_line(state.box_xywh.tolist()), file=file)
+
+
+def _renderer(
+    video: VideoWriter, start: int, truth_xywh: NDArray[np.float64] | None
+) -> Callable[[RGBImage, TargetState], None]:
+    def write(image: RGBImage, state: TargetState) -> None:
+        index = state.frame_index
+        has_truth = truth_xywh is not None and index < len(truth_xywh)
+        video.write(
+            draw_frame(
+                image,
+                state.box_xywh.tolist(),
+                f"#{start + index}  score {state.score:.2f}",
+                None if state.response is None else state.response.numpy(),
+                truth_xywh[index].tolist() if has_truth and truth_xywh is not None else None,
+            )
+        )
+
+    return write
+
+
+class _Rate(ProgressColumn):
+    """Frames a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.1f} frames/s", style="progress.data.speed")
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def _print_auc(console: Console, boxes_xywh: NDArray[np.float64], truth_xywh: NDArray[np.float64]) -> None:
+    """Success AUC over the frames that have a truth box with an area."""
+    count = min(len(boxes_xywh), len(truth_xywh))
+    found, truth = torch.from_numpy(boxes_xywh[:count]), torch.from_numpy(truth_xywh[:count])
+    counts = (truth[:, 2:] > 0).all(1) & torch.isfinite(truth).all(1)
+    if not counts.any():
+        console.print("No frame has a truth box to compare with.")
+        return
+    auc = float(success_auc(iou(xywh_to_xyxy(found[counts]), xywh_to_xyxy(truth[counts]))))
+    console.print(f"Success AUC {auc:.3f} over the {int(counts.sum())} frames with a truth box (the first included).")

@@ -1,0 +1,318 @@
+"""Follow targets from frame to frame with a trained network."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor
+
+from relo.errors import UserError
+from relo.geometry import CropRule, clip_to_image
+from relo.models.encoders.base import Templates
+from relo.models.network import LocalizationMaps, LocalizationNetwork
+from relo.tracking.rule import Localization, TrackingRule, load_rule
+from relo.tracking.state import TargetState
+
+Precision = Literal["float32", "bfloat16", "float16"]
+RGBImage = NDArray[np.uint8]  # [H, W, 3]
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """The cells chosen for B targets."""
+
+    boxes_cxcywh: Tensor  # [B, 4] float64 on the CPU, shares of the search side
+    scores: list[float]
+    peaks: list[float]  # greatest value of each windowed map
+    presences: list[float | None]
+    responses: list[Tensor | None]  # [S, S] each
+    memory: Tensor | None  # [layers, B, K, C]
+
+
+class Tracker:
+    """One-pass tracking: a box on the first frame, then one step a frame.
+
+        tracker = Tracker.from_pretrained("runs/demo/rl.ckpt")
+        states = tracker.initialize([image], [[x, y, w, h]])
+        states = tracker.step([next_image], states)  # states[0].box_xywh, states[0].score
+
+    A tracker holds the network and the rule, and nothing of a target: what it knows of one is in its `TargetState`.
+    Several targets are one batched forward, and a target's boxes do not depend on its neighbours in the batch, beyond
+    the rounding of floating-point sums.
+
+    `TargetState.score` is the network's probability of the chosen cell among all cells. It is not calibrated: a network
+    trained by reward gives values near 1 on hits and misses alike, and they sum to 1 even when the target is gone.
+    """
+
+    def __init__(
+        self,
+        network: LocalizationNetwork,
+        rule: TrackingRule | None = None,
+        device: str | torch.device | None = None,
+        precision: Precision = "float32",
+    ) -> None:
+        """Set the network to evaluation.
+
+        Args:
+            network: a trained network; it is put into evaluation mode (and on the device), not copied.
+            rule: how maps become boxes; the default setting where None.
+            device: where to compute; None is where the network is.
+            precision: of the network's layers; geometry is float64 throughout.
+
+        Raises:
+            UserError: the rule asks for a head that the network does not have, or for crops of another size.
+        """
+        self.rule = rule or TrackingRule()
+        self.device = torch.device(device) if device is not None else next(network.parameters()).device
+        self.network = network.to(self.device).eval()
+        self.precision = precision
+        if self.rule.localization == "prior" and network.prior is None:
+            raise UserError("The network has no prior head to localize by; use localization 'policy'.")
+        self._template_crop = self.rule.template_crop(network.encoder.template_size)
+        self._search_crop = self.rule.search_crop(network.encoder.search_size)
+        self._window = self.rule.window_map(network.encoder.map_size).to(self.device)
+        self._mean = 255 * torch.tensor(IMAGENET_DEFAULT_MEAN, device=self.device)[:, None, None]
+        self._std = 255 * torch.tensor(IMAGENET_DEFAULT_STD, device=self.device)[:, None, None]
+        self._skip = ("critic",) if self.rule.localization == "prior" else ("critic", "prior")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        rule: TrackingRule | None = None,
+        device: str | torch.device | None = None,
+        precision: Precision = "float32",
+        localization: Localization | None = None,
+    ) -> "Tracker":
+        """A tracker with the weights of a name, a folder or a checkpoint.
+
+        Args:
+            model: what `relo.weights.load_network` takes.
+            rule: how maps become boxes; None is the `tracking.yaml` in the model's folder, else the default setting.
+            device: where to compute; None is the GPU where there is one.
+            precision: of the network's layers.
+            localization: the map that picks the cell; None is the rule's.
+
+        Raises:
+            UserError: the weights or the rule cannot be read.
+        """
+        from relo.weights import RULE_FILE, load_network, resolve  # brings the hub's client, needed here only
+
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        path = resolve(model)
+        if rule is None:
+            rule = load_rule(path / RULE_FILE) if (path / RULE_FILE).is_file() else TrackingRule()
+        if localization is not None:
+            rule = replace(rule, localization=localization)
+        return cls(load_network(path), rule, device, precision)
+
+    @torch.inference_mode()
+    def initialize(
+        self, images: Sequence[RGBImage], boxes_xywh: Sequence[Sequence[float]] | NDArray[np.float64] | Tensor
+    ) -> list[TargetState]:
+        """Take up B targets, one in each image.
+
+        Args:
+            images: B RGB images, uint8 [H, W, 3]; sizes may differ.
+            boxes_xywh: the targets' boxes [B, 4] in image pixels.
+
+        Raises:
+            UserError: a box is not finite, has no area, or lies outside its image.
+            ValueError: an image of another type or shape, or other than one box an image.
+        """
+        boxes = torch.as_tensor(boxes_xywh, dtype=torch.float64).reshape(-1, 4)
+        _check_images(images, len(boxes))
+        for image, box_xywh in zip(images, boxes, strict=True):
+            check_box(box_xywh.tolist(), image.shape[1], image.shape[0])
+        if not len(boxes):
+            return []
+        crops, crop_boxes = self._cut_templates(images, boxes)
+        crops = crops[:, None].repeat(1, self.rule.templates, 1, 1, 1)
+        crop_boxes = crop_boxes[:, None].repeat(1, self.rule.templates, 1)
+        templates = self._encode_templates(crops, crop_boxes)
+        return [
+            TargetState(templates[i : i + 1], crops[i], crop_boxes[i], None, boxes[i].clone(), 1.0, 0)
+            for i in range(len(boxes))
+        ]
+
+    @torch.inference_mode()
+    def step(
+        self, images: Sequence[RGBImage], states: Sequence[TargetState], keep_response: bool = False
+    ) -> list[TargetState]:
+        """Find each of B targets in its next frame.
+
+        Args:
+            images: B RGB images, uint8 [H, W, 3]; targets in one video share one image object.
+            states: what is known of the B targets; left as they are.
+            keep_response: hand out the maps that the cells were chosen from.
+
+        Returns:
+            The B states after this frame, in the same order.
+
+        Raises:
+            ValueError: an image of another type or shape, or other than one state an image.
+            UserError: the network's output is not a number.
+        """
+        _check_images(images, len(states))
+        found: list[TargetState | None] = [None] * len(states)
+        # Without memory the propagator starts anew, so new targets cannot share a forward with those under way.
+        order = sorted(range(len(states)), key=lambda i: states[i].memory is None)
+        for _, group in groupby(order, key=lambda i: states[i].memory is None):
+            members = list(group)
+            stepped = self._step([images[i] for i in members], [states[i] for i in members], keep_response)
+            for i, state in zip(members, stepped, strict=True):
+                found[i] = state
+        return [state for state in found if state is not None]
+
+    def _step(
+        self, images: Sequence[RGBImage], states: Sequence[TargetState], keep_response: bool
+    ) -> list[TargetState]:
+        """Step targets that all have a memory, or all have none."""
+        regions = self._search_crop.region(torch.stack([state.box_xywh for state in states]))
+        search = self._normalise(_cut(self._search_crop, images, regions))
+        templates = Templates.cat([state.templates for state in states])
+        memories = [state.memory for state in states if state.memory is not None]
+        with self._autocast():
+            maps, memory = self.network(
+                search, templates, torch.cat(memories, dim=1) if memories else None, skip=self._skip
+            )
+        choice = self._choose(maps, memory, keep_response)
+        boxes_xywh = self._search_crop.to_image(choice.boxes_cxcywh, regions)
+        stepped = [
+            replace(
+                state,
+                memory=None if choice.memory is None else choice.memory[:, i : i + 1],
+                box_xywh=self._clip(boxes_xywh[i], images[i]),
+                score=choice.scores[i],
+                frame_index=state.frame_index + 1,
+                presence=choice.presences[i],
+                response=choice.responses[i],
+            )
+            for i, state in enumerate(states)
+        ]
+        return self._update_templates(images, stepped, choice.peaks)
+
+    def _choose(self, maps: LocalizationMaps, memory: Tensor | None, keep_response: bool) -> _Choice:
+        """The cell with the greatest windowed value, for each of B targets."""
+        probabilities, response = self._response(maps)
+        peak, cell = response.flatten(1).max(1, keepdim=True)
+        columns = [
+            maps.boxes_cxcywh.flatten(1, 2).gather(1, cell[..., None].expand(-1, -1, 4))[:, 0],
+            probabilities.flatten(1).gather(1, cell),
+            peak,
+        ]
+        if maps.presence is not None:
+            columns.append(maps.presence[:, None].float())
+        chosen = torch.cat(columns, dim=1).cpu().double()  # the one transfer from the device
+        if not torch.isfinite(chosen).all():
+            raise UserError(
+                f"The network's output is not a number: its weights are broken, or too large for {self.precision}."
+            )
+        return _Choice(
+            boxes_cxcywh=chosen[:, :4],
+            scores=chosen[:, 4].tolist(),
+            peaks=chosen[:, 5].tolist(),
+            presences=[None] * len(chosen) if maps.presence is None else chosen[:, 6].tolist(),
+            responses=list(response.cpu()) if keep_response else [None] * len(chosen),
+            memory=memory,
+        )
+
+    def _response(self, maps: LocalizationMaps) -> tuple[Tensor, Tensor]:
+        """The probabilities of the cells [B, S, S], and the windowed map to choose from [B, S, S]."""
+        if self.rule.localization == "prior":
+            assert maps.prior_scores is not None  # checked when the tracker was made
+            return maps.prior_scores, maps.prior_scores * self._window
+        logits = maps.policy_logits
+        probabilities = logits.flatten(1).softmax(1).view_as(logits)
+        return probabilities, (logits if self.rule.window == "logits" else probabilities) * self._window
+
+    def _clip(self, box_xywh: Tensor, image: RGBImage) -> Tensor:
+        height, width = image.shape[:2]
+        return clip_to_image(box_xywh, width, height, min(self.rule.margin_px, width, height))
+
+    def _update_templates(
+        self, images: Sequence[RGBImage], states: list[TargetState], peaks: Sequence[float]
+    ) -> list[TargetState]:
+        """Where it is due, put the newest crop in the place of the oldest template but the first."""
+        interval, threshold = self.rule.template_update_interval, self.rule.template_update_threshold
+        due = [
+            i
+            for i, state in enumerate(states)
+            if interval is not None and state.frame_index % interval == 0 and peaks[i] > threshold
+        ]
+        if not due:
+            return states
+        crop, crop_box = self._cut_templates([images[i] for i in due], torch.stack([states[i].box_xywh for i in due]))
+        crops = _newest_in(torch.stack([states[i].template_crops for i in due]), crop)
+        crop_boxes = _newest_in(torch.stack([states[i].template_boxes_xywh for i in due]), crop_box)
+        templates = self._encode_templates(crops, crop_boxes)
+        updated = list(states)
+        for row, i in enumerate(due):
+            updated[i] = replace(
+                states[i],
+                templates=templates[row : row + 1],
+                template_crops=crops[row],
+                template_boxes_xywh=crop_boxes[row],
+            )
+        return updated
+
+    def _cut_templates(self, images: Sequence[RGBImage], boxes_xywh: Tensor) -> tuple[Tensor, Tensor]:
+        """Crops [B, Hz, Hz, 3] uint8 around boxes [B, 4], and the boxes in them [B, 4] as shares of the side."""
+        regions = self._template_crop.region(boxes_xywh)
+        return _cut(self._template_crop, images, regions), self._template_crop.to_crop(boxes_xywh, regions)
+
+    def _encode_templates(self, crops: Tensor, boxes_xywh: Tensor) -> Templates:
+        """Crops [B, N, Hz, Hz, 3] uint8 with boxes [B, N, 4] -> what every frame needs of them."""
+        images = self._normalise(crops.flatten(0, 1)).unflatten(0, crops.shape[:2])
+        with self._autocast():
+            return self.network.encode_templates(images, boxes_xywh.float().to(self.device))
+
+    def _normalise(self, crops: Tensor) -> Tensor:
+        """RGB crops [B, H, W, 3] uint8 -> [B, 3, H, W] by ImageNet's mean and standard deviation, on the device."""
+        return (crops.to(self.device).permute(0, 3, 1, 2).float() - self._mean) / self._std
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        reduced = self.precision != "float32"
+        return torch.autocast(self.device.type, getattr(torch, self.precision) if reduced else None, enabled=reduced)
+
+
+def check_box(box_xywh: Sequence[float], image_width: int, image_height: int) -> None:
+    """Refuse a first box that no tracker can start from.
+
+    Raises:
+        UserError: the box x, y, w, h is not finite, has no area, or lies wholly outside the image.
+    """
+    x, y, w, h = box_xywh
+    box = f"The box x, y, w, h = {x:g}, {y:g}, {w:g}, {h:g}"
+    if not np.isfinite(box_xywh).all():
+        raise UserError(f"{box} is not finite; give four numbers in pixels.")
+    if w <= 0 or h <= 0:
+        raise UserError(f"{box} has no area; width and height must be positive.")
+    if x >= image_width or y >= image_height or x + w <= 0 or y + h <= 0:
+        raise UserError(f"{box} lies outside the image of {image_width} x {image_height} px.")
+
+
+def _check_images(images: Sequence[RGBImage], targets: int) -> None:
+    if len(images) != targets:
+        raise ValueError(f"{len(images)} images for {targets} targets; give one image a target.")
+    for image in images:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"An image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}.")
+
+
+def _cut(rule: CropRule, images: Sequence[RGBImage], regions: Tensor) -> Tensor:
+    """Crops [B, size, size, 3] uint8 of B images at regions [B, 3]."""
+    return torch.from_numpy(np.stack([rule.cut(image, region) for image, region in zip(images, regions, strict=True)]))
+
+
+def _newest_in(kept: Tensor, newest: Tensor) -> Tensor:
+    """[B, N, ...] with the entry after the first dropped and [B, ...] put at the end."""
+    return torch.cat([kept[:, :1], kept[:, 2:], newest[:, None]], dim=1)

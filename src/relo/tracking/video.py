@@ -1,0 +1,203 @@
+"""Frames in, from folders of images, video files and cameras; videos out."""
+
+import glob
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from relo.data.sequences.base import ImageFiles
+from relo.errors import UserError
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+DEFAULT_FRAMES_PER_SECOND = 25.0
+"""For sources that do not say."""
+
+_CODECS = {".mp4": "mp4v", ".webm": "VP90", ".avi": "MJPG"}  # those that OpenCV's wheels can write everywhere
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frames of a source, in order, RGB uint8 [H, W, 3]; can be walked once."""
+
+    name: str
+    images: Iterable[NDArray[np.uint8]]
+    count: int | None  # as the source says, which may be an estimate; None for a camera
+    frames_per_second: float
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        return iter(self.images)
+
+
+def open_frames(source: str | Path, start: int = 0, limit: int | None = None) -> Frames:
+    """Open a source of frames.
+
+    Args:
+        source: a folder of images, a pattern such as `frames/*.png`, a video file, or a camera's number. Images
+            are taken in the natural order of their names (`2.jpg` before `10.jpg`).
+        start: skip this many frames.
+        limit: give at most this many frames.
+
+    Raises:
+        UserError: the source does not exist, holds no frames, or cannot be read.
+    """
+    if start < 0 or (limit is not None and limit < 1):
+        raise UserError(f"Cannot take {limit} frames from frame {start}: start at 0 or later and take 1 or more.")
+    text, path = str(source), Path(source)
+    if path.is_dir():
+        return _image_frames(text, _images_in(path), start, limit)
+    if path.is_file():
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            raise UserError(f"{path} is a single image; give the folder that holds the frames.")
+        return _video_frames(text, text, start, limit)
+    if text.isdecimal():
+        return _video_frames(f"camera {text}", int(text), start, limit)
+    if glob.has_magic(text):
+        return _image_frames(text, [Path(name) for name in glob.glob(text) if Path(name).is_file()], start, limit)
+    raise UserError(f"{text} does not exist; give a folder of images, a pattern, a video file or a camera's number.")
+
+
+def natural_order(path: Path) -> tuple[list[tuple[int, int, str]], str]:
+    """A sorting key by which numbers in names count as numbers: `2.jpg` comes before `10.jpg`."""
+    parts = re.findall(r"\d+|\D+", path.name)
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts], path.name
+
+
+def _images_in(folder: Path) -> list[Path]:
+    images = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        below = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        hint = f"; did you mean one of its folders ({', '.join(below[:5])})?" if below else "."
+        raise UserError(f"The folder {folder} holds no images{hint}")
+    return images
+
+
+def _image_frames(name: str, paths: list[Path], start: int, limit: int | None) -> Frames:
+    if not paths:
+        raise UserError(f"No file matches {name}.")
+    ordered = sorted(paths, key=natural_order)[start : None if limit is None else start + limit]
+    if not ordered:
+        raise UserError(f"{name} has {len(paths)} frames; it cannot start at frame {start}.")
+    files = ImageFiles(Path(), tuple(str(path) for path in ordered))
+    return Frames(name, (files[i] for i in range(len(files))), len(files), DEFAULT_FRAMES_PER_SECOND)
+
+
+def _video_frames(name: str, source: str | int, start: int, limit: int | None) -> Frames:
+    capture = _quietly_opened(source)
+    for _ in range(start):
+        if not capture.grab():
+            raise UserError(f"{name} ends before frame {start}.")
+    read, first = capture.read()
+    if not read:
+        raise UserError(f"{name} cannot be read as a video from frame {start} on.")
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) - start
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    return Frames(
+        name,
+        islice(_decoded(capture, first), limit),
+        None if isinstance(source, int) or count < 1 else min(count, limit or count),
+        rate if 0 < rate < 1000 else DEFAULT_FRAMES_PER_SECOND,
+    )
+
+
+def _quietly_opened(source: str | int) -> cv2.VideoCapture:
+    """Open without OpenCV's own warnings: the error raised here says what is wrong."""
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        capture = cv2.VideoCapture(source)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if not capture.isOpened():
+        if isinstance(source, int):
+            raise UserError(f"Camera {source} cannot be opened; is it connected, and free?")
+        raise UserError(f"{source} cannot be opened as a video; the file is broken or its codec unknown.")
+    return capture
+
+
+def _decoded(capture: cv2.VideoCapture, first: cv2.typing.MatLike) -> Iterator[NDArray[np.uint8]]:
+    read, frame = True, first
+    try:
+        while read:
+            yield np.asarray(
+                cv2.cvtColor(frame, cv2.COLOR_GRAY2RGB if frame.ndim == 2 else cv2.COLOR_BGR2RGB), np.uint8
+            )
+            read, frame = capture.read()
+    finally:
+        capture.release()
+
+
+class VideoWriter:
+    """Writes frames to a video file; a context manager, so that the file can be played even if the work stops halfway.
+
+    The format follows the name: `.mp4` (MPEG-4), `.webm` (VP9, which browsers play) or `.avi` (Motion JPEG). The first
+    frame sets the size; a frame of another size is scaled into it, with black bars where the shape differs.
+    """
+
+    def __init__(self, path: Path, frames_per_second: float = DEFAULT_FRAMES_PER_SECOND) -> None:
+        """Prepare; the file is made with the first frame.
+
+        Raises:
+            UserError: the name's ending is not one of the above.
+        """
+        if path.suffix.lower() not in _CODECS:
+            raise UserError(f"Cannot write a video as {path.name}; end the name in {', '.join(_CODECS)}.")
+        self.path = path
+        self.frames_per_second = frames_per_second
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+
+    def write(self, image: NDArray[np.uint8]) -> None:
+        """Append an RGB frame uint8 [H, W, 3].
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        if self._writer is None:
+            self._open(image)
+        assert self._writer is not None
+        self._writer.write(cv2.cvtColor(fit_into(image, *self._size), cv2.COLOR_RGB2BGR))
+
+    def _open(self, image: NDArray[np.uint8]) -> None:
+        height, width = image.shape[:2]
+        self._size = (width + width % 2, height + height % 2)  # the codecs need even sides
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"The video {self.path} cannot be written ({error.strerror}).") from error
+        codec = cv2.VideoWriter.fourcc(*_CODECS[self.path.suffix.lower()])
+        self._writer = cv2.VideoWriter(str(self.path), codec, self.frames_per_second, self._size)
+        if not self._writer.isOpened():
+            raise UserError(f"The video {self.path} cannot be written; is the place writable?")
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            self._writer.release()
+
+
+def fit_into(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """The image [H, W, 3] scaled to fit [height, width, 3], black where it does not reach.
+
+    One that is smaller by no more than a pixel is not scaled.
+    """
+    rows, columns = image.shape[:2]
+    if (rows, columns) == (height, width):
+        return image
+    if not (0 <= height - rows <= 1 and 0 <= width - columns <= 1):
+        scale = min(height / rows, width / columns)
+        columns, rows = min(width, max(1, round(columns * scale))), min(height, max(1, round(rows * scale)))
+        image = np.asarray(cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
+    canvas = np.zeros((height, width, 3), np.uint8)
+    canvas[:rows, :columns] = image
+    return canvas
