@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,6 +52,12 @@ class Encoder(PluginModule):
     map_size: int
     search_size: int
     template_size: int
+
+    def config(self) -> dict[str, Any]:
+        """How to build the encoder anew; without `pretrained`, since a saved network brings its own weights."""
+        config = super().config()
+        config["init_args"].pop("pretrained", None)
+        return config
 
     @abstractmethod
     def encode_templates(self, images: Tensor, boxes_xywh: Tensor) -> Templates:

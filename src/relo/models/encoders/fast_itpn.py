@@ -1,5 +1,7 @@
 """Fast-iTPN (Tian et al., TPAMI 2024) as a one-stream encoder: a stem without attention, then joint attention."""
 
+import logging
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -10,6 +12,8 @@ from relo.errors import UserError
 from relo.geometry import xywh_to_xyxy, xyxy_to_xywh
 from relo.models.encoders.base import Encoder, Templates
 from relo.models.encoders.layers import TokenTypes, foreground_share
+
+logger = logging.getLogger(__name__)
 
 PATCH = 4
 """Stride of the first convolution; the stem's two merges halve the grid twice more."""
@@ -107,6 +111,7 @@ class FastITPN(Encoder):
         mlp_ratio: float = 3.0,
         layer_scale: float = 0.1,
         drop_path: float = 0.1,
+        pretrained: str | None = None,
     ) -> None:
         """Build the encoder.
 
@@ -121,9 +126,10 @@ class FastITPN(Encoder):
             mlp_ratio: hidden channels of every MLP, as a multiple of its width.
             layer_scale: initial value of the layer scales.
             drop_path: stochastic depth of the last block; it grows linearly from 0 over stem and main blocks.
+            pretrained: a pretraining file (`fast_itpn_*.pt`) to start from.
 
         Raises:
-            UserError: a size or width that does not divide.
+            UserError: a size or width that does not divide; a pretraining file that does not fit.
         """
         super().__init__()
         if search_size % TOKEN_STRIDE or template_size % TOKEN_STRIDE:
@@ -155,6 +161,11 @@ class FastITPN(Encoder):
         self.norm = LayerNorm(width)
         trunc_normal_(self.position, std=0.02)
         self.apply(_initialise)
+        if pretrained is not None:
+            from relo.weights import load_encoder_pretraining  # imports this file
+
+            unused = load_encoder_pretraining(self, pretrained)
+            logger.info("%s: %d tensors not used: %s", pretrained, len(unused), ", ".join(unused) or "none")
 
     def encode_templates(self, images: Tensor, boxes_xywh: Tensor) -> Templates:
         """Templates [B, N, 3, Hz, Hz], boxes [B, N, 4] (shares of the crop's side) -> tokens [B, N * cells, width]."""

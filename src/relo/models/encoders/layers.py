@@ -1,9 +1,14 @@
-"""What several encoders share: where a template's target lies, and the types of tokens."""
+"""What several encoders share: where a template's target lies, positions of a grid, and the types of tokens."""
+
+import math
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
+from relo.errors import UserError
 from relo.geometry import xywh_to_xyxy
 
 
@@ -22,6 +27,28 @@ def foreground_share(boxes_xywh: Tensor, cells: int) -> Tensor:
     columns = (torch.minimum(x2, edges + 1) - torch.maximum(x1, edges)).clamp(min=0)
     rows = (torch.minimum(y2, edges + 1) - torch.maximum(y1, edges)).clamp(min=0)
     return rows[..., :, None] * columns[..., None, :]
+
+
+def fit_positions(positions: Tensor, cells: int) -> Tensor:
+    """Learned positions of one square grid for another: its top left corner, or all of it widened bicubically.
+
+    Args:
+        positions: [1, n * n, width], rows first.
+        cells: cells on a side of the other grid.
+
+    Returns:
+        [1, cells * cells, width].
+
+    Raises:
+        UserError: the positions are not those of a square grid.
+    """
+    side = math.isqrt(positions.shape[1])
+    if side * side != positions.shape[1]:
+        raise UserError(f"{positions.shape[1]} positions do not form a square grid.")
+    grid = rearrange(positions, "b (h w) c -> b c h w", h=side)
+    if side < cells:
+        grid = F.interpolate(grid, size=(cells, cells), mode="bicubic", align_corners=False)
+    return rearrange(grid[:, :, :cells, :cells], "b c h w -> b (h w) c")
 
 
 class TokenTypes(nn.Module):

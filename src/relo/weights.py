@@ -1,0 +1,337 @@
+"""Networks on disk: folders of safetensors and config, our checkpoints, and the public release's."""
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+import yaml  # type: ignore[import-untyped]
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
+from rich.console import Console
+from safetensors.torch import save_file
+
+from relo.errors import UserError
+from relo.models.encoders.fast_itpn import FastITPN
+from relo.models.encoders.layers import fit_positions
+from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
+from relo.models.network import LocalizationNetwork
+from relo.models.temporal import LayerAligned
+from relo.plugin import build
+from relo.released_names import released_name, released_names, to_released_shape
+from relo.states import State, as_state, load_state_strictly, misfit, read_safetensors, read_torch_file
+
+__all__ = [
+    "Variant",
+    "import_command",
+    "import_released",
+    "load_encoder_pretraining",
+    "load_network",
+    "load_stage",
+    "load_state_strictly",
+    "read_checkpoint",
+    "released_network",
+    "resolve",
+    "save_network",
+]
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.yaml"
+RULE_FILE = "tracking.yaml"
+
+HUB_REPOSITORY = "xche32/RELO"
+
+Variant = Literal["t256", "b256", "l256"]
+
+# Of the release: the network's size, its templates and its window's exponent where a benchmark has none of its own.
+_ARCHITECTURE: dict[Variant, dict[str, Any]] = {
+    "t256": {"width": 384, "depth": 12, "heads": 6, "stage1": 1, "stage2": 1},
+    "b256": {"width": 512, "depth": 24, "heads": 8, "stage1": 3, "stage2": 3},
+    "l256": {"width": 768, "depth": 40, "heads": 12, "stage1": 2, "stage2": 2},
+}
+_TEMPORAL_TOKENS: dict[Variant, int] = {"t256": 4, "b256": 32, "l256": 32}
+_RULE: dict[Variant, dict[str, Any]] = {
+    "t256": {"templates": 1, "window_exponent": 2.0},
+    "b256": {"templates": 2, "window_exponent": 3.0},
+    "l256": {"templates": 2, "window_exponent": 2.7},
+}
+# A warm-up checkpoint has none of these: they start fresh in the RL stage.
+_RL_HEADS = ("policy_model.", "value_model.")
+
+
+def save_network(network: LocalizationNetwork, folder: str | Path) -> None:
+    """Write a network into a folder: its weights as `model.safetensors`, how to build it as `config.yaml`.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    # Shared memory and strides do not survive in a safetensors file.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Written beside and moved: a killed run leaves the old weights whole.
+        partial = folder / f"{WEIGHTS_FILE}.partial"
+        save_file(tensors, partial)
+        partial.replace(folder / WEIGHTS_FILE)
+        (folder / CONFIG_FILE).write_text(yaml.safe_dump(network.config(), sort_keys=False))
+    except OSError as error:
+        raise UserError(f"The network cannot be written to {folder} ({error.strerror}).") from error
+
+
+def load_network(model: str | Path) -> LocalizationNetwork:
+    """The network of a folder, of a checkpoint of ours, or of a released name, in evaluation mode on the CPU.
+
+    Args:
+        model: a folder of `save_network` or `relo import`, a `.ckpt` of `relo fit`, or a name such as "relo-b256".
+
+    Raises:
+        UserError: there is no such model, or its files are broken or do not fit each other.
+    """
+    path = resolve(model)
+    config, state = _read_model(path)
+    network = build(config)
+    if not isinstance(network, LocalizationNetwork):
+        raise UserError(f"{path} describes a {type(network).__name__}, not a network to track with.")
+    load_state_strictly(network, state, str(path))
+    return network.eval()
+
+
+def load_stage(network: LocalizationNetwork, model: str | Path, fresh_parts: Collection[str] = ()) -> None:
+    """Start a training stage from an earlier one's weights: all of them, strictly.
+
+    Args:
+        network: the network to load into.
+        model: what `load_network` takes.
+        fresh_parts: parts that keep the weights they have, such as "policy".
+
+    Raises:
+        UserError: the model cannot be read or does not fit; the tensors are named, and the network is left as it was.
+    """
+    path = resolve(model)
+    _, state = _read_model(path)
+
+    def is_fresh(name: str) -> bool:
+        return name.partition(".")[0] in fresh_parts
+
+    kept = {name: tensor for name, tensor in network.state_dict().items() if is_fresh(name)}
+    load_state_strictly(network, {**{k: v for k, v in state.items() if not is_fresh(k)}, **kept}, str(path))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A Lightning checkpoint of `relo fit`, with the network's config under `relo_network`.
+
+    Raises:
+        UserError: the file is missing, truncated, of another kind, or another program's checkpoint.
+    """
+    checkpoint = read_torch_file(path)
+    if not isinstance(checkpoint, dict) or not {"relo_network", "state_dict"} <= checkpoint.keys():
+        raise UserError(
+            f"{path} is not a checkpoint of `relo fit`; one of the public release is turned into a model folder with "
+            "`relo import`."
+        )
+    return checkpoint
+
+
+def resolve(model: str | Path) -> Path:
+    """The folder or file of a model: a path as it is, a released name by way of the hub.
+
+    A released checkpoint is fetched and converted once, into `$RELO_CACHE` (by default `~/.cache/relo`).
+
+    Args:
+        model: a path, or one of "relo-t256", "relo-b256", "relo-l256".
+
+    Raises:
+        UserError: there is no such path or name, or the hub cannot be reached.
+    """
+    path = Path(model)
+    if path.exists():
+        return path
+    variants = {f"relo-{variant}": variant for variant in get_args(Variant)}
+    if str(model) not in variants:
+        raise UserError(f"There is no model {model}: give a folder, a .ckpt, or one of {', '.join(variants)}.")
+    folder = Path(os.environ.get("RELO_CACHE", "~/.cache/relo")).expanduser() / str(model)
+    if not (folder / WEIGHTS_FILE).is_file():
+        variant = variants[str(model)]
+        import_released(
+            _fetch(f"checkpoints/train/relo/relo_{variant}/RELO_ep0090.pth.tar"), variant=variant, output=folder
+        )
+    return folder
+
+
+def released_network(variant: Variant) -> LocalizationNetwork:
+    """The network of a released variant, with fresh weights.
+
+    Raises:
+        UserError: there is no such variant.
+    """
+    if variant not in _ARCHITECTURE:
+        raise UserError(f"There is no variant {variant!r}; the release has {', '.join(_ARCHITECTURE)}.")
+    size = _ARCHITECTURE[variant]
+    width = size["width"]
+    return LocalizationNetwork(
+        encoder=FastITPN(**size),
+        propagator=LayerAligned(width=width, tokens=_TEMPORAL_TOKENS[variant], depth=size["depth"]),
+        policy=ConvPolicy(channels=width),
+        box=ConvBox(channels=width),
+        critic=ConvCritic(channels=width),
+        prior=ConvPrior(channels=width),
+    )
+
+
+def import_released(path: str | Path, *, variant: Variant, output: str | Path) -> LocalizationNetwork:
+    """Turn a checkpoint of the public release into a model folder: weights, config and tracking rule.
+
+    Both stages are taken. A warm-up checkpoint has no policy and no critic: theirs are fresh, seeded weights, and the
+    tracking rule localizes by the prior.
+
+    Args:
+        path: the checkpoint (`RELO_ep0090.pth.tar`, `RELO_WARMUP_ep0090.pth.tar`).
+        variant: t256, b256 or l256.
+        output: the folder to write.
+
+    Returns:
+        The network, in evaluation mode.
+
+    Raises:
+        UserError: the file is broken or another program's, its tensors are not the variant's (they are named), or the
+            folder cannot be written.
+    """
+    path = Path(path)
+    contents = read_torch_file(path)
+    if not isinstance(contents, dict) or "net" not in contents:
+        raise UserError(f"{path} is not a checkpoint of the release: it has no entry 'net'.")
+    state = as_state(contents["net"], f"Entry 'net' of {path}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = released_network(variant)
+    is_warmup = not any(name.startswith(_RL_HEADS) for name in state)
+    expected = _released_shapes(network, is_warmup)
+    if (difference := misfit(expected, state)) is not None:
+        raise UserError(f"{path} is not {variant}{_other_variant(state, variant, is_warmup)}: {difference}.")
+    own = network.state_dict()
+    for name, released in released_names(network).items():
+        if released in state:
+            own[name] = state[released].reshape(own[name].shape)
+    network.load_state_dict(own)
+    save_network(network, output)
+    rule = {"localization": "prior" if is_warmup else "policy", "window": "logits", "released": True, **_RULE[variant]}
+    (Path(output) / RULE_FILE).write_text(yaml.safe_dump(rule, sort_keys=False))
+    return network.eval()
+
+
+def import_command(checkpoint: str, *, variant: Variant, output: str) -> None:
+    """Turn a checkpoint of the public release into a model folder.
+
+    Args:
+        checkpoint: the released file, such as RELO_ep0090.pth.tar.
+        variant: which network it holds.
+        output: the folder to write: model.safetensors, config.yaml and tracking.yaml.
+    """
+    network = import_released(checkpoint, variant=variant, output=output)
+    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    Console().print(
+        f"RELO-{variant.upper()} ({millions:.1f} M parameters) is in {output}; track with `--model {output}`."
+    )
+
+
+def load_encoder_pretraining(encoder: FastITPN, path: str | Path) -> list[str]:
+    """Load an encoder pretraining file of Fast-iTPN (`fast_itpn_*.pt`) into an encoder.
+
+    Its state may lie under `module`, under `model` or at the top. Type vectors keep what they have, and so does the
+    final normalisation where the file lacks it.
+
+    Args:
+        encoder: the encoder to load into.
+        path: the file.
+
+    Returns:
+        The names in the file that were not used.
+
+    Raises:
+        UserError: the file is broken or another program's, or lacks tensors of the encoder; they are named.
+    """
+    path = Path(path)
+    contents = read_torch_file(path)
+    for key in ("module", "model"):
+        if isinstance(contents, dict) and key in contents:
+            contents = contents[key]
+            break
+    state = dict(as_state(contents, str(path)))
+    own = encoder.state_dict()
+    file_names = {
+        name: released_name(f"encoder.{name}", len(encoder.stage1), len(encoder.stage2)).removeprefix("encoder.body.")
+        for name in own
+        if not name.startswith("types.")
+    }
+    required = {
+        name: file_name
+        for name, file_name in file_names.items()
+        if name not in ("norm.weight", "norm.bias") or file_name in state
+    }
+    if (positions := state.get("pos_embed")) is not None:
+        grids = [fit_positions(positions, cells) for cells in (encoder.map_size, encoder.template_cells)]
+        state["pos_embed"] = torch.cat(grids, dim=1)
+    shapes = {file_name: to_released_shape(f"encoder.{name}", own[name]).shape for name, file_name in required.items()}
+    if (difference := misfit(shapes, {name: state[name] for name in shapes if name in state})) is not None:
+        raise UserError(f"{path} does not fit the encoder: {difference}.")
+    encoder.load_state_dict(
+        own | {name: state[file_name].reshape(own[name].shape) for name, file_name in required.items()}
+    )
+    return [name for name in state if name not in shapes]
+
+
+def _read_model(path: Path) -> tuple[dict[str, Any], State]:
+    """How to build the network of a folder or checkpoint, and its tensors."""
+    if path.is_dir():
+        return _read_config(path), read_safetensors(path / WEIGHTS_FILE)
+    checkpoint = read_checkpoint(path)
+    state = as_state(checkpoint["state_dict"], str(path))
+    prefix = "network."
+    return checkpoint["relo_network"], {
+        name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)
+    }
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_FILE
+    try:
+        config = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} is no model folder: it has no {CONFIG_FILE}.") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} does not name the network's class_path and init_args.")
+    return config
+
+
+def _released_shapes(network: LocalizationNetwork, is_warmup: bool) -> dict[str, torch.Size]:
+    own = network.state_dict()
+    return {
+        released: to_released_shape(name, own[name]).shape
+        for name, released in released_names(network).items()
+        if not (is_warmup and released.startswith(_RL_HEADS))
+    }
+
+
+def _other_variant(state: State, variant: Variant, is_warmup: bool) -> str:
+    """ ", but t256" where a checkpoint fits another variant."""
+    for other in get_args(Variant):
+        if other != variant:
+            with torch.device("meta"):
+                network = released_network(other)
+            if misfit(_released_shapes(network, is_warmup), state) is None:
+                return f" but {other}"
+    return ""
+
+
+def _fetch(file: str) -> Path:
+    try:
+        return Path(hf_hub_download(HUB_REPOSITORY, file))
+    except (OSError, HfHubHTTPError) as error:
+        raise UserError(
+            f"{file} of {HUB_REPOSITORY} is not in the local cache and the hub cannot be reached: go online, "
+            "or fetch the file elsewhere and use `relo import`."
+        ) from error
