@@ -1,1 +1,84 @@
-"""One reader a dataset, each a list of `Sequence`; the contract is in `base`."""
+"""One reader a dataset, each a list of `Sequence`; the contract is in `base`.
+
+A reader is imported when it is first asked for, by its name here or through `open_reader`.
+"""
+
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from relo.data.sequences.base import FrameSource, ImageFiles, Sequence, SequenceReader, decode_frame
+from relo.errors import UserError
+
+if TYPE_CHECKING:
+    from relo.data.sequences.coco import COCO
+    from relo.data.sequences.got10k import GOT10k
+    from relo.data.sequences.lasot import LaSOT, LaSOTExtension
+    from relo.data.sequences.plain import PlainFolder
+    from relo.data.sequences.trackingnet import TrackingNet
+    from relo.data.sequences.vasttrack import VastTrack
+
+__all__ = [
+    "COCO",
+    "DATASETS",
+    "FrameSource",
+    "GOT10k",
+    "ImageFiles",
+    "LaSOT",
+    "LaSOTExtension",
+    "PlainFolder",
+    "Sequence",
+    "SequenceReader",
+    "TrackingNet",
+    "VastTrack",
+    "decode_frame",
+    "open_reader",
+]
+
+_MODULES = {
+    "COCO": "coco",
+    "GOT10k": "got10k",
+    "LaSOT": "lasot",
+    "LaSOTExtension": "lasot",
+    "PlainFolder": "plain",
+    "TrackingNet": "trackingnet",
+    "VastTrack": "vasttrack",
+}
+
+DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "lasot": ("LaSOT", {}),
+    "lasot_extension": ("LaSOTExtension", {}),
+    "got10k": ("GOT10k", {}),
+    "trackingnet": ("TrackingNet", {}),
+    "coco": ("COCO", {}),
+    "vasttrack": ("VastTrack", {}),
+    "plain": ("PlainFolder", {}),
+}
+"""The name of every dataset -> its reader's class and the arguments that make the variant."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a reader's class at first use."""
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def open_reader(dataset: str, root: str | Path, split: str | None = None) -> SequenceReader:
+    """Open a split of a dataset, by name.
+
+    Args:
+        dataset: one of `DATASETS`.
+        root: the dataset's folder.
+        split: a split of it; by default, the first that its reader names.
+
+    Raises:
+        UserError: the dataset or split is unknown, or the root is missing or broken.
+    """
+    if dataset not in DATASETS:
+        raise UserError(f"There is no dataset {dataset!r}; known are {', '.join(DATASETS)}.")
+    class_name, variant = DATASETS[dataset]
+    build = partial(__getattr__(class_name), root, **variant)
+    reader: SequenceReader = build() if split is None else build(split)
+    return reader

@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -23,7 +22,7 @@ def decode_frame(encoded: bytes, name: str) -> NDArray[np.uint8]:
     image = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB) if buffer.size else None
     if image is None:
         raise UserError(f"{name} is not a readable image ({len(encoded)} bytes); copy or extract it again.")
-    return image
+    return np.asarray(image, np.uint8)
 
 
 class FrameSource(ABC):
@@ -91,7 +90,7 @@ class Sequence:
     visible: NDArray[np.bool_]
     class_name: str | None = None
     sentence: str | None = None
-    attributes: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    attributes: Mapping[str, object] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.frames)

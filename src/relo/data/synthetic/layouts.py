@@ -189,6 +189,12 @@ class TrackingNetWriter(LayoutWriter):
         path = (self._folder(name) / "anno" / f"{name}.txt").absolute()
         return {path: _rows(boxes_xywh, ",", "%.2f")}
 
+    def finish(self, names: list[str]) -> None:
+        """All twelve training folders, even where few sequences leave some empty."""
+        if self.split == "train":
+            for number in range(self._folders):
+                (self.root / f"TRAIN_{number}" / "anno").mkdir(parents=True, exist_ok=True)
+
 
 WRITERS: dict[str, type[LayoutWriter]] = {
     "lasot": LaSOTWriter,

@@ -1,0 +1,85 @@
+"""COCO (Lin et al., ECCV 2014) as sequences of one frame: every annotated object that is no crowd is a target.
+
+Layout: `annotations/instances_<split>.json` and `images/<split>/` (or `<split>/`, as unzipped). Boxes are x, y, w, h
+from 0; some have no size, and these are not visible.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relo.data.sequences.base import ImageFiles, Sequence, SequenceReader
+from relo.data.sequences.folders import require_folder
+from relo.errors import UserError
+
+
+@dataclass(frozen=True)
+class _Objects:
+    """The M objects of an annotation file, in its order."""
+
+    names: list[str]  # annotation numbers
+    image_files: list[str]
+    class_names: list[str]
+    boxes_xywh: NDArray[np.float64]  # [M, 4]
+
+
+class COCO(SequenceReader):
+    """The objects of a split of COCO. The annotation file is read when the first object is asked for.
+
+    Args:
+        root: the folder that holds `annotations` and `images`.
+        split: a split with public annotations, such as `train2017`, `val2017` or `train2014`.
+
+    Raises:
+        UserError: there is no such root, annotation file or folder of images.
+    """
+
+    dataset = "coco"
+
+    def __init__(self, root: str | Path, split: str = "train2017") -> None:
+        self.root = require_folder(root, "COCO")
+        self._annotations = self.root / "annotations" / f"instances_{split}.json"
+        if not self._annotations.is_file():
+            raise UserError(f"There is no file {self._annotations}; extract COCO's annotations, or name another split.")
+        folders = [self.root / "images" / split, self.root / split]
+        self._images = next((folder for folder in folders if folder.is_dir()), folders[0])
+        if not self._images.is_dir():
+            raise UserError(f"There is no folder {self._images}; extract COCO's images there.")
+
+    @cached_property
+    def _objects(self) -> _Objects:
+        try:
+            content = json.loads(self._annotations.read_bytes())
+            files = {image["id"]: image["file_name"] for image in content["images"]}
+            labels = {category["id"]: category["name"] for category in content["categories"]}
+            targets = [target for target in content["annotations"] if not target.get("iscrowd", 0)]
+            return _Objects(
+                names=[str(target["id"]) for target in targets],
+                image_files=[files[target["image_id"]] for target in targets],
+                class_names=[labels[target["category_id"]] for target in targets],
+                boxes_xywh=np.array([target["bbox"] for target in targets], np.float64).reshape(-1, 4),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self._annotations} is not a COCO annotation file ({error!r}).") from error
+
+    @property
+    def names(self) -> list[str]:
+        """The annotations' numbers."""
+        return self._objects.names
+
+    def __getitem__(self, index: int) -> Sequence:
+        """The object number `index` (0-based)."""
+        objects = self._objects
+        box_xywh = objects.boxes_xywh[index][None]
+        return Sequence(
+            name=objects.names[index],
+            dataset=self.dataset,
+            frames=ImageFiles(self._images, (objects.image_files[index],)),
+            boxes_xywh=box_xywh,
+            visible=(box_xywh[:, 2:] > 0).all(1),
+            class_name=objects.class_names[index],
+        )

@@ -1,0 +1,108 @@
+"""Numbers in text files: boxes, flags and names, however they are delimited."""
+
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relo.errors import UserError
+
+# Comma, semicolon and tab all become what `str.split` splits at; line ends stay.
+_DELIMITERS = str.maketrans(",;\t", "   ")
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        UserError: the file is missing, unreadable or no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text file.") from error
+
+
+def read_names(path: Path) -> list[str]:
+    """The lines of a list of names, without blank ones; the last needs no newline."""
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+def read_rows(path: Path, columns: int) -> NDArray[np.float64]:
+    """A table [N, columns] of numbers (NaN allowed), delimited by commas, semicolons, tabs or spaces; N may be 0.
+
+    Raises:
+        UserError: the file cannot be read, or a line does not hold `columns` numbers; the message gives the line.
+    """
+    lines = read_text(path).rstrip().translate(_DELIMITERS).splitlines()
+    cells = [line.split() for line in lines]
+    if not set(map(len, cells)) <= {columns}:
+        number = next(i for i, row in enumerate(cells) if len(row) != columns)
+        raise UserError(f"{path}, line {number + 1}: {columns} numbers expected, {len(cells[number])} found.")
+    try:
+        values = np.array(list(map(float, chain.from_iterable(cells))), np.float64)
+    except ValueError:
+        number = next(i for i, row in enumerate(cells) if not all(map(_is_number, row)))
+        raise UserError(f"{path}, line {number + 1}: {lines[number].strip()!r} is not {columns} numbers.") from None
+    return values.reshape(-1, columns)
+
+
+def read_boxes(path: Path) -> NDArray[np.float64]:
+    """Boxes [N, 4], one a line, in the file's own format; see `read_rows`."""
+    return read_rows(path, 4)
+
+
+def read_numbers(path: Path) -> NDArray[np.float64]:
+    """Numbers [N], in one line or one a line.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    lines = read_text(path).translate(_DELIMITERS).splitlines()
+    try:
+        return np.array(list(map(float, chain.from_iterable(line.split() for line in lines))), np.float64)
+    except ValueError:
+        number = next(i for i, line in enumerate(lines) if not all(map(_is_number, line.split())))
+        raise UserError(f"{path}, line {number + 1}: numbers expected, {lines[number].strip()[:60]!r} found.") from None
+
+
+def read_flags(path: Path) -> NDArray[np.bool_]:
+    """Flags [N] written as 0 and 1, in one line or one a line.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    numbers = read_numbers(path)
+    wrong = ~np.isin(numbers, (0, 1))
+    if wrong.any():
+        raise UserError(f"{path}: flag {int(wrong.argmax()) + 1} is {numbers[wrong][0]:g}; flags are 0 or 1.")
+    return numbers.astype(bool)
+
+
+def check_count(path: Path, found: int, expected: int, counted: str) -> None:
+    """Hold the number of rows of a file against the number of `counted` (such as "frames in <folder>").
+
+    Raises:
+        UserError: they differ.
+    """
+    if found != expected:
+        raise UserError(
+            f"{path} has {found} rows for {expected} {counted}; "
+            "copy or extract the sequence again, or correct the file."
+        )
+
+
+def positive_size(boxes_xywh: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which boxes [N, 4] are finite with width and height above 0: bool [N]."""
+    return np.asarray(np.isfinite(boxes_xywh).all(1) & (boxes_xywh[:, 2:] > 0).all(1))
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
