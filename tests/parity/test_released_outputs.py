@@ -74,7 +74,7 @@ def all_features(network: LocalizationNetwork, images: Tensor, templates, memory
     tokens = torch.cat([tokens, templates.tokens, network.propagator.start(len(images), memory)], dim=1)
     for index in range(network.encoder.depth):
         tokens = network.propagator.before_layer(index, tokens, static, memory, [])
-        tokens = network.encoder.run_layer(index, tokens)
+        tokens = network.encoder.run_layer(index, tokens, static, needed=tokens.shape[1])
     return network.encoder.norm(tokens)
 
 

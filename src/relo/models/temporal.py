@@ -48,6 +48,10 @@ class TemporalPropagator(PluginModule):
         return tokens
 
     @abstractmethod
+    def tokens_read(self, is_last: bool, has_memory: bool) -> int:
+        """How many of the temporal tokens that leave a layer are read again; an encoder may leave out the others."""
+
+    @abstractmethod
     def after_layers(self, tokens: Tensor, static: int, record: list[Tensor]) -> Tensor | None:
         """The memory [layers, B, K, width] for the next frame, from the last layer's output and the record."""
 
@@ -90,6 +94,11 @@ class LayerAligned(TemporalPropagator):
             previous = self.projections[index](previous)
         return torch.cat([tokens[:, : static + count], previous], dim=1)
 
+    def tokens_read(self, is_last: bool, has_memory: bool) -> int:
+        """The previous slot is read on the first frame only: later, the memory takes its place before every layer."""
+        count = self.learned_tokens.shape[1]
+        return 0 if is_last else count if has_memory else 2 * count
+
     def after_layers(self, tokens: Tensor, static: int, record: list[Tensor]) -> Tensor | None:
         """The current slot as recorded at each layer [depth, B, K, width]."""
         return torch.stack(record)
@@ -108,6 +117,11 @@ class DeepToShallow(TemporalPropagator):
         current = self.current(batch)
         return torch.cat([current, current if memory is None else memory[0].to(current.dtype)], dim=1)
 
+    def tokens_read(self, is_last: bool, has_memory: bool) -> int:
+        """Both slots; after the last layer, the current one becomes the memory."""
+        count = self.learned_tokens.shape[1]
+        return count if is_last else 2 * count
+
     def after_layers(self, tokens: Tensor, static: int, record: list[Tensor]) -> Tensor | None:
         """The current slot after the last layer [1, B, K, width]."""
         last = tokens[None, :, static : static + self.learned_tokens.shape[1]]
@@ -120,6 +134,10 @@ class NoPropagation(TemporalPropagator):
     def start(self, batch: int, memory: Tensor | None) -> Tensor:
         """The current slot only [B, K, width]."""
         return self.current(batch)
+
+    def tokens_read(self, is_last: bool, has_memory: bool) -> int:
+        """The one slot, by every layer but the last."""
+        return 0 if is_last else self.learned_tokens.shape[1]
 
     def after_layers(self, tokens: Tensor, static: int, record: list[Tensor]) -> Tensor | None:
         """Nothing to remember."""

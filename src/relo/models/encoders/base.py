@@ -68,8 +68,15 @@ class Encoder(PluginModule):
         """Search images [B, 3, Hx, Hx] -> tokens [B, L, width], and features that bypass the layers (or None)."""
 
     @abstractmethod
-    def run_layer(self, index: int, tokens: Tensor) -> Tensor:
-        """Tokens [B, L + M + temporal, width] through layer `index`."""
+    def run_layer(self, index: int, tokens: Tensor, static: int, needed: int) -> Tensor:
+        """Tokens [B, L + M + temporal, width] through layer `index`.
+
+        Args:
+            index: the layer.
+            tokens: search, template and temporal tokens.
+            static: L + M, the number of search and template tokens.
+            needed: only the first so many tokens of the result will be read; the others may be left out of it.
+        """
 
     @abstractmethod
     def to_map(self, search_tokens: Tensor, bypass: Tensor | None) -> Tensor:
@@ -96,6 +103,9 @@ class Encoder(PluginModule):
         record: list[Tensor] = []
         for index in range(self.depth):
             tokens = propagator.before_layer(index, tokens, static, memory, record)
-            tokens = self.run_layer(index, tokens)
+            is_last = index == self.depth - 1
+            temporal_read = propagator.tokens_read(is_last, memory is not None)
+            needed = search_tokens.shape[1] if is_last and not temporal_read else static + temporal_read
+            tokens = self.run_layer(index, tokens, static, needed)
         next_memory = propagator.after_layers(tokens, static, record)
         return self.to_map(tokens[:, : search_tokens.shape[1]], bypass), next_memory

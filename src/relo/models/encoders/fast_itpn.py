@@ -60,7 +60,7 @@ class Attention(nn.Module):
         self.value = nn.Linear(width, width)
         self.project = nn.Linear(width, width)
 
-    def forward(self, tokens: Tensor, outputs: int | None) -> Tensor:
+    def forward(self, tokens: Tensor, outputs: int) -> Tensor:
         """Tokens [B, L, C] -> what the first `outputs` of them gather from all [B, outputs, C]."""
         query, key, value = (
             rearrange(projected, "b l (h c) -> b h l c", h=self.heads)
@@ -82,8 +82,8 @@ class Block(nn.Module):
         self.scale2 = LayerScale(width, layer_scale)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, tokens: Tensor, outputs: int | None = None) -> Tensor:
-        """Tokens [B, L, C] -> the first `outputs` of them (all by default) after the block [B, outputs, C]."""
+    def forward(self, tokens: Tensor, outputs: int) -> Tensor:
+        """Tokens [B, L, C] -> the first `outputs` of them after the block [B, outputs, C]."""
         gathered = self.attention(self.norm1(tokens), outputs)
         tokens = tokens[:, :outputs] + self.drop_path(self.scale1(gathered))
         return tokens + self.drop_path(self.scale2(self.mlp(self.norm2(tokens))))
@@ -180,9 +180,9 @@ class FastITPN(Encoder):
         """Search images [B, 3, Hx, Hx] -> tokens [B, S * S, width]; nothing bypasses the blocks."""
         return self.stem(images) + self.position[:, : self.map_size**2] + self.types.search, None
 
-    def run_layer(self, index: int, tokens: Tensor) -> Tensor:
-        """Tokens [B, L, width] through main block `index`."""
-        return self.blocks[index](tokens)
+    def run_layer(self, index: int, tokens: Tensor, static: int, needed: int) -> Tensor:
+        """Tokens [B, L, width] -> the first `needed` of them after main block `index` [B, needed, width]."""
+        return self.blocks[index](tokens, needed)
 
     def to_map(self, search_tokens: Tensor, bypass: Tensor | None) -> Tensor:
         """Search tokens [B, S * S, width] -> the normalised map [B, width, S, S]."""

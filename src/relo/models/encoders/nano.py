@@ -73,6 +73,8 @@ class Nano(Encoder):
         trunc_normal_(self.template_position, std=0.02)
         self.types = TokenTypes(width)
         self.blocks = nn.ModuleList(Block(width, heads, qkv_bias=True) for _ in range(depth))
+        for block in self.blocks:
+            block.attn.fused_attn = False  # torch's fused attention has a slow backward pass on CPUs for so few tokens
         self.norm = nn.LayerNorm(width)
         self.widen = nn.Conv2d(width, channels, kernel_size=1)
         self.carry = nn.Conv2d(stem[2], channels, kernel_size=1)
@@ -96,7 +98,7 @@ class Nano(Encoder):
         tokens = rearrange(self.embed(features), "b c h w -> b (h w) c")
         return tokens + self.search_position + self.types.search, features
 
-    def run_layer(self, index: int, tokens: Tensor) -> Tensor:
+    def run_layer(self, index: int, tokens: Tensor, static: int, needed: int) -> Tensor:
         """Tokens [B, L, width] through block `index`."""
         return self.blocks[index](tokens)
 
