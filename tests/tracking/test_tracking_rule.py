@@ -72,5 +72,5 @@ def test_missing_file_is_named(tmp_path):
 
 
 def test_size_of_another_network_is_refused():
-    with pytest.raises(UserError, match="search_size = 256.*128"):
+    with pytest.raises(UserError, match=r"search_size = 256.*128"):
         TrackingRule(search_size=256).search_crop(128)

@@ -125,9 +125,10 @@ def run_one_pass(
         batch_size: sequences in one forward.
         workers: threads that decode frames ahead; at most `batch_size` + 2 `workers` frames and a few wait in memory.
         folder: write each sequence's boxes there as soon as it is done (`<name>.txt`, beside it `<name>_score.txt`,
-            `<name>_time.txt` and, where the network says so, `<name>_presence.txt`), and take sequences that are there
-            already from their files.
-        on_result: called with each result when it is done, in the order of their ends; not for those taken from files.
+            `<name>_time.txt` and, where the network says so, `<name>_presence.txt`), and take sequences that are
+            there already from their files.
+        on_result: called with each result when it is done, in the order of their ends; not for those taken from
+            files.
         on_frames: called with the number of frames just done, those taken from files included.
 
     Returns:
@@ -135,7 +136,7 @@ def run_one_pass(
 
     Raises:
         FailedSequences: sequences that cannot be read or tracked, by name, after all the others are done.
-        UserError: the folder holds the results of another tracker or rule.
+        UserError: the folder holds the results of another tracker or rule, or two sequences would share a file.
     """
     if folder is not None:
         _claim(folder, tracker)
@@ -143,6 +144,7 @@ def run_one_pass(
     results: dict[int, SequenceResult] = {}
     failures: dict[str, Exception] = {}
     lanes: list[_Lane] = []
+    filed: set[str] = set()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
 
     def open_lanes() -> Iterator[_Lane]:
@@ -150,11 +152,16 @@ def run_one_pass(
             try:
                 sequence = sequences[number]
                 if not len(sequence) or not len(sequence.boxes_xywh):
-                    raise UserError(f"sequence {sequence.name} has no frame or no box")
+                    raise UserError("it has no frame or no box.")
             except Exception as error:
                 failures[_name(sequences, number)] = error
                 continue
-            finished = _read_result(folder, sequence) if folder is not None else None
+            finished = None
+            if folder is not None:
+                if sequence.name in filed:
+                    raise UserError(f"Two sequences are named {sequence.name}; give each data set a folder of its own.")
+                filed.add(sequence.name)
+                finished = _read_result(folder, sequence)
             if finished is not None:
                 results[number] = finished
                 if on_frames is not None:
@@ -229,7 +236,7 @@ def _step(tracker: Tracker, under_way: Sequence[tuple[_Lane, RGBImage]]) -> None
 
 
 def _name(sequences: SequenceReader | Sequence[AnnotatedSequence], number: int) -> str:
-    return sequences.names[number] if isinstance(sequences, SequenceReader) else f"number {number}"
+    return sequences.names[number] if isinstance(sequences, SequenceReader) else sequences[number].name
 
 
 def _reason(error: Exception) -> str:
