@@ -15,13 +15,22 @@ if TYPE_CHECKING:
     from relo.data.sequences.coco import COCO
     from relo.data.sequences.got10k import GOT10k
     from relo.data.sequences.lasot import LaSOT, LaSOTExtension
+    from relo.data.sequences.nfs import NFS
+    from relo.data.sequences.otb import DTB70, OTB100
     from relo.data.sequences.plain import PlainFolder
+    from relo.data.sequences.tnl2k import TNL2K
     from relo.data.sequences.trackingnet import TrackingNet
+    from relo.data.sequences.uav123 import UAV123
     from relo.data.sequences.vasttrack import VastTrack
 
 __all__ = [
     "COCO",
     "DATASETS",
+    "DTB70",
+    "NFS",
+    "OTB100",
+    "TNL2K",
+    "UAV123",
     "FrameSource",
     "GOT10k",
     "ImageFiles",
@@ -38,11 +47,16 @@ __all__ = [
 
 _MODULES = {
     "COCO": "coco",
+    "DTB70": "otb",
     "GOT10k": "got10k",
     "LaSOT": "lasot",
     "LaSOTExtension": "lasot",
+    "NFS": "nfs",
+    "OTB100": "otb",
     "PlainFolder": "plain",
+    "TNL2K": "tnl2k",
     "TrackingNet": "trackingnet",
+    "UAV123": "uav123",
     "VastTrack": "vasttrack",
 }
 
@@ -53,6 +67,14 @@ DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
     "trackingnet": ("TrackingNet", {}),
     "coco": ("COCO", {}),
     "vasttrack": ("VastTrack", {}),
+    "tnl2k": ("TNL2K", {}),
+    "nfs": ("NFS", {}),
+    "nfs_pytracking": ("NFS", {"variant": "pytracking"}),
+    "nfs_released": ("NFS", {"variant": "released"}),
+    "uav123": ("UAV123", {}),
+    "uav123_10fps": ("UAV123", {"fps": 10}),
+    "otb100": ("OTB100", {}),
+    "dtb70": ("DTB70", {}),
     "plain": ("PlainFolder", {}),
 }
 """The name of every dataset -> its reader's class and the arguments that make the variant."""

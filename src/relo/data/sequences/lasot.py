@@ -7,9 +7,6 @@ A target is visible where neither flag is set and its box has a size. Flags cann
 still carry one.
 """
 
-import csv
-from functools import cache
-from importlib import resources
 from pathlib import Path
 
 from relo.data.sequences.base import Sequence
@@ -23,6 +20,7 @@ from relo.data.sequences.folders import (
     subfolders,
 )
 from relo.data.sequences.parsing import check_count, positive_size, read_boxes, read_flags, read_names, read_text
+from relo.data.sequences.tables import read_table
 
 _SEQUENCES_PER_CLASS = 20
 
@@ -88,7 +86,6 @@ class LaSOTExtension(FolderReader):
         return _read(self.root, name, self.dataset)
 
 
-@cache
 def challenge_attributes() -> dict[str, tuple[str, ...]]:
     """The challenge attributes of each of the 280 test sequences, by name.
 
@@ -96,8 +93,7 @@ def challenge_attributes() -> dict[str, tuple[str, ...]]:
     BC background clutter, VC viewpoint change, SV scale variation, FOC full occlusion, FM fast motion, OV out of view,
     LR low resolution, ARC aspect ratio change.
     """
-    table = resources.files("relo.data.sequences").joinpath("splits", "lasot_test.csv").read_text()
-    return {row["sequence"]: tuple(row["attributes"].split()) for row in csv.DictReader(table.splitlines())}
+    return {name: tuple(row["attributes"].split()) for name, row in read_table("lasot_test.csv").items()}
 
 
 def _official_names(split: str) -> list[str]:
