@@ -55,6 +55,17 @@ class TestOverlap:
     def test_iou_hand_worked(self, first, second, expected):
         assert geometry.iou(box(*first), box(*second)).item() == pytest.approx(expected, abs=1e-12)
 
+    def test_areas_of_xywh_boxes_are_exact(self):
+        # 0.1 + 0.2 - 0.1 is not 0.2: with areas from corners this overlap would be a little less.
+        assert geometry.iou_xywh(box(0.125, 0, 0.0625, 1), box(0.1, 0, 0.2, 1)).item() == 0.3125
+        assert geometry.iou_xywh(box(5, 5, 0, 0), box(5, 5, 0, 0)).item() == 0
+        assert geometry.iou_xywh(box(5, 5, -3, 4), box(0, 0, 10, 10)).item() == 0
+
+    @given(boxes, boxes)
+    def test_iou_of_both_formats_agree(self, first: Tensor, second: Tensor):
+        expected = geometry.iou(geometry.xywh_to_xyxy(first), geometry.xywh_to_xyxy(second))
+        torch.testing.assert_close(geometry.iou_xywh(first, second), expected, atol=1e-9, rtol=1e-9)
+
     def test_generalized_iou_hand_worked(self):
         # Areas 4 and 4, no overlap, hull 6 x 2 = 12: 0 - (12 - 8) / 12.
         assert geometry.generalized_iou(box(0, 0, 2, 2), box(4, 0, 6, 2)).item() == pytest.approx(-1 / 3)

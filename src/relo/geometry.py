@@ -39,20 +39,39 @@ def cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
     return box_convert(boxes_cxcywh, "cxcywh", "xyxy")
 
 
-def _overlap(boxes_xyxy: Tensor, others_xyxy: Tensor) -> tuple[Tensor, Tensor]:
-    """Intersection and union areas [...] of paired boxes [..., 4]; shapes broadcast."""
+def _intersection(boxes_xyxy: Tensor, others_xyxy: Tensor) -> Tensor:
+    """Intersection areas [...] of paired boxes [..., 4]; shapes broadcast."""
     corner_min = torch.maximum(boxes_xyxy[..., :2], others_xyxy[..., :2])
     corner_max = torch.minimum(boxes_xyxy[..., 2:], others_xyxy[..., 2:])
-    intersection = (corner_max - corner_min).clamp(min=0).prod(-1)
+    return (corner_max - corner_min).clamp(min=0).prod(-1)
+
+
+def _overlap(boxes_xyxy: Tensor, others_xyxy: Tensor) -> tuple[Tensor, Tensor]:
+    """Intersection and union areas [...] of paired boxes [..., 4]; shapes broadcast."""
+    intersection = _intersection(boxes_xyxy, others_xyxy)
     area = (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).clamp(min=0).prod(-1)
     other_area = (others_xyxy[..., 2:] - others_xyxy[..., :2]).clamp(min=0).prod(-1)
     return intersection, area + other_area - intersection
 
 
+def _ratio(intersection: Tensor, union: Tensor) -> Tensor:
+    return torch.where(union > 0, intersection / union.clamp(min=torch.finfo(union.dtype).tiny), 0)
+
+
 def iou(boxes_xyxy: Tensor, others_xyxy: Tensor) -> Tensor:
     """Intersection over union [...] of paired boxes [..., 4]; shapes broadcast, and two empty boxes have 0."""
-    intersection, union = _overlap(boxes_xyxy, others_xyxy)
-    return torch.where(union > 0, intersection / union.clamp(min=torch.finfo(union.dtype).tiny), 0)
+    return _ratio(*_overlap(boxes_xyxy, others_xyxy))
+
+
+def iou_xywh(boxes_xywh: Tensor, others_xywh: Tensor) -> Tensor:
+    """`iou` of boxes x, y, w, h, as benchmarks compute it.
+
+    Areas are w h as given, which is the toolkits' arithmetic: taken from corners they can differ in the last bit, and then
+    an overlap that lies on a threshold falls on its other side.
+    """
+    intersection = _intersection(xywh_to_xyxy(boxes_xywh), xywh_to_xyxy(others_xywh))
+    area, other_area = (boxes[..., 2:].clamp(min=0).prod(-1) for boxes in (boxes_xywh, others_xywh))
+    return _ratio(intersection, area + other_area - intersection)
 
 
 def generalized_iou(boxes_xyxy: Tensor, others_xyxy: Tensor) -> Tensor:

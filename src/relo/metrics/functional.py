@@ -1,7 +1,7 @@
 """Success, precision and their areas as pure functions of tensors: one code for reward, validation and benchmarks.
 
 Every function takes any leading dimensions. Boxes are paired and in one unit (image pixels, or shares of a crop);
-overlaps come from `relo.geometry.iou`.
+overlaps come from `relo.geometry`.
 """
 
 from typing import Literal

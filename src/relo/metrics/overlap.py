@@ -41,7 +41,7 @@ class FrameMean(Metric):
 
     def update(self, predicted_xywh: Tensor, truth_xywh: Tensor, present: Tensor | None = None) -> None:
         """Add one sequence: boxes [N, 4] in image pixels; `present`, bool [N]: the frames that count (default: all)."""
-        iou = geometry.iou(geometry.xywh_to_xyxy(predicted_xywh.double()), geometry.xywh_to_xyxy(truth_xywh.double()))
+        iou = geometry.iou_xywh(predicted_xywh.double(), truth_xywh.double())
         first = 1 if self.drop_first else 0
         counts = torch.ones_like(iou, dtype=torch.bool) if present is None else present
         scores = self._frame_scores(iou[first:])[counts[first:]]

@@ -26,7 +26,7 @@ class SuccessAUC(SequenceCurve):
         self.strict = strict
 
     def _sequence_curve(self, predicted_xywh: Tensor, truth_xywh: Tensor, present: Tensor | None) -> Tensor:
-        iou = geometry.iou(geometry.xywh_to_xyxy(predicted_xywh), geometry.xywh_to_xyxy(truth_xywh))
+        iou = geometry.iou_xywh(predicted_xywh, truth_xywh)
         return functional.success_rates(iou, self.thresholds, self.strict, present)
 
     def _read_off(self, curve: Tensor) -> Tensor:

@@ -1,0 +1,233 @@
+"""Ground truth for scoring, without frames: a dataset's root, a flat folder, a zip of one, or OTB/pysot-style JSON."""
+
+import json
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from relo.data.sequences.folders import subfolders
+from relo.data.sequences.parsing import check_count, read_boxes, read_flags, read_numbers, read_text
+from relo.errors import UserError
+from relo.evaluation.benchmarks import Benchmark, canonical_name, check_names
+from relo.evaluation.scoring import SequenceTruth
+
+# The files of every sequence: boxes first, then whatever the layout keeps beside them.
+Files = Mapping[str, Path]
+
+
+def read_annotations(path: Path, benchmark: Benchmark) -> dict[str, SequenceTruth]:
+    """The truth of every sequence, by name, in order.
+
+    Args:
+        path: the dataset's root in its own layout (frames need not be there); or a folder, or a zip of a folder, of
+            `<sequence>.txt` with flags in `absent/<sequence>.txt` (1 = absent); or a JSON file of OTB's or pysot's
+        style.
+        benchmark: the benchmark. Where its whole dataset is annotated, only its test set is read.
+
+    Raises:
+        UserError: there is nothing of the benchmark at `path`, or a file is broken.
+    """
+    if not path.exists():
+        raise UserError(
+            f"There are no annotations at {path}; give the dataset's root, a folder of .txt files or a .json file."
+        )
+    if path.suffix == ".json":
+        truths = _read_json(path)
+        names = _test_set(truths, benchmark)
+        truths = {name: truths[name] for name in names}
+    else:
+        files = _find_files(path, benchmark)
+        truths = {name: _read_truth(name, files[name], benchmark) for name in _test_set(files, benchmark)}
+    check_names(benchmark, truths, path)
+    if all(len(truth) == 1 for truth in truths.values()):
+        server = "its truth is kept by the benchmark's server: pack the results with `relo submit`"
+        raise UserError(
+            f"{path} holds the first frames' boxes only; "
+            + (
+                server
+                if benchmark.only_first_frame_public or benchmark.name == "got10k"
+                else "give the whole annotations"
+            )
+            + "."
+        )
+    return truths
+
+
+def _test_set(names: Mapping[str, Any], benchmark: Benchmark) -> list[str]:
+    official = benchmark.test_sequences() if benchmark.test_sequences else ()
+    return list(official) if official and set(official) <= set(names) else list(names)
+
+
+def _find_files(path: Path, benchmark: Benchmark) -> dict[str, Files]:
+    if path.is_file():
+        if not zipfile.is_zipfile(path):
+            raise UserError(f"The annotations {path} are neither a folder nor a .zip nor a .json file.")
+        root = cast(Path, zipfile.Path(path))
+        candidates = [root, *(folder for folder in root.iterdir() if folder.is_dir() and folder.name != "__MACOSX")]
+    else:
+        found = LAYOUTS[benchmark.layout](path)
+        if found:
+            return found
+        # A toolkit's folder keeps the annotations one level down.
+        candidates = [path, *(path / name for name in subfolders(path) if canonical_name(name) in _FLAT_FOLDERS)]
+    for folder in candidates:
+        if found := _flat(folder):
+            return found
+    raise UserError(
+        f"{path} holds no annotations of {benchmark.title}: it has neither its layout nor files <sequence>.txt."
+    )
+
+
+_FLAT_FOLDERS = ("anno", "annos", "annotations", "gt", "gt_rect", "groundtruth")
+
+
+def _flat(folder: Path) -> dict[str, Files]:
+    """`<sequence>.txt` in one folder, flags in `absent/`."""
+    found: dict[str, Files] = {}
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".txt") and not file.name.startswith("."):
+            found[file.name[:-4]] = {"boxes": file, "absent": folder / "absent" / file.name}
+    return found
+
+
+def _classes(root: Path) -> dict[str, Files]:
+    """LaSOT, its extension and VastTrack: `<class>/<class>-<n>/groundtruth.txt`, LaSOT's with flags beside it."""
+    found: dict[str, Files] = {}
+    for label in subfolders(root):
+        found |= _sequences(root / label)
+    return found
+
+
+def _sequences(root: Path) -> dict[str, Files]:
+    """TNL2K and plain folders: `<sequence>/groundtruth.txt`, with flags where the layout has them."""
+    found: dict[str, Files] = {}
+    for name in subfolders(root):
+        folder = root / name
+        for file in ("groundtruth.txt", "Groundtruth.txt", "groundtruth_rect.txt"):
+            if (folder / file).is_file():
+                flags = {key: folder / f"{key}.txt" for key in ("absent", "full_occlusion", "out_of_view")}
+                found[name] = {"boxes": folder / file, **flags}
+                break
+    return found
+
+
+def _got10k(root: Path) -> dict[str, Files]:
+    """GOT-10k: `val/<sequence>/groundtruth.txt` with `cover.label` and `meta_info.ini`."""
+    base = next((root / split for split in ("val", "test") if (root / split).is_dir()), root)
+    return {
+        name: {**files, "cover": base / name / "cover.label", "meta": base / name / "meta_info.ini"}
+        for name, files in _sequences(base).items()
+    }
+
+
+def _otb(root: Path) -> dict[str, Files]:
+    """OTB and DTB70: `<Sequence>/groundtruth_rect.txt`, or `.1.txt` and `.2.txt` for two targets in one video."""
+    found: dict[str, Files] = {}
+    for name in subfolders(root):
+        for file in sorted((root / name).glob("groundtruth_rect*.txt")):
+            target = file.name.removeprefix("groundtruth_rect").removesuffix(".txt").lstrip(".")
+            if file.stat().st_size:  # Human4 has an empty first target
+                found[f"{name}-{target}" if target else name] = {"boxes": file}
+    return found
+
+
+def _one_of(*folders: str) -> Callable[[Path], dict[str, Files]]:
+    """`<folder>/<sequence>.txt` for the first of the folders that is there."""
+
+    def find(root: Path) -> dict[str, Files]:
+        folder = next((root / name for name in folders if (root / name).is_dir()), None)
+        return {} if folder is None else _flat(folder)
+
+    return find
+
+
+def _nfs(root: Path) -> dict[str, Files]:
+    """NFS at 30 frames a second: `anno/nfs_<sequence>.txt`, or `<sequence>/30/<sequence>_pytracking.txt`."""
+    found = {name.removeprefix("nfs_"): files for name, files in _one_of("anno")(root).items()}
+    for name in subfolders(root):
+        file = root / name / "30" / f"{name}_pytracking.txt"
+        if file.is_file():
+            found[name] = {"boxes": file}
+    return found
+
+
+LAYOUTS: Mapping[str, Callable[[Path], dict[str, Files]]] = {
+    "classes": _classes,
+    "sequences": _sequences,
+    "got10k": _got10k,
+    "trackingnet": _one_of("TEST/anno"),
+    "otb": _otb,
+    "uav123": _one_of("anno/UAV123", "UAV123/anno/UAV123"),
+    "uav123_10fps": _one_of("anno/UAV123_10fps", "UAV123_10fps/anno/UAV123_10fps"),
+    "uav20l": _one_of("anno/UAV20L", "UAV123/anno/UAV20L"),
+    "nfs": _nfs,
+}
+
+# OTB's annotation of Tiger1 starts 5 frames before the sequence that is evaluated.
+_LEADING_ROWS = {("otb", "tiger1", 354): 5}
+
+
+def _read_truth(name: str, files: Files, benchmark: Benchmark) -> SequenceTruth:
+    boxes_xywh = read_boxes(files["boxes"])
+    if not len(boxes_xywh):
+        raise UserError(f"The annotation {files['boxes']} is empty; copy it again.")
+    boxes_xywh = boxes_xywh[_LEADING_ROWS.get((benchmark.name, canonical_name(name), len(boxes_xywh)), 0) :]
+    absent = None
+    for key in ("absent", "full_occlusion", "out_of_view", "cover"):
+        file = files.get(key)
+        if file is not None and file.exists():
+            flags = read_numbers(file) == 0 if key == "cover" else read_flags(file)
+            if not (benchmark.flags_may_be_longer and len(flags) > len(boxes_xywh)):
+                check_count(file, len(flags), len(boxes_xywh), f"boxes in {files['boxes']}")
+            flags = flags[: len(boxes_xywh)]
+            absent = flags if absent is None else absent | flags
+    return SequenceTruth(
+        name=name,
+        boxes_xywh=torch.from_numpy(boxes_xywh),
+        absent=None if absent is None else torch.from_numpy(absent),
+        image_size=_image_size(files["meta"]) if "meta" in files else None,
+        origin=str(files["boxes"]),
+    )
+
+
+def _image_size(meta: Path) -> tuple[int, int] | None:
+    """The width and height that GOT-10k notes as `resolution: (1920, 1080)`; None without the file."""
+    match = re.search(r"resolution\s*[:=]\s*\((\d+),\s*(\d+)\)", read_text(meta)) if meta.exists() else None
+    return None if match is None else (int(match[1]), int(match[2]))
+
+
+def _read_json(path: Path) -> dict[str, SequenceTruth]:
+    """`{sequence: {"gt_rect": [[x, y, w, h], ...], "absent": [1 = present, ...]}}`, as pysot writes it."""
+    try:
+        content = json.loads(read_text(path))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}).") from error
+    if not (isinstance(content, dict) and content and all(isinstance(value, dict) for value in content.values())):
+        raise UserError(
+            f"{path} holds no sequences; OTB's or pysot's style is {{sequence: {{'gt_rect': [[x, y, w, h], ...]}}}}."
+        )
+    return {name: _json_truth(path, name, value) for name, value in content.items()}
+
+
+def _json_truth(path: Path, name: str, entry: Mapping[str, Any]) -> SequenceTruth:
+    try:
+        boxes_xywh = torch.from_numpy(np.array(entry["gt_rect"], np.float64))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: sequence {name} has no readable 'gt_rect'.") from error
+    if boxes_xywh.ndim != 2 or boxes_xywh.shape[1] != 4 or not len(boxes_xywh):
+        raise UserError(f"{path}: 'gt_rect' of sequence {name} is not a list of boxes x, y, w, h.")
+    absent: Tensor | None = None
+    if entry.get("absent") is not None:
+        present = torch.tensor(entry["absent"])
+        if present.shape != boxes_xywh.shape[:1]:
+            raise UserError(
+                f"{path}: sequence {name} has {len(boxes_xywh)} boxes, but {present.numel()} flags 'absent'."
+            )
+        absent = present == 0
+    return SequenceTruth(name, boxes_xywh, absent, origin=f"{path}, sequence {name}")

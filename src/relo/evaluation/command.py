@@ -1,0 +1,149 @@
+"""`relo evaluate` and `relo submit`."""
+
+import json as json_format
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from relo.data.sequences.parsing import read_names
+from relo.errors import UserError
+from relo.evaluation.annotations import read_annotations
+from relo.evaluation.benchmarks import find_benchmark
+from relo.evaluation.results import NameMatcher, find_results
+from relo.evaluation.scores import TITLES, TrackerScore, check_flags, listed, score_tracker
+from relo.evaluation.scoring import SequenceTruth, find_rule
+
+_REMARKS_SHOWN = 10
+
+
+def evaluate(
+    results: list[Path],
+    *,
+    benchmark: str,
+    annotations: Path,
+    rule: str | None = None,
+    sequences: Path | None = None,
+    json: Path | None = None,
+    report: Path | None = None,
+) -> None:
+    """Score result files by a benchmark's own rule.
+
+    Result files are text, one box x,y,w,h in pixels a line, named after their sequences, whatever the case and the
+    separators. What is unusual about them (missing, short, long, rows without a box) is refused, or scored as the
+    benchmark's own code does and listed.
+
+    Args:
+        results: One tracker's folder or zip, or several, or a folder with one folder a tracker.
+        benchmark: lasot, lasot_ext, trackingnet, got10k, tnl2k, vasttrack, otb, uav123, uav123_10fps, uav20l, nfs,
+            dtb70 or plain.
+        annotations: The dataset's root; or a folder (or zip) of <sequence>.txt, with flags in
+            absent/<sequence>.txt; or a JSON file of OTB's or pysot's style.
+        rule: The scoring rule; by default the benchmark's own. `lasot_ext_released` and its like score as the
+            public release of RELO does.
+        sequences: A file with the names of the sequences to score, one a line; by default, all of them.
+        json: Write the scores, the curves and every sequence's own to this file.
+        report: Write plots, tables and one self-contained HTML page to this folder.
+
+    Raises:
+        UserError: a file is missing, broken, or refused by the rule; the message names it.
+    """
+    chosen = find_benchmark(benchmark)
+    scoring_rule = find_rule(rule or chosen.rule)
+    truths = read_annotations(annotations, chosen)
+    trackers = find_results(results, truths, chosen, annotations)
+    if sequences is not None:
+        truths = _select(truths, read_names(sequences), NameMatcher(truths, chosen), sequences)
+    check_flags(truths, scoring_rule)
+    # The work is many small sequences: threads would only wait for each other.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        scores = [score_tracker(tracker, truths, chosen, scoring_rule) for tracker in trackers]
+    finally:
+        torch.set_num_threads(threads)
+    _print_scores(scores)
+    if json is not None:
+        content = scores[0].as_json() if len(scores) == 1 else _several_as_json(scores)
+        _write(json, json_format.dumps(content))
+    if report is not None:
+        from relo.evaluation.report import write_report
+
+        write_report(scores, report)
+
+
+def _several_as_json(scores: Sequence[TrackerScore]) -> dict[str, object]:
+    trackers = {score.tracker: score.as_json() for score in scores}
+    return {"benchmark": scores[0].benchmark.name, "rule": scores[0].rule.name, "trackers": trackers}
+
+
+def _select(
+    truths: Mapping[str, SequenceTruth], names: list[str], matcher: NameMatcher, file: Path
+) -> dict[str, SequenceTruth]:
+    matched = {name: matcher.match(name) for name in names}
+    unknown = [name for name, match in matched.items() if match is None]
+    if unknown or not names:
+        raise UserError(f"{file} names sequences that have no annotation: {listed(unknown) or 'it is empty'}.")
+    return {match: truths[match] for match in matched.values() if match is not None}
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}).") from error
+
+
+def _print_scores(scores: Sequence[TrackerScore]) -> None:
+    console = Console()
+    first = scores[0]
+    table = Table(title=f"{first.benchmark.title}, rule {first.rule.name}", caption=first.rule.source)
+    table.add_column("tracker")
+    for name in first.rule.scores:
+        table.add_column(TITLES.get(name, name), justify="right", no_wrap=True)
+    table.add_column("sequences", justify="right")
+    table.add_column("frames", justify="right")
+    for score in sorted(scores, key=lambda score: -score.summary.values[score.rule.scores[0]]):
+        errors = score.summary.standard_errors
+        cells = [
+            f"{score.summary.values[name]:.4f}" + (f" ± {errors[name]:.4f}" if name in errors else "")
+            for name in score.rule.scores
+        ]
+        frames = sum(sequence.frames for sequence in score.sequences)
+        table.add_row(score.tracker, *cells, str(len(score.sequences)), f"{frames:,}")
+    console.print(table)
+    for score in scores:
+        if score.remarks:
+            console.print(f"{score.tracker}: {len(score.remarks)} remarks", style="yellow", markup=False)
+        for remark in score.remarks[:_REMARKS_SHOWN]:
+            console.print(f"  {remark.kind}: {remark.sequence}: {remark.text}", markup=False, soft_wrap=True)
+        if len(score.remarks) > _REMARKS_SHOWN:
+            console.print(f"  ... and {len(score.remarks) - _REMARKS_SHOWN} more, in the file of --json", markup=False)
+
+
+def submit(
+    results: Path,
+    *,
+    benchmark: Literal["got10k", "trackingnet"],
+    dataset: Path,
+    output: Path,
+) -> None:
+    """Pack result files for a benchmark's server, checked.
+
+    Args:
+        results: One tracker's folder.
+        benchmark: The server's benchmark.
+        dataset: The root of the dataset: its test sequences are what the server expects.
+        output: The zip to write.
+
+    Raises:
+        UserError: a sequence or a row is missing, or a file is broken; all of them are named.
+    """
+    from relo.evaluation.submissions import pack_submission
+
+    count = pack_submission(results, benchmark, dataset, output)
+    Console().print(f"{output}: {count} sequences, ready for the server.", markup=False)

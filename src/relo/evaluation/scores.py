@@ -1,0 +1,138 @@
+"""Scoring one tracker on one benchmark: every sequence by the rule, what was unusual listed."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from relo.errors import UserError
+from relo.evaluation.benchmarks import Benchmark
+from relo.evaluation.results import TrackerResults, read_result
+from relo.evaluation.scoring import BenchmarkScore, Remark, ScoringRule, SequenceScore, SequenceTruth
+
+# What scores are called in tables, and in the table of published results.
+TITLES = {
+    "auc": "AUC",
+    "precision": "P",
+    "normalized_precision": "Pnorm",
+    "ao": "AO",
+    "sr_0.5": "SR0.5",
+    "sr_0.75": "SR0.75",
+}
+_LISTED = 10
+
+
+@dataclass(frozen=True)
+class TrackerScore:
+    """One tracker's scores on one benchmark.
+
+    Attributes:
+        tracker: the tracker's name.
+        benchmark: the benchmark.
+        rule: the rule.
+        summary: the benchmark's scores.
+        sequences: the scores of every sequence.
+        remarks: everything unusual about the results.
+        seconds: how long reading and scoring took.
+    """
+
+    tracker: str
+    benchmark: Benchmark
+    rule: ScoringRule
+    summary: BenchmarkScore
+    sequences: tuple[SequenceScore, ...]
+    remarks: tuple[Remark, ...]
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The scores as plain data; fractions, not percent."""
+        return {
+            "tracker": self.tracker,
+            "benchmark": self.benchmark.name,
+            "rule": self.rule.name,
+            "source": self.rule.source,
+            "sequences": len(self.sequences),
+            "frames": sum(score.frames for score in self.sequences),
+            **self.summary.values,
+            "standard_errors": dict(self.summary.standard_errors),
+            "thresholds": {name: values.tolist() for name, values in self.rule.thresholds.items()},
+            "curves": {name: curve.tolist() for name, curve in self.summary.curves.items()},
+            "remarks": [{"sequence": r.sequence, "kind": r.kind, "text": r.text} for r in self.remarks],
+            "per_sequence": {
+                score.name: {
+                    "frames": score.frames,
+                    **score.values,
+                    "curves": {name: curve.tolist() for name, curve in score.curves.items()},
+                }
+                for score in self.sequences
+            },
+        }
+
+
+def score_tracker(
+    results: TrackerResults, truths: Mapping[str, SequenceTruth], benchmark: Benchmark, rule: ScoringRule
+) -> TrackerScore:
+    """Score a tracker's results on every sequence.
+
+    Raises:
+        UserError: results are missing, broken, or of a kind that the rule refuses; all such sequences are named.
+    """
+    start = time.perf_counter()
+    missing = [name for name in truths if name not in results.files]
+    if missing and rule.missing_result == "refuse":
+        raise UserError(
+            f"{results.origin} lacks the results of {len(missing)} of {len(truths)} sequences: {listed(missing)}. "
+            "Track them, or name the sequences to score with --sequences."
+        )
+    scores, refusals = [], []
+    for truth in truths.values():
+        try:
+            scores.append(_score_sequence(results, truth, rule))
+        except UserError as error:
+            refusals.append(str(error))
+    if refusals:
+        more = f" ({len(refusals)} sequences are refused; this is the first)" if len(refusals) > 1 else ""
+        raise UserError(f"{results.origin}: {refusals[0]}{more}")
+    remarks = [remark for score in scores for remark in score.remarks]
+    remarks += [Remark(name, "unmatched", "named after no sequence; not scored") for name in results.unmatched]
+    seconds = time.perf_counter() - start
+    return TrackerScore(
+        results.tracker, benchmark, rule, rule.summarize(scores), tuple(scores), tuple(remarks), seconds
+    )
+
+
+def check_flags(truths: Mapping[str, SequenceTruth], rule: ScoringRule) -> None:
+    """Refuse annotations without the flags of absent frames that the rule needs.
+
+    Raises:
+        UserError: a sequence has none.
+    """
+    lacking = [truth for truth in truths.values() if truth.absent is None]
+    if rule.needs_absent and lacking:
+        raise UserError(
+            f"Rule {rule.name} needs flags of absent frames, but {len(lacking)} of {len(truths)} annotations have none "
+            f"(such as {lacking[0].origin}); put the toolkit's absent/<sequence>.txt beside them."
+        )
+
+
+def listed(names: list[str]) -> str:
+    """Names as a sentence's part, cut where there are many."""
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
+
+
+def _score_sequence(results: TrackerResults, truth: SequenceTruth, rule: ScoringRule) -> SequenceScore:
+    files = results.files.get(truth.name)
+    if files is None:
+        score = rule.score(truth, [torch.zeros(len(truth), 4, dtype=torch.float64)])
+        remark = Remark(truth.name, "missing", "no result file; scored as zeros")
+        return SequenceScore(
+            score.name, score.frames, score.weight, score.values, score.curves, (remark, *score.remarks)
+        )
+    if len(files) > 1 and not rule.repetitions:
+        raise UserError(
+            f"Sequence {truth.name} has {len(files)} runs, but rule {rule.name} scores one; keep one of them."
+        )
+    return rule.score(truth, [read_result(file) for file in files])
