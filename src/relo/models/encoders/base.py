@@ -97,7 +97,7 @@ class Encoder(PluginModule):
             The map [B, channels, S, S] and the memory for the next frame.
         """
         search_tokens, bypass = self.embed_search(images, templates)
-        temporal = propagator.start(len(images), memory)
+        temporal = propagator.start(images.shape[0], memory)
         tokens = torch.cat([search_tokens, templates.tokens, temporal.to(search_tokens.dtype)], dim=1)
         static = tokens.shape[1] - temporal.shape[1]
         record: list[Tensor] = []

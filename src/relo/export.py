@@ -1,0 +1,286 @@
+"""Networks as ONNX graphs: one encodes a target's templates, one makes a tracking step, memory in and out."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from relo.errors import UserError
+from relo.models.encoders.base import Templates
+from relo.models.network import LocalizationNetwork
+from relo.models.temporal import TemporalPropagator
+from relo.weights import load_network
+
+TEMPLATES_FILE = "templates.onnx"
+STEP_FILE = "step.onnx"
+
+TOLERANCE = 1e-3
+"""The most that a graph may differ from the network, in logits and shares of the search side."""
+
+OPSET = 20
+
+
+class TemplateEncoder(nn.Module):
+    """Template images [B, N, 3, Hz, Hz] and boxes_xywh [B, N, 4] -> tokens [B, M, C], and a kernel if there is one."""
+
+    def __init__(self, network: LocalizationNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, boxes_xywh: Tensor) -> tuple[Tensor, ...]:
+        """What every frame needs of the targets."""
+        templates = self.network.encode_templates(images, boxes_xywh)
+        return (templates.tokens,) if templates.kernel is None else (templates.tokens, templates.kernel)
+
+
+class TrackingStep(nn.Module):
+    """One frame of B targets, of which some may be at their first frame."""
+
+    def __init__(self, network: LocalizationNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self,
+        images: Tensor,
+        tokens: Tensor,
+        kernel: Tensor | None = None,
+        memory: Tensor | None = None,
+        is_first: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Maps and, if tokens are propagated, the next memory.
+
+        Args:
+            images: search images [B, 3, Hx, Hx].
+            tokens: [B, M, C], of the templates.
+            kernel: of the templates, where the encoder has one.
+            memory: [layers, B, K, C], if tokens are propagated.
+            is_first: [B] bool, given with the memory, which is not read for a target at its first frame.
+
+        Returns:
+            policy_logits [B, S, S], boxes_cxcywh [B, S, S, 4] and the memory.
+        """
+        propagator = self.network.propagator
+        if is_first is not None:
+            propagator = cast(TemporalPropagator, _FirstFrames(propagator, is_first))
+        features, memory = self.network.encoder(images, Templates(tokens, kernel), propagator, memory)
+        maps = self.network.localize(features, skip=("critic", "prior"))
+        outputs = (maps.policy_logits, maps.boxes_cxcywh)
+        return outputs if memory is None else (*outputs, memory)
+
+
+class _FirstFrames:
+    """A propagator for batches in which some targets are at their first frame.
+
+    There, the previous slot is a second copy of the current one and stays so from layer to layer, since equal tokens
+    gather equal things. So the current slot may stand for the memory that is missing.
+    """
+
+    def __init__(self, propagator: TemporalPropagator, is_first: Tensor) -> None:
+        self.propagator = propagator
+        self.is_first = is_first[:, None, None]
+
+    def start(self, batch: int, memory: Tensor) -> Tensor:
+        return self.propagator.start(batch, torch.where(self.is_first, self.propagator.current(batch), memory))
+
+    def before_layer(self, index: int, tokens: Tensor, static: int, memory: Tensor, record: list[Tensor]) -> Tensor:
+        current = tokens[:, static : static + memory.shape[2]]
+        previous = torch.where(self.is_first, current, memory[min(index, len(memory) - 1)])
+        return self.propagator.before_layer(index, tokens, static, previous.expand(len(memory), -1, -1, -1), record)
+
+    def tokens_read(self, is_last: bool, has_memory: bool) -> int:
+        return self.propagator.tokens_read(is_last, has_memory)
+
+    def after_layers(self, tokens: Tensor, static: int, record: list[Tensor]) -> Tensor | None:
+        return self.propagator.after_layers(tokens, static, record)
+
+
+def export_onnx(network: LocalizationNetwork, folder: str | Path, templates: int = 1, batch: int | None = None) -> None:
+    """Write `templates.onnx` and `step.onnx` into a folder.
+
+    Args:
+        network: the network; it is put into evaluation mode.
+        folder: where to write.
+        templates: how many templates a target has.
+        batch: how many targets a step has; any number by default.
+
+    Raises:
+        UserError: the export extra is not installed, or the network cannot be exported with the batch left open.
+    """
+    _require_extra()
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    network = network.eval()
+    template_inputs, step_inputs = _example_inputs(network, templates, batch or 2)
+    kernel = ["kernel"] if "kernel" in step_inputs else []
+    memory = ["memory"] if "memory" in step_inputs else []
+    _write(TemplateEncoder(network), template_inputs, ["tokens", *kernel], folder / TEMPLATES_FILE, batch)
+    _write(
+        TrackingStep(network),
+        step_inputs,
+        ["policy_logits", "boxes_cxcywh", *(f"next_{name}" for name in memory)],
+        folder / STEP_FILE,
+        batch,
+    )
+
+
+class ONNXTracker:
+    """The exported graphs in onnxruntime, called like the network: numbers in, numbers out, no torch."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Args: `folder`, of `export_onnx`."""
+        import onnxruntime
+
+        self._templates, self._step = (
+            onnxruntime.InferenceSession(str(Path(folder) / file), providers=["CPUExecutionProvider"])
+            for file in (TEMPLATES_FILE, STEP_FILE)
+        )
+
+    def encode_templates(self, images: np.ndarray, boxes_xywh: np.ndarray) -> dict[str, np.ndarray]:
+        """Template images [B, N, 3, Hz, Hz] and boxes [B, N, 4] -> the step's inputs that stay the same."""
+        return _named(self._templates, {"images": images, "boxes_xywh": boxes_xywh})
+
+    def step(
+        self, images: np.ndarray, templates: dict[str, np.ndarray], memory: np.ndarray | None
+    ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+        """One frame of B targets, all at their first frame where `memory` is None: the maps, and the next memory."""
+        inputs = {"images": images, **templates}
+        for entry in self._step.get_inputs():
+            if entry.name == "memory" and memory is None:
+                shape = [len(images) if isinstance(side, str) else side for side in entry.shape]
+                inputs["memory"] = np.zeros(shape, np.float32)
+            elif entry.name == "memory":
+                inputs["memory"] = cast(np.ndarray, memory)
+            elif entry.name == "is_first":
+                inputs["is_first"] = np.full(len(images), memory is None)
+        outputs = _named(self._step, inputs)
+        return outputs, outputs.pop("next_memory", None)
+
+
+@torch.inference_mode()
+def largest_difference(
+    network: LocalizationNetwork, folder: str | Path, template_images: Tensor, boxes_xywh: Tensor, search_images: Tensor
+) -> float:
+    """Track with network and graphs side by side, each with its own memory.
+
+    Args:
+        network: what was exported.
+        folder: of `export_onnx`.
+        template_images: [B, N, 3, Hz, Hz].
+        boxes_xywh: [B, N, 4], shares of the template's side.
+        search_images: T frames [T, B, 3, Hx, Hx].
+
+    Returns:
+        The largest absolute difference of logits and boxes, over all frames and cells.
+    """
+    graphs = ONNXTracker(folder)
+    templates = network.encode_templates(template_images, boxes_xywh)
+    graph_templates = graphs.encode_templates(template_images.numpy(), boxes_xywh.numpy())
+    memory, graph_memory, largest = None, None, 0.0
+    for images in search_images:
+        maps, memory = network(images, templates, memory, skip=("critic", "prior"))
+        found, graph_memory = graphs.step(images.numpy(), graph_templates, graph_memory)
+        for name, values in found.items():
+            largest = max(largest, float(np.abs(values - getattr(maps, name).numpy()).max()))
+    return largest
+
+
+def export(
+    *,
+    model: str,
+    format: Literal["onnx"] = "onnx",
+    output: str | None = None,
+    templates: int = 1,
+    batch: int | None = None,
+) -> None:
+    """Export a network to ONNX, checked in onnxruntime: `templates.onnx` (once a target), `step.onnx` (once a frame).
+
+    Args:
+        model: a model folder, a .ckpt of ours, or a released name such as relo-b256.
+        format: the format; onnx is the one there is.
+        output: the folder to write; `onnx` beside the model by default.
+        templates: how many templates a target has.
+        batch: how many targets a step has; any number by default.
+    """
+    network = load_network(model)
+    path = Path(model)
+    folder = Path(output) if output else (path if path.is_dir() else path.parent) / "onnx"
+    export_onnx(network, folder, templates, batch)
+    generator = torch.Generator().manual_seed(0)
+    encoder, count = network.encoder, batch or 1
+    difference = largest_difference(
+        network,
+        folder,
+        torch.randn(count, templates, 3, encoder.template_size, encoder.template_size, generator=generator),
+        torch.tensor([0.25, 0.25, 0.5, 0.5]).expand(count, templates, 4).contiguous(),
+        torch.randn(3, count, 3, encoder.search_size, encoder.search_size, generator=generator),
+    )
+    if not difference <= TOLERANCE:
+        raise UserError(f"The graphs in {folder} differ from the network by {difference:.2g}; do not use them.")
+    Console().print(
+        f"{folder}: {TEMPLATES_FILE} and {STEP_FILE}, within {difference:.1g} of the network over 3 frames."
+    )
+
+
+def _named(session: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    names = [entry.name for entry in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+@torch.inference_mode()
+def _example_inputs(
+    network: LocalizationNetwork, templates: int, batch: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Inputs of both graphs by name, in order."""
+    encoder = network.encoder
+    images = torch.zeros(batch, templates, 3, encoder.template_size, encoder.template_size)
+    boxes_xywh = torch.tensor([0.25, 0.25, 0.5, 0.5]).repeat(batch, templates, 1)
+    search_images = torch.zeros(batch, 3, encoder.search_size, encoder.search_size)
+    encoded = network.encode_templates(images, boxes_xywh)
+    _, memory = network.encode(search_images, encoded, None)
+    step_inputs = {"images": search_images, "tokens": encoded.tokens}
+    if encoded.kernel is not None:
+        step_inputs["kernel"] = encoded.kernel
+    if memory is not None:
+        step_inputs |= {"memory": memory, "is_first": torch.zeros(batch, dtype=torch.bool)}
+    return {"images": images, "boxes_xywh": boxes_xywh}, step_inputs
+
+
+def _write(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], path: Path, batch: int | None) -> None:
+    # The batch is the first axis of everything but the memory, where it follows the layers.
+    open_batch = torch.export.Dim("batch", min=1)
+    axes = {name: {1 if name == "memory" else 0: open_batch} for name in inputs} if batch is None else None
+    inputs = {name: tensor.clone() for name, tensor in inputs.items()}  # out of inference mode
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(module.eval(), (), inputs, dynamic_shapes=axes)
+            torch.onnx.export(
+                program,
+                f=str(path),
+                input_names=list(inputs),
+                output_names=list(outputs),
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+            )
+    except (RuntimeError, ValueError, torch.onnx.OnnxExporterError) as error:
+        if batch is None:
+            raise UserError(
+                "This network cannot be exported for any number of targets; fix the number with --batch 1."
+            ) from error
+        raise UserError(f"This network cannot be exported: {str(error).splitlines()[0]}") from error
+
+
+def _require_extra() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"Export needs the package {error.name}: pip install 'relo[export]'.") from error
