@@ -14,9 +14,52 @@ import cv2
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from relo.data.synthetic.layouts import WRITERS, LayoutWriter
+from relo.data.synthetic import benchmark_layouts as benchmarks
+from relo.data.synthetic.layout_writer import LayoutWriter
+from relo.data.synthetic.layouts import GOT10kWriter, LaSOTWriter, TrackingNetWriter
 from relo.data.synthetic.scene import EASY, HARD, Scene, SceneSettings
 from relo.errors import UserError
+
+Layout = Literal[
+    "all",
+    "lasot",
+    "got10k",
+    "trackingnet",
+    "vasttrack",
+    "lasot_extension",
+    "tnl2k",
+    "nfs",
+    "nfs_pytracking",
+    "nfs_released",
+    "uav123",
+    "uav123_10fps",
+    "otb100",
+    "dtb70",
+    "plain",
+]
+
+WRITERS: dict[str, type[LayoutWriter]] = {
+    writer.dataset: writer
+    for writer in (
+        LaSOTWriter,
+        GOT10kWriter,
+        TrackingNetWriter,
+        benchmarks.VastTrackWriter,
+        benchmarks.LaSOTExtensionWriter,
+        benchmarks.TNL2KWriter,
+        benchmarks.NFSWriter,
+        benchmarks.NFSPytrackingWriter,
+        benchmarks.NFSReleasedWriter,
+        benchmarks.UAV123Writer,
+        benchmarks.UAV123At10FpsWriter,
+        benchmarks.OTB100Writer,
+        benchmarks.DTB70Writer,
+        benchmarks.PlainFolderWriter,
+    )
+}
+"""Every layout's writer, by the name under which `relo.data.sequences.open_reader` opens it."""
+
+_ALL = ("lasot", "got10k", "trackingnet")
 
 DIFFICULTIES = {"easy": EASY, "default": SceneSettings(), "hard": HARD}
 
@@ -24,7 +67,7 @@ DIFFICULTIES = {"easy": EASY, "default": SceneSettings(), "hard": HARD}
 def synthesize(
     output: Path,
     *,
-    layout: Literal["lasot", "got10k", "trackingnet", "all"] = "lasot",
+    layout: Layout = "lasot",
     split: Literal["train", "val", "test"] = "train",
     sequences: int = 100,
     frames: int = 60,
@@ -41,8 +84,8 @@ def synthesize(
 
     Args:
         output: The dataset's root; with layout `all`, the folder that gets one root a layout.
-        layout: The dataset whose layout to write.
-        split: The split to write (LaSOT and TrackingNet have no `val`).
+        layout: The dataset whose layout to write; `all` stands for LaSOT, GOT-10k and TrackingNet.
+        split: The split to write; most benchmarks have `test` alone.
         sequences: The number of sequences of each layout.
         frames: The number of frames of a sequence.
         width: The frames' width in pixels.
@@ -57,7 +100,7 @@ def synthesize(
     """
     if sequences < 1 or seed < 0:
         raise UserError(f"`sequences` must be at least 1 and `seed` at least 0, not {sequences} and {seed}.")
-    roots = {name: output / name for name in WRITERS} if layout == "all" else {layout: output}
+    roots = {name: output / name for name in _ALL} if layout == "all" else {layout: output}
     writers = [WRITERS[name](root, split) for name, root in roots.items()]
     scene = {"frames": frames, "width": width, "height": height, "seed": seed}
     settings = DIFFICULTIES[difficulty]
