@@ -349,6 +349,12 @@ def test_unknown_dataset_and_split(lasot, tmp_path):
         open_reader("lasot", tmp_path, "val")
 
 
+def test_options_reach_the_reader(lasot, tmp_path):
+    assert open_reader("lasot", tmp_path, "train", zero_based=True)[0].boxes_xywh[0].tolist() == [0, 0, 5, 5]
+    with pytest.raises(UserError, match="LaSOT has no option 'folders'; there is split, zero_based, partial"):
+        open_reader("lasot", tmp_path, "train", folders=[0])
+
+
 def test_readers_and_sequences_pickle(lasot, tmp_path):
     reader = pickle.loads(pickle.dumps(open_reader("lasot", tmp_path, "train")))
     sequence = pickle.loads(pickle.dumps(reader[0]))

@@ -3,8 +3,8 @@
 A reader is imported when it is first asked for, by its name here or through `open_reader`.
 """
 
-from functools import partial
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,20 +87,26 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def open_reader(dataset: str, root: str | Path, split: str | None = None) -> SequenceReader:
+def open_reader(dataset: str, root: str | Path, split: str | None = None, **options: Any) -> SequenceReader:
     """Open a split of a dataset, by name.
 
     Args:
         dataset: one of `DATASETS`.
         root: the dataset's folder.
         split: a split of it; by default, the first that its reader names.
+        options: further arguments of the reader, such as `partial` or `skip_defective`.
 
     Raises:
-        UserError: the dataset or split is unknown, or the root is missing or broken.
+        UserError: the dataset, split or option is unknown, or the root is missing or broken.
     """
     if dataset not in DATASETS:
         raise UserError(f"There is no dataset {dataset!r}; known are {', '.join(DATASETS)}.")
     class_name, variant = DATASETS[dataset]
-    build = partial(__getattr__(class_name), root, **variant)
-    reader: SequenceReader = build() if split is None else build(split)
+    reader_class = __getattr__(class_name)
+    arguments = variant | options | ({} if split is None else {"split": split})
+    known = signature(reader_class).parameters
+    for name in arguments:
+        if name not in known:
+            raise UserError(f"{class_name} has no option {name!r}; there is {', '.join(list(known)[1:])}.")
+    reader: SequenceReader = reader_class(root, **arguments)
     return reader
