@@ -30,9 +30,6 @@ from relo.tracking.state import TargetState
 from relo.tracking.tracker import Precision, RGBImage, Tracker
 from relo.tracking.video import Frames, VideoWriter, open_frames
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
-
 
 def track(
     source: str,
@@ -67,6 +64,7 @@ def track(
 
     Raises:
         UserError: the source, the box, the model or another file cannot be used.
+        KeyboardInterrupt: it was stopped; boxes and video up to there are complete.
     """
     console = Console()
     first_box_xywh = _first_box(box)
@@ -102,7 +100,7 @@ def track(
     if truth_xywh is not None:
         _print_auc(console, np.array(boxes_xywh).reshape(-1, 4), truth_xywh)
     if interrupted:
-        raise SystemExit(INTERRUPTED)
+        raise KeyboardInterrupt
 
 
 def _follow(

@@ -20,7 +20,7 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 DEFAULT_FRAMES_PER_SECOND = 25.0
 """For sources that do not say."""
 
-_CODECS = {".mp4": "mp4v", ".webm": "VP90", ".avi": "MJPG"}  # those that OpenCV's wheels can write everywhere
+_CODECS = {".mp4": "mp4v", ".webm": "VP80", ".avi": "MJPG"}  # those that OpenCV's wheels can write everywhere
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _decoded(capture: cv2.VideoCapture, first: cv2.typing.MatLike) -> Iterator[N
 class VideoWriter:
     """Writes frames to a video file; a context manager, so that the file can be played even if the work stops halfway.
 
-    The format follows the name: `.mp4` (MPEG-4), `.webm` (VP9, which browsers play) or `.avi` (Motion JPEG). The first
+    The format follows the name: `.mp4` (MPEG-4), `.webm` (VP8, which browsers play) or `.avi` (Motion JPEG). The first
     frame sets the size; a frame of another size is scaled into it, with black bars where the shape differs.
     """
 
