@@ -23,6 +23,7 @@ from relo.metrics import AverageOverlap, NormalizedPrecision, Precision, Success
 from relo.models.network import LocalizationNetwork
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
+from relo.weights import load_stage
 
 Localization = Literal["policy", "prior"]
 

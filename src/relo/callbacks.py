@@ -1,0 +1,108 @@
+"""What a validation leaves behind: a table on the console, boxes, scores and plots on disk."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+from torchmetrics import MetricCollection
+
+from relo.evaluation.one_pass import SequenceResult
+from relo.evaluation.plots import success_plot
+from relo.metrics import SuccessAUC
+from relo.module import RELOModule
+from relo.tracking.boxes_file import write_boxes, write_values, write_whole
+
+REPORTED = {
+    "auc": "success AUC",
+    "precision": "precision (20 px)",
+    "normalized_precision": "normalized precision (0.2)",
+    "ao": "AO",
+    "sr_0.5": "SR 0.5",
+}
+
+
+class ValidationReport(Callback):
+    """After `relo validate`, writes into `<default_root_dir>/validation`:
+
+    - `<map>/<dataset>/<sequence>.txt`, the boxes x, y, w, h of every frame as floats, and the scores beside them;
+    - `scores.json`, the scores of each map, its success curve and every sequence's AUC;
+    - `success.png`, the success curves.
+
+    During a fit it only prints the table.
+    """
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gather the results of all ranks, then print and write them."""
+        assert isinstance(pl_module, RELOModule)
+        report = {name: _summary(pl_module.scores[name]) for name in pl_module.localizations}
+        sequences = {name: _gather(_scores(results)) for name, results in pl_module.validation_results.items()}
+        folder = Path(trainer.default_root_dir) / "validation"
+        if trainer.state.fn == "validate":
+            _write_boxes(folder, pl_module.validation_results)
+        if not trainer.is_global_zero:
+            return
+        count = len(next(iter(sequences.values())))
+        Console().print(score_table(report, count))
+        if trainer.state.fn == "validate":
+            content = {**report, "sequences": count, "per_sequence": sequences}
+            write_whole(folder / "scores.json", json.dumps(content, indent=2) + "\n")
+            success_plot({name: report[name]["success_curve"] for name in report}, folder / "success.png")
+            Console().print(f"Boxes, scores and plots are in {folder}.")
+
+
+def score_table(report: dict[str, dict[str, Any]], sequences: int) -> Table:
+    """The scores of each map side by side, in percent."""
+    table = Table(title=f"One-pass evaluation of {sequences} sequences (percent)")
+    table.add_column("")
+    for name in report:
+        table.add_column(name, justify="right")
+    for metric, title in REPORTED.items():
+        cells = [f"{100 * scores[metric]:.2f}" for scores in report.values()]
+        if metric == "auc":
+            cells = [f"{c} ± {100 * s['auc_standard_error']:.2f}" for c, s in zip(cells, report.values(), strict=True)]
+        table.add_row(title, *cells)
+    return table
+
+
+def _summary(metrics: MetricCollection) -> dict[str, Any]:
+    """The scores of one map over all ranks (every rank must call this)."""
+    success = metrics["auc"]
+    assert isinstance(success, SuccessAUC)
+    return {
+        **{name: float(value) for name, value in metrics.compute().items()},
+        "auc_standard_error": float(success.standard_error()),
+        "success_curve": success.curve().tolist(),
+    }
+
+
+def _scores(results: list[SequenceResult]) -> dict[str, float]:
+    """Each sequence's AUC, by dataset and name."""
+    scores = {}
+    for result in results:
+        sequence = result.sequence
+        metric = SuccessAUC()
+        metric.update(*(torch.from_numpy(v) for v in (result.boxes_xywh, sequence.boxes_xywh, sequence.visible)))
+        scores[f"{sequence.dataset}/{sequence.name}"] = float(metric.compute())
+    return scores
+
+
+def _gather(scores: dict[str, float]) -> dict[str, float]:
+    """The entries of all ranks, sorted by name."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        parts: list[dict[str, float]] = [{}] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(parts, scores)
+        scores = {name: value for part in parts for name, value in part.items()}
+    return dict(sorted(scores.items()))
+
+
+def _write_boxes(folder: Path, results: dict[str, list[SequenceResult]]) -> None:
+    for name, of_map in results.items():
+        for result in of_map:
+            target = folder / name / result.sequence.dataset
+            target.mkdir(parents=True, exist_ok=True)
+            write_values(target / f"{result.name}_score.txt", result.scores)
+            write_boxes(target / f"{result.name}.txt", result.boxes_xywh)

@@ -1,0 +1,147 @@
+"""Clips by number: the same number gives the same clip, in whichever worker and rank it is asked for."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, DistributedSampler
+
+from relo.data.clip_batch import ClipBatch
+from relo.data.clip_store import ClipStore
+from relo.data.sampler import ClipSampler
+from relo.data.transforms import ClipTransform
+from relo.errors import UserError
+from relo.images import normalise_images
+
+
+@dataclass(frozen=True)
+class StoreSource:
+    """A clip store to draw from.
+
+    Attributes:
+        path: the store's folder.
+        weight: how often it is drawn from, relative to the others.
+        start: the first of its sequences to use.
+        stop: the first not to use any more; all to the end by default.
+    """
+
+    path: str
+    weight: float = 1.0
+    start: int = 0
+    stop: int | None = None
+
+
+class ClipDataset(Dataset[ClipBatch]):
+    """An endless supply of clips: number i is drawn with a generator seeded by (seed, i)."""
+
+    def __init__(
+        self,
+        sources: Sequence[StoreSource],
+        sampler: ClipSampler,
+        transform: ClipTransform,
+        clips_per_epoch: int,
+        seed: int = 0,
+        on_broken: Literal["stop", "skip"] = "stop",
+    ) -> None:
+        """Open the stores and list the sequences that can give a clip.
+
+        Args:
+            sources: the stores and their weights.
+            sampler: which frames make a clip.
+            transform: frames to crops.
+            clips_per_epoch: the length of the dataset; numbers beyond it are the clips of later epochs.
+            seed: of everything random.
+            on_broken: what a frame that cannot be decoded does: stop the run, or be skipped and counted.
+
+        Raises:
+            UserError: no source, a bad weight, a store that cannot be read, or one without a usable sequence.
+        """
+        if not sources:
+            raise UserError("No clip store to train on: give data.train at least one path.")
+        if not all(source.weight >= 0 for source in sources) or not sum(source.weight for source in sources) > 0:
+            raise UserError("The weights of data.train must not be negative, and one must be positive.")
+        self.sampler = sampler
+        self.transform = transform
+        self.clips_per_epoch = clips_per_epoch
+        self.seed = seed
+        self.on_broken = on_broken
+        self.stores = [ClipStore(source.path) for source in sources]
+        self.usable = [_usable(store, source, sampler) for store, source in zip(self.stores, sources, strict=True)]
+        weights = np.array([source.weight for source in sources], np.float64)
+        self.odds = weights / weights.sum()
+        self.skipped = torch.zeros(1, dtype=torch.int64).share_memory_()  # over all workers of this process
+
+    def __len__(self) -> int:
+        return self.clips_per_epoch
+
+    def __getitem__(self, index: int) -> ClipBatch:
+        """Clip number `index`, as a batch of one.
+
+        Raises:
+            UserError: a frame of it cannot be decoded; the message names dataset, sequence and frame.
+        """
+        rng = np.random.default_rng([self.seed, index])
+        while True:
+            try:
+                return self._draw(rng)
+            except UserError as error:
+                if self.on_broken == "stop":
+                    raise
+                self.skipped += 1
+                warnings.warn(f"Skipped a clip: {error}", stacklevel=2)
+
+    def _draw(self, rng: np.random.Generator) -> ClipBatch:
+        which = int(rng.choice(len(self.stores), p=self.odds))
+        store = self.stores[which]
+        sequence = store[int(rng.choice(self.usable[which]))]
+        clip = self.sampler.sample(sequence.visible, rng)
+        images = {int(i): sequence.frames[int(i)] for i in {*clip.templates, *clip.search}}
+        boxes_xywh = torch.from_numpy(sequence.boxes_xywh)
+        is_grey, is_mirrored = self.transform.joint(rng)
+        template_crops, template_boxes_xywh = self.transform.templates(
+            [images[int(i)] for i in clip.templates], boxes_xywh[clip.templates], is_grey, is_mirrored, rng
+        )
+        search_crops, search_boxes_xywh = self.transform.searches(
+            [images[int(i)] for i in clip.search], boxes_xywh[clip.search], is_grey, is_mirrored, rng
+        )
+        return ClipBatch(
+            template_images=normalise_images(torch.from_numpy(template_crops))[None],
+            template_boxes_xywh=template_boxes_xywh.float()[None],
+            search_images=normalise_images(torch.from_numpy(search_crops))[None],
+            search_boxes_xywh=search_boxes_xywh.float()[None],
+            present=torch.from_numpy(sequence.visible[clip.search])[None],
+            sequence_id=[f"{sequence.dataset}/{sequence.name}"],
+            frame_index=torch.from_numpy(clip.search)[None],
+        )
+
+
+class ClipNumbers(DistributedSampler[ClipBatch]):
+    """The numbers of an epoch's clips for one rank: every `ranks`-th, so that a step sees the same clips for any ranks.
+
+    A `DistributedSampler`, so that Lightning leaves it in place and tells it the epoch. `first_batch` lets a resumed run
+    go on where it stopped.
+    """
+
+    def __init__(self, dataset: ClipDataset, ranks: int, rank: int, batch_size: int, first_batch: int = 0) -> None:
+        super().__init__(dataset, num_replicas=ranks, rank=rank, shuffle=False, drop_last=True)
+        self.batch_size = batch_size
+        self.first_batch = first_batch
+
+    def __iter__(self) -> Iterator[int]:
+        start = self.epoch * len(self.dataset)  # type: ignore[arg-type]
+        skip, self.first_batch = self.first_batch * self.batch_size, 0
+        return (start + self.rank + i * self.num_replicas for i in range(skip, self.num_samples))
+
+
+def _usable(store: ClipStore, source: StoreSource, sampler: ClipSampler) -> list[int]:
+    numbers = range(len(store))[source.start : source.stop]
+    usable = [i for i in numbers if sampler.accepts(store.visible(i))]
+    if not usable:
+        raise UserError(
+            f"None of the {len(numbers)} sequences of {store.folder} that data.train names can give a clip: they are too "
+            "short or show their targets too rarely for the sampler."
+        )
+    return usable

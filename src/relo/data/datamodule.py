@@ -1,0 +1,200 @@
+"""The LightningDataModule: clips to train on, whole sequences to validate and test on."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import cv2
+import lightning
+import torch
+from albumentations import ImageOnlyTransform
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from relo.data.clip_batch import ClipBatch
+from relo.data.clip_dataset import ClipDataset, ClipNumbers, StoreSource
+from relo.data.clip_store import ClipStore
+from relo.data.sampler import ClipSampler, OrderSampler
+from relo.data.sequences import open_reader
+from relo.data.sequences.base import Sequence as TrackingSequence
+from relo.data.sequences.base import SequenceReader
+from relo.data.transforms import Augmentation, ClipTransform
+from relo.errors import UserError
+from relo.geometry import CropRule
+
+
+@dataclass(frozen=True)
+class SequenceSource:
+    """Whole sequences to track.
+
+    Attributes:
+        path: a clip store, or the root of a dataset.
+        dataset: the dataset's name (see `relo.data.sequences.DATASETS`) if the path is a root; none for a clip store.
+        split: a split of the dataset.
+        start: the first sequence to use.
+        stop: the first not to use any more; all to the end by default.
+    """
+
+    path: str
+    dataset: str | None = None
+    split: str | None = None
+    start: int = 0
+    stop: int | None = None
+
+
+class TrackingDataModule(lightning.LightningDataModule):
+    """Streams clips from clip stores by weights; the stream is the same for any number of workers and ranks."""
+
+    def __init__(
+        self,
+        train: list[StoreSource] | None = None,
+        validation: list[SequenceSource] | None = None,
+        test: list[SequenceSource] | None = None,
+        template_crop: CropRule | None = None,
+        search_crop: CropRule | None = None,
+        sampler: ClipSampler | None = None,
+        augmentation: Augmentation | None = None,
+        photometric: list[ImageOnlyTransform] | None = None,
+        clips_per_epoch: int = 100_000,
+        batch_size: int = 8,
+        workers: int = 2,
+        multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None,
+        validation_batch: int = 16,
+        on_broken: Literal["stop", "skip"] = "stop",
+        seed: int = 0,
+    ) -> None:
+        """Set the streams; nothing is opened yet.
+
+        Args:
+            train: the clip stores to draw clips from, and how often.
+            validation: the sequences to track in validation.
+            test: the sequences of `relo test` and `relo predict`; those of the validation if not given.
+            template_crop: how template crops are cut; the command line takes it from the module's tracking rule.
+            search_crop: how search crops are cut; the command line takes it from the module's tracking rule.
+            sampler: which frames make a clip.
+            augmentation: what is changed at random; the release's choice if not given.
+            photometric: further albumentations transforms of the crops' pixels.
+            clips_per_epoch: clips in an epoch, over all ranks.
+            batch_size: clips in a batch of one rank.
+            workers: processes that prepare clips, for each rank.
+            multiprocessing_context: how they are started; the platform's way if not given.
+            validation_batch: sequences that are tracked side by side.
+            on_broken: what a frame that cannot be decoded does: stop the run, or be skipped and counted.
+            seed: of the stream of clips.
+        """
+        super().__init__()
+        self.train_sources = train or []
+        self.validation_sources = validation or []
+        self.test_sources = test or self.validation_sources
+        self.transform = ClipTransform(
+            template_crop or CropRule(2.0, 128), search_crop or CropRule(4.0, 256), augmentation, photometric or ()
+        )
+        self.sampler = sampler or OrderSampler()
+        self.clips_per_epoch = clips_per_epoch
+        self.batch_size = batch_size
+        self.workers = workers
+        self.multiprocessing_context = multiprocessing_context
+        self.validation_batch = validation_batch
+        self.on_broken = on_broken
+        self.seed = seed
+        self.clips: ClipDataset | None = None
+
+    def setup(self, stage: str) -> None:
+        """Open the clip stores to train on."""
+        if stage == "fit" and self.clips is None:
+            self.clips = ClipDataset(
+                self.train_sources, self.sampler, self.transform, self.clips_per_epoch, self.seed, self.on_broken
+            )
+
+    def train_dataloader(self) -> DataLoader[ClipBatch]:
+        """Batches of clips; a run resumed within an epoch goes on with the clips it has not seen."""
+        assert self.clips is not None
+        ranks, rank = self._place()
+        if self.clips_per_epoch < self.batch_size * ranks:
+            raise UserError(
+                f"An epoch of {self.clips_per_epoch} clips does not fill one batch of {self.batch_size} on {ranks} "
+                "process(es): raise data.clips_per_epoch."
+            )
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready if self.trainer else 0
+        return DataLoader(
+            self.clips,
+            batch_size=self.batch_size,
+            sampler=ClipNumbers(self.clips, ranks, rank, self.batch_size, first_batch=done),
+            num_workers=self.workers,
+            collate_fn=ClipBatch.stack,
+            pin_memory=torch.cuda.is_available(),
+            drop_last=True,
+            persistent_workers=self.workers > 0,
+            multiprocessing_context=self.multiprocessing_context if self.workers else None,
+            worker_init_fn=_start_worker,
+        )
+
+    def val_dataloader(self) -> DataLoader[TrackingSequence]:
+        """Lists of sequences."""
+        return self._sequences(self.validation_sources)
+
+    def test_dataloader(self) -> DataLoader[TrackingSequence]:
+        """Lists of sequences."""
+        return self._sequences(self.test_sources)
+
+    def predict_dataloader(self) -> DataLoader[TrackingSequence]:
+        """Lists of sequences."""
+        return self._sequences(self.test_sources)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Clips go to the device; sequences stay, their frames are decoded when the tracker asks."""
+        return batch.to(device, non_blocking=True) if isinstance(batch, ClipBatch) else batch
+
+    def teardown(self, stage: str) -> None:
+        """Say how many clips were skipped."""
+        if self.clips is not None and int(self.clips.skipped):
+            lightning.pytorch.utilities.rank_zero_warn(f"{int(self.clips.skipped)} clips were skipped as broken.")
+
+    def _place(self) -> tuple[int, int]:
+        """The number of ranks, and ours."""
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+    def _sequences(self, sources: Sequence[SequenceSource]) -> DataLoader[TrackingSequence]:
+        dataset = SequenceDataset(sources)
+        ranks, rank = self._place()
+        sampler = SequenceShard(dataset, ranks, rank)
+        return DataLoader(dataset, batch_size=self.validation_batch, sampler=sampler, collate_fn=list)
+
+
+class SequenceDataset(Dataset[TrackingSequence]):
+    """The sequences of several sources, one after the other."""
+
+    def __init__(self, sources: Sequence[SequenceSource]) -> None:
+        """Open the sources."""
+        self.members: list[tuple[SequenceReader, int]] = []
+        for source in sources:
+            if source.dataset is None:
+                reader: SequenceReader = ClipStore(source.path)
+            else:
+                reader = open_reader(source.dataset, source.path, source.split)
+            self.members += [(reader, i) for i in range(len(reader))[source.start : source.stop]]
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __getitem__(self, index: int) -> TrackingSequence:
+        """The sequence number `index`."""
+        reader, number = self.members[index]
+        return reader[number]
+
+
+class SequenceShard(DistributedSampler[TrackingSequence]):
+    """Every `ranks`-th sequence; unlike its base class it repeats none, so ranks may have one more than others."""
+
+    def __init__(self, dataset: SequenceDataset, ranks: int, rank: int) -> None:
+        super().__init__(dataset, num_replicas=ranks, rank=rank, shuffle=False)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self.dataset))[self.rank :: self.num_replicas])  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return len(range(len(self.dataset))[self.rank :: self.num_replicas])  # type: ignore[arg-type]
+
+
+def _start_worker(worker: int) -> None:
+    """One thread a worker: the cores belong to the training step."""
+    cv2.setNumThreads(0)

@@ -1,0 +1,122 @@
+"""From frames to crops: jitter, photometric and joint changes. The only file that knows albumentations."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for its newest version
+
+import albumentations
+import numpy as np
+import torch
+from albumentations.augmentations.geometric.functional import hflip
+from albumentations.augmentations.pixel.functional import multiply, to_gray
+from numpy.typing import NDArray
+from torch import Tensor
+
+from relo.geometry import CropRule, cxcywh_to_xywh, xywh_to_cxcywh
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is changed at random; the defaults are the release's.
+
+    Attributes:
+        center_jitter: search crops are displaced by up to half of this, in units of sqrt(w h), on each axis.
+        scale_jitter: standard deviation of the logarithm of the factors on w and h that size the search crop.
+        grey: probability that a whole clip is grey.
+        clip_flip: probability that a whole clip is mirrored.
+        image_flip: probability that an image is mirrored, each on its own.
+        brightness: an image's pixels are multiplied by 1 +- up to this, each image on its own.
+    """
+
+    center_jitter: float = 3.5
+    scale_jitter: float = 0.5
+    grey: float = 0.05
+    clip_flip: float = 0.5
+    image_flip: float = 0.5
+    brightness: float = 0.2
+
+
+class ClipTransform:
+    """Cuts the crops of a clip and changes them; all that is random comes from the generator it is given."""
+
+    def __init__(
+        self,
+        template_crop: CropRule,
+        search_crop: CropRule,
+        augmentation: Augmentation | None = None,
+        photometric: Sequence[albumentations.ImageOnlyTransform] = (),
+    ) -> None:
+        """Set the transform.
+
+        Args:
+            template_crop: how template crops are cut; they are centred on the target.
+            search_crop: how search crops are cut; they are jittered.
+            augmentation: what is changed at random.
+            photometric: further albumentations transforms of pixels, applied to each crop on its own.
+        """
+        self.template_crop = template_crop
+        self.search_crop = search_crop
+        self.augmentation = augmentation or Augmentation()
+        self.photometric = albumentations.Compose(list(photometric)) if photometric else None
+
+    def templates(
+        self, frames: Sequence[Image], boxes_xywh: Tensor, is_grey: bool, is_mirrored: bool, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], Tensor]:
+        """Crops [N, Hz, Hz, 3] around boxes [N, 4] in the frames' pixels, and the boxes in them [N, 4]."""
+        return self._cut(self.template_crop, frames, boxes_xywh, boxes_xywh, is_grey, is_mirrored, rng)
+
+    def searches(
+        self, frames: Sequence[Image], boxes_xywh: Tensor, is_grey: bool, is_mirrored: bool, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], Tensor]:
+        """Crops [T, Hx, Hx, 3] around displaced boxes [T, 4] in the frames' pixels, and the true boxes in them [T, 4]."""
+        around_xywh = self.jitter(boxes_xywh, rng)
+        return self._cut(self.search_crop, frames, around_xywh, boxes_xywh, is_grey, is_mirrored, rng)
+
+    def joint(self, rng: np.random.Generator) -> tuple[bool, bool]:
+        """What a whole clip shares: whether it is grey, whether it is mirrored."""
+        return rng.random() < self.augmentation.grey, rng.random() < self.augmentation.clip_flip
+
+    def jitter(self, boxes_xywh: Tensor, rng: np.random.Generator) -> Tensor:
+        """Boxes [T, 4] displaced and resized: w' = w exp(s n), h alike; centre + U(-0.5, 0.5) j sqrt(w' h') an axis.
+
+        With the released j = 3.5 and crops of side 4 sqrt(w' h'), the target's centre always stays in the crop.
+        """
+        boxes_cxcywh = xywh_to_cxcywh(boxes_xywh)
+        factors = np.exp(self.augmentation.scale_jitter * rng.standard_normal((len(boxes_xywh), 2)))
+        sizes = boxes_cxcywh[:, 2:] * torch.from_numpy(factors)
+        shift = torch.from_numpy(rng.uniform(-0.5, 0.5, (len(boxes_xywh), 2))) * self.augmentation.center_jitter
+        centers = boxes_cxcywh[:, :2] + shift * sizes.prod(-1, keepdim=True).sqrt()
+        return cxcywh_to_xywh(torch.cat([centers, sizes], dim=-1))
+
+    def _cut(
+        self,
+        rule: CropRule,
+        frames: Sequence[Image],
+        around_xywh: Tensor,
+        boxes_xywh: Tensor,
+        is_grey: bool,
+        is_mirrored: bool,
+        rng: np.random.Generator,
+    ) -> tuple[NDArray[np.uint8], Tensor]:
+        regions = rule.region(around_xywh)
+        crop_boxes_xywh = rule.to_crop(boxes_xywh, regions)
+        flips = is_mirrored ^ (rng.random(len(frames)) < self.augmentation.image_flip)
+        factors = 1 + self.augmentation.brightness * rng.uniform(-1, 1, len(frames))
+        crops = []
+        for frame, region, flip, factor in zip(frames, regions, flips, factors, strict=True):
+            crop = multiply(rule.cut(frame, region), float(factor))
+            if is_grey:
+                crop = to_gray(crop, num_output_channels=3, method="weighted_average")
+            if flip:
+                crop = hflip(crop)
+            if self.photometric is not None:
+                self.photometric.set_random_seed(int(rng.integers(1 << 32)))
+                crop = self.photometric(image=crop)["image"]
+            crops.append(crop)
+        mirrored_x = 1 - crop_boxes_xywh[:, :1] - crop_boxes_xywh[:, 2:3]
+        x = torch.where(torch.from_numpy(flips)[:, None], mirrored_x, crop_boxes_xywh[:, :1])
+        return np.stack(crops), torch.cat([x, crop_boxes_xywh[:, 1:]], dim=-1)
