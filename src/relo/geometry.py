@@ -66,7 +66,7 @@ def iou(boxes_xyxy: Tensor, others_xyxy: Tensor) -> Tensor:
 def iou_xywh(boxes_xywh: Tensor, others_xywh: Tensor) -> Tensor:
     """`iou` of boxes x, y, w, h, as benchmarks compute it.
 
-    Areas are w h as given, which is the toolkits' arithmetic: taken from corners they can differ in the last bit, and then
+    Areas are w h as given, which is the toolkits' arithmetic: taken from corners they can be off in the last bit, so
     an overlap that lies on a threshold falls on its other side.
     """
     intersection = _intersection(xywh_to_xyxy(boxes_xywh), xywh_to_xyxy(others_xywh))
@@ -148,12 +148,12 @@ class CropRule:
 
 def cut_square(image: NDArray[np.uint8], x: int, y: int, side: int, size: int) -> NDArray[np.uint8]:
     """The square of `side` px with its corner at (x, y), black outside the image, resized to [size, size, 3]."""
-    height, width = image.shape[:2]
     inside = image[max(y, 0) : max(y + side, 0), max(x, 0) : max(x + side, 0)]
     if inside.shape[:2] != (side, side):
         if inside.size == 0:
             return np.zeros((size, size, 3), np.uint8)
         top, left = max(-y, 0), max(-x, 0)
-        bottom, right = max(y + side - height, 0), max(x + side - width, 0)
-        inside = np.pad(inside, ((top, bottom), (left, right), (0, 0)))
+        square = np.zeros((side, side, 3), np.uint8)
+        square[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+        inside = square
     return np.asarray(cv2.resize(inside, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from relo.data.sequences.folders import subfolders
 from relo.data.sequences.parsing import check_count, read_boxes, read_flags, read_numbers, read_text
+from relo.data.sequences.tables import read_table
 from relo.errors import UserError
 from relo.evaluation.benchmarks import Benchmark, canonical_name, check_names
 from relo.evaluation.scoring import SequenceTruth
@@ -105,7 +106,7 @@ def _classes(root: Path) -> dict[str, Files]:
 
 
 def _sequences(root: Path) -> dict[str, Files]:
-    """TNL2K and plain folders: `<sequence>/groundtruth.txt`, with flags where the layout has them."""
+    """TNL2K, DTB70 and plain folders: `<sequence>/groundtruth.txt`, with flags where the layout has them."""
     found: dict[str, Files] = {}
     for name in subfolders(root):
         folder = root / name
@@ -127,14 +128,9 @@ def _got10k(root: Path) -> dict[str, Files]:
 
 
 def _otb(root: Path) -> dict[str, Files]:
-    """OTB and DTB70: `<Sequence>/groundtruth_rect.txt`, or `.1.txt` and `.2.txt` for two targets in one video."""
-    found: dict[str, Files] = {}
-    for name in subfolders(root):
-        for file in sorted((root / name).glob("groundtruth_rect*.txt")):
-            target = file.name.removeprefix("groundtruth_rect").removesuffix(".txt").lstrip(".")
-            if file.stat().st_size:  # Human4 has an empty first target
-                found[f"{name}-{target}" if target else name] = {"boxes": file}
-    return found
+    """OTB-100: `<folder>/groundtruth_rect.txt`, or `.1.txt` and `.2.txt` for two targets in one video."""
+    files = {name: root / row["folder"] / row["annotation"] for name, row in read_table("otb100.csv").items()}
+    return {name: {"boxes": file} for name, file in files.items() if file.is_file()}
 
 
 def _one_of(*folders: str) -> Callable[[Path], dict[str, Files]]:
@@ -169,15 +165,17 @@ LAYOUTS: Mapping[str, Callable[[Path], dict[str, Files]]] = {
     "nfs": _nfs,
 }
 
-# OTB's annotation of Tiger1 starts 5 frames before the sequence that is evaluated.
-_LEADING_ROWS = {("otb", "tiger1", 354): 5}
-
 
 def _read_truth(name: str, files: Files, benchmark: Benchmark) -> SequenceTruth:
     boxes_xywh = read_boxes(files["boxes"])
     if not len(boxes_xywh):
         raise UserError(f"The annotation {files['boxes']} is empty; copy it again.")
-    boxes_xywh = boxes_xywh[_LEADING_ROWS.get((benchmark.name, canonical_name(name), len(boxes_xywh)), 0) :]
+    if (
+        benchmark.layout == "otb"
+        and (row := read_table("otb100.csv").get(name))
+        and row["last"] == str(len(boxes_xywh))
+    ):
+        boxes_xywh = boxes_xywh[int(row["first"]) - 1 :]  # Tiger1 is annotated from before its first frame
     absent = None
     for key in ("absent", "full_occlusion", "out_of_view", "cover"):
         file = files.get(key)

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from importlib import resources
 
 from relo.data.sequences.lasot import challenge_attributes
+from relo.data.sequences.tables import read_table
 from relo.errors import UserError
 
 
@@ -65,7 +65,7 @@ _BENCHMARKS = (
     Benchmark("uav123_10fps", "UAV123@10fps", "otb", "uav123_10fps", prefixes=("uav_",)),
     Benchmark("uav20l", "UAV20L", "otb", "uav20l", prefixes=("uav_",)),
     Benchmark("nfs", "NFS", "otb", "nfs", other_names=("nfs30", "nfs_30"), prefixes=("nfs_",)),
-    Benchmark("dtb70", "DTB70", "otb", "otb", other_names=("dtb",)),
+    Benchmark("dtb70", "DTB70", "otb", "sequences", other_names=("dtb",)),
     Benchmark("plain", "own data", "otb", "sequences"),
 )
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _BENCHMARKS}
@@ -97,7 +97,8 @@ def check_names(benchmark: Benchmark, names: Collection[str], origin: object) ->
     """
     shares = {family: sum(map(belongs(), names)) / len(names) for family, belongs in _NAMED_LIKE.items()}
     family = max(shares, key=lambda family: shares[family])
-    if family != benchmark.name and shares[family] > 0.9 and not shares.get(benchmark.name):
+    own = benchmark.name.partition("_10fps")[0]
+    if family != own and shares[family] > 0.9 and not shares.get(own):
         title = BENCHMARKS[family].title
         raise UserError(
             f"{origin} holds annotations of {title} (such as {min(names)}), not of {benchmark.title}; give those of "
@@ -113,10 +114,18 @@ def _named_in_got10k() -> Callable[[str], bool]:
     return lambda name: name.startswith("GOT-10k_")
 
 
-def _named_in_otb() -> Callable[[str], bool]:
-    known = frozenset(resources.files("relo.evaluation").joinpath("otb100.txt").read_text().split())
-    return lambda name: canonical_name(name) in known
+def _named_in(table: str) -> Callable[[], Callable[[str], bool]]:
+    def load() -> Callable[[str], bool]:
+        known = frozenset(map(canonical_name, read_table(table)))
+        return lambda name: canonical_name(name) in known
+
+    return load
 
 
 # Benchmarks whose sequences can be told by their names.
-_NAMED_LIKE = {"lasot": _named_in_lasot, "got10k": _named_in_got10k, "otb": _named_in_otb}
+_NAMED_LIKE = {
+    "lasot": _named_in_lasot,
+    "got10k": _named_in_got10k,
+    "otb": _named_in("otb100.csv"),
+    "uav123": _named_in("uav123.csv"),
+}

@@ -15,10 +15,11 @@ from torch import Tensor
 from relo.data.sequences.parsing import read_boxes, read_text
 from relo.errors import UserError
 from relo.evaluation.benchmarks import Benchmark, canonical_name
+from relo.evaluation.one_pass import RUN_FILE
 
 # What trackers write beside the boxes of a sequence.
 _BESIDE_BOXES = re.compile(r"_(times?|all_boxes|all_scores|scores?|confidence|presence|object_presence_scores)$")
-_REPETITION = re.compile(r"_\d{3}$")
+_REPETITION = re.compile(r"(.+)_(\d{3})")
 _SUFFIXES = (".txt", ".csv", ".json")
 
 
@@ -128,14 +129,20 @@ def _tracker(folder: Path, name: str, origin: Path, matcher: NameMatcher) -> Tra
             sequence = matcher.match(stem)
             if sequence is not None:
                 _add(results, sequence, [file])
-            elif not _BESIDE_BOXES.search(stem):
+            elif not _BESIDE_BOXES.search(stem) and file.name != RUN_FILE:
                 results.unmatched.append(file.name)
     return results if results.files else None
 
 
+def repetition(stem: str) -> tuple[str, int | None]:
+    """The sequence and the number of a repetition in GOT-10k's `<sequence>_001`; None where there is no number."""
+    match = _REPETITION.fullmatch(stem)
+    return (stem, None) if match is None else (match[1], int(match[2]))
+
+
 def _repetitions(folder: Path) -> list[Path]:
     """GOT-10k's `<sequence>_001.txt` on, in a folder named after the sequence."""
-    files = [file for file in folder.iterdir() if file.name.endswith(".txt") and _REPETITION.search(file.name[:-4])]
+    files = [file for file in folder.iterdir() if file.name.endswith(".txt") and repetition(file.name[:-4])[1]]
     return sorted(files, key=lambda file: file.name)
 
 

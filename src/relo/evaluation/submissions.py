@@ -1,0 +1,133 @@
+"""Packing result files for a benchmark's server, checked against the test set."""
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relo.data.sequences.base import SequenceReader
+from relo.data.sequences.got10k import GOT10k
+from relo.data.sequences.parsing import read_numbers
+from relo.data.sequences.trackingnet import TrackingNet
+from relo.errors import UserError
+from relo.evaluation.benchmarks import BENCHMARKS
+from relo.evaluation.results import find_results, read_result, repetition
+from relo.evaluation.scores import listed
+
+Server = Literal["got10k", "trackingnet"]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run on one sequence of N frames."""
+
+    boxes_xywh: NDArray[np.float64]  # [N, 4]
+    seconds: NDArray[np.float64] | None  # [N]
+
+
+def pack_submission(results: Path, benchmark: Server, dataset: Path, output: Path) -> int:
+    """Write the zip that a benchmark's server takes.
+
+    GOT-10k: `<sequence>/<sequence>_001.txt` with x,y,w,h of every frame and `<sequence>/<sequence>_time.txt` with
+    its seconds.
+    TrackingNet: a flat zip of `<sequence>.txt`. The first row is the given box; boxes stay floats.
+
+    Args:
+        results: the folder of one tracker.
+        benchmark: the server.
+        dataset: the dataset's root, whose test sequences are expected.
+        output: the zip.
+
+    Returns:
+        The number of sequences packed.
+
+    Raises:
+        UserError: a sequence, a row, a box or (GOT-10k) a time is missing; all such sequences are listed, and
+            nothing is written.
+    """
+    reader = _test_set(benchmark, dataset)
+    (tracker, *others) = find_results([results], reader.names, BENCHMARKS[benchmark])
+    if others:
+        raise UserError(
+            f"{results} holds the results of several trackers ({tracker.tracker}, ...); name one of their folders."
+        )
+    problems: list[str] = []
+    runs: dict[str, list[_Run]] = {}
+    for sequence in reader:
+        files = tracker.files.get(sequence.name, [])
+        if not files:
+            problems.append(f"{sequence.name} (no result file)")
+        for file in files:
+            try:
+                run = _read_run(file, len(sequence), sequence.boxes_xywh[0], needs_times=benchmark == "got10k")
+            except UserError as error:
+                problems.append(f"{sequence.name} ({error})")
+            else:
+                runs.setdefault(sequence.name, []).append(run)
+    if problems:
+        raise UserError(f"{results} cannot be submitted; {len(problems)} results are incomplete: {listed(problems)}.")
+    _write(output, _got10k_files(runs) if benchmark == "got10k" else _trackingnet_files(runs))
+    return len(runs)
+
+
+def _test_set(benchmark: Server, dataset: Path) -> SequenceReader:
+    return GOT10k(dataset, "test") if benchmark == "got10k" else TrackingNet(dataset, "test")
+
+
+def _read_run(file: Path, frames: int, first_xywh: NDArray[np.float64], needs_times: bool) -> _Run:
+    boxes_xywh = read_result(file).numpy()
+    if len(boxes_xywh) != frames:
+        raise UserError(f"{len(boxes_xywh)} rows for {frames} frames")
+    broken = np.flatnonzero(~np.isfinite(boxes_xywh).all(1))
+    if len(broken):
+        raise UserError(f"row {broken[0] + 1} is no box")
+    seconds = _read_times(file, frames) if needs_times else None
+    return _Run(np.concatenate([first_xywh[None], boxes_xywh[1:]]), seconds)
+
+
+def _read_times(file: Path, frames: int) -> NDArray[np.float64]:
+    """The times beside a result file; of several columns, the one of this repetition."""
+    stem, number = repetition(file.stem)
+    path = file.with_name(f"{stem}_time.txt")
+    if not path.exists():
+        raise UserError(f"no times; {path.name} was expected beside {file.name}")
+    seconds = read_numbers(path)
+    if len(seconds) % frames:
+        raise UserError(f"{path.name} has {len(seconds)} times for {frames} frames")
+    columns = seconds.reshape(frames, -1)
+    return np.asarray(columns[:, min(number or 1, columns.shape[1]) - 1])
+
+
+def _got10k_files(runs: Mapping[str, list[_Run]]) -> dict[str, str]:
+    files = {}
+    for name, repetitions in runs.items():
+        for number, run in enumerate(repetitions, start=1):
+            files[f"{name}/{name}_{number:03d}.txt"] = _table(run.boxes_xywh, "%.4f")
+        times = [run.seconds for run in repetitions if run.seconds is not None]
+        files[f"{name}/{name}_time.txt"] = _table(np.stack(times, axis=1), "%.8f")
+    return files
+
+
+def _trackingnet_files(runs: Mapping[str, list[_Run]]) -> dict[str, str]:
+    return {f"{name}.txt": _table(repetitions[0].boxes_xywh, "%.2f") for name, repetitions in runs.items()}
+
+
+def _table(values: NDArray[np.float64], number_format: str) -> str:
+    return "".join(",".join(number_format % value for value in row) + "\n" for row in values)
+
+
+def _write(output: Path, files: Mapping[str, str]) -> None:
+    """Write the zip under another name first: a broken one must not look finished."""
+    partial = output.with_name(output.name + ".partial")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, text in files.items():
+                archive.writestr(name, text)
+        partial.replace(output)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written ({error.strerror}).") from error

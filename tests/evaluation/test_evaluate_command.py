@@ -1,0 +1,322 @@
+"""`relo evaluate`: layouts, names, delimiters, files, and what it refuses."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from relo.errors import UserError
+from relo.evaluation.command import evaluate
+
+BOXES = np.array([[10, 20, 30, 40], [12, 21, 30, 40], [14, 22, 31, 40], [16, 23, 31, 41]], float)
+
+
+def write(path: Path, boxes=BOXES, delimiter: str = ",") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savetxt(path, boxes, fmt="%g", delimiter=delimiter)
+
+
+def flags(path: Path, values=(0, 0, 0, 0), separator: str = "\n") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(separator.join(map(str, values)) + "\n")
+
+
+def run(tmp_path: Path, results, annotations: Path, benchmark: str = "plain", **options) -> dict:
+    out = tmp_path / "out" / "scores.json"
+    paths = results if isinstance(results, list) else [results]
+    evaluate(paths, benchmark=benchmark, annotations=annotations, json=out, **options)
+    return json.loads(out.read_text())
+
+
+@pytest.fixture
+def flat(tmp_path) -> Path:
+    """A flat annotation folder of two sequences, with flags."""
+    for name in ("alpha-1", "Beta_2"):
+        write(tmp_path / "annos" / f"{name}.txt")
+        flags(tmp_path / "annos" / "absent" / f"{name}.txt")
+    return tmp_path / "annos"
+
+
+@pytest.fixture
+def tracker(tmp_path) -> Path:
+    for name in ("alpha-1", "Beta_2"):
+        write(tmp_path / "results" / "mine" / f"{name}.txt")
+    return tmp_path / "results" / "mine"
+
+
+class TestOutput:
+    def test_json_holds_what_it_should(self, tmp_path, flat, tracker):
+        scores = run(tmp_path, tracker, flat, "lasot")
+        assert scores["tracker"] == "mine"
+        assert scores["rule"] == "lasot"
+        assert scores["sequences"] == 2
+        assert scores["frames"] == 8
+        assert scores["auc"] == pytest.approx(20 / 21)
+        assert scores["precision"] == scores["normalized_precision"] == 1
+        assert {name: len(curve) for name, curve in scores["curves"].items()} == {
+            "success": 21,
+            "precision": 51,
+            "normalized_precision": 51,
+        }
+        assert {name: len(values) for name, values in scores["thresholds"].items()} == {
+            "success": 21,
+            "precision": 51,
+            "normalized_precision": 51,
+        }
+        assert scores["per_sequence"]["Beta_2"]["auc"] == pytest.approx(20 / 21)
+        assert scores["remarks"] == []
+
+    def test_several_trackers(self, tmp_path, flat, tracker, capsys):
+        write(tmp_path / "results" / "other" / "alpha-1.txt", BOXES + 500)
+        write(tmp_path / "results" / "other" / "Beta_2.txt")
+        for results in (tracker.parent, [tracker, tracker.parent / "other"]):
+            scores = run(tmp_path, results, flat)
+            assert set(scores["trackers"]) == {"mine", "other"}
+            assert scores["trackers"]["other"]["auc"] < scores["trackers"]["mine"]["auc"]
+        assert "mine" in capsys.readouterr().out
+
+    def test_the_annotations_are_no_tracker(self, tmp_path, flat, tracker):
+        scores = run(tmp_path, flat.parent / "results", flat)
+        assert scores["tracker"] == "mine"
+        (flat.parent / "results" / "mine").rename(flat.parent / "mine")
+        assert run(tmp_path, flat.parent, flat)["tracker"] == "mine"
+
+    def test_got10k_fields(self, tmp_path):
+        name = "GOT-10k_Val_000001"
+        root = tmp_path / "got10k" / "val" / name
+        write(root / "groundtruth.txt")
+        flags(root / "cover.label", (8, 8, 8, 0))
+        (root / "meta_info.ini").write_text("[METAINFO]\nresolution: (1920, 1080)\n")
+        write(tmp_path / "mine" / name / f"{name}_001.txt", np.concatenate([BOXES[:3], BOXES[3:] + 500]))
+        scores = run(tmp_path, tmp_path / "mine", tmp_path / "got10k", "got10k")
+        assert [scores[key] for key in ("ao", "sr_0.5", "sr_0.75")] == [1, 1, 1]
+        assert "auc" not in scores
+
+
+class TestAnnotations:
+    def test_lasot_root(self, tmp_path, tracker):
+        # One comma-separated line of flags each; no frames are needed.
+        for name in ("alpha-1", "Beta-2"):
+            folder = tmp_path / "lasot" / name[:-2] / name
+            write(folder / "groundtruth.txt")
+            flags(folder / "full_occlusion.txt", (0, 1, 0, 0), ",")
+            flags(folder / "out_of_view.txt", (0, 0, 0, 1), ",")
+        scores = run(tmp_path, tracker, tmp_path / "lasot", "lasot")
+        assert scores["precision"] == 0.5
+
+    def test_pysot_json(self, tmp_path, tracker):
+        content = {
+            name: {"gt_rect": BOXES.tolist(), "absent": [1, 1, 0, 1], "video_dir": name}
+            for name in ("alpha-1", "Beta_2")
+        }
+        (tmp_path / "truth.json").write_text(json.dumps(content))
+        assert run(tmp_path, tracker, tmp_path / "truth.json", "lasot")["precision"] == 0.75  # 1 means present
+
+    def test_nan_in_json(self, tmp_path, tracker):
+        boxes = [*BOXES[:3].tolist(), [float("nan")] * 4]
+        content = {name: {"gt_rect": boxes} for name in ("alpha-1", "Beta_2")}
+        (tmp_path / "truth.json").write_text(json.dumps(content))
+        scores = run(tmp_path, tracker, tmp_path / "truth.json", "uav123")
+        assert scores["auc"] == pytest.approx(0.75 * 20 / 21)
+        assert scores["precision"] == 1
+
+    def test_otb_root(self, tmp_path):
+        root = tmp_path / "otb"
+        write(root / "Jogging" / "groundtruth_rect.1.txt", delimiter="\t")
+        write(root / "Jogging" / "groundtruth_rect.2.txt", delimiter=" ")
+        (root / "Human4").mkdir()
+        (root / "Human4" / "groundtruth_rect.1.txt").touch()
+        write(root / "Human4" / "groundtruth_rect.2.txt")
+        write(root / "Tiger1" / "groundtruth_rect.txt", np.concatenate([BOXES[:1] + 300] * 5 + [BOXES[:1]] * 349))
+        for name, rows in (
+            ("jogging_1", BOXES),
+            ("Jogging(2)", BOXES),
+            ("human4", BOXES),
+            ("tiger1", BOXES[[0] * 349]),
+        ):
+            write(tmp_path / "mine" / f"{name}.txt", rows)
+        scores = run(tmp_path, tmp_path / "mine", root, "otb")
+        assert set(scores["per_sequence"]) == {"Jogging-1", "Jogging-2", "Human4-2", "Tiger1"}
+        assert scores["precision"] == 1
+        assert scores["remarks"] == []
+
+    @pytest.mark.parametrize(
+        ("benchmark", "file"),
+        [
+            ("trackingnet", "TEST/anno/{}.txt"),
+            ("uav123", "anno/UAV123/{}.txt"),
+            ("uav123@10fps", "anno/UAV123_10fps/{}.txt"),
+            ("tnl2k", "{}/groundtruth.txt"),
+            ("vasttrack", "Some Class/{}/Groundtruth.txt"),
+            ("dtb70", "{}/groundtruth_rect.txt"),
+            ("nfs", "{0}/30/{0}_pytracking.txt"),
+            ("nfs", "anno/nfs_{}.txt"),
+        ],
+    )
+    def test_other_roots(self, tmp_path, tracker, benchmark, file):
+        for name in ("alpha-1", "Beta_2"):
+            write(tmp_path / "root" / file.format(name), delimiter="\t" if file.startswith("anno/nfs") else ",")
+        scores = run(tmp_path, tracker, tmp_path / "root", benchmark)
+        assert scores["sequences"] == 2
+        assert scores["precision"] == 1
+
+    def test_only_the_test_set_of_lasot_is_scored(self, tmp_path):
+        from relo.data.sequences.lasot import challenge_attributes
+
+        for name in [*challenge_attributes(), "airplane-2"]:
+            write(tmp_path / "annos" / f"{name}.txt")
+            flags(tmp_path / "annos" / "absent" / f"{name}.txt")
+            write(tmp_path / "mine" / f"{name}.txt")
+        scores = run(tmp_path, tmp_path / "mine", tmp_path / "annos", "lasot")
+        assert scores["sequences"] == 280
+        assert [(remark["kind"], remark["sequence"]) for remark in scores["remarks"]] == [
+            ("unmatched", "airplane-2.txt")
+        ]
+
+
+class TestResultFiles:
+    @pytest.mark.parametrize("delimiter", [",", "\t", " ", ", "])
+    def test_delimiters(self, tmp_path, flat, delimiter):
+        for name in ("alpha-1", "Beta_2"):
+            write(tmp_path / "mine" / f"{name}.txt", delimiter=delimiter)
+        assert run(tmp_path, tmp_path / "mine", flat)["precision"] == 1
+
+    @pytest.mark.parametrize("names", [("ALPHA-1", "beta-2"), ("alpha_1", "Beta(2)"), ("Alpha 1", "beta.2")])
+    def test_spellings(self, tmp_path, flat, names):
+        for name in names:
+            write(tmp_path / "mine" / f"{name}.txt")
+        assert run(tmp_path, tmp_path / "mine", flat)["sequences"] == 2
+
+    def test_separators_tell_sequences_apart(self, tmp_path):
+        # UAV123 has both car1_1 and car11; they are not one another.
+        write(tmp_path / "annos" / "car1_1.txt")
+        write(tmp_path / "annos" / "car11.txt", BOXES + 300)
+        write(tmp_path / "mine" / "uav_car1_1.txt")
+        write(tmp_path / "mine" / "uav_car11.txt", BOXES + 300)
+        assert run(tmp_path, tmp_path / "mine", tmp_path / "annos", "uav123")["precision"] == 1
+
+    def test_names_that_differ_in_case_only(self, tmp_path):
+        for name, shift in (("aBcDeFgHiJk_0", 0), ("AbCdEfGhIjK_0", 300)):
+            write(tmp_path / "annos" / f"{name}.txt", BOXES + shift)
+            write(tmp_path / "mine" / f"{name}.txt", BOXES + shift)
+        assert run(tmp_path, tmp_path / "mine", tmp_path / "annos", "trackingnet")["precision"] == 1
+
+    def test_files_beside_the_boxes_are_ignored(self, tmp_path, flat, tracker):
+        for name in ("alpha-1_time", "alpha-1_all_scores", "Beta_2_presence", "Beta_2_score"):
+            flags(tracker / f"{name}.txt")
+        (tracker / "run.json").write_text("{}")
+        (tracker / "notes.txt").write_text("words")
+        scores = run(tmp_path, tracker, flat)
+        assert [remark["sequence"] for remark in scores["remarks"]] == ["notes.txt"]
+
+    def test_zip(self, tmp_path, flat, tracker):
+        with zipfile.ZipFile(tmp_path / "mine.zip", "w") as archive:
+            for file in tracker.iterdir():
+                archive.write(file, f"folder/{file.name}")
+        assert run(tmp_path, tmp_path / "mine.zip", flat)["sequences"] == 2
+
+    def test_otb_json(self, tmp_path, flat):
+        for name in ("alpha-1", "Beta_2"):
+            (tmp_path / "mine").mkdir(exist_ok=True)
+            (tmp_path / "mine" / f"{name}.json").write_text(json.dumps([{"res": BOXES.tolist(), "type": "rect"}]))
+        assert run(tmp_path, tmp_path / "mine", flat)["precision"] == 1
+
+    def test_selected_sequences(self, tmp_path, flat, tracker):
+        (tracker / "Beta_2.txt").unlink()
+        (tmp_path / "list.txt").write_text("ALPHA_1\n")
+        assert run(tmp_path, tracker, flat, sequences=tmp_path / "list.txt")["sequences"] == 1
+
+    def test_irregular_results_are_listed(self, tmp_path, flat, tracker, capsys):
+        write(tracker / "alpha-1.txt", np.concatenate([BOXES, BOXES]))
+        write(tracker / "Beta_2.txt", [BOXES[0], [np.nan] * 4])
+        scores = run(tmp_path, tracker, flat)
+        kinds = {(remark["sequence"], remark["kind"]) for remark in scores["remarks"]}
+        assert kinds == {("alpha-1", "long"), ("Beta_2", "short"), ("Beta_2", "invalid")}
+        assert "Beta_2" in capsys.readouterr().out
+
+    def test_missing_results_of_trackingnet_are_zeros(self, tmp_path, flat, tracker):
+        (tracker / "Beta_2.txt").unlink()
+        scores = run(tmp_path, tracker, flat, "trackingnet")
+        assert scores["sequences"] == 2
+        assert scores["coverage"] == pytest.approx(5 / 8)
+        assert scores["remarks"][0]["kind"] == "missing"
+
+
+class TestRefusals:
+    def refused(self, tmp_path, results, annotations, benchmark="plain", **options) -> str:
+        with pytest.raises(UserError) as error:
+            run(tmp_path, results, annotations, benchmark, **options)
+        assert not (tmp_path / "out").exists()
+        return str(error.value)
+
+    def test_text_in_a_result(self, tmp_path, flat, tracker):
+        (tracker / "alpha-1.txt").write_text("10,20,30,40\nTraceback (most recent call last)\n")
+        message = self.refused(tmp_path, tracker, flat)
+        assert "alpha-1.txt, line 2" in message
+
+    @pytest.mark.parametrize("last", ["1,2,3", "1,2,3,4,5", "12,3", "1,2,,4"])
+    def test_wrong_columns(self, tmp_path, flat, tracker, last):
+        (tracker / "alpha-1.txt").write_text(f"10,20,30,40\n10,20,30,40\n{last}")
+        assert "alpha-1.txt, line 3" in self.refused(tmp_path, tracker, flat)
+
+    def test_missing_results(self, tmp_path, flat, tracker):
+        (tracker / "Beta_2.txt").unlink()
+        message = self.refused(tmp_path, tracker, flat)
+        assert "1 of 2 sequences" in message
+        assert "Beta_2" in message
+
+    def test_a_killed_run(self, tmp_path, flat, tracker):
+        write(tracker / "Beta_2.txt", BOXES[:2])
+        message = self.refused(tmp_path, tracker, flat, "lasot")
+        assert "Beta_2" in message
+        assert "2 rows" in message
+        (tracker / "Beta_2.txt").write_text("")
+        assert "Beta_2" in self.refused(tmp_path, tracker, flat)
+
+    def test_annotations_of_another_benchmark(self, tmp_path, tracker):
+        for name in ("airplane-1", "airplane-9"):
+            write(tmp_path / "annos" / f"{name}.txt")
+            write(tracker / f"{name}.txt")
+        assert "LaSOT" in self.refused(tmp_path, tracker, tmp_path / "annos", "uav123")
+        message = self.refused(tmp_path, tracker, tmp_path / "annos", "lasot")
+        assert "absent" in message
+
+    def test_results_of_another_benchmark(self, tmp_path, flat):
+        write(tmp_path / "mine" / "something-else.txt")
+        assert "something-else.txt" in self.refused(tmp_path, tmp_path / "mine", flat)
+
+    def test_empty_folders(self, tmp_path, flat, tracker):
+        (tmp_path / "empty").mkdir()
+        assert "empty" in self.refused(tmp_path, tmp_path / "empty", flat)
+        assert "empty" in self.refused(tmp_path, tracker, tmp_path / "empty")
+
+    def test_missing_paths(self, tmp_path, flat, tracker):
+        assert "nowhere" in self.refused(tmp_path, tmp_path / "nowhere", flat)
+        assert "nowhere" in self.refused(tmp_path, tracker, tmp_path / "nowhere")
+
+    def test_two_results_of_one_sequence(self, tmp_path, flat, tracker):
+        write(tracker / "beta-2.txt")
+        assert "both results of sequence Beta_2" in self.refused(tmp_path, tracker, flat)
+
+    def test_flags_of_another_length(self, tmp_path, flat, tracker):
+        flags(flat / "absent" / "alpha-1.txt", (0, 0, 0))
+        assert "alpha-1.txt has 3 rows for 4" in self.refused(tmp_path, tracker, flat, "lasot")
+
+    def test_first_frames_only(self, tmp_path, tracker):
+        for name in ("alpha-1", "Beta_2"):
+            write(tmp_path / "root" / "TEST" / "anno" / f"{name}.txt", BOXES[:1])
+        assert "server" in self.refused(tmp_path, tracker, tmp_path / "root", "trackingnet")
+
+    def test_unknown_names(self, tmp_path, flat, tracker):
+        assert "no benchmark 'lasso'" in self.refused(tmp_path, tracker, flat, "lasso")
+        assert "no scoring rule 'lasso'" in self.refused(tmp_path, tracker, flat, rule="lasso")
+        (tmp_path / "list.txt").write_text("gamma\n")
+        assert "gamma" in self.refused(tmp_path, tracker, flat, sequences=tmp_path / "list.txt")
+
+    def test_broken_json(self, tmp_path, tracker):
+        (tmp_path / "truth.json").write_text('{"a": [1, 2')
+        assert "truth.json" in self.refused(tmp_path, tracker, tmp_path / "truth.json")
+        (tmp_path / "truth.json").write_text('{"alpha-1": {"gt_rect": [[1, 2, 3]]}}')
+        assert "alpha-1" in self.refused(tmp_path, tracker, tmp_path / "truth.json")
