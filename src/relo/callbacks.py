@@ -21,7 +21,7 @@ REPORTED = {
     "precision": "precision (20 px)",
     "normalized_precision": "normalized precision (0.2)",
     "ao": "AO",
-    "sr_0.5": "SR 0.5",
+    "sr_50": "SR 0.5",
 }
 
 

@@ -31,8 +31,8 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Cut training clips by the same rule as in tracking."""
-        for name in ("template_factor", "template_size", "search_factor", "search_size", "released"):
-            parser.link_arguments(f"model.rule.init_args.{name}", f"data.{name}")
+        for name in ("template_crop", "search_crop"):
+            parser.link_arguments(f"model.{name}", f"data.{name}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and read the checkpoint that is named, so that a wrong one ends here."""

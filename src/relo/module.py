@@ -1,7 +1,7 @@
 """The LightningModule: it only wires network, objective, optimizer, metrics and tracking together."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import lightning
@@ -76,8 +76,11 @@ class RELOModule(lightning.LightningModule):
         self.frozen_stochastic_depth = frozen_stochastic_depth
         self.localizations = tuple(localizations)
         self.seed = seed
-        self.scores = nn.ModuleDict({name: _tracking_metrics() for name in self.localizations})
+        self.scores: dict[str, MetricCollection] = {name: _tracking_metrics() for name in self.localizations}
+        self.metrics = nn.ModuleDict(self.scores)  # so that they follow the module to its device
         self.validation_results: dict[str, list[SequenceResult]] = {}
+        self.template_crop = self.rule.template_crop(network.encoder.template_size)
+        self.search_crop = self.rule.search_crop(network.encoder.search_size)
         self._check_settings()
         for name, part in network.named_children():
             part.requires_grad_(self._learns(name))
@@ -132,8 +135,10 @@ class RELOModule(lightning.LightningModule):
             optimizer.param_groups[-1]["lr"] *= self.encoder_lr_factor
         if self.make_scheduler is None:
             return optimizer
-        schedule = {"scheduler": self.make_scheduler(optimizer), "interval": self.scheduler_interval}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": self.scheduler_interval},
+        }
 
     def on_validation_epoch_start(self) -> None:
         """Forget the results of the last validation."""
@@ -160,23 +165,14 @@ class RELOModule(lightning.LightningModule):
             self.scores[name].reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write into the checkpoint how to build its network, so that it can be tracked with alone."""
+        """Write into the checkpoint how to build its network and how it tracks, so that it can be used alone."""
         checkpoint["relo_network"] = self.network.config()
+        checkpoint["relo_rule"] = asdict(self.rule)
 
     def _learns(self, part: str) -> bool:
         return self.objective.trained_parts is None or part in self.objective.trained_parts
 
     def _check_settings(self) -> None:
-        encoder = self.network.encoder
-        for what, side, needed in (
-            ("search", self.rule.search_size, encoder.search_size),
-            ("template", self.rule.template_size, encoder.template_size),
-        ):
-            if side != needed:
-                raise UserError(
-                    f"The tracking rule cuts {what} crops of {side} px, the encoder takes {needed} px: "
-                    f"set model.rule.{what}_size to {needed}."
-                )
         parts = {name for name, _ in self.network.named_children()}
         for name in (*self.fresh_parts, *(self.objective.trained_parts or ())):
             if name not in parts:
@@ -192,7 +188,7 @@ def _tracking_metrics() -> MetricCollection:
             "precision": Precision(),
             "normalized_precision": NormalizedPrecision(),
             "ao": AverageOverlap(),
-            "sr_0.5": SuccessRate(0.5),
+            "sr_50": SuccessRate(0.5),
         },
         compute_groups=False,
     )

@@ -10,14 +10,14 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from relo.errors import UserError
 from relo.geometry import CropRule, clip_to_image
+from relo.images import normalise_images
 from relo.models.encoders.base import Templates
 from relo.models.network import LocalizationMaps, LocalizationNetwork
-from relo.tracking.rule import Localization, TrackingRule, load_rule
+from relo.tracking.rule import Localization, TrackingRule, load_rule, rule_from_settings
 from relo.tracking.state import TargetState
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -78,8 +78,6 @@ class Tracker:
         self._template_crop = self.rule.template_crop(network.encoder.template_size)
         self._search_crop = self.rule.search_crop(network.encoder.search_size)
         self._window = self.rule.window_map(network.encoder.map_size).to(self.device)
-        self._mean = 255 * torch.tensor(IMAGENET_DEFAULT_MEAN, device=self.device)[:, None, None]
-        self._std = 255 * torch.tensor(IMAGENET_DEFAULT_STD, device=self.device)[:, None, None]
         self._skip = ("critic",) if self.rule.localization == "prior" else ("critic", "prior")
 
     @classmethod
@@ -95,7 +93,8 @@ class Tracker:
 
         Args:
             model: what `relo.weights.load_network` takes.
-            rule: how maps become boxes; None is the `tracking.yaml` in the model's folder, else the default setting.
+            rule: how maps become boxes; None is the model's own (the `tracking.yaml` in its folder, or what its checkpoint
+                was validated with), else the default setting.
             device: where to compute; None is the GPU where there is one.
             precision: of the network's layers.
             localization: the map that picks the cell; None is the rule's.
@@ -103,13 +102,13 @@ class Tracker:
         Raises:
             UserError: the weights or the rule cannot be read.
         """
-        from relo.weights import RULE_FILE, load_network, resolve  # brings the hub's client, needed here only
+        from relo.weights import load_network, resolve  # brings the hub's client, needed here only
 
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         path = resolve(model)
         if rule is None:
-            rule = load_rule(path / RULE_FILE) if (path / RULE_FILE).is_file() else TrackingRule()
+            rule = _own_rule(path)
         if localization is not None:
             rule = replace(rule, localization=localization)
         return cls(load_network(path), rule, device, precision)
@@ -177,7 +176,7 @@ class Tracker:
     ) -> list[TargetState]:
         """Step targets that all have a memory, or all have none."""
         regions = self._search_crop.region(torch.stack([state.box_xywh for state in states]))
-        search = self._normalise(_cut(self._search_crop, images, regions))
+        search = normalise_images(_cut(self._search_crop, images, regions).to(self.device))
         templates = Templates.cat([state.templates for state in states])
         memories = [state.memory for state in states if state.memory is not None]
         with self._autocast():
@@ -271,19 +270,22 @@ class Tracker:
 
     def _encode_templates(self, crops: Tensor, boxes_xywh: Tensor) -> Templates:
         """Crops [B, N, Hz, Hz, 3] uint8 with boxes [B, N, 4] -> what every frame needs of them."""
-        images = self._normalise(crops.flatten(0, 1)).unflatten(0, crops.shape[:2])
+        images = normalise_images(crops.to(self.device))
         with self._autocast():
             return self.network.encode_templates(images, boxes_xywh.float().to(self.device))
-
-    def _normalise(self, crops: Tensor) -> Tensor:
-        """RGB crops [B, H, W, 3] uint8 -> [B, 3, H, W] by ImageNet's mean and standard deviation, on the device."""
-        pixels = crops.to(self.device).permute(0, 3, 1, 2)
-        pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format)  # long inner loops: thrice as fast
-        return pixels.sub_(self._mean).div_(self._std)
 
     def _autocast(self) -> AbstractContextManager[None]:
         reduced = self.precision != "float32"
         return torch.autocast(self.device.type, getattr(torch, self.precision) if reduced else None, enabled=reduced)
+
+
+def _own_rule(path: Path) -> TrackingRule:
+    """The tracking rule that belongs to a model folder or checkpoint; the default setting where it has none."""
+    from relo.weights import RULE_FILE, read_checkpoint
+
+    if path.is_file():
+        return rule_from_settings(read_checkpoint(path).get("relo_rule", {}), str(path))
+    return load_rule(path / RULE_FILE) if (path / RULE_FILE).is_file() else TrackingRule()
 
 
 def check_box(box_xywh: Sequence[float], image_width: int, image_height: int) -> None:
