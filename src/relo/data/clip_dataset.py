@@ -121,8 +121,8 @@ class ClipDataset(Dataset[ClipBatch]):
 class ClipNumbers(DistributedSampler[ClipBatch]):
     """The numbers of an epoch's clips for one rank: every `ranks`-th, so that a step sees the same clips for any ranks.
 
-    A `DistributedSampler`, so that Lightning leaves it in place and tells it the epoch. `first_batch` lets a resumed run
-    go on where it stopped.
+    A `DistributedSampler`, so that Lightning leaves it in place and tells it the epoch. `first_batch` lets a resumed
+    run go on where it stopped.
     """
 
     def __init__(self, dataset: ClipDataset, ranks: int, rank: int, batch_size: int, first_batch: int = 0) -> None:
@@ -141,7 +141,7 @@ def _usable(store: ClipStore, source: StoreSource, sampler: ClipSampler) -> list
     usable = [i for i in numbers if sampler.accepts(store.visible(i))]
     if not usable:
         raise UserError(
-            f"None of the {len(numbers)} sequences of {store.folder} that data.train names can give a clip: they are too "
-            "short or show their targets too rarely for the sampler."
+            f"None of the {len(numbers)} sequences of {store.path} that data.train names can give a clip: they are "
+            "too short, or show their targets too rarely, for the sampler."
         )
     return usable

@@ -1,274 +1,414 @@
-"""The clip store: a dataset packed into one LMDB file, read by every process on its own. No pickle anywhere.
+"""The clip store: a split of a dataset in one LMDB folder, for fast random access to frames.
 
-Records, by key:
+Records, by key (s is a sequence's 8-digit number in the manifest's order, f a frame's):
 
-    manifest                 JSON: format version, dataset, split, packing options, names in order, whether packing has ended
-    header/<sequence>        JSON: number of frames, class, sentence; written in one transaction with all that follows
-    boxes/<sequence>         float64 [N, 4], x, y, w, h in the pixels of the stored frames
-    visible/<sequence>       uint8 [N]
-    windows/<sequence>       float64 [N, 3], x, y, scale: stored pixel = (image pixel - (x, y)) * scale; only if frames are cut
-    frame/<sequence>/<i>     JPEG or PNG bytes
+    manifest     JSON: format and version, dataset, split, packing options, names of sequences, broken ones, complete
+    s/header     JSON: name, frames, class_name, sentence
+    s/boxes      float64 [M, 4] x, y, w, h in image pixels, as annotated; M is the number of frames, or 1
+    s/visible    uint8 [M]
+    s/sizes      int32 [N, 2] width and height of the images
+    s/geometry   float64 [N, 4], where frames were cut or scaled (see `relo.data.frame_geometry`)
+    s/f          a frame's JPEG or PNG bytes
+
+Arrays are raw and little-endian. Every value ends with the CRC-32 of what comes before it, 4 bytes. A sequence's header
+is written in the same transaction as its other records: where it is, they are.
 """
 
 import json
 import os
-from collections.abc import Sequence as Items
-from dataclasses import dataclass
+import threading
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
+from relo.data.frame_geometry import to_packed
 from relo.data.sequences.base import FrameSource, Sequence, SequenceReader
 from relo.errors import UserError
 
-FORMAT_VERSION = 1
-DATA_FILE = "data.mdb"
+FORMAT = "relo clip store"
+VERSION = 1
 _MANIFEST = b"manifest"
-_INITIAL_MAP_SIZE = 1 << 28
+_DATA_FILE = "data.mdb"
+_CHECKSUM_BYTES = 4
+_FIRST_MAP_SIZE = 1 << 26
 
 
 @dataclass(frozen=True)
-class SequenceRecord:
-    """One sequence as it is stored."""
+class PackingOptions:
+    """How frames are packed.
+
+    Attributes:
+        cut: side of the surroundings of the target that are kept, as a multiple of sqrt(w h); None keeps whole images.
+        max_side: longest side of a packed frame in pixels; larger ones are scaled down. None keeps their size.
+        quality: JPEG quality (1 to 100) of frames that are cut or scaled; the others keep their bytes.
+
+    Raises:
+        UserError: a value out of its range.
+    """
+
+    cut: float | None = None
+    max_side: int | None = None
+    quality: int = 90
+
+    def __post_init__(self) -> None:
+        if self.cut is not None and not self.cut >= 1:
+            raise UserError(f"cut must be at least 1 (times the target's size), not {self.cut}.")
+        if self.max_side is not None and self.max_side < 16:
+            raise UserError(f"max_side must be at least 16 px, not {self.max_side}.")
+        if not 1 <= self.quality <= 100:
+            raise UserError(f"quality must be from 1 to 100, not {self.quality}.")
+
+    @property
+    def changes_frames(self) -> bool:
+        """Whether frames may be cut or scaled, so that they have a geometry."""
+        return self.cut is not None or self.max_side is not None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a store says of itself; `broken` are sequences left out, by name with the reason."""
+
+    dataset: str
+    split: str
+    options: PackingOptions
+    names: tuple[str, ...]
+    broken: Mapping[str, str] = field(default_factory=dict)
+    complete: bool = False
+
+    def encode(self) -> bytes:
+        """The manifest as JSON."""
+        return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}).encode()
+
+    @staticmethod
+    def decode(encoded: bytes, path: Path) -> "Manifest":
+        """The manifest in JSON bytes of the store at `path`.
+
+        Raises:
+            UserError: it is none, or of another version.
+        """
+        try:
+            content = json.loads(encoded)
+            if content.pop("format") != FORMAT:
+                raise ValueError
+            version = content.pop("version")
+            if version == VERSION:
+                options = PackingOptions(**content.pop("options"))
+                return Manifest(names=tuple(content.pop("names")), options=options, **content)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"{path} is an LMDB but no clip store; make one with `relo data pack`.") from None
+        raise UserError(
+            f"{path} is a clip store of version {version}, and this is relo for version {VERSION}: pack it again."
+        )
+
+
+@dataclass(frozen=True)
+class PackedSequence:
+    """A sequence of N frames, ready to be written."""
 
     name: str
-    header: dict[str, Any]
-    boxes_xywh: NDArray[np.float64]  # [N, 4], pixels of the stored frames
-    visible: NDArray[np.bool_]  # [N]
-    frames: Items[bytes]  # N files
-    windows: NDArray[np.float64] | None = None  # [N, 3]: x, y, scale
+    class_name: str | None
+    sentence: str | None
+    boxes_xywh: NDArray[np.float64]  # [M, 4], image pixels
+    visible: NDArray[np.bool_]  # [M]
+    image_sizes: NDArray[np.int32]  # [N, 2]
+    geometry: NDArray[np.float64] | None  # [N, 4]
+    frames: list[bytes]
+
+    def records(self) -> dict[str, bytes]:
+        """Every record but the frames, by the last part of its key."""
+        facts = {"name": self.name, "frames": len(self.frames)}
+        header = {**facts, "class_name": self.class_name, "sentence": self.sentence}
+        arrays = {"boxes": self.boxes_xywh.astype("<f8"), "visible": self.visible.astype("u1")}
+        arrays["sizes"] = self.image_sizes.astype("<i4")
+        if self.geometry is not None:
+            arrays["geometry"] = self.geometry.astype("<f8")
+        return {**{name: array.tobytes() for name, array in arrays.items()}, "header": json.dumps(header).encode()}
 
 
 class ClipStoreWriter:
-    """Adds sequences to a store, one transaction each: a process killed at any time leaves whole sequences only."""
+    """Creates a store or goes on with an unfinished one; one transaction a sequence, safe to kill at any time.
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
-        """Create the store, or go on with one of the same manifest.
+    Args:
+        path: the store's folder.
+        manifest: what the finished store will be.
 
-        Args:
-            folder: the store.
-            manifest: dataset, split and packing options; JSON values.
+    Attributes:
+        missing: the numbers of the sequences that are not in the store.
 
-        Raises:
-            UserError: the folder cannot be written, or holds a store that was packed otherwise.
-        """
-        self.folder = folder
-        wanted = {"format": FORMAT_VERSION, **manifest}
+    Raises:
+        UserError: the folder is not a store, or one of another dataset, split, order or options.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is a file; name a folder for the clip store.")
+        if path.is_dir() and any(path.iterdir()) and not (path / _DATA_FILE).exists():
+            raise UserError(f"The folder {path} holds other files; name a new one for the clip store.")
+        if _is_written(path):
+            self._require_same(manifest)
+        _forget_environment(path)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._environment = lmdb.open(str(folder), map_size=_INITIAL_MAP_SIZE, readahead=False, meminit=False)
+            path.mkdir(parents=True, exist_ok=True)
+            # Without syncs of the meta page a power failure may cost the last sequence, never the store.
+            self._environment = lmdb.open(str(path), map_size=_FIRST_MAP_SIZE, metasync=False, readahead=False)
         except (OSError, lmdb.Error) as error:
-            raise UserError(f"The clip store {folder} cannot be written ({error}).") from error
+            raise UserError(f"The clip store {path} cannot be written ({error}).") from error
+        self._manifest = manifest
+        self._write({_MANIFEST: manifest.encode()})
         with self._environment.begin() as transaction:
-            found = _read_manifest(transaction, folder) if transaction.get(_MANIFEST) is not None else None
-        for key, value in wanted.items():
-            if found is not None and found.get(key) != value:
+            self.missing = [i for i in range(len(manifest.names)) if transaction.get(_key(i, "header")) is None]
+
+    def _require_same(self, manifest: Manifest) -> None:
+        present = ClipStore(self.path, partial=True).manifest
+        for what in ("dataset", "split", "options", "names"):
+            old, new = getattr(present, what), getattr(manifest, what)
+            if old != new:
+                told = "" if what == "names" else f" ({_in_words(old)}, not {_in_words(new)})"
                 raise UserError(
-                    f"{folder} was packed with {key} = {found.get(key)!r}, not {value!r}: choose another output folder, "
-                    "or delete this one."
+                    f"{self.path} was packed with other {what}{told}: pack with the same, or into a new folder."
                 )
-        self._manifest = found or {**wanted, "names": [], "complete": False}
-        if found is None:
-            self._put([(_MANIFEST, _json(self._manifest))])
 
-    def __contains__(self, name: str) -> bool:
-        with self._environment.begin() as transaction:
-            return transaction.get(_key("header", name)) is not None
+    def __enter__(self) -> "ClipStoreWriter":
+        return self
 
-    def add(self, record: SequenceRecord) -> None:
-        """Write one sequence, in full or not at all."""
-        items = [
-            (_key("header", record.name), _json({**record.header, "frames": len(record.frames)})),
-            (_key("boxes", record.name), np.ascontiguousarray(record.boxes_xywh, np.float64).tobytes()),
-            (_key("visible", record.name), record.visible.astype(np.uint8).tobytes()),
-        ]
-        if record.windows is not None:
-            items.append((_key("windows", record.name), np.ascontiguousarray(record.windows, np.float64).tobytes()))
-        items += [(_frame_key(record.name, i), frame) for i, frame in enumerate(record.frames)]
-        self._put(items)
-
-    def finish(self, names: Items[str], skipped: dict[str, str] | None = None) -> None:
-        """Note the order of the sequences, what was left out and why, and that the store is complete."""
-        self._manifest = {**self._manifest, "names": list(names), "skipped": skipped or {}, "complete": True}
-        self._put([(_MANIFEST, _json(self._manifest))])
-
-    def close(self) -> None:
-        """Close the file."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._environment.close()
 
-    def _put(self, items: list[tuple[bytes, bytes]]) -> None:
+    def write(self, index: int, sequence: PackedSequence) -> None:
+        """Write sequence number `index` in one transaction."""
+        frames = {_key(index, _frame(i)): encoded for i, encoded in enumerate(sequence.frames)}
+        self._write(frames | {_key(index, name): value for name, value in sequence.records().items()})
+
+    def finish(self, broken: Mapping[str, str]) -> None:
+        """Mark the store as complete, but for the sequences that are broken."""
+        self._write({_MANIFEST: replace(self._manifest, broken=dict(broken), complete=True).encode()})
+
+    def _write(self, records: Mapping[bytes, bytes]) -> None:
         while True:
             try:
                 with self._environment.begin(write=True) as transaction:
-                    for key, value in items:
-                        transaction.put(key, value)
+                    for key, value in records.items():
+                        transaction.put(key, value + _checksum(value))
                 return
             except lmdb.MapFullError:
-                # The map is address space, not disk: doubling it costs nothing.
                 self._environment.set_mapsize(2 * self._environment.info()["map_size"])
             except lmdb.Error as error:
-                raise UserError(f"The clip store {self.folder} cannot be written ({error}).") from error
+                raise UserError(f"The clip store {self.path} cannot be written ({error}).") from error
 
 
 class ClipStore(SequenceReader):
-    """A packed dataset as a list of sequences; boxes are in the pixels of the stored frames.
+    """The sequences of a store, in its order, those left out as broken excepted; picklable.
 
-    The file is opened lazily, once per process and never across a fork, read-only. A store can be pickled.
+    Boxes of its sequences are in pixels of the packed frames; where these were cut or scaled, `attributes` of a
+    sequence hold `image_boxes_xywh` (as annotated), `image_sizes` [N, 2] and `geometry` [N, 4].
+
+    The LMDB is opened when needed, once in a process, read-only and without locks: do not pack into a store that is in
+    use.
+
+    Args:
+        path: the store's folder.
+        partial: read what is there of a store whose packing was not finished, instead of refusing it.
+
+    Raises:
+        UserError: there is no store, or it is unfinished, of another version, or damaged.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        """Open a store.
-
-        Raises:
-            UserError: the folder is no clip store, is of another version, or packing has not ended.
-        """
-        self.folder = Path(folder)
-        self._opened: tuple[int, lmdb.Environment] | None = None
-        manifest = self.manifest
-        if not manifest["complete"]:
-            raise UserError(f"Packing of {self.folder} was stopped before its end: run the same `relo data pack` again.")
-        self.dataset = manifest["dataset"]
-        self._names: list[str] = manifest["names"]
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """The store's manifest."""
-        with self._transaction() as transaction:
-            return _read_manifest(transaction, self.folder)
+    def __init__(self, path: str | Path, partial: bool = False) -> None:
+        self.path = Path(path)
+        manifest = Manifest.decode(self._read(_MANIFEST, "The manifest"), self.path)
+        self.manifest = manifest
+        self.dataset = manifest.dataset
+        self._numbers = [i for i, name in enumerate(manifest.names) if name not in manifest.broken]
+        if not manifest.complete:
+            every = len(self._numbers)
+            with _environment(self.path).begin() as transaction:
+                self._numbers = [i for i in self._numbers if transaction.get(_key(i, "header")) is not None]
+            if not partial:
+                raise UserError(
+                    f"{self.path} is unfinished ({len(self._numbers)} of {every} sequences): run the same "
+                    "`relo data pack` again, which adds the rest."
+                )
 
     @property
     def names(self) -> list[str]:
         """The sequences' names, in order."""
-        return self._names
+        return [self.manifest.names[number] for number in self._numbers]
+
+    def __len__(self) -> int:
+        return len(self._numbers)
 
     def __getitem__(self, index: int) -> Sequence:
-        """The sequence number `index`, its frames still encoded."""
-        name = self._names[index]
-        with self._transaction() as transaction:
-            header = json.loads(self._get(transaction, "header", name))
-            boxes_xywh = self._array(transaction, "boxes", name, np.float64).reshape(-1, 4)
-            visible = self._array(transaction, "visible", name, np.uint8).astype(bool)
-        if not len(boxes_xywh) == len(visible) == header["frames"]:
-            raise UserError(f"Sequence {name} of {self.folder} has records of different lengths: pack it again.")
+        """The sequence number `index` (0-based), with boxes in pixels of the packed frames."""
+        number = self._numbers[index]
+        header = self._header(number)
+        boxes_xywh = self._array(number, "boxes", "<f8", 4).astype(np.float64)
+        attributes: dict[str, object] = {}
+        if self.manifest.options.changes_frames:
+            geometry = self._array(number, "geometry", "<f8", 4).astype(np.float64)
+            sizes = self._array(number, "sizes", "<i4", 2)
+            attributes = {"image_boxes_xywh": boxes_xywh, "image_sizes": sizes, "geometry": geometry}
+            boxes_xywh = to_packed(boxes_xywh, geometry[: len(boxes_xywh)])
         return Sequence(
-            name=name,
+            name=header["name"],
             dataset=self.dataset,
-            frames=StoredFrames(self, name, header["frames"]),
+            frames=StoredFrames(self, number, header["frames"]),
             boxes_xywh=boxes_xywh,
-            visible=visible,
-            class_name=header.get("class_name"),
-            sentence=header.get("sentence"),
+            visible=self._array(number, "visible", "u1").astype(bool),
+            class_name=header["class_name"],
+            sentence=header["sentence"],
+            attributes=attributes,
         )
 
     def visible(self, index: int) -> NDArray[np.bool_]:
-        """The visible flags [N] of sequence number `index`, without its other records."""
-        with self._transaction() as transaction:
-            return self._array(transaction, "visible", self._names[index], np.uint8).astype(bool)
+        """The visibility [M] of sequence number `index`, without the rest of it."""
+        return self._array(self._numbers[index], "visible", "u1").astype(bool)
 
-    def windows(self, index: int) -> NDArray[np.float64] | None:
-        """Where the stored frames lie in the images, [N, 3] x, y, scale; None if whole images are stored."""
-        with self._transaction() as transaction:
-            raw = transaction.get(_key("windows", self._names[index]))
-        return None if raw is None else np.frombuffer(raw, np.float64).reshape(-1, 3)
+    def describe(self, number: int, record: str) -> str:
+        """A record of a sequence in words, for errors."""
+        what = f"Frame {int(record)}" if record.isdecimal() else f"The record '{record}'"
+        return f"{what} of {self.dataset}/{self.manifest.names[number]}"
 
-    def image_boxes_xywh(self, index: int) -> NDArray[np.float64]:
-        """The boxes [N, 4] of sequence number `index` in the pixels of the images that were packed."""
-        boxes_xywh, windows = self[index].boxes_xywh, self.windows(index)
-        if windows is None:
-            return boxes_xywh
-        boxes_xywh = boxes_xywh / windows[:, 2:]
-        boxes_xywh[:, :2] += windows[:, :2]
-        return boxes_xywh
-
-    def encoded_frame(self, name: str, index: int) -> bytes:
-        """The bytes of frame `index` of a sequence.
+    def read(self, number: int, record: str) -> bytes:
+        """A record of the sequence that is number `number` in the manifest.
 
         Raises:
-            UserError: the store has no such record.
+            UserError: it is missing, or its checksum is wrong.
         """
-        with self._transaction() as transaction:
-            encoded = transaction.get(_frame_key(name, index))
-        if encoded is None:
-            raise UserError(f"{self.folder} has no frame {index} of sequence {name}: run `relo data verify` on it.")
-        return bytes(encoded)
+        return self._read(_key(number, record), self.describe(number, record))
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the open file: every process opens its own."""
-        return {**self.__dict__, "_opened": None}
+    def _header(self, number: int) -> dict[str, Any]:
+        header: dict[str, Any] = json.loads(self.read(number, "header"))
+        return header
 
-    def _transaction(self) -> lmdb.Transaction:
-        if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = (os.getpid(), self._open())
-        return self._opened[1].begin()
+    def _array(self, number: int, record: str, kind: str, columns: int | None = None) -> NDArray[Any]:
+        array = np.frombuffer(self.read(number, record), kind)
+        return array if columns is None else array.reshape(-1, columns)
 
-    def _open(self) -> lmdb.Environment:
-        if not (self.folder / DATA_FILE).is_file():
-            raise UserError(f"{self.folder} is no clip store: it has no {DATA_FILE}; `relo data pack` makes one.")
+    def _read(self, key: bytes, described: str) -> bytes:
         try:
-            return lmdb.open(str(self.folder), readonly=True, lock=False, readahead=False, meminit=False)
+            with _environment(self.path).begin() as transaction:
+                value: bytes | None = transaction.get(key)
         except lmdb.Error as error:
-            raise UserError(f"The clip store {self.folder} cannot be opened ({error}): pack it again.") from error
-
-    def _get(self, transaction: lmdb.Transaction, kind: str, name: str) -> bytes:
-        value = transaction.get(_key(kind, name))
+            raise UserError(f"{described} in {self.path} cannot be read ({error}): pack the store again.") from error
         if value is None:
-            raise UserError(f"{self.folder} has no {kind} of sequence {name}: run `relo data verify` on it.")
-        return bytes(value)
-
-    def _array(self, transaction: lmdb.Transaction, kind: str, name: str, dtype: type) -> NDArray[Any]:
-        raw = self._get(transaction, kind, name)
-        try:
-            return np.frombuffer(raw, dtype)
-        except ValueError as error:
-            raise UserError(f"The {kind} of sequence {name} in {self.folder} are damaged: pack it again.") from error
+            if key == _MANIFEST:
+                raise UserError(f"{self.path} is an LMDB but no clip store; make one with `relo data pack`.")
+            raise UserError(f"{described} is missing in {self.path}: pack the store again.")
+        content = value[:-_CHECKSUM_BYTES]
+        if _checksum(content) != value[-_CHECKSUM_BYTES:]:
+            raise UserError(f"{described} in {self.path} is damaged (wrong checksum): pack the store again.")
+        return content
 
 
 @dataclass(frozen=True)
 class StoredFrames(FrameSource):
-    """The frames of one sequence of a store."""
+    """The frames of one sequence of a store; `number` is the sequence's in the manifest."""
 
     store: ClipStore
-    sequence: str
+    number: int
     count: int
 
     def __len__(self) -> int:
         return self.count
 
     def name(self, index: int) -> str:
-        """Dataset, sequence and frame."""
-        return f"frame {index} of sequence {self.sequence} ({self.store.dataset}) in {self.store.folder}"
+        """Frame, dataset, sequence and store."""
+        return f"{self.store.describe(self.number, _frame(index))} in {self.store.path}"
 
     def encoded(self, index: int) -> bytes:
-        """The stored bytes of frame `index`."""
-        return self.store.encoded_frame(self.sequence, index)
+        """The JPEG or PNG bytes of frame `index`."""
+        return self.store.read(self.number, _frame(index))
 
 
-def _read_manifest(transaction: lmdb.Transaction, folder: Path) -> dict[str, Any]:
-    raw = transaction.get(_MANIFEST)
+def is_store(path: Path) -> bool:
+    """Whether the folder looks like a store (or another LMDB)."""
+    return (path / _DATA_FILE).is_file()
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, PackingOptions):
+        return ", ".join(f"{name} {setting}" for name, setting in asdict(value).items())
+    return str(value)
+
+
+def _is_written(path: Path) -> bool:
+    """Whether anything was ever committed to the LMDB in the folder."""
+    if not is_store(path) or not (path / _DATA_FILE).stat().st_size:
+        return False  # killed before its first transaction
+    entries: int = _environment(path).stat()["entries"]
+    return entries > 0
+
+
+def _key(number: int, record: str) -> bytes:
+    return f"{number:08d}/{record}".encode()
+
+
+def _frame(index: int) -> str:
+    return f"{index:08d}"
+
+
+def _checksum(content: bytes) -> bytes:
+    return zlib.crc32(content).to_bytes(_CHECKSUM_BYTES, "little")
+
+
+# LMDB must not be opened twice in a process, and must not be used across a fork.
+_environments: dict[str, Any] = {}
+_environments_lock = threading.Lock()
+
+
+def _environment(path: Path) -> Any:
+    """The LMDB environment of a store, opened at first use in this process."""
+    key = os.path.realpath(path)
+    environment = _environments.get(key)
+    if environment is None:
+        with _environments_lock:
+            environment = _environments.get(key)
+            if environment is None:
+                environment = _environments[key] = _open(path)
+    return environment
+
+
+def _open(path: Path) -> Any:
+    if not path.is_dir():
+        raise UserError(f"There is no clip store {path}; make it with `relo data pack`.")
+    if not is_store(path):
+        raise UserError(f"The folder {path} is no clip store (it has no {_DATA_FILE}); make one with `relo data pack`.")
     try:
-        manifest: dict[str, Any] = json.loads(bytes(raw)) if raw is not None else {}
-    except ValueError:
-        manifest = {}
-    if "format" not in manifest:
-        raise UserError(f"{folder} is no clip store: it has no manifest; `relo data pack` makes one.")
-    if manifest["format"] != FORMAT_VERSION:
-        raise UserError(
-            f"{folder} is a clip store of format {manifest['format']}, this version of relo reads format "
-            f"{FORMAT_VERSION}: pack it again."
-        )
-    return manifest
+        environment = lmdb.open(str(path), readonly=True, lock=False, readahead=False, create=False)
+    except lmdb.Error as error:
+        raise UserError(f"{path / _DATA_FILE} is no LMDB, or damaged ({error}): copy or pack it again.") from error
+    # Reading a page past the end of the file would kill the process.
+    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    size = (path / _DATA_FILE).stat().st_size
+    if size < needed:
+        environment.close()
+        raise UserError(f"{path / _DATA_FILE} is truncated ({size} of {needed} bytes): copy or pack it again.")
+    return environment
 
 
-def _json(value: dict[str, Any]) -> bytes:
-    return json.dumps(value).encode()
+def _forget_environment(path: Path) -> None:
+    with _environments_lock:
+        environment = _environments.pop(os.path.realpath(path), None)
+    if environment is not None:
+        environment.close()
 
 
-def _key(kind: str, name: str) -> bytes:
-    return f"{kind}/{name}".encode()
+def _leave_environments_to_parent() -> None:
+    global _environments_lock
+    _environments_lock = threading.Lock()
+    while _environments:
+        _environments.popitem()[1].close()
 
 
-def _frame_key(name: str, index: int) -> bytes:
-    return f"frame/{name}/{index:08d}".encode()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_environments_to_parent)

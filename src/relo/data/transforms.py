@@ -72,7 +72,7 @@ class ClipTransform:
     def searches(
         self, frames: Sequence[Image], boxes_xywh: Tensor, is_grey: bool, is_mirrored: bool, rng: np.random.Generator
     ) -> tuple[NDArray[np.uint8], Tensor]:
-        """Crops [T, Hx, Hx, 3] around displaced boxes [T, 4] in the frames' pixels, and the true boxes in them [T, 4]."""
+        """Crops [T, Hx, Hx, 3] around displaced boxes [T, 4] in the frames' pixels, and the true ones in them."""
         around_xywh = self.jitter(boxes_xywh, rng)
         return self._cut(self.search_crop, frames, around_xywh, boxes_xywh, is_grey, is_mirrored, rng)
 
