@@ -73,12 +73,23 @@ class PackingOptions:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a store says of itself; `broken` are sequences left out, by name with the reason."""
+    """What a store says of itself.
+
+    Attributes:
+        dataset: the dataset's name.
+        split: the split's name.
+        options: how frames are packed.
+        names: the sequences, in order.
+        reader_options: how the dataset was read, where not by default.
+        broken: sequences that were left out, by name with the reason.
+        complete: whether packing was finished.
+    """
 
     dataset: str
     split: str
     options: PackingOptions
     names: tuple[str, ...]
+    reader_options: Mapping[str, Any] = field(default_factory=dict)
     broken: Mapping[str, str] = field(default_factory=dict)
     complete: bool = False
 
@@ -168,7 +179,7 @@ class ClipStoreWriter:
 
     def _require_same(self, manifest: Manifest) -> None:
         present = ClipStore(self.path, partial=True).manifest
-        for what in ("dataset", "split", "options", "names"):
+        for what in ("dataset", "split", "options", "reader_options", "names"):
             old, new = getattr(present, what), getattr(manifest, what)
             if old != new:
                 told = "" if what == "names" else f" ({_in_words(old)}, not {_in_words(new)})"

@@ -3,11 +3,10 @@
 Several processes read, check and encode; one writes.
 """
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -53,6 +52,7 @@ def pack(
     *,
     split: str = "",
     options: PackingOptions | None = None,
+    reader_options: Mapping[str, Any] | None = None,
     workers: int = 0,
     skip_broken: bool = False,
     console: Console | None = None,
@@ -68,6 +68,7 @@ def pack(
         output: the store's folder.
         split: the split's name, for the manifest.
         options: how to pack; whole frames by default.
+        reader_options: how the reader was opened, for the manifest.
         workers: processes that read and encode, each of which holds a sequence in memory; 0 does it in this one.
         skip_broken: leave broken sequences out and list them in the manifest, instead of stopping at the first.
         console: where to show progress.
@@ -77,7 +78,7 @@ def pack(
     """
     options = options or PackingOptions()
     console = console or Console()
-    manifest = Manifest(reader.dataset, split, options, tuple(reader.names))
+    manifest = Manifest(reader.dataset, split, options, tuple(reader.names), dict(reader_options or {}))
     broken: dict[str, str] = {}
     with ClipStoreWriter(output, manifest) as writer:
         results = _in_processes(_Encoding(reader, options), writer.missing, workers)
@@ -284,8 +285,3 @@ def _with_progress(
             frames += result.frames
             elapsed = progress.tasks[0].elapsed or 0
             progress.update(task, advance=1, rate=f"{frames / elapsed:,.0f}" if elapsed else "-")
-
-
-def default_workers() -> int:
-    """Processes to use where none are told: one a core."""
-    return os.cpu_count() or 1

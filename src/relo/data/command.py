@@ -1,0 +1,135 @@
+"""`relo data`: make synthetic sequences, pack datasets into clip stores, check stores, look at folders."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from relo.data import doctor as examination
+from relo.data import packing
+from relo.data.clip_store import ClipStore, PackingOptions
+from relo.data.sequences import open_reader
+from relo.data.synthetic.command import synthesize
+from relo.errors import UserError
+
+__all__ = ["doctor", "pack", "synthesize", "verify"]
+
+_SHOWN = 20
+
+
+def pack(
+    dataset: str,
+    root: Path,
+    output: Path,
+    *,
+    split: str = "train",
+    cut: float | None = None,
+    max_side: int | None = None,
+    quality: int = 90,
+    workers: int | None = None,
+    skip_broken: bool = False,
+    reader: dict[str, Any] | None = None,
+) -> None:
+    """Pack a split of a dataset into a clip store (LMDB).
+
+    May be stopped or killed at any time: the same command goes on from there. JPEG and PNG bytes are kept as they are,
+    unless frames are cut or scaled. An evaluation needs whole images.
+
+    Args:
+        dataset: The dataset's name, such as lasot, got10k, trackingnet, coco or plain.
+        root: The dataset's folder.
+        output: The folder of the store.
+        split: The split to pack.
+        cut: For training only: keep the target's surroundings, a square of this many times sqrt(w h). What a crop shows
+            beyond is black: at 12 that is the rim of one search crop in 25, at 8 of one in 4.
+        max_side: Scale frames down to this many pixels on the longer side.
+        quality: JPEG quality of frames that are cut or scaled.
+        workers: Processes that read and encode, each with one sequence in memory; by default, one a core.
+        skip_broken: Leave broken sequences out, and say which, instead of stopping at the first.
+        reader: Settings of the dataset's reader, such as {"partial": true} to take what is there of LaSOT.
+
+    Raises:
+        UserError: the dataset is missing or broken, or the output holds something else.
+    """
+    console = Console()
+    options = PackingOptions(cut, max_side, quality)
+    sequences = open_reader(dataset, root, split, **(reader or {}))
+    store = packing.pack(
+        sequences,
+        output,
+        split=split,
+        options=options,
+        reader_options=reader,
+        workers=_or_cores(workers),
+        skip_broken=skip_broken,
+        console=console,
+    )
+    broken = len(store.manifest.broken)
+    console.print(
+        f"{output}: {len(store)} sequences of {dataset} {split}, {_size(output)}"
+        + (f"; {broken} broken ones were left out" if broken else ""),
+        highlight=False,
+    )
+
+
+def verify(store: Path, *, workers: int | None = None) -> None:
+    """Read back and decode every record of a clip store, and name the bad ones.
+
+    Args:
+        store: The store's folder.
+        workers: Processes that read; by default, one a core.
+
+    Raises:
+        UserError: a record is bad, or there is no store.
+    """
+    console = Console()
+    problems = packing.verify(store, workers=_or_cores(workers), console=console)
+    _show(problems, console)
+    if problems:
+        raise UserError(f"{store} has {len(problems)} bad records; the first: {problems[0]}")
+    console.print(f"{store}: every record of {len(ClipStore(store))} sequences is good.", highlight=False)
+
+
+def doctor(path: Path, *, dataset: str | None = None, split: str | None = None) -> None:
+    """Look at a dataset's folder or a clip store, and say what is missing.
+
+    Annotations are read and frames counted, but not decoded (`relo data verify` does, for a store).
+
+    Args:
+        path: The folder.
+        dataset: The dataset's name; by default it is told from the folder's layout.
+        split: The split to look at; by default all that are there.
+
+    Raises:
+        UserError: something is missing or broken.
+    """
+    console = Console()
+    findings = examination.look_at(path, dataset or examination.recognise(path), split)
+    table = Table("", "sequences", "frames", "problems", title=str(path))
+    for finding in findings:
+        counts = (finding.sequences, finding.frames, len(finding.problems))
+        table.add_row(finding.what, *(f"{count:,}" for count in counts))
+    console.print(table)
+    problems = [problem for finding in findings for problem in finding.problems]
+    _show(problems, console)
+    if problems:
+        raise UserError(f"{path} has {len(problems)} problems; the first: {problems[0]}")
+    console.print("Nothing is missing.")
+
+
+def _show(problems: list[str], console: Console) -> None:
+    for problem in problems[:_SHOWN]:
+        console.print(f"- {problem}", highlight=False, soft_wrap=True, markup=False)
+    if len(problems) > _SHOWN:
+        console.print(f"... and {len(problems) - _SHOWN} more.")
+
+
+def _or_cores(workers: int | None) -> int:
+    return (os.cpu_count() or 1) if workers is None else workers
+
+
+def _size(folder: Path) -> str:
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    return f"{size / 1e9:.1f} GB" if size > 1e9 else f"{size / 1e6:.0f} MB"
