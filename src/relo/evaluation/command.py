@@ -46,7 +46,8 @@ def evaluate(
             public release of RELO does.
         sequences: A file with the names of the sequences to score, one a line; by default, all of them.
         json: Write the scores, the curves and every sequence's own to this file.
-        report: Write plots, tables and one self-contained HTML page to this folder.
+        report: Write plots, tables and one self-contained HTML page to this folder. A file `training.txt` among the
+            results says there what the tracker was trained on; times in `<sequence>_time.txt` give its speed.
 
     Raises:
         UserError: a file is missing, broken, or refused by the rule; the message names it.
@@ -101,24 +102,27 @@ def _write(path: Path, text: str) -> None:
 def _print_scores(scores: Sequence[TrackerScore]) -> None:
     console = Console()
     first = scores[0]
-    table = Table(title=f"{first.benchmark.title}, rule {first.rule.name}", caption=first.rule.source)
-    table.add_column("tracker")
+    frames = sum(sequence.frames for sequence in first.sequences)
+    title = f"{first.benchmark.title}, {len(first.sequences)} sequences, {frames:,} frames, rule {first.rule.name}"
+    table = Table(title=title, caption=first.rule.source)
+    table.add_column("tracker", overflow="fold")
     for name in first.rule.scores:
         table.add_column(TITLES.get(name, name), justify="right", no_wrap=True)
-    table.add_column("sequences", justify="right")
-    table.add_column("frames", justify="right")
     for score in sorted(scores, key=lambda score: -score.summary.values[score.rule.scores[0]]):
         errors = score.summary.standard_errors
         cells = [
             f"{score.summary.values[name]:.4f}" + (f" ± {errors[name]:.4f}" if name in errors else "")
             for name in score.rule.scores
         ]
-        frames = sum(sequence.frames for sequence in score.sequences)
-        table.add_row(score.tracker, *cells, str(len(score.sequences)), f"{frames:,}")
+        table.add_row(score.tracker, *cells)
     console.print(table)
     for score in scores:
         if score.remarks:
-            console.print(f"{score.tracker}: {len(score.remarks)} remarks", style="yellow", markup=False)
+            console.print(
+                f"{score.tracker}: {len(score.remarks)} remark{'s' * (len(score.remarks) > 1)}",
+                style="yellow",
+                markup=False,
+            )
         for remark in score.remarks[:_REMARKS_SHOWN]:
             console.print(f"  {remark.kind}: {remark.sequence}: {remark.text}", markup=False, soft_wrap=True)
         if len(score.remarks) > _REMARKS_SHOWN:

@@ -18,7 +18,8 @@ from relo.evaluation.benchmarks import Benchmark, canonical_name
 from relo.evaluation.one_pass import RUN_FILE
 
 # What trackers write beside the boxes of a sequence.
-_BESIDE_BOXES = re.compile(r"_(times?|all_boxes|all_scores|scores?|confidence|presence|object_presence_scores)$")
+_BESIDE_BOXES = re.compile(r"(.+)_(times?|all_boxes|all_scores|scores?|confidence|presence|object_presence_scores)")
+TRAINING_NOTE = "training.txt"
 _REPETITION = re.compile(r"(.+)_(\d{3})")
 _SUFFIXES = (".txt", ".csv", ".json")
 
@@ -32,12 +33,16 @@ class TrackerResults:
         origin: the folder or zip.
         files: the files of each sequence that has any, one a repetition.
         unmatched: names of files that belong to no sequence.
+        times: the file of each sequence's seconds a frame, where there is one (`<sequence>_time.txt`).
+        training: a note of what the tracker was trained on (`training.txt`), where there is one.
     """
 
     tracker: str
     origin: Path
     files: dict[str, list[Path]]
     unmatched: list[str] = field(default_factory=list)
+    times: dict[str, Path] = field(default_factory=dict)
+    training: Path | None = None
 
 
 class NameMatcher:
@@ -124,12 +129,20 @@ def _tracker(folder: Path, name: str, origin: Path, matcher: NameMatcher) -> Tra
             sequence = matcher.match(file.name)
             if sequence is not None and (repetitions := _repetitions(file)):
                 _add(results, sequence, repetitions)
+                if (times := file / f"{file.name}_time.txt").exists():
+                    results.times[sequence] = times
         elif file.name.endswith(_SUFFIXES) and not file.name.startswith("."):
             stem = file.name.rpartition(".")[0]
             sequence = matcher.match(stem)
             if sequence is not None:
                 _add(results, sequence, [file])
-            elif not _BESIDE_BOXES.search(stem) and file.name != RUN_FILE:
+            elif file.name == TRAINING_NOTE:
+                results.training = file
+            elif beside := _BESIDE_BOXES.fullmatch(stem):
+                sequence = matcher.match(beside[1])
+                if sequence is not None and beside[2].startswith("time"):
+                    results.times[sequence] = file
+            elif file.name != RUN_FILE:
                 results.unmatched.append(file.name)
     return results if results.files else None
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from relo.data.sequences.parsing import read_numbers, read_text
 from relo.errors import UserError
 from relo.evaluation.benchmarks import Benchmark
 from relo.evaluation.results import TrackerResults, read_result
@@ -36,6 +37,8 @@ class TrackerScore:
         sequences: the scores of every sequence.
         remarks: everything unusual about the results.
         seconds: how long reading and scoring took.
+        frames_per_second: the tracker's speed, from the times beside its results; None without them.
+        training: what the tracker was trained on, from `training.txt` beside its results; None without it.
     """
 
     tracker: str
@@ -45,6 +48,8 @@ class TrackerScore:
     sequences: tuple[SequenceScore, ...]
     remarks: tuple[Remark, ...]
     seconds: float
+    frames_per_second: float | None = None
+    training: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The scores as plain data; fractions, not percent."""
@@ -56,6 +61,8 @@ class TrackerScore:
             "sequences": len(self.sequences),
             "frames": sum(score.frames for score in self.sequences),
             **self.summary.values,
+            "frames_per_second": self.frames_per_second,
+            "training": self.training,
             "standard_errors": dict(self.summary.standard_errors),
             "thresholds": {name: values.tolist() for name, values in self.rule.thresholds.items()},
             "curves": {name: curve.tolist() for name, curve in self.summary.curves.items()},
@@ -99,7 +106,15 @@ def score_tracker(
     remarks += [Remark(name, "unmatched", "named after no sequence; not scored") for name in results.unmatched]
     seconds = time.perf_counter() - start
     return TrackerScore(
-        results.tracker, benchmark, rule, rule.summarize(scores), tuple(scores), tuple(remarks), seconds
+        tracker=results.tracker,
+        benchmark=benchmark,
+        rule=rule,
+        summary=rule.summarize(scores),
+        sequences=tuple(scores),
+        remarks=tuple(remarks),
+        seconds=seconds,
+        frames_per_second=_speed(results, truths),
+        training=None if results.training is None else " ".join(read_text(results.training).split()),
     )
 
 
@@ -115,6 +130,13 @@ def check_flags(truths: Mapping[str, SequenceTruth], rule: ScoringRule) -> None:
             f"Rule {rule.name} needs flags of absent frames, but {len(lacking)} of {len(truths)} annotations have none "
             f"(such as {lacking[0].origin}); put the toolkit's absent/<sequence>.txt beside them."
         )
+
+
+def _speed(results: TrackerResults, truths: Mapping[str, SequenceTruth]) -> float | None:
+    """Frames a second over all sequences that have times; the first frame, where the box is given, does not count."""
+    times = [read_numbers(file)[1:] for name, file in results.times.items() if name in truths]
+    seconds = sum(float(values.sum()) for values in times)
+    return sum(map(len, times)) / seconds if seconds > 0 else None
 
 
 def listed(names: list[str]) -> str:
