@@ -11,6 +11,7 @@ from make_reference import subsample
 from seeded_tensors import seeded_inputs, seeded_weight
 from torch import Tensor
 
+from relo.inference import optimize_for_inference
 from relo.models.network import LocalizationNetwork
 from relo.plugin import build
 from relo.released_names import released_names, to_released_shape
@@ -41,9 +42,8 @@ def seeded_network(variant: str) -> LocalizationNetwork:
 
 
 @torch.inference_mode()
-def track(variant: str, rows: slice = slice(None)) -> dict[str, np.ndarray]:
+def track(network: LocalizationNetwork, variant: str, rows: slice = slice(None)) -> dict[str, np.ndarray]:
     """The recorded outputs of three frames tracked in a row, of some rows of the batch."""
-    network = seeded_network(variant)
     template_images, boxes_xywh, search_images = seeded_inputs(frames=3, **RECORDED[variant])
     templates = network.encode_templates(template_images[rows], boxes_xywh[rows])
     memory, outputs = None, {}
@@ -89,7 +89,14 @@ def test_tensors_have_the_released_names_and_shapes(variant):
 
 @pytest.mark.parametrize("variant", ["t256", "b256"])
 def test_three_frames_match_the_release(variant):
-    outputs = track(variant)
+    assert_matches_the_release(track(seeded_network(variant), variant), variant)
+
+
+def test_the_network_made_faster_matches_too():
+    assert_matches_the_release(track(optimize_for_inference(seeded_network("t256")), "t256"), "t256")
+
+
+def assert_matches_the_release(outputs: dict[str, np.ndarray], variant: str) -> None:
     recorded = [key for key in REFERENCE.files if key.startswith(f"{variant}.frame")]
     assert len(recorded) == 3 * 8
     for key in recorded:
@@ -98,9 +105,9 @@ def test_three_frames_match_the_release(variant):
 
 
 def test_a_batch_of_two_is_two_targets_alone():
-    both = track("t256")
+    both = track(seeded_network("t256"), "t256")
     for row in range(2):
-        alone = track("t256", slice(row, row + 1))
+        alone = track(seeded_network("t256"), "t256", slice(row, row + 1))
         for key, value in alone.items():
             column = 1 if key.endswith("temporal_tokens_mean") else 0
             np.testing.assert_allclose(value, both[key].take([row], axis=column), rtol=0, atol=1e-4, err_msg=key)

@@ -76,10 +76,10 @@ class Block(nn.Module):
         super().__init__()
         self.norm1 = LayerNorm(width)
         self.attention = Attention(width, heads)
-        self.scale1 = LayerScale(width, layer_scale)
+        self.scale1: nn.Module = LayerScale(width, layer_scale)
         self.norm2 = LayerNorm(width)
         self.mlp = SwiGLU(width, int(width * mlp_ratio), norm_layer=LayerNorm)
-        self.scale2 = LayerScale(width, layer_scale)
+        self.scale2: nn.Module = LayerScale(width, layer_scale)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, tokens: Tensor, outputs: int) -> Tensor:

@@ -1,0 +1,71 @@
+import copy
+
+import pytest
+import torch
+
+from relo.inference import fastest_precision, optimize_for_inference
+from relo.models.encoders.fast_itpn import FastITPN
+from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
+from relo.models.network import LocalizationNetwork
+from relo.models.temporal import LayerAligned
+
+
+def network() -> LocalizationNetwork:
+    """A small network with BatchNorm statistics and layer scales that matter."""
+    torch.manual_seed(0)
+    encoder = FastITPN(32, 2, 4, 1, 1, search_size=64, template_size=32)
+    heads = {"policy": ConvPolicy, "box": ConvBox, "critic": ConvCritic, "prior": ConvPrior}
+    made = LocalizationNetwork(encoder, LayerAligned(32, 3, depth=2), **{k: v(32, [8, 8]) for k, v in heads.items()})
+    for name, tensor in made.state_dict().items():
+        if tensor.dim() > 1:
+            tensor.normal_(std=tensor[0].numel() ** -0.5)
+        elif tensor.is_floating_point():
+            tensor.uniform_(0.5, 1.5) if name.endswith(("weight", "gamma", "var")) else tensor.normal_(std=0.1)
+    return made.eval()
+
+
+@torch.inference_mode()
+def two_frames(of: LocalizationNetwork, precision: str = "float32"):
+    generator = torch.Generator().manual_seed(0)
+    boxes_xywh = torch.tensor([0.2, 0.2, 0.5, 0.5]).expand(2, 2, 4)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        templates = of.encode_templates(torch.randn(2, 2, 3, 32, 32, generator=generator), boxes_xywh)
+        memory = None
+        for images in torch.randn(2, 2, 3, 64, 64, generator=generator):
+            maps, memory = of(images, templates, memory)
+    return maps
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_outputs_stay(precision):
+    plain, fast = network(), optimize_for_inference(network(), precision)
+    expected, found = two_frames(plain), two_frames(fast, precision)
+    tolerance = 1e-4 if precision == "float32" else 0.05
+    for name in ("policy_logits", "boxes_cxcywh", "value", "prior_scores"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=tolerance)
+        assert getattr(found, name).dtype == torch.float32
+
+
+def test_the_network_itself_is_left_alone():
+    made = network()
+    before = copy.deepcopy(made.state_dict())
+    fast = optimize_for_inference(made, "bfloat16")
+    torch.testing.assert_close(dict(made.state_dict()), dict(before), rtol=0, atol=0)
+    assert made.policy.tower[0][0].weight.requires_grad
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in fast.modules())
+
+
+def test_doing_it_twice_is_doing_it_once():
+    once = optimize_for_inference(network())
+    torch.testing.assert_close(two_frames(optimize_for_inference(once)).value, two_frames(once).value)
+
+
+def test_the_precision_is_chosen_by_trial(monkeypatch):
+    for seconds, expected in (
+        ({"float32": 3.0, "bfloat16": 1.0}, "bfloat16"),
+        ({"float32": 1.0, "bfloat16": 0.9}, "float32"),
+    ):
+        monkeypatch.setattr(
+            "relo.inference._product_seconds", lambda dtype, device, s=seconds: s[str(dtype).removeprefix("torch.")]
+        )
+        assert fastest_precision() == expected
