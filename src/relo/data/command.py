@@ -1,6 +1,5 @@
 """`relo data`: make synthetic sequences, pack datasets into clip stores, check stores, look at folders."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from rich.table import Table
 from relo.data import doctor as examination
 from relo.data import packing
 from relo.data.clip_store import ClipStore, PackingOptions
+from relo.data.parallel import default_workers
 from relo.data.sequences import open_reader
 from relo.data.synthetic.command import synthesize
 from relo.errors import UserError
@@ -62,7 +62,7 @@ def pack(
         split=split,
         options=options,
         reader_options=reader,
-        workers=_or_cores(workers),
+        workers=default_workers(workers),
         skip_broken=skip_broken,
         console=console,
     )
@@ -85,7 +85,7 @@ def verify(store: Path, *, workers: int | None = None) -> None:
         UserError: a record is bad, or there is no store.
     """
     console = Console()
-    problems = packing.verify(store, workers=_or_cores(workers), console=console)
+    problems = packing.verify(store, workers=default_workers(workers), console=console)
     _show(problems, console)
     if problems:
         raise UserError(f"{store} has {len(problems)} bad records; the first: {problems[0]}")
@@ -124,10 +124,6 @@ def _show(problems: list[str], console: Console) -> None:
         console.print(f"- {problem}", highlight=False, soft_wrap=True, markup=False)
     if len(problems) > _SHOWN:
         console.print(f"... and {len(problems) - _SHOWN} more.")
-
-
-def _or_cores(workers: int | None) -> int:
-    return (os.cpu_count() or 1) if workers is None else workers
 
 
 def _size(folder: Path) -> str:

@@ -3,46 +3,40 @@
 Several processes read, check and encode; one writes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch.utils.data import DataLoader, Dataset
+from rich.markup import escape
 
 from relo.data.clip_store import ClipStore, ClipStoreWriter, Manifest, PackedSequence, PackingOptions
 from relo.data.frame_geometry import nearest_visible, surroundings
+from relo.data.parallel import WorkProgress, in_order
 from relo.data.sequences.base import Sequence, SequenceReader, decode_frame
 from relo.errors import UserError
 
-_Item = TypeVar("_Item", bound="_Report")
-
 
 @dataclass(frozen=True)
-class _Report:
-    """What a worker found of sequence number `index`."""
+class _Packed:
+    """Sequence number `index`, or why it cannot be packed."""
 
     index: int
-    frames: int
-
-
-@dataclass(frozen=True)
-class _Packed(_Report):
-    """A sequence, or why it cannot be packed."""
-
     sequence: PackedSequence | None
     reason: str = ""
 
 
 @dataclass(frozen=True)
-class _Verified(_Report):
+class _Verified:
     """The bad records of a sequence."""
 
+    frames: int
     problems: list[str]
 
 
@@ -81,19 +75,28 @@ def pack(
     manifest = Manifest(reader.dataset, split, options, tuple(reader.names), dict(reader_options or {}))
     broken: dict[str, str] = {}
     with ClipStoreWriter(output, manifest) as writer:
-        results = _in_processes(_Encoding(reader, options), writer.missing, workers)
-        for result in _with_progress(results, f"packing {output.name}", len(manifest.names), writer.missing, console):
-            name = manifest.names[result.index]
-            if result.sequence is not None:
-                writer.write(result.index, result.sequence)
-            elif skip_broken:
-                broken[name] = result.reason
-                console.print(f"[yellow]left out[/] {name}: {result.reason}", highlight=False, soft_wrap=True)
-            else:
-                raise UserError(
-                    f"{reader.dataset}/{name} is broken: {result.reason.rstrip('.')} (what is packed is kept; "
-                    "mend it and run again, or leave such sequences out with --skip_broken true)."
-                )
+        workers, total = min(workers, len(writer.missing)), len(manifest.names)
+        results = in_order(partial(_pack_one, reader, options), writer.missing, workers)
+        with (
+            WorkProgress(console, f"packing {output.name}", total, total - len(writer.missing)) as progress,
+            closing(results),
+        ):
+            for result in results:
+                name, sequence = manifest.names[result.index], result.sequence
+                if sequence is not None:
+                    writer.write(result.index, sequence)
+                    progress.count(len(sequence.frames), sum(map(len, sequence.frames)))
+                elif skip_broken:
+                    broken[name] = result.reason
+                    progress.count(0)
+                    console.print(
+                        f"[yellow]left out[/] {name}: {escape(result.reason)}", highlight=False, soft_wrap=True
+                    )
+                else:
+                    raise UserError(
+                        f"{reader.dataset}/{name} is broken: {result.reason.rstrip('.')} (what is packed is kept; "
+                        "mend it and run again, or leave such sequences out with --skip_broken true)."
+                    )
         if len(broken) == len(manifest.names):
             raise UserError(f"All {len(broken)} sequences of {reader.dataset} are broken; the first: {broken[name]}")
         writer.finish(broken)
@@ -114,40 +117,27 @@ def verify(path: Path, *, workers: int = 0, console: Console | None = None) -> l
     if not store.manifest.complete:
         missing = len(store.manifest.names) - len(store)
         problems.append(f"{missing} of {len(store.manifest.names)} sequences are missing: packing was not finished.")
-    numbers = list(range(len(store)))
-    results = _in_processes(_Checking(store), numbers, workers)
-    for result in _with_progress(results, f"verifying {path.name}", len(numbers), numbers, console or Console()):
-        problems += result.problems
+    results = in_order(partial(_verify_one, store), range(len(store)), min(workers, len(store)))
+    with WorkProgress(console or Console(), f"verifying {path.name}", len(store)) as progress, closing(results):
+        for result in results:
+            problems += result.problems
+            progress.count(result.frames)
     return problems
 
 
-class _Encoding(Dataset[_Packed]):
-    """Item i is sequence i, packed."""
-
-    def __init__(self, reader: SequenceReader, options: PackingOptions) -> None:
-        self.reader = reader
-        self.options = options
-
-    def __getitem__(self, index: int) -> _Packed:
-        try:
-            packed = pack_sequence(self.reader[index], self.options)
-        except UserError as error:
-            return _Packed(index, 0, None, str(error))
-        return _Packed(index, len(packed.frames), packed)
+def _pack_one(reader: SequenceReader, options: PackingOptions, index: int) -> _Packed:
+    try:
+        return _Packed(index, pack_sequence(reader[index], options))
+    except UserError as error:
+        return _Packed(index, None, str(error))
 
 
-class _Checking(Dataset[_Verified]):
-    """Item i is what is wrong with sequence i of a store."""
-
-    def __init__(self, store: ClipStore) -> None:
-        self.store = store
-
-    def __getitem__(self, index: int) -> _Verified:
-        try:
-            sequence = self.store[index]
-        except UserError as error:
-            return _Verified(index, 0, [str(error)])
-        return _Verified(index, len(sequence), sequence_problems(sequence))
+def _verify_one(store: ClipStore, index: int) -> _Verified:
+    try:
+        sequence = store[index]
+    except UserError as error:
+        return _Verified(0, [str(error)])
+    return _Verified(len(sequence), sequence_problems(sequence))
 
 
 def pack_sequence(sequence: Sequence, options: PackingOptions) -> PackedSequence:
@@ -239,49 +229,3 @@ def _encode(image: NDArray[np.uint8], quality: int) -> bytes:
     """RGB uint8 [H, W, 3] as JPEG."""
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     return encoded.tobytes()
-
-
-def _in_processes(items: Dataset[_Item], numbers: list[int], workers: int) -> Iterable[_Item]:
-    """The items of these numbers, in order, made by several processes (which end with this one, however it ends)."""
-    workers = min(workers, len(numbers))
-    return DataLoader(
-        items,
-        batch_size=None,
-        sampler=numbers,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        prefetch_factor=1 if workers else None,
-        worker_init_fn=_start_worker,
-        # Spawned: the caller may hold threads that a fork would break.
-        multiprocessing_context="spawn" if workers else None,
-    )
-
-
-def _as_it_is(item: _Item) -> _Item:
-    return item
-
-
-def _start_worker(worker: int) -> None:
-    cv2.setNumThreads(0)
-
-
-def _with_progress(
-    results: Iterable[_Item], described: str, total: int, numbers: list[int], console: Console
-) -> Iterator[_Item]:
-    """Pass results on, showing a bar with the rate and the time left."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("sequences, {task.fields[rate]} frames/s"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(described, total=total, completed=total - len(numbers), rate="-")
-        frames = 0
-        for result in results:
-            yield result
-            frames += result.frames
-            elapsed = progress.tasks[0].elapsed or 0
-            progress.update(task, advance=1, rate=f"{frames / elapsed:,.0f}" if elapsed else "-")

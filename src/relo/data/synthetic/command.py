@@ -1,19 +1,14 @@
 """`relo data synthesize`: whole splits of synthetic sequences, several processes at a time."""
 
 import json
-import os
-import signal
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
-import cv2
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from relo.data.parallel import WorkProgress, default_workers, in_order
 from relo.data.synthetic import benchmark_layouts as benchmarks
 from relo.data.synthetic.layout_writer import LayoutWriter
 from relo.data.synthetic.layouts import GOT10kWriter, LaSOTWriter, TrackingNetWriter
@@ -114,53 +109,17 @@ def synthesize(
         if not writer.is_complete(name)
     ]
     console = Console()
-    _run(jobs, workers if workers is not None else os.cpu_count() or 1, frames, console)
+    written = in_order(_write, jobs, min(default_workers(workers), len(jobs)))
+    total = sequences * len(writers)
+    with WorkProgress(console, "synthesizing", total, total - len(jobs)) as progress, closing(written):
+        for _ in written:
+            progress.count(frames)
     for writer in writers:
         writer.finish(writer.sequence_names(sequences))
         console.print(f"{writer.root}: {sequences} {split} sequences of {frames} frames.")
 
 
 _Job = tuple[LayoutWriter, str, dict[str, int], SceneSettings]
-
-
-def _run(jobs: list[_Job], workers: int, frames: int, console: Console) -> None:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]} frames/s"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("synthesizing", total=len(jobs), rate="-")
-        for _ in _completed(jobs, workers):
-            progress.advance(task)
-            speed = progress.tasks[0].speed
-            progress.update(task, rate=f"{speed * frames:,.0f}" if speed else "-")
-
-
-def _completed(jobs: list[_Job], workers: int) -> Iterator[None]:
-    """Do the jobs, yielding after each."""
-    if workers == 0 or len(jobs) < 2:
-        for job in jobs:
-            _write(job)
-            yield
-        return
-    # Spawned, not forked: the caller may hold threads (torch, OpenCV) that a fork would break.
-    with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), _start_worker) as pool:
-        futures = [pool.submit(_write, job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                future.result()
-                yield
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-
-
-def _start_worker() -> None:
-    cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the sequence in hand is completed
 
 
 def _write(job: _Job) -> None:
