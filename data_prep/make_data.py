@@ -1,15 +1,10 @@
-"""What `make data` runs: pack the datasets whose roots are given; without any, make synthetic ones and pack these.
+"""What `make data` and `make demo` run: pack the datasets whose roots are given, or make synthetic ones and pack these.
 
-The stores, in the output folder:
-
-    lasot_train, lasot_test, got10k_train (the list without VOT videos, where the root is complete), got10k_val,
-    trackingnet_train        of the given roots
-    synthetic_train, synthetic_test    where none is given; the sequences themselves are under synthetic/
-
-Every step may be stopped, and goes on when the command is run again.
+Every step may be stopped at any time, and goes on when the command is run again. README.md names the stores.
 """
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +13,9 @@ from jsonargparse import auto_cli
 from relo.cli import main as relo
 from relo.data.sequences import open_reader
 from relo.errors import UserError
+
+_LAYOUT_SHARES = {"lasot": 0.5, "got10k": 0.25, "trackingnet": 0.25}
+"""How the synthetic training sequences are split over the layouts."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Packing:
     root: Path
     split: str
     store: str
-    arguments: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 def make_data(
@@ -36,8 +34,9 @@ def make_data(
     lasot: Path | None = None,
     got10k: Path | None = None,
     trackingnet: Path | None = None,
-    train_sequences: int = 400,
-    test_sequences: int = 128,
+    demo: bool = False,
+    train_sequences: int = 320,
+    test_sequences: int = 120,
     frames: int = 60,
     seed: int = 0,
     cut: float | None = None,
@@ -45,14 +44,15 @@ def make_data(
     skip_broken: bool = False,
     workers: int = 2,
 ) -> None:
-    """Pack the given datasets; without any, make and pack synthetic ones.
+    """Pack the given datasets; without any, make and pack synthetic ones. Every store is read back in full.
 
     Args:
         output: The folder of the stores.
         lasot: LaSOT's root.
         got10k: GOT-10k's root.
         trackingnet: TrackingNet's root.
-        train_sequences: Synthetic sequences to train on.
+        demo: Make the two synthetic stores of the demo, in one layout.
+        train_sequences: Synthetic sequences to train on, over all layouts.
         test_sequences: Synthetic sequences that are held out.
         frames: Frames of a synthetic sequence.
         seed: The seed of the synthetic sequences.
@@ -61,34 +61,54 @@ def make_data(
         skip_broken: Leave broken sequences out instead of stopping at the first.
         workers: Processes to use.
     """
-    common = [f"--workers={workers}", f"--skip_broken={str(skip_broken).lower()}"]
     smaller = tuple(f"--{name}={value}" for name, value in (("cut", cut), ("max_side", max_side)) if value is not None)
-    jobs: list[Packing] = []
-    if lasot is not None:
-        jobs += [
-            Packing("lasot", lasot, "train", "lasot_train", smaller),
-            Packing("lasot", lasot, "test", "lasot_test"),
-        ]
-    if got10k is not None:
-        train_split = got10k_train_split(got10k)
-        jobs += [Packing("got10k", got10k, train_split, "got10k_train", smaller)]
-        jobs += [Packing("got10k", got10k, "val", "got10k_val")]
-    if trackingnet is not None:
-        jobs += [Packing("trackingnet", trackingnet, "train", "trackingnet_train", smaller)]
+    jobs = list(_real(lasot, got10k, trackingnet, smaller))
     if not jobs:
-        root = output / "synthetic"
-        for split, count in (("train", train_sequences), ("test", test_sequences)):
-            settings = {"split": split, "sequences": count, "frames": frames, "seed": seed, "workers": workers}
-            relo(["data", "synthesize", str(root), *(f"--{name}={value}" for name, value in settings.items())])
-            jobs.append(Packing("lasot", root, split, f"synthetic_{split}", smaller if split == "train" else ()))
+        settings = (f"--frames={frames}", f"--seed={seed}", f"--workers={workers}")
+        layouts = {"lasot": 1.0} if demo else _LAYOUT_SHARES
+        jobs = list(_synthetic(output / "synthetic", layouts, train_sequences, test_sequences, settings, smaller))
+        if demo:
+            jobs = [Packing(job.dataset, job.root, job.split, f"synthetic_{job.split}", job.options) for job in jobs]
     for job in jobs:
-        store = output / job.store
-        relo(["data", "pack", job.dataset, str(job.root), str(store), f"--split={job.split}", *job.arguments, *common])
-        relo(["data", "verify", str(store), f"--workers={workers}"])
+        store = str(output / job.store)
+        skip = f"--skip_broken={str(skip_broken).lower()}"
+        options = (f"--split={job.split}", *job.options, skip, f"--workers={workers}")
+        relo(["data", "pack", job.dataset, str(job.root), store, *options])
+        relo(["data", "verify", store, f"--workers={workers}"])
 
 
-def got10k_train_split(root: Path) -> str:
-    """The paper's list, which leaves out the videos of VOT; all of train where it is not the official one."""
+def _real(
+    lasot: Path | None, got10k: Path | None, trackingnet: Path | None, smaller: tuple[str, ...]
+) -> Iterator[Packing]:
+    """The stores of the given roots; only those to train on may be made `smaller`."""
+    if lasot is not None:
+        yield Packing("lasot", lasot, "train", "lasot_train", smaller)
+    if got10k is not None:
+        yield Packing("got10k", got10k, _got10k_train_split(got10k), "got10k_train", smaller)
+        yield Packing("got10k", got10k, "val", "got10k_val")
+    if trackingnet is not None:
+        yield Packing("trackingnet", trackingnet, "train", "trackingnet_train", smaller)
+
+
+def _synthetic(
+    folder: Path,
+    layouts: dict[str, float],
+    train_sequences: int,
+    test_sequences: int,
+    settings: tuple[str, ...],
+    smaller: tuple[str, ...],
+) -> Iterator[Packing]:
+    """Make the sequences under `folder`, one root a layout; those held out are in LaSOT's layout."""
+    counts = [(layout, "train", round(share * train_sequences)) for layout, share in layouts.items()]
+    for layout, split, count in [*counts, ("lasot", "test", test_sequences)]:
+        root = folder / layout
+        chosen = (f"--layout={layout}", f"--split={split}", f"--sequences={count}")
+        relo(["data", "synthesize", str(root), *chosen, *settings])
+        yield Packing(layout, root, split, f"synthetic_{layout}_{split}", smaller if split == "train" else ())
+
+
+def _got10k_train_split(root: Path) -> str:
+    """The paper's list, which leaves out the videos of VOT; all of train where the root is not the official one."""
     try:
         open_reader("got10k", root, "vot-train")
     except UserError as error:
