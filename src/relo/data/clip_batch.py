@@ -32,8 +32,9 @@ class ClipBatch:
         return self._map(Tensor.pin_memory)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "ClipBatch":
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return ClipBatch(**{name: function(v) if isinstance(v, Tensor) else v for name, v in values.items()})
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {n: function(v) if isinstance(v, Tensor) else v for n, v in values.items()}
+        return ClipBatch(**moved)
 
     @staticmethod
     def stack(clips: list["ClipBatch"]) -> "ClipBatch":

@@ -7,14 +7,18 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, DistributedSampler
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, DistributedSampler, get_worker_info
 
 from relo.data.clip_batch import ClipBatch
 from relo.data.clip_store import ClipStore
+from relo.data.frame_geometry import nearest_visible
 from relo.data.sampler import ClipSampler
 from relo.data.transforms import ClipTransform
 from relo.errors import UserError
 from relo.images import normalise_images
+
+_ATTEMPTS = 100
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class ClipDataset(Dataset[ClipBatch]):
         clips_per_epoch: int,
         seed: int = 0,
         on_broken: Literal["stop", "skip"] = "stop",
+        workers: int = 0,
     ) -> None:
         """Open the stores and list the sequences that can give a clip.
 
@@ -54,7 +59,8 @@ class ClipDataset(Dataset[ClipBatch]):
             transform: frames to crops.
             clips_per_epoch: the length of the dataset; numbers beyond it are the clips of later epochs.
             seed: of everything random.
-            on_broken: what a frame that cannot be decoded does: stop the run, or be skipped and counted.
+            on_broken: what a record that cannot be read does: stop the run, or give way to another clip and be counted.
+            workers: processes that will read from the dataset.
 
         Raises:
             UserError: no source, a bad weight, a store that cannot be read, or one without a usable sequence.
@@ -72,7 +78,13 @@ class ClipDataset(Dataset[ClipBatch]):
         self.usable = [_usable(store, source, sampler) for store, source in zip(self.stores, sources, strict=True)]
         weights = np.array([source.weight for source in sources], np.float64)
         self.odds = weights / weights.sum()
-        self.skipped = torch.zeros(1, dtype=torch.int64).share_memory_()  # over all workers of this process
+        # One place for every worker process, so that none overwrites another's count.
+        self._skipped = torch.zeros(max(workers, 1), dtype=torch.int64).share_memory_()
+
+    @property
+    def skipped(self) -> int:
+        """Clips given up so far because of a broken record, over all workers of this rank."""
+        return int(self._skipped.sum())
 
     def __len__(self) -> int:
         return self.clips_per_epoch
@@ -81,17 +93,22 @@ class ClipDataset(Dataset[ClipBatch]):
         """Clip number `index`, as a batch of one.
 
         Raises:
-            UserError: a frame of it cannot be decoded; the message names dataset, sequence and frame.
+            UserError: a record cannot be read or decoded; the message names dataset, sequence and frame.
         """
         rng = np.random.default_rng([self.seed, index])
-        while True:
+        for _ in range(_ATTEMPTS):
             try:
                 return self._draw(rng)
             except UserError as error:
                 if self.on_broken == "stop":
                     raise
-                self.skipped += 1
-                warnings.warn(f"Skipped a clip: {error}", stacklevel=2)
+                self._count_skipped(error)
+        raise UserError(f"{_ATTEMPTS} clips in a row are broken: run `relo data verify` on the stores.")
+
+    def _count_skipped(self, error: UserError) -> None:
+        worker = get_worker_info()
+        self._skipped[0 if worker is None else worker.id] += 1
+        warnings.warn(f"Another clip replaces a broken one: {error}", stacklevel=2)
 
     def _draw(self, rng: np.random.Generator) -> ClipBatch:
         which = int(rng.choice(len(self.stores), p=self.odds))
@@ -99,7 +116,8 @@ class ClipDataset(Dataset[ClipBatch]):
         sequence = store[int(rng.choice(self.usable[which]))]
         clip = self.sampler.sample(sequence.visible, rng)
         images = {int(i): sequence.frames[int(i)] for i in {*clip.templates, *clip.search}}
-        boxes_xywh = torch.from_numpy(sequence.boxes_xywh)
+        # Where the target is hidden, crops are cut around its nearest visible box.
+        boxes_xywh = torch.from_numpy(sequence.boxes_xywh[nearest_visible(sequence.visible)])
         is_grey, is_mirrored = self.transform.joint(rng)
         template_crops, template_boxes_xywh = self.transform.templates(
             [images[int(i)] for i in clip.templates], boxes_xywh[clip.templates], is_grey, is_mirrored, rng
@@ -118,25 +136,32 @@ class ClipDataset(Dataset[ClipBatch]):
         )
 
 
-class ClipNumbers(DistributedSampler[ClipBatch]):
+class ClipNumbers(DistributedSampler[int]):
     """The numbers of an epoch's clips for one rank: every `ranks`-th, so that a step sees the same clips for any ranks.
 
-    A `DistributedSampler`, so that Lightning leaves it in place and tells it the epoch. `first_batch` lets a resumed
-    run go on where it stopped.
+    A `DistributedSampler`, so that Lightning leaves it in place and tells it the epoch. Clips that do not fill a batch
+    on every rank are left out.
     """
 
-    def __init__(self, dataset: ClipDataset, ranks: int, rank: int, batch_size: int, first_batch: int = 0) -> None:
+    def __init__(self, dataset: ClipDataset, batch_size: int, ranks: int = 1, rank: int = 0) -> None:
         super().__init__(dataset, num_replicas=ranks, rank=rank, shuffle=False, drop_last=True)
         self.batch_size = batch_size
-        self.first_batch = first_batch
+        self.clips_per_epoch = len(dataset)
+        self.num_samples = len(dataset) // (ranks * batch_size) * batch_size
+        self.resumed_epoch, self.batches_seen = 0, 0
+
+    def resume(self, epoch: int, batches: int) -> None:
+        """Start with epoch `epoch`, and leave out its first `batches` batches."""
+        self.resumed_epoch, self.batches_seen = epoch, batches
+        self.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[int]:
-        start = self.epoch * len(self.dataset)  # type: ignore[arg-type]
-        skip, self.first_batch = self.first_batch * self.batch_size, 0
-        return (start + self.rank + i * self.num_replicas for i in range(skip, self.num_samples))
+        first = self.epoch * self.clips_per_epoch + self.rank
+        seen = self.batches_seen * self.batch_size if self.epoch == self.resumed_epoch else 0
+        return iter(range(first, first + self.num_samples * self.num_replicas, self.num_replicas)[seen:])
 
 
-def _usable(store: ClipStore, source: StoreSource, sampler: ClipSampler) -> list[int]:
+def _usable(store: ClipStore, source: StoreSource, sampler: ClipSampler) -> NDArray[np.int64]:
     numbers = range(len(store))[source.start : source.stop]
     usable = [i for i in numbers if sampler.accepts(store.visible(i))]
     if not usable:
@@ -144,4 +169,4 @@ def _usable(store: ClipStore, source: StoreSource, sampler: ClipSampler) -> list
             f"None of the {len(numbers)} sequences of {store.path} that data.train names can give a clip: they are "
             "too short, or show their targets too rarely, for the sampler."
         )
-    return usable
+    return np.array(usable)

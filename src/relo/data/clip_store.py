@@ -236,13 +236,14 @@ class ClipStore(SequenceReader):
 
     def __init__(self, path: str | Path, partial: bool = False) -> None:
         self.path = Path(path)
+        self._location = os.path.realpath(path)
         manifest = Manifest.decode(self._read(_MANIFEST, "The manifest"), self.path)
         self.manifest = manifest
         self.dataset = manifest.dataset
         self._numbers = [i for i, name in enumerate(manifest.names) if name not in manifest.broken]
         if not manifest.complete:
             every = len(self._numbers)
-            with _environment(self.path).begin() as transaction:
+            with _environment(self._location).begin() as transaction:
                 self._numbers = [i for i in self._numbers if transaction.get(_key(i, "header")) is not None]
             if not partial:
                 raise UserError(
@@ -307,7 +308,7 @@ class ClipStore(SequenceReader):
 
     def _read(self, key: bytes, described: str) -> bytes:
         try:
-            with _environment(self.path).begin() as transaction:
+            with _environment(self._location).begin() as transaction:
                 value: bytes | None = transaction.get(key)
         except lmdb.Error as error:
             raise UserError(f"{described} in {self.path} cannot be read ({error}): pack the store again.") from error
@@ -356,7 +357,7 @@ def _is_written(path: Path) -> bool:
     """Whether anything was ever committed to the LMDB in the folder."""
     if not is_store(path) or not (path / _DATA_FILE).stat().st_size:
         return False  # killed before its first transaction
-    entries: int = _environment(path).stat()["entries"]
+    entries: int = _environment(os.path.realpath(path)).stat()["entries"]
     return entries > 0
 
 
@@ -377,15 +378,14 @@ _environments: dict[str, Any] = {}
 _environments_lock = threading.Lock()
 
 
-def _environment(path: Path) -> Any:
-    """The LMDB environment of a store, opened at first use in this process."""
-    key = os.path.realpath(path)
-    environment = _environments.get(key)
+def _environment(location: str) -> Any:
+    """The LMDB environment of the store at a real path, opened at first use in this process."""
+    environment = _environments.get(location)
     if environment is None:
         with _environments_lock:
-            environment = _environments.get(key)
+            environment = _environments.get(location)
             if environment is None:
-                environment = _environments[key] = _open(path)
+                environment = _environments[location] = _open(Path(location))
     return environment
 
 

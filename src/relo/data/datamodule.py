@@ -1,13 +1,13 @@
 """The LightningDataModule: clips to train on, whole sequences to validate and test on."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import cv2
 import lightning
 import torch
-from albumentations import ImageOnlyTransform
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from relo.data.clip_batch import ClipBatch
@@ -17,7 +17,7 @@ from relo.data.sampler import ClipSampler, OrderSampler
 from relo.data.sequences import open_reader
 from relo.data.sequences.base import Sequence as TrackingSequence
 from relo.data.sequences.base import SequenceReader
-from relo.data.transforms import Augmentation, ClipTransform
+from relo.data.transforms import Augmentation, ClipTransform, ImageOnlyTransform
 from relo.errors import UserError
 from relo.geometry import CropRule
 
@@ -82,6 +82,7 @@ class TrackingDataModule(lightning.LightningDataModule):
             seed: of the stream of clips.
         """
         super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have no sequence to validate
         self.train_sources = train or []
         self.validation_sources = validation or []
         self.test_sources = test or self.validation_sources
@@ -102,23 +103,30 @@ class TrackingDataModule(lightning.LightningDataModule):
         """Open the clip stores to train on."""
         if stage == "fit" and self.clips is None:
             self.clips = ClipDataset(
-                self.train_sources, self.sampler, self.transform, self.clips_per_epoch, self.seed, self.on_broken
+                self.train_sources,
+                self.sampler,
+                self.transform,
+                self.clips_per_epoch,
+                self.seed,
+                self.on_broken,
+                self.workers,
             )
 
-    def train_dataloader(self) -> DataLoader[ClipBatch]:
+    def train_dataloader(self) -> "ClipLoader":
         """Batches of clips; a run resumed within an epoch goes on with the clips it has not seen."""
         assert self.clips is not None
         ranks, rank = self._place()
-        if self.clips_per_epoch < self.batch_size * ranks:
+        numbers = ClipNumbers(self.clips, self.batch_size, ranks, rank)
+        if not len(numbers):
             raise UserError(
                 f"An epoch of {self.clips_per_epoch} clips does not fill one batch of {self.batch_size} on {ranks} "
                 "process(es): raise data.clips_per_epoch."
             )
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready if self.trainer else 0
-        return DataLoader(
+        numbers.resume(*self._progress(len(numbers) // self.batch_size))
+        return ClipLoader(
             self.clips,
             batch_size=self.batch_size,
-            sampler=ClipNumbers(self.clips, ranks, rank, self.batch_size, first_batch=done),
+            sampler=numbers,
             num_workers=self.workers,
             collate_fn=ClipBatch.stack,
             pin_memory=torch.cuda.is_available(),
@@ -146,12 +154,27 @@ class TrackingDataModule(lightning.LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """Say how many clips were skipped."""
-        if self.clips is not None and int(self.clips.skipped):
-            lightning.pytorch.utilities.rank_zero_warn(f"{int(self.clips.skipped)} clips were skipped as broken.")
+        if self.clips is not None and self.clips.skipped:
+            warnings.warn(f"{self.clips.skipped} broken clips were skipped.", stacklevel=1)
 
     def _place(self) -> tuple[int, int]:
         """The number of ranks, and ours."""
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+    def _progress(self, batches_per_epoch: int) -> tuple[int, int]:
+        """The epoch to start with and how many of its batches are done: other than 0, 0 only where a run is resumed.
+
+        Lightning restores these counts, but leaves it to the loader to go on from there.
+        """
+        if self.trainer is None:
+            return 0, 0
+        loop = self.trainer.fit_loop
+        epochs = cast(Any, loop.epoch_progress.current)
+        batches = cast(Any, loop.epoch_loop.batch_progress.current)
+        if batches.processed < batches_per_epoch:
+            return epochs.processed, batches.processed
+        # All batches of an epoch are done; its validation may have been under way.
+        return epochs.started, 0
 
     def _sequences(self, sources: Sequence[SequenceSource]) -> DataLoader[TrackingSequence]:
         dataset = SequenceDataset(sources)
@@ -160,15 +183,49 @@ class TrackingDataModule(lightning.LightningDataModule):
         return DataLoader(dataset, batch_size=self.validation_batch, sampler=sampler, collate_fn=list)
 
 
+class ClipLoader(DataLoader[ClipBatch]):
+    """A loader that tells Lightning that a run can be resumed in the middle of an epoch."""
+
+    def state_dict(self) -> dict[str, int]:
+        """What must be the same for a resumed run to go on with the clips that were not seen."""
+        assert isinstance(self.dataset, ClipDataset)
+        assert isinstance(self.sampler, ClipNumbers)
+        return {
+            "seed": self.dataset.seed,
+            "clips_per_epoch": len(self.dataset),
+            "clips_per_step": self.sampler.batch_size * self.sampler.num_replicas,
+        }
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Check a checkpoint's settings against ours.
+
+        Raises:
+            UserError: the run stopped within an epoch, and would now see some clips twice and others never.
+        """
+        assert isinstance(self.sampler, ClipNumbers)
+        ours = self.state_dict()
+        changed = [name for name in ours if state.get(name) != ours[name]]
+        if changed and self.sampler.batches_seen:
+            told = ", ".join(f"{name} {state.get(name)} (now {ours[name]})" for name in changed)
+            raise UserError(
+                f"The checkpoint is from the middle of an epoch, with {told}: resume with the same, "
+                "or from a checkpoint of an epoch's end."
+            )
+
+
 class SequenceDataset(Dataset[TrackingSequence]):
     """The sequences of several sources, one after the other."""
 
     def __init__(self, sources: Sequence[SequenceSource]) -> None:
-        """Open the sources."""
+        """Open the sources.
+
+        Raises:
+            UserError: a source cannot be read, or is a store whose frames were cut around the targets.
+        """
         self.members: list[tuple[SequenceReader, int]] = []
         for source in sources:
             if source.dataset is None:
-                reader: SequenceReader = ClipStore(source.path)
+                reader: SequenceReader = _whole_images(ClipStore(source.path))
             else:
                 reader = open_reader(source.dataset, source.path, source.split)
             self.members += [(reader, i) for i in range(len(reader))[source.start : source.stop]]
@@ -182,7 +239,16 @@ class SequenceDataset(Dataset[TrackingSequence]):
         return reader[number]
 
 
-class SequenceShard(DistributedSampler[TrackingSequence]):
+def _whole_images(store: ClipStore) -> ClipStore:
+    if store.manifest.options.cut is not None:
+        raise UserError(
+            f"The frames in {store.path} were cut around the targets, which gives them away: for tracking, pack the "
+            "dataset without `cut`."
+        )
+    return store
+
+
+class SequenceShard(DistributedSampler[int]):
     """Every `ranks`-th sequence; unlike its base class it repeats none, so ranks may have one more than others."""
 
     def __init__(self, dataset: SequenceDataset, ranks: int, rank: int) -> None:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for its newest version
 
-import albumentations
 import numpy as np
 import torch
+from albumentations import Compose
+from albumentations import ImageOnlyTransform as ImageOnlyTransform  # for the signature of the data module, too
 from albumentations.augmentations.geometric.functional import hflip
 from albumentations.augmentations.pixel.functional import multiply, to_gray
 from numpy.typing import NDArray
@@ -48,7 +49,7 @@ class ClipTransform:
         template_crop: CropRule,
         search_crop: CropRule,
         augmentation: Augmentation | None = None,
-        photometric: Sequence[albumentations.ImageOnlyTransform] = (),
+        photometric: Sequence[ImageOnlyTransform] = (),
     ) -> None:
         """Set the transform.
 
@@ -61,7 +62,7 @@ class ClipTransform:
         self.template_crop = template_crop
         self.search_crop = search_crop
         self.augmentation = augmentation or Augmentation()
-        self.photometric = albumentations.Compose(list(photometric)) if photometric else None
+        self.photometric = Compose(list(photometric)) if photometric else None
 
     def templates(
         self, frames: Sequence[Image], boxes_xywh: Tensor, is_grey: bool, is_mirrored: bool, rng: np.random.Generator
@@ -83,12 +84,14 @@ class ClipTransform:
     def jitter(self, boxes_xywh: Tensor, rng: np.random.Generator) -> Tensor:
         """Boxes [T, 4] displaced and resized: w' = w exp(s n), h alike; centre + U(-0.5, 0.5) j sqrt(w' h') an axis.
 
-        With the released j = 3.5 and crops of side 4 sqrt(w' h'), the target's centre always stays in the crop.
+        The target's centre stays in the crop: displacements that move it out are not drawn, which is to say that j is
+        at most the crop's factor. The released j = 3.5 and factor 4 need no such limit.
         """
         boxes_cxcywh = xywh_to_cxcywh(boxes_xywh)
         factors = np.exp(self.augmentation.scale_jitter * rng.standard_normal((len(boxes_xywh), 2)))
         sizes = boxes_cxcywh[:, 2:] * torch.from_numpy(factors)
-        shift = torch.from_numpy(rng.uniform(-0.5, 0.5, (len(boxes_xywh), 2))) * self.augmentation.center_jitter
+        extent = min(self.augmentation.center_jitter, self.search_crop.factor)
+        shift = torch.from_numpy(extent * rng.uniform(-0.5, 0.5, (len(boxes_xywh), 2)))
         centers = boxes_cxcywh[:, :2] + shift * sizes.prod(-1, keepdim=True).sqrt()
         return cxcywh_to_xywh(torch.cat([centers, sizes], dim=-1))
 
