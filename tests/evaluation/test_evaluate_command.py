@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from relo.cli import main
 from relo.errors import UserError
 from relo.evaluation.command import evaluate
 
@@ -106,6 +107,15 @@ class TestAnnotations:
         scores = run(tmp_path, tracker, tmp_path / "lasot", "lasot")
         assert scores["precision"] == 0.5
 
+    def test_the_list_in_a_root_names_the_test_set(self, tmp_path, tracker):
+        for name in ("alpha-1", "Beta-2", "alpha-3"):
+            write(tmp_path / "root" / name[:-2] / name / "Groundtruth.txt")
+        (tmp_path / "root" / "vasttrack_test_list.txt").write_text("alpha-1\nBeta-2")  # no newline at the end
+        assert set(run(tmp_path, tracker, tmp_path / "root", "vasttrack")["per_sequence"]) == {"alpha-1", "Beta-2"}
+        (tmp_path / "root" / "vasttrack_test_list.txt").write_text("alpha-1\ngamma-9")
+        with pytest.raises(UserError, match="gamma-9"):
+            run(tmp_path, tracker, tmp_path / "root", "vasttrack")
+
     def test_pysot_json(self, tmp_path, tracker):
         content = {
             name: {"gt_rect": BOXES.tolist(), "absent": [1, 1, 0, 1], "video_dir": name}
@@ -141,6 +151,14 @@ class TestAnnotations:
         assert set(scores["per_sequence"]) == {"Jogging-1", "Jogging-2", "Human4-2", "Tiger1"}
         assert scores["precision"] == 1
         assert scores["remarks"] == []
+
+    def test_results_of_tiger1_from_its_first_image_on(self, tmp_path):
+        boxes = np.array([[10.0 + 40 * (frame % 7), 20, 30, 40] for frame in range(354)])
+        (tmp_path / "truth.json").write_text(json.dumps({"Tiger1": {"gt_rect": boxes[5:].tolist()}}))
+        write(tmp_path / "mine" / "tiger1.txt", boxes)
+        scores = run(tmp_path, tmp_path / "mine", tmp_path / "truth.json", "otb")
+        assert scores["precision"] == 1
+        assert [remark["text"][-35:] for remark in scores["remarks"]] == ["the first 5 lie before the sequence"]
 
     @pytest.mark.parametrize(
         ("benchmark", "file"),
@@ -242,6 +260,21 @@ class TestResultFiles:
         assert scores["sequences"] == 2
         assert scores["coverage"] == pytest.approx(5 / 8)
         assert scores["remarks"][0]["kind"] == "missing"
+
+
+class TestCommandLine:
+    def test_success(self, tmp_path, flat, tracker):
+        out = tmp_path / "scores.json"
+        main(["evaluate", str(tracker), "--benchmark", "lasot", "--annotations", str(flat), "--json", str(out)])
+        assert json.loads(out.read_text())["sequences"] == 2
+
+    def test_a_mistake_is_one_sentence_and_code_2(self, tmp_path, flat, capsys):
+        with pytest.raises(SystemExit) as exit_:
+            main(["evaluate", str(tmp_path / "nowhere"), "--benchmark", "lasot", "--annotations", str(flat)])
+        assert exit_.value.code == 2
+        error = capsys.readouterr().err
+        assert "nowhere" in error
+        assert "Traceback" not in error
 
 
 class TestRefusals:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from relo.data.sequences.folders import subfolders
-from relo.data.sequences.parsing import check_count, read_boxes, read_flags, read_numbers, read_text
+from relo.data.sequences.parsing import check_count, read_boxes, read_flags, read_names, read_numbers, read_text
 from relo.data.sequences.tables import read_table
 from relo.errors import UserError
-from relo.evaluation.benchmarks import Benchmark, canonical_name, check_names
+from relo.evaluation.benchmarks import Benchmark, canonical_name, check_names, leading_rows
 from relo.evaluation.scoring import SequenceTruth
 
 # The files of every sequence: boxes first, then whatever the layout keeps beside them.
@@ -27,8 +27,7 @@ def read_annotations(path: Path, benchmark: Benchmark) -> dict[str, SequenceTrut
 
     Args:
         path: the dataset's root in its own layout (frames need not be there); or a folder, or a zip of a folder, of
-            `<sequence>.txt` with flags in `absent/<sequence>.txt` (1 = absent); or a JSON file of OTB's or pysot's
-        style.
+            `<sequence>.txt` with flags in `absent/<sequence>.txt` (1 = absent); or JSON as OTB's or pysot's.
         benchmark: the benchmark. Where its whole dataset is annotated, only its test set is read.
 
     Raises:
@@ -40,27 +39,29 @@ def read_annotations(path: Path, benchmark: Benchmark) -> dict[str, SequenceTrut
         )
     if path.suffix == ".json":
         truths = _read_json(path)
-        names = _test_set(truths, benchmark)
+        names = _test_set(path, truths, benchmark)
         truths = {name: truths[name] for name in names}
     else:
         files = _find_files(path, benchmark)
-        truths = {name: _read_truth(name, files[name], benchmark) for name in _test_set(files, benchmark)}
+        truths = {name: _read_truth(name, files[name], benchmark) for name in _test_set(path, files, benchmark)}
     check_names(benchmark, truths, path)
     if all(len(truth) == 1 for truth in truths.values()):
-        server = "its truth is kept by the benchmark's server: pack the results with `relo submit`"
-        raise UserError(
-            f"{path} holds the first frames' boxes only; "
-            + (
-                server
-                if benchmark.only_first_frame_public or benchmark.name == "got10k"
-                else "give the whole annotations"
-            )
-            + "."
-        )
+        remedy = "give the whole annotations"
+        if benchmark.only_first_frame_public:
+            remedy = "the server keeps the rest: pack the results for it with `relo submit`"
+        raise UserError(f"{path} holds the first frames' boxes only; {remedy}.")
     return truths
 
 
-def _test_set(names: Mapping[str, Any], benchmark: Benchmark) -> list[str]:
+def _test_set(path: Path, names: Mapping[str, Any], benchmark: Benchmark) -> list[str]:
+    """Which of the annotated sequences are the benchmark's test set: all, where it cannot be told."""
+    own_list = path / benchmark.test_list if benchmark.test_list else None
+    if own_list is not None and own_list.is_file():
+        listed = read_names(own_list)
+        lacking = [name for name in listed if name not in names]
+        if lacking:
+            raise UserError(f"{own_list} names {len(lacking)} sequences without an annotation, such as {lacking[0]}.")
+        return listed
     official = benchmark.test_sequences() if benchmark.test_sequences else ()
     return list(official) if official and set(official) <= set(names) else list(names)
 
@@ -170,12 +171,7 @@ def _read_truth(name: str, files: Files, benchmark: Benchmark) -> SequenceTruth:
     boxes_xywh = read_boxes(files["boxes"])
     if not len(boxes_xywh):
         raise UserError(f"The annotation {files['boxes']} is empty; copy it again.")
-    if (
-        benchmark.layout == "otb"
-        and (row := read_table("otb100.csv").get(name))
-        and row["last"] == str(len(boxes_xywh))
-    ):
-        boxes_xywh = boxes_xywh[int(row["first"]) - 1 :]  # Tiger1 is annotated from before its first frame
+    boxes_xywh = boxes_xywh[leading_rows(benchmark, name, len(boxes_xywh)) :]
     absent = None
     for key in ("absent", "full_occlusion", "out_of_view", "cover"):
         file = files.get(key)

@@ -22,6 +22,7 @@ class Benchmark:
         prefixes: what some toolkits put before a sequence's name in result files.
         result_names: spellings of sequences in result files that follow no rule.
         test_sequences: the official test set, where annotations often come for the whole dataset.
+        test_list: the file in the dataset's root that names its test set, and then counts instead.
         only_first_frame_public: its test truth is kept by a server.
         flags_may_be_longer: flags beyond the last box are ignored, as the toolkit does.
     """
@@ -34,12 +35,21 @@ class Benchmark:
     prefixes: tuple[str, ...] = ()
     result_names: tuple[tuple[str, str], ...] = ()
     test_sequences: Callable[[], Collection[str]] | None = None
+    test_list: str | None = None
     only_first_frame_public: bool = False
     flags_may_be_longer: bool = False
 
 
 _BENCHMARKS = (
-    Benchmark("lasot", "LaSOT", "lasot", "classes", prefixes=("lasot_",), test_sequences=challenge_attributes),
+    Benchmark(
+        "lasot",
+        "LaSOT",
+        "lasot",
+        "classes",
+        prefixes=("lasot_",),
+        test_sequences=challenge_attributes,
+        test_list="testing_set.txt",
+    ),
     Benchmark(
         "lasot_ext",
         "LaSOT_ext",
@@ -49,9 +59,23 @@ _BENCHMARKS = (
         prefixes=("lasot_extension_subset_",),
     ),
     Benchmark("trackingnet", "TrackingNet", "trackingnet", "trackingnet", only_first_frame_public=True),
-    Benchmark("got10k", "GOT-10k", "got10k", "got10k", other_names=("got_10k", "got10k_val", "got_10k_val")),
+    Benchmark(
+        "got10k",
+        "GOT-10k",
+        "got10k",
+        "got10k",
+        other_names=("got_10k", "got10k_val", "got_10k_val"),
+        only_first_frame_public=True,
+    ),
     Benchmark("tnl2k", "TNL2K", "tnl2k", "sequences", flags_may_be_longer=True),
-    Benchmark("vasttrack", "VastTrack", "vasttrack", "classes", flags_may_be_longer=True),
+    Benchmark(
+        "vasttrack",
+        "VastTrack",
+        "vasttrack",
+        "classes",
+        test_list="vasttrack_test_list.txt",
+        flags_may_be_longer=True,
+    ),
     Benchmark(
         "otb",
         "OTB-100",
@@ -87,6 +111,15 @@ def find_benchmark(name: str) -> Benchmark:
         if wanted in (benchmark.name, *benchmark.other_names):
             return benchmark
     raise UserError(f"There is no benchmark {name!r}; the benchmarks are {', '.join(BENCHMARKS)}.")
+
+
+def leading_rows(benchmark: Benchmark, name: str, rows: int) -> int:
+    """How many of a file's `rows` lie before the frames that count.
+
+    OTB scores some sequences from a later image on (Tiger1 from the 6th), but files that start at the first go round.
+    """
+    row = read_table("otb100.csv").get(name) if benchmark.layout == "otb" else None
+    return int(row["first"]) - 1 if row is not None and row["last"] == str(rows) else 0
 
 
 def check_names(benchmark: Benchmark, names: Collection[str], origin: object) -> None:

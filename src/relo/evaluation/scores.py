@@ -1,15 +1,14 @@
 """Scoring one tracker on one benchmark: every sequence by the rule, what was unusual listed."""
 
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from relo.data.sequences.parsing import read_numbers, read_text
 from relo.errors import UserError
-from relo.evaluation.benchmarks import Benchmark
+from relo.evaluation.benchmarks import Benchmark, leading_rows
 from relo.evaluation.results import TrackerResults, read_result
 from relo.evaluation.scoring import BenchmarkScore, Remark, ScoringRule, SequenceScore, SequenceTruth
 
@@ -36,7 +35,6 @@ class TrackerScore:
         summary: the benchmark's scores.
         sequences: the scores of every sequence.
         remarks: everything unusual about the results.
-        seconds: how long reading and scoring took.
         frames_per_second: the tracker's speed, from the times beside its results; None without them.
         training: what the tracker was trained on, from `training.txt` beside its results; None without it.
     """
@@ -47,7 +45,6 @@ class TrackerScore:
     summary: BenchmarkScore
     sequences: tuple[SequenceScore, ...]
     remarks: tuple[Remark, ...]
-    seconds: float
     frames_per_second: float | None = None
     training: str | None = None
 
@@ -86,7 +83,6 @@ def score_tracker(
     Raises:
         UserError: results are missing, broken, or of a kind that the rule refuses; all such sequences are named.
     """
-    start = time.perf_counter()
     missing = [name for name in truths if name not in results.files]
     if missing and rule.missing_result == "refuse":
         raise UserError(
@@ -96,7 +92,7 @@ def score_tracker(
     scores, refusals = [], []
     for truth in truths.values():
         try:
-            scores.append(_score_sequence(results, truth, rule))
+            scores.append(_score_sequence(results, truth, benchmark, rule))
         except UserError as error:
             refusals.append(str(error))
     if refusals:
@@ -104,7 +100,6 @@ def score_tracker(
         raise UserError(f"{results.origin}: {refusals[0]}{more}")
     remarks = [remark for score in scores for remark in score.remarks]
     remarks += [Remark(name, "unmatched", "named after no sequence; not scored") for name in results.unmatched]
-    seconds = time.perf_counter() - start
     return TrackerScore(
         tracker=results.tracker,
         benchmark=benchmark,
@@ -112,7 +107,6 @@ def score_tracker(
         summary=rule.summarize(scores),
         sequences=tuple(scores),
         remarks=tuple(remarks),
-        seconds=seconds,
         frames_per_second=_speed(results, truths),
         training=None if results.training is None else " ".join(read_text(results.training).split()),
     )
@@ -145,16 +139,24 @@ def listed(names: list[str]) -> str:
     return ", ".join(names[:_LISTED]) + more
 
 
-def _score_sequence(results: TrackerResults, truth: SequenceTruth, rule: ScoringRule) -> SequenceScore:
-    files = results.files.get(truth.name)
-    if files is None:
-        score = rule.score(truth, [torch.zeros(len(truth), 4, dtype=torch.float64)])
-        remark = Remark(truth.name, "missing", "no result file; scored as zeros")
-        return SequenceScore(
-            score.name, score.frames, score.weight, score.values, score.curves, (remark, *score.remarks)
-        )
+def _score_sequence(
+    results: TrackerResults, truth: SequenceTruth, benchmark: Benchmark, rule: ScoringRule
+) -> SequenceScore:
+    files = results.files.get(truth.name, [])
+    remarks: list[Remark] = []
     if len(files) > 1 and not rule.repetitions:
         raise UserError(
             f"Sequence {truth.name} has {len(files)} runs, but rule {rule.name} scores one; keep one of them."
         )
-    return rule.score(truth, [read_result(file) for file in files])
+    predictions_xywh = [read_result(file) for file in files]
+    for number, boxes_xywh in enumerate(predictions_xywh):
+        leading = leading_rows(benchmark, truth.name, len(boxes_xywh))
+        if leading and len(boxes_xywh) - leading == len(truth):
+            predictions_xywh[number] = boxes_xywh[leading:]
+            text = f"{len(boxes_xywh)} rows for {len(truth)} frames; the first {leading} lie before the sequence"
+            remarks.append(Remark(truth.name, "long", text))
+    if not files:
+        predictions_xywh = [torch.zeros(len(truth), 4, dtype=torch.float64)]
+        remarks.append(Remark(truth.name, "missing", "no result file; scored as zeros"))
+    score = rule.score(truth, predictions_xywh)
+    return replace(score, remarks=(*remarks, *score.remarks))
