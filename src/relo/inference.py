@@ -63,7 +63,11 @@ def _product_seconds(dtype: torch.dtype, device: torch.device) -> float:
     """The time of a product of the size that networks have."""
     tokens = torch.ones(448, 512, dtype=dtype, device=device)
     weight = torch.ones(1536, 512, dtype=dtype, device=device)
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
     wait()
     start = time.perf_counter()
     nn.functional.linear(tokens, weight)
