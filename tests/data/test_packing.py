@@ -1,0 +1,215 @@
+"""Packing, killed and resumed, and finding bad records."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import lmdb
+import pytest
+from fake_sequences import FakeReader
+
+from relo.data import clip_store
+from relo.data.clip_store import ClipStore, ClipStoreWriter, PackingOptions
+from relo.data.packing import pack, verify
+from relo.errors import UserError
+
+SLOW_PACKING = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from fake_sequences import FakeReader
+from relo.data.packing import pack
+
+class SlowReader(FakeReader):
+    def __getitem__(self, index):
+        time.sleep(0.05)
+        return super().__getitem__(index)
+
+if __name__ == "__main__":
+    pack(SlowReader(Path({root!r}), sequences=40), Path({output!r}), split="train", workers={workers})
+"""
+
+
+@contextmanager
+def raw(path: Path, write: bool = False):
+    """A transaction on the LMDB of a store."""
+    clip_store._forget_environment(path)
+    environment = lmdb.open(str(path), map_size=1 << 26, readonly=not write, lock=write)
+    with environment, environment.begin(write=write) as transaction:
+        yield transaction
+
+
+def content(path: Path) -> dict[bytes, bytes]:
+    with raw(path) as transaction:
+        return dict(transaction.cursor())
+
+
+def committed(path: Path) -> int:
+    """How many sequences another process has committed."""
+    if not (path / "data.mdb").exists() or not (path / "data.mdb").stat().st_size:
+        return 0
+    return sum(key.endswith(b"/header") for key in content(path))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_packing_goes_on_where_it_was(tmp_path, workers):
+    reader = FakeReader(tmp_path / "fake", sequences=40)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    pack(reader, whole, split="train")
+    script = tmp_path / "slow_packing.py"
+    script.write_text(
+        SLOW_PACKING.format(
+            tests=str(Path(__file__).parent), root=str(reader.root), output=str(killed), workers=workers
+        )
+    )
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while committed(killed) < 3 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = committed(killed)
+    assert 3 <= done < 40
+    with pytest.raises(UserError, match=f"unfinished \\({done} of 40 sequences\\)"):
+        ClipStore(killed)
+    assert len(ClipStore(killed, partial=True)) == done
+    assert verify(killed) == [f"{40 - done} of 40 sequences are missing: packing was not finished."]
+
+    read: list[int] = []
+
+    class CountingReader(FakeReader):
+        def __getitem__(self, index):
+            read.append(index)
+            return super().__getitem__(index)
+
+    pack(CountingReader(reader.root, sequences=40), killed, split="train")
+    assert read == list(range(done, 40))
+    assert content(killed) == content(whole)
+
+
+def test_several_processes_pack_the_same(reader, tmp_path):
+    options = PackingOptions(cut=4.0, max_side=40)
+    for workers in (0, 2):
+        pack(reader, tmp_path / f"with{workers}", options=options, workers=workers)
+    assert content(tmp_path / "with0") == content(tmp_path / "with2")
+    assert verify(tmp_path / "with2", workers=2) == []
+
+
+def test_packing_again_does_nothing(store, reader):
+    before = content(store.path)
+    pack(reader, store.path, split="train")
+    assert content(store.path) == before
+
+
+def test_ctrl_c_keeps_what_is_done(reader, tmp_path, monkeypatch):
+    written = []
+    write = ClipStoreWriter.write
+
+    def interrupted(self, index, sequence):
+        if written:
+            raise KeyboardInterrupt
+        written.append(index)
+        write(self, index, sequence)
+
+    monkeypatch.setattr(ClipStoreWriter, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pack(reader, tmp_path / "s")
+    monkeypatch.undo()
+    assert ClipStore(tmp_path / "s", partial=True).names == ["video 0"]
+    assert pack(reader, tmp_path / "s").names == reader.names
+
+
+def test_broken_sequence_stops_with_its_name(reader, tmp_path):
+    frame = reader.root / "video 1" / "0005.jpg"
+    frame.write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"fake/video 1 is broken: .*video 1/0005\.jpg is not a readable image"):
+        pack(reader, tmp_path / "s")
+    assert ClipStore(tmp_path / "s", partial=True).names == ["video 0"]
+
+
+def test_broken_sequence_is_left_out_and_listed_until_it_is_mended(reader, tmp_path):
+    frame = reader.root / "video 1" / "0005.jpg"
+    intact = frame.read_bytes()
+    frame.write_bytes(intact[: len(intact) // 2])
+    store = pack(reader, tmp_path / "s", skip_broken=True)
+    assert store.names == ["video 0", "video 2"]
+    assert [sequence.name for sequence in store] == store.names
+    assert "0005.jpg" in store.manifest.broken["video 1"]
+    frame.write_bytes(intact)
+    store = pack(reader, tmp_path / "s", skip_broken=True)
+    assert (store.names, store.manifest.broken) == (reader.names, {})
+
+
+def test_nothing_but_broken_sequences(reader, tmp_path):
+    for frame in reader.root.glob("*/0003.jpg"):
+        frame.unlink()
+    with pytest.raises(UserError, match="All 3 sequences of fake are broken"):
+        pack(reader, tmp_path / "s", skip_broken=True)
+
+
+def test_visible_target_without_a_size_is_broken(tmp_path):
+    class Flat(FakeReader):
+        def __getitem__(self, index):
+            sequence = super().__getitem__(index)
+            sequence.boxes_xywh[3, 2] = 0
+            return sequence
+
+    with pytest.raises(UserError, match="on frame 3, where the target is visible"):
+        pack(Flat(tmp_path / "fake"), tmp_path / "s")
+
+
+# ------------------------------------------------------------------------------------------------------- verification
+
+
+def flip_byte(path: Path, inside: bytes, offset: int) -> None:
+    """Change one byte of the first place in the store's file that holds these bytes."""
+    file = path / "data.mdb"
+    whole = bytearray(file.read_bytes())
+    place = whole.find(inside)
+    assert place >= 0
+    whole[place + offset] ^= 0x10
+    file.write_bytes(whole)
+
+
+def test_verify_finds_a_flipped_byte_that_decodes_well(store):
+    frame = store[1].frames.encoded(7)
+    assert verify(store.path) == []
+    flip_byte(store.path, frame, len(frame) // 2)
+    (problem,) = verify(store.path)
+    assert "Frame 7 of fake/video 1" in problem
+    assert "damaged" in problem
+    with pytest.raises(UserError, match="Frame 7 of fake/video 1"):
+        store[1].frames[7]
+
+
+def test_verify_finds_a_flipped_box(store, reader):
+    flip_byte(store.path, reader[0].boxes_xywh.tobytes(), 100)
+    problems = verify(store.path)
+    assert problems  # all three sequences have these boxes, and the first copy was changed
+    assert all("'boxes'" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("record", "told"), [("00000005", "Frame 5"), ("visible", "'visible'"), ("header", "'header'")]
+)
+def test_verify_finds_a_missing_record(store, record, told):
+    path = store.path
+    with raw(path, write=True) as transaction:
+        assert transaction.delete(f"00000002/{record}".encode())
+    (problem,) = verify(path)
+    assert f"{told}" in problem
+    assert "fake/video 2" in problem
+    assert "missing" in problem
+
+
+def test_verify_finds_a_frame_that_is_no_image(tmp_path, reader, monkeypatch):
+    monkeypatch.setattr("relo.data.packing.decode_frame", lambda encoded, name: reader[0].frames[0])
+    (reader.root / "video 2" / "0001.jpg").write_bytes(b"\xff\xd8 but no image")
+    store = pack(reader, tmp_path / "s")
+    (problem,) = verify(store.path)
+    assert "Frame 1 of fake/video 2" in problem
+    assert os.fspath(store.path) in problem
