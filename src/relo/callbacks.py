@@ -1,4 +1,4 @@
-"""What a validation leaves behind: a table on the console, boxes, scores and plots on disk."""
+"""What runs show and leave behind: tables, the scores of a validation, the checkpoint of a stopped fit."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from rich.console import Console
 from rich.table import Table
 from torchmetrics import MetricCollection
@@ -25,6 +26,37 @@ REPORTED = {
 }
 
 
+class NetworkSummary(Callback):
+    """Before a fit, prints the network's parts, their parameters and which of them learn."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the table."""
+        assert isinstance(pl_module, RELOModule)
+        if not trainer.is_global_zero:
+            return
+        table = Table("part", "class", "parameters", "", title="The network")
+        table.columns[2].justify = "right"
+        for name, part in pl_module.network.named_children():
+            parameters = list(part.parameters())
+            learns = "learns" if any(p.requires_grad for p in parameters) else "frozen"
+            table.add_row(name, type(part).__name__, f"{sum(p.numel() for p in parameters):,}", learns)
+        Console().print(table)
+
+
+class InterruptCheckpoint(Callback):
+    """On Ctrl-C, saves `last.ckpt` where the checkpoints are, so that `--ckpt_path last` goes on from there.
+
+    With several processes it leaves that to the checkpoints of the config: they do not stop in the same step.
+    """
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save, if it is Ctrl-C in a fit."""
+        folder = next((c.dirpath for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
+        is_ours = isinstance(exception, KeyboardInterrupt) and trainer.state.fn == "fit" and trainer.world_size == 1
+        if is_ours and folder is not None and trainer.global_step > 0:
+            trainer.save_checkpoint(Path(folder) / f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}.ckpt")
+
+
 class ValidationReport(Callback):
     """After `relo validate`, writes into `<default_root_dir>/validation`:
 
@@ -38,7 +70,7 @@ class ValidationReport(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather the results of all ranks, then print and write them."""
         assert isinstance(pl_module, RELOModule)
-        report = {name: _summary(pl_module.scores[name]) for name in pl_module.localizations}
+        report: dict[str, dict[str, Any]] = {name: _summary(pl_module.scores[name]) for name in pl_module.localizations}
         sequences = {name: _gather(_scores(results)) for name, results in pl_module.validation_results.items()}
         folder = Path(trainer.default_root_dir) / "validation"
         if trainer.state.fn == "validate":

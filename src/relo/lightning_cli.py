@@ -1,21 +1,38 @@
 """`relo fit | validate | test | predict`: the Lightning CLI over our module and data module."""
 
+import logging
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
 
-from relo.callbacks import ValidationReport
+from relo.callbacks import InterruptCheckpoint, NetworkSummary, ValidationReport
 from relo.cli import one_sentence
 from relo.data.datamodule import TrackingDataModule
 from relo.errors import UserError
 from relo.module import RELOModule
-from relo.weights import read_checkpoint
+from relo.weights import load_stage, read_checkpoint
 
-NAMED_CHECKPOINTS = ("best", "last", "hpc")
-"""Checkpoints that Lightning finds by itself."""
+FOUND_BY_LIGHTNING = ("best", "hpc")
+"""Checkpoints that are named by what they are."""
+
+# Said of every run by Lightning and its dependencies, and nothing that the user could mend.
+_NOISE = (
+    ".*LeafSpec.*is deprecated",
+    "Checkpoint directory .* exists and is not empty",
+    "Experiment logs directory .* exists and is not empty",
+    ".*does not have many workers",
+    ".*smaller than the logging interval",
+    "Found .* module.* in eval mode",
+)
 
 
 class Parser(LightningArgumentParser):
@@ -37,19 +54,96 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and read the checkpoint that is named, so that a wrong one ends here."""
         super().parse_arguments(parser, args)
-        path = self.config[self.config.subcommand].get("ckpt_path")
-        if path is not None and path not in NAMED_CHECKPOINTS:
-            read_checkpoint(Path(path))
+        settings = self.config[self.config.subcommand]
+        settings.weights_only = True  # a checkpoint of someone else's must not run code
+        if "verbose" in settings:
+            settings.verbose = False  # `ValidationReport` prints the scores
+        if settings.ckpt_path not in (None, "last", *FOUND_BY_LIGHTNING):
+            read_checkpoint(Path(settings.ckpt_path))
+
+    def after_instantiate_classes(self) -> None:
+        """Find the last checkpoint, and see to it that there are weights to validate and that no log is lost."""
+        settings = self.config_init[self.subcommand]
+        if settings.ckpt_path == "last":
+            path = _last_checkpoint(self.trainer.checkpoint_callbacks)
+            read_checkpoint(path)
+            settings.ckpt_path = str(path)
+        if self.subcommand == "fit":
+            _keep_logs(self.trainer.loggers)
+            return
+        self.trainer.loggers = [logger for logger in self.trainer.loggers if not isinstance(logger, CSVLogger)]
+        if settings.ckpt_path is None:
+            if self.model.init_from is None:
+                raise UserError(f"There are no weights to {self.subcommand}: give --ckpt_path or --model.init_from.")
+            load_stage(self.model.network, self.model.init_from)
 
 
 def run(arguments: list[str]) -> None:
-    """Run one of Lightning's commands."""
-    sys.argv[1:] = arguments
-    CLI(
-        RELOModule,
-        TrackingDataModule,
-        parser_class=Parser,
-        save_config_kwargs={"overwrite": True},
-        seed_everything_default=0,
-        trainer_defaults={"callbacks": [RichProgressBar(), ValidationReport()], "num_sanity_val_steps": 0},
-    )
+    """Run one of Lightning's commands.
+
+    Raises:
+        UserError: a mistake in the config, or one that turned up in the work.
+        KeyboardInterrupt: it was stopped.
+    """
+    sys.argv[1:] = arguments  # read again by the processes that a distributed strategy starts
+    with _without_noise():
+        try:
+            CLI(
+                RELOModule,
+                TrackingDataModule,
+                parser_class=Parser,
+                save_config_callback=SaveConfigCallback if arguments[0] == "fit" else None,
+                save_config_kwargs={"overwrite": True},
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                trainer_defaults={
+                    "callbacks": [NetworkSummary(), ValidationReport(), InterruptCheckpoint()],
+                    "num_sanity_val_steps": 0,
+                    "enable_model_summary": False,
+                },
+            )
+        except MisconfigurationException as error:
+            raise UserError(f"The trainer cannot be set up: {one_sentence(str(error))}") from error
+        except SystemExit as error:
+            if isinstance(error.__context__, KeyboardInterrupt):  # Lightning's way out, with exit code 1
+                raise KeyboardInterrupt from None
+            raise
+
+
+def _last_checkpoint(callbacks: list[Any]) -> Path:
+    """The newest "last" checkpoint in the folders of a trainer's checkpoint callbacks."""
+    folders = [Path(c.dirpath) for c in callbacks if isinstance(c, ModelCheckpoint) and c.dirpath]
+    found = [path for folder in folders for path in folder.glob(f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}*.ckpt")]
+    if not found:
+        where = f"in {', '.join(map(str, folders))}" if folders else "as no ModelCheckpoint of the config has a dirpath"
+        raise UserError(f"There is no last checkpoint {where}: leave --ckpt_path out to start anew.")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+@rank_zero_only
+def _keep_logs(loggers: list[Any]) -> None:
+    """Move an earlier run's CSV log aside: Lightning would delete it."""
+    for logger in loggers:
+        if isinstance(logger, CSVLogger):
+            log = Path(logger.log_dir) / "metrics.csv"
+            if log.exists():
+                number = 1 + len(list(log.parent.glob("metrics_*.csv")))
+                log.rename(log.with_name(f"metrics_{number}.csv"))
+
+
+@contextmanager
+def _without_noise() -> Iterator[None]:
+    """Keep what Lightning advertises and what only its developers could mend off the console."""
+
+    def is_no_advertisement(record: logging.LogRecord) -> bool:
+        return "Tip:" not in record.getMessage()
+
+    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    log.addFilter(is_no_advertisement)
+    with warnings.catch_warnings():
+        for pattern in _NOISE:
+            warnings.filterwarnings("ignore", pattern)
+        try:
+            yield
+        finally:
+            log.removeFilter(is_no_advertisement)

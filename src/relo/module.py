@@ -21,6 +21,7 @@ from relo.evaluation.one_pass import SequenceResult, run_one_pass
 from relo.learning.base import Objective
 from relo.metrics import AverageOverlap, NormalizedPrecision, Precision, SuccessAUC, SuccessRate
 from relo.models.network import LocalizationNetwork
+from relo.states import misfit
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 from relo.weights import load_stage
@@ -56,10 +57,11 @@ class RELOModule(lightning.LightningModule):
             scheduler: the learning-rate schedule; constant if not given.
             scheduler_interval: whether the schedule advances by epoch or by step.
             encoder_lr_factor: the encoder's learning rate as a multiple of the others'.
-            init_from: a checkpoint or model folder of an earlier stage; its weights are loaded strictly at the start of a
-                fit (not when a run is resumed).
+            init_from: a checkpoint or model folder of an earlier stage; its weights are loaded strictly at the start of
+                a fit (not when a run is resumed), and by `relo validate` where no checkpoint is given.
             fresh_parts: parts that keep their random weights when `init_from` is loaded, such as "policy".
-            frozen_stochastic_depth: frozen parts keep their stochastic depth on while the others learn, as in the release.
+            frozen_stochastic_depth: frozen parts keep their stochastic depth on while the others learn, as in the
+                release.
             localizations: the maps to validate with, one pass each: "policy", "prior" or both.
             seed: seeds what the objective draws, together with the step and the rank.
         """
@@ -91,7 +93,7 @@ class RELOModule(lightning.LightningModule):
             load_stage(self.network, self.init_from, self.fresh_parts)
 
     def train(self, mode: bool = True) -> "RELOModule":
-        """Switch to training; frozen parts stay in evaluation mode, so that their BatchNorm statistics stay as they are."""
+        """Switch to training; frozen parts stay in evaluation mode, so that BatchNorm statistics stay as they are."""
         super().train(mode)
         for name, part in self.network.named_children():
             if mode and not self._learns(name):
@@ -164,6 +166,25 @@ class RELOModule(lightning.LightningModule):
             self.log_dict({f"val/{name}_{metric}": value.float() for metric, value in scores.items()}, sync_dist=False)
             self.scores[name].reset()
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another network or stage before anything of it is taken.
+
+        Raises:
+            UserError: tensors are missing, surplus or of another shape; or other parts learn in the checkpoint's run.
+        """
+        source = str(self.trainer.ckpt_path)
+        difference = misfit({name: t.shape for name, t in self.state_dict().items()}, checkpoint["state_dict"])
+        if difference is not None:
+            raise UserError(f"{source} is a checkpoint of another network than model.network ({difference}).")
+        if self.trainer.state.fn != "fit" or not checkpoint.get("optimizer_states"):
+            return
+        learned = sum(len(group["params"]) for group in checkpoint["optimizer_states"][0]["param_groups"])
+        if learned != sum(p.requires_grad for p in self.network.parameters()):
+            raise UserError(
+                f"{source} is of another stage, in which other parts learn: to start this stage from its weights, "
+                "use --model.init_from instead of --ckpt_path."
+            )
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write into the checkpoint how to build its network and how it tracks, so that it can be used alone."""
         checkpoint["relo_network"] = self.network.config()
@@ -178,7 +199,7 @@ class RELOModule(lightning.LightningModule):
             if name not in parts:
                 raise UserError(f"The network has no part {name!r}; it has {', '.join(sorted(parts))}.")
         if "prior" in self.localizations and self.network.prior is None:
-            raise UserError("Validation asks for the prior, but the network has no prior head: see model.localizations.")
+            raise UserError("Validation asks for the prior, but the network has no prior: see model.localizations.")
 
 
 def _tracking_metrics() -> MetricCollection:

@@ -43,6 +43,7 @@ class WarmupObjective(Objective):
         self.prior = prior
         self.prior_weight = prior_weight
         self.box_cell = box_cell
+        self.trained_parts = ("encoder", "propagator", "box") + (() if prior is None else ("prior",))
 
     def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
         """Walk the network over the clip's frames and average the losses of the frames with a visible target."""
