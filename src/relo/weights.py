@@ -209,7 +209,9 @@ def import_released(path: str | Path, *, variant: Variant, output: str | Path) -
     is_warmup = not any(name.startswith(_RL_HEADS) for name in state)
     expected = _released_shapes(network, is_warmup)
     if (difference := misfit(expected, state)) is not None:
-        raise UserError(f"{path} is not {variant}{_other_variant(state, variant, is_warmup)}: {difference}.")
+        if (other := _fitting_variant(state, is_warmup)) is not None:
+            raise UserError(f"{path} holds {other}, not {variant}: import it as {other}.")
+        raise UserError(f"{path} does not hold {variant}: {difference}.")
     own = network.state_dict()
     for name, released in released_names(network).items():
         if released in state:
@@ -316,15 +318,14 @@ def _released_shapes(network: LocalizationNetwork, is_warmup: bool) -> dict[str,
     }
 
 
-def _other_variant(state: State, variant: Variant, is_warmup: bool) -> str:
-    """ ", but t256" where a checkpoint fits another variant."""
-    for other in get_args(Variant):
-        if other != variant:
-            with torch.device("meta"):
-                network = released_network(other)
-            if misfit(_released_shapes(network, is_warmup), state) is None:
-                return f" but {other}"
-    return ""
+def _fitting_variant(state: State, is_warmup: bool) -> Variant | None:
+    """The variant whose tensors a state holds, if it is one."""
+    for variant in _ARCHITECTURE:
+        with torch.device("meta"):
+            network = released_network(variant)
+        if misfit(_released_shapes(network, is_warmup), state) is None:
+            return variant
+    return None
 
 
 def _fetch(file: str) -> Path:
