@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from relo.data import doctor as examination
 from relo.data import packing
@@ -92,30 +92,39 @@ def verify(store: Path, *, workers: int | None = None) -> None:
     console.print(f"{store}: every record of {len(ClipStore(store))} sequences is good.", highlight=False)
 
 
-def doctor(path: Path, *, dataset: str | None = None, split: str | None = None) -> None:
-    """Look at a dataset's folder or a clip store, and say what is missing.
+def doctor(
+    paths: Path | list[Path], *, dataset: str | None = None, split: str | None = None, workers: int | None = None
+) -> None:
+    """Look at datasets' folders and clip stores, and say what is missing.
 
     Annotations are read and frames counted, but not decoded (`relo data verify` does, for a store).
 
     Args:
-        path: The folder.
-        dataset: The dataset's name; by default it is told from the folder's layout.
+        paths: The folder, or several as ["one", "two"].
+        dataset: The dataset's name; by default it is told from a folder's layout.
         split: The split to look at; by default all that are there.
+        workers: Processes that read; by default, one a core.
 
     Raises:
         UserError: something is missing or broken.
     """
     console = Console()
-    findings = examination.look_at(path, dataset or examination.recognise(path), split)
-    table = Table("", "sequences", "frames", "problems", title=str(path))
-    for finding in findings:
-        counts = (finding.sequences, finding.frames, len(finding.problems))
-        table.add_row(finding.what, *(f"{count:,}" for count in counts))
+    table = Table(Column("", overflow="fold"), "", "sequences", "frames", "problems")
+    problems: list[str] = []
+    for path in [paths] if isinstance(paths, Path) else paths:
+        try:
+            kind = dataset or examination.recognise(path)
+            findings = examination.look_at(path, kind, split, default_workers(workers))
+        except UserError as error:
+            findings = [examination.Finding("-", 0, 0, [str(error)])]
+        for found in findings:
+            counts = (found.sequences, found.frames, len(found.problems))
+            table.add_row(str(path), found.what, *(f"{count:,}" for count in counts))
+            problems += found.problems
     console.print(table)
-    problems = [problem for finding in findings for problem in finding.problems]
     _show(problems, console)
     if problems:
-        raise UserError(f"{path} has {len(problems)} problems; the first: {problems[0]}")
+        raise UserError(f"{len(problems)} problems were found; the first: {problems[0]}")
     console.print("Nothing is missing.")
 
 

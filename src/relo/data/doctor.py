@@ -1,10 +1,17 @@
 """Looking at a folder of data: which dataset it is, and what it lacks."""
 
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
 
 from relo.data.clip_store import ClipStore, is_store
+from relo.data.parallel import WorkProgress, in_order
 from relo.data.sequences import open_reader
+from relo.data.sequences.base import SequenceReader
 from relo.errors import UserError
 
 SPLITS = {
@@ -19,13 +26,23 @@ SPLITS = {
 """The splits to look at of the datasets that a folder can hold."""
 
 _MARKS = {
-    "got10k": ("train/list.txt", "val/list.txt", "test/list.txt", "train/GOT-10k_Train_*"),
+    "got10k": ("train/list.txt", "val/list.txt", "test/list.txt", "*/GOT-10k_*_*"),
     "trackingnet": ("TRAIN_*", "TEST/anno"),
     "coco": ("annotations/instances_*.json",),
     "vasttrack": ("*/*-*/Groundtruth.txt", "vasttrack_*_list.txt"),
     "lasot": ("*/*-*/full_occlusion.txt", "*/*-*/img", "training_set.txt", "testing_set.txt"),
     "plain": ("*/groundtruth.txt", "*/groundtruth_rect.txt"),
 }
+
+_TRACES = {
+    "got10k": {"train": "train", "val": "val", "test": "test"},
+    "trackingnet": {"train": "TRAIN_*", "test": "TEST"},
+    "coco": {"train2017": "*/*train2017*", "val2017": "*/*val2017*"},
+}
+"""What shows that a split is meant to be there, of datasets that keep splits in folders of their own."""
+
+_SEQUENCES_PER_WORKER = 100
+"""Fewer are read sooner than another process starts."""
 
 
 @dataclass(frozen=True)
@@ -58,51 +75,60 @@ def recognise(root: Path) -> str:
     raise UserError(f"{root} is not laid out as any known dataset.{hint}")
 
 
-def look_at(root: Path, dataset: str, split: str | None = None) -> list[Finding]:
+def look_at(root: Path, dataset: str, split: str | None = None, workers: int = 0) -> list[Finding]:
     """Read the annotations of every sequence and count its frames; frames are not decoded.
 
     Args:
         root: the dataset's folder, or a clip store.
         dataset: its name, or `store`.
         split: the split; all that are there by default.
+        workers: processes that read; 0 reads in this one.
 
     Raises:
-        UserError: nothing of the dataset can be read.
+        UserError: there is no store, or its manifest cannot be read.
     """
     if dataset == "store":
-        return [_look_at_store(root)]
+        return [_look_at_store(root, workers)]
     if split is not None:
-        return [_look_at_split(root, dataset, split)]
-    findings = [_look_at_split(root, dataset, each) for each in SPLITS.get(dataset, ("all",))]
-    # A user may keep one split only: another that is wholly missing is no problem then.
-    return [finding for finding in findings if finding.sequences] or findings
+        return [_look_at_split(root, dataset, split, workers)]
+    findings = [_look_at_split(root, dataset, each, workers) for each in SPLITS.get(dataset, ("all",))]
+    # A user may keep one split only: another of which there is no trace is no problem then.
+    return [found for found in findings if found.sequences or _has_traces(root, dataset, found.what)] or findings
 
 
 def _is_known(folder: Path) -> bool:
     return is_store(folder) or any(next(folder.glob(m), None) is not None for marks in _MARKS.values() for m in marks)
 
 
-def _look_at_split(root: Path, dataset: str, split: str) -> Finding:
-    what, frames, problems = f"{dataset} {split}", 0, []
+def _has_traces(root: Path, dataset: str, what: str) -> bool:
+    trace = _TRACES.get(dataset, {}).get(what.rpartition(" ")[2])
+    return trace is not None and next(root.glob(trace), None) is not None
+
+
+def _look_at_split(root: Path, dataset: str, split: str, workers: int) -> Finding:
+    what = f"{dataset} {split}"
+    problems: list[str] = []
     try:
         reader = open_reader(dataset, root, split)
-        count = len(reader)
+        len(reader)  # some list their sequences only now
     except UserError as error:
+        problems = [str(error)]
         try:  # some readers can do with a part
-            reader = open_reader(dataset, root, split, partial=True)
-            count = len(reader)
+            reader = open_reader(dataset, root, split, **_partial_options(root, dataset))
+            len(reader)
         except UserError:
-            return Finding(what, 0, 0, [str(error)])
-        problems.append(str(error))
-    for index in range(count):
-        try:
-            frames += len(reader[index])
-        except UserError as error:
-            problems.append(str(error))
-    return Finding(what, count, frames, problems)
+            return Finding(what, 0, 0, problems)
+    return _read_all(what, reader, problems, workers)
 
 
-def _look_at_store(path: Path) -> Finding:
+def _partial_options(root: Path, dataset: str) -> dict[str, Any]:
+    if dataset != "trackingnet":
+        return {"partial": True}
+    folders = [path.parent.name.removeprefix("TRAIN_") for path in root.glob("TRAIN_*/anno")]
+    return {"folders": sorted(int(number) for number in folders if number.isdecimal())}
+
+
+def _look_at_store(path: Path, workers: int) -> Finding:
     store = ClipStore(path, partial=True)
     manifest = store.manifest
     problems = [f"{name} was left out: {reason}" for name, reason in manifest.broken.items()]
@@ -111,10 +137,27 @@ def _look_at_store(path: Path) -> Finding:
             f"{len(manifest.names) - len(store)} of {len(manifest.names)} sequences are missing: "
             "run the same `relo data pack` again."
         )
-    frames = 0
-    for index in range(len(store)):
-        try:
-            frames += len(store[index])
-        except UserError as error:
-            problems.append(str(error))
-    return Finding(f"clip store of {manifest.dataset} {manifest.split}".rstrip(), len(store), frames, problems)
+    what = f"clip store of {manifest.dataset} {manifest.split}".rstrip()
+    return _read_all(what, store, problems, workers)
+
+
+def _read_all(what: str, reader: SequenceReader, problems: list[str], workers: int) -> Finding:
+    total, frames = len(reader), 0
+    results = in_order(partial(_count_frames, reader), range(total), min(workers, total // _SEQUENCES_PER_WORKER))
+    with WorkProgress(Console(), f"looking at {what}", total) as progress, closing(results):
+        for result in results:
+            if isinstance(result, str):
+                problems.append(result)
+                progress.count(0)
+            else:
+                frames += result
+                progress.count(result)
+    return Finding(what, total, frames, problems)
+
+
+def _count_frames(reader: SequenceReader, index: int) -> int | str:
+    """The number of frames of a sequence, or what is wrong with it."""
+    try:
+        return len(reader[index])
+    except UserError as error:
+        return str(error)

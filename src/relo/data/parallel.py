@@ -71,6 +71,7 @@ class WorkProgress(Progress):
             TimeRemainingColumn(),
             console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self._task = self.add_task(described, total=total, completed=done, rate="-")
         self._frames = self._bytes = 0
