@@ -1,47 +1,13 @@
-"""Small networks and clips that several test files use."""
+"""Fixtures that several test files use."""
 
 import os
 from pathlib import Path
 
 import pytest
-import torch
 
 from relo.data.clip_batch import ClipBatch
-from relo.models.encoders.nano import Nano
-from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
 from relo.models.network import LocalizationNetwork
-from relo.models.temporal import LayerAligned
-
-
-def make_network(seed: int = 0) -> LocalizationNetwork:
-    """A network that runs in milliseconds: 64 px search, 32 px template, an 8 x 8 map."""
-    torch.manual_seed(seed)
-    encoder = Nano(
-        width=32, depth=2, heads=2, stem=(8, 16, 16), correlation_groups=4, channels=16, search_size=64, template_size=32
-    )
-    heads = {"channels": 16, "hidden": (8, 8)}
-    return LocalizationNetwork(
-        encoder, LayerAligned(32, 2, 2), ConvPolicy(**heads), ConvBox(**heads), ConvCritic(**heads), ConvPrior(**heads)
-    )
-
-
-def make_clip(batch: int = 2, frames: int = 2, templates: int = 1, seed: int = 0) -> ClipBatch:
-    """Random images with boxes near the middle, for `make_network`."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def uniform(*shape: int, low: float, high: float) -> torch.Tensor:
-        return low + (high - low) * torch.rand(*shape, generator=generator)
-
-    corner, size = uniform(batch, frames, 2, low=0.2, high=0.5), uniform(batch, frames, 2, low=0.15, high=0.4)
-    return ClipBatch(
-        template_images=torch.randn(batch, templates, 3, 32, 32, generator=generator),
-        template_boxes_xywh=torch.tensor([0.25, 0.25, 0.5, 0.5]).expand(batch, templates, 4),
-        search_images=torch.randn(batch, frames, 3, 64, 64, generator=generator),
-        search_boxes_xywh=torch.cat([corner, size], dim=-1),
-        present=torch.ones(batch, frames, dtype=torch.bool),
-        sequence_id=[f"made/clip-{i}" for i in range(batch)],
-        frame_index=torch.arange(frames).expand(batch, frames),
-    )
+from small_networks import make_clip, make_network
 
 
 @pytest.fixture

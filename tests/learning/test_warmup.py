@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from conftest import make_clip
 from relo.errors import UserError
 from relo.geometry import xywh_to_cxcywh
 from relo.learning.base import target_cell
 from relo.learning.priors import GaussianPrior
 from relo.learning.warmup import WarmupObjective
 from relo.models.network import LocalizationMaps, LocalizationNetwork
+from small_networks import make_clip
 
 
 def test_target_cell_by_hand() -> None:

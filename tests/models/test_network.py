@@ -3,7 +3,6 @@ import copy
 import pytest
 import torch
 
-from conftest import make_clip, make_network
 from relo.errors import UserError
 from relo.models.encoders.base import Templates
 from relo.models.encoders.layers import foreground_share
@@ -11,6 +10,7 @@ from relo.models.heads import ConvBox, ConvPolicy
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import DeepToShallow, LayerAligned, NoPropagation
 from relo.plugin import build
+from small_networks import make_clip, make_network
 
 
 @torch.inference_mode()
