@@ -1,0 +1,288 @@
+"""Clips by number, the same for any workers and ranks; whole sequences for validation."""
+
+import pickle
+import re
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from fake_sequences import FakeReader
+
+from relo.cli import main
+from relo.data.clip_batch import ClipBatch
+from relo.data.clip_dataset import ClipDataset, ClipNumbers, StoreSource
+from relo.data.clip_store import PackingOptions
+from relo.data.datamodule import SequenceSource, TrackingDataModule
+from relo.data.packing import pack
+from relo.data.sampler import ClipFrames, ClipSampler, OrderSampler
+from relo.data.transforms import Augmentation, ClipTransform
+from relo.errors import UserError
+from relo.geometry import CropRule
+
+TRANSFORM = ClipTransform(CropRule(2.0, 16), CropRule(4.0, 32))
+
+
+def dataset(*sources, sampler=None, clips=12, transform=TRANSFORM, **settings):
+    return ClipDataset(sources, sampler or OrderSampler(1, 2), transform, clips, **settings)
+
+
+def datamodule(store, **changes):
+    settings = {
+        "train": [StoreSource(str(store.path))],
+        "validation": [SequenceSource(str(store.path))],
+        "template_crop": CropRule(2.0, 16),
+        "search_crop": CropRule(4.0, 32),
+        "sampler": OrderSampler(1, 2),
+        "clips_per_epoch": 12,
+        "batch_size": 2,
+        "workers": 0,
+    }
+    module = TrackingDataModule(**(settings | changes))
+    module.setup("fit")
+    return module
+
+
+def same(first, second):
+    return all(
+        torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+        for a, b in zip(vars(first).values(), vars(second).values(), strict=True)
+    )
+
+
+def test_a_clip_is_what_the_contract_says(store):
+    sampler = OrderSampler(templates=2, search_frames=3)
+    clip = dataset(StoreSource(str(store.path)), sampler=sampler)[5]
+    assert clip.template_images.shape == (1, 2, 3, 16, 16)
+    assert clip.search_images.shape == (1, 3, 3, 32, 32)
+    assert clip.search_images.dtype == clip.search_boxes_xywh.dtype == torch.float32
+    assert clip.template_boxes_xywh.shape == (1, 2, 4)
+    assert clip.search_boxes_xywh.shape == (1, 3, 4)
+    assert (clip.present.dtype, clip.present.shape, clip.present.all()) == (torch.bool, (1, 3), True)
+    assert clip.frame_index.dtype == torch.int64
+    assert clip.sequence_id[0] in {"fake/video 0", "fake/video 1", "fake/video 2"}
+    batch = ClipBatch.stack([clip, clip])
+    assert len(batch) == 2
+    assert batch.search_images.shape == (2, 3, 3, 32, 32)
+
+
+def test_pixels_are_of_the_frames_that_the_clip_names(store):
+    still = Augmentation(center_jitter=0, scale_jitter=0, grey=0, clip_flip=0, image_flip=0, brightness=0)
+    clips = dataset(
+        StoreSource(str(store.path)), transform=ClipTransform(CropRule(2.0, 16), CropRule(6.0, 64), still), clips=8
+    )
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    for i in range(8):
+        clip = clips[i]
+        number = int(clip.sequence_id[0][-1])
+        for image, frame, box_xywh in zip(
+            clip.search_images[0], clip.frame_index[0].tolist(), clip.search_boxes_xywh[0], strict=True
+        ):
+            pixels = (image.permute(1, 2, 0) * std + mean) * 255
+            x, y, w, h = (box_xywh * 64).tolist()
+            background = pixels[int(y + h / 2), int(x + w + 4)]
+            torch.testing.assert_close(background, torch.tensor([40.0 * number, 4.0 * frame, 128.0]), atol=8, rtol=0)
+            assert pixels[int(y + h / 2), int(x + w / 2)].min() > 245
+
+
+def test_cut_stores_give_clips_of_the_same_targets(store, cut_store):
+    still = Augmentation(center_jitter=0, scale_jitter=0, grey=0, clip_flip=0, image_flip=0, brightness=0)
+    transform = ClipTransform(CropRule(2.0, 16), CropRule(2.5, 32), still)
+    whole = dataset(StoreSource(str(store.path)), transform=transform)
+    cut = dataset(StoreSource(str(cut_store.path)), transform=transform)
+    for i in range(6):
+        # A packed frame is scaled down, so a crop's whole-pixel side differs a little.
+        torch.testing.assert_close(whole[i].search_boxes_xywh, cut[i].search_boxes_xywh, atol=0.06, rtol=0)
+        assert whole[i].sequence_id == cut[i].sequence_id
+
+
+def test_sources_are_drawn_from_by_weight(store, tmp_path):
+    other = pack(FakeReader(tmp_path / "other", sequences=1), tmp_path / "other_store")
+    clips = dataset(
+        StoreSource(str(store.path), weight=3.0, start=1), StoreSource(str(other.path), weight=1.0, stop=1), clips=1200
+    )
+    sampled = [clips[i].sequence_id[0] for i in range(1200)]
+    share = np.mean([name == "fake/video 0" for name in sampled])
+    assert abs(share - 0.25) < 0.04
+    assert abs(np.mean([name == "fake/video 1" for name in sampled]) - 0.375) < 0.05
+
+
+def test_stream_does_not_depend_on_workers(store):
+    alone = list(datamodule(store).train_dataloader())
+    assert len(alone) == 6
+    for context in ("fork", "spawn", "forkserver"):
+        several = list(datamodule(store, workers=2, multiprocessing_context=context).train_dataloader())
+        assert all(same(a, b) for a, b in zip(alone, several, strict=True)), context
+
+
+def test_a_step_sees_the_same_clips_for_any_ranks(store):
+    clips = dataset(StoreSource(str(store.path)), clips=26)
+
+    def steps(ranks, batch_size, epoch):
+        numbers = []
+        for rank in range(ranks):
+            sampler = ClipNumbers(clips, batch_size, ranks, rank)
+            sampler.set_epoch(epoch)
+            numbers.append(np.array(list(sampler)).reshape(-1, batch_size))
+            assert len(sampler) == numbers[-1].size
+        return [set(step.ravel().tolist()) for step in np.stack(numbers, axis=1)]
+
+    assert steps(1, 4, 3) == steps(2, 2, 3) == steps(4, 1, 3)
+    assert set.union(*steps(2, 2, 3)) == set(range(3 * 26, 3 * 26 + 24))
+    assert not set.union(*steps(1, 4, 0)) & set.union(*steps(1, 4, 1))
+
+
+def test_seed_and_epoch_change_the_clips(store):
+    first, other = (dataset(StoreSource(str(store.path)), seed=seed) for seed in (0, 1))
+    assert same(first[3], dataset(StoreSource(str(store.path)), seed=0)[3])
+    assert not same(first[3], other[3])
+    assert not same(first[3], first[3 + 12])
+
+
+def test_dataset_can_be_pickled(store):
+    clips = dataset(StoreSource(str(store.path)))
+    twin = pickle.loads(pickle.dumps(clips))
+    assert same(twin[7], clips[7])
+
+
+class Everything(ClipSampler):
+    """Frames whether they show the target or not."""
+
+    templates, search_frames = 1, 3
+
+    def accepts(self, visible):
+        return True
+
+    def sample(self, visible, rng):
+        return ClipFrames(np.array([0]), np.array([5, 6, 7]))  # 6 is hidden
+
+
+def test_hidden_frames_are_marked_and_cut_around_the_nearest_box(store, reader):
+    still = Augmentation(center_jitter=0, scale_jitter=0, grey=0, clip_flip=0, image_flip=0, brightness=0)
+    clip = dataset(
+        StoreSource(str(store.path)),
+        sampler=Everything(),
+        transform=ClipTransform(CropRule(2.0, 16), CropRule(4.0, 32), still),
+    )[0]
+    assert clip.present.tolist() == [[True, False, True]]
+    rule = CropRule(4.0, 32)
+    nearest = torch.from_numpy(reader[0].boxes_xywh[[5, 5, 7]])
+    torch.testing.assert_close(clip.search_boxes_xywh[0], rule.to_crop(nearest, rule.region(nearest)).float())
+
+
+# ---------------------------------------------------------------------------------------------------- broken records
+
+
+@pytest.fixture
+def damaged(tmp_path, store):
+    """The store with one frame of one sequence that is no image any more."""
+    from relo.data import clip_store
+    from relo.data.clip_store import ClipStoreWriter
+
+    reader = FakeReader(tmp_path / "fake")
+    with ClipStoreWriter(store.path, store.manifest) as writer:
+        from relo.data.packing import pack_sequence
+
+        packed = pack_sequence(reader[1], PackingOptions())
+        packed.frames[:] = [b"\xff\xd8 rubbish"] * len(packed.frames)
+        writer.write(1, packed)
+        writer.finish({})
+    assert clip_store.is_store(store.path)
+    return store
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_broken_frame_stops_the_run_with_its_name(damaged, workers):
+    with pytest.raises(UserError, match=r"Frame \d+ of fake/video 1 in .*store is not a readable image"):
+        list(datamodule(damaged, workers=workers, clips_per_epoch=40).train_dataloader())
+
+
+def test_command_line_tells_it_in_one_sentence(damaged, monkeypatch, capsys):
+    def fit(arguments):
+        list(datamodule(damaged, workers=1, clips_per_epoch=40).train_dataloader())
+
+    monkeypatch.setattr("relo.cli.run", fit)
+    with pytest.raises(SystemExit) as exit_info:
+        main(["fit"])
+    assert exit_info.value.code == 2
+    told = capsys.readouterr().err
+    assert "Traceback" not in told
+    assert re.fullmatch(r"relo: error: Frame \d+ of fake/video 1 in \S+ is not a readable image .*\n", told)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.filterwarnings("ignore:Another clip")
+def test_broken_clips_are_replaced_and_counted(damaged, workers):
+    module = datamodule(damaged, workers=workers, clips_per_epoch=40, on_broken="skip")
+    batches = list(module.train_dataloader())
+    assert len(batches) == 20
+    assert {name for batch in batches for name in batch.sequence_id} == {"fake/video 0", "fake/video 2"}
+    assert module.clips.skipped > 5
+    with pytest.warns(UserWarning, match=f"{module.clips.skipped} broken clips were skipped"):
+        module.teardown("fit")
+
+
+def test_replacements_are_reproducible(damaged):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        first, second = (dataset(StoreSource(str(damaged.path)), on_broken="skip") for _ in range(2))
+        assert all(same(first[i], second[i]) for i in range(12))
+
+
+def test_only_broken_clips_end_in_an_error(damaged):
+    clips = dataset(StoreSource(str(damaged.path), start=1, stop=2), on_broken="skip")
+    with pytest.warns(UserWarning, match="Another clip"), pytest.raises(UserError, match="in a row are broken"):
+        clips[0]
+
+
+# ---------------------------------------------------------------------------------------------------------- settings
+
+
+def test_settings_that_cannot_be(store, tmp_path):
+    path = str(store.path)
+    with pytest.raises(UserError, match="No clip store"):
+        dataset()
+    with pytest.raises(UserError, match="weights"):
+        dataset(StoreSource(path, weight=-1.0))
+    with pytest.raises(UserError, match="can give a clip"):
+        dataset(StoreSource(path), sampler=OrderSampler(1, 2, min_frames=100))
+    with pytest.raises(UserError, match="There is no clip store"):
+        dataset(StoreSource(str(tmp_path / "nowhere")))
+    with pytest.raises(UserError, match="does not fill one batch"):
+        datamodule(store, batch_size=20).train_dataloader()
+
+
+# ------------------------------------------------------------------------------------------------------- validation
+
+
+def test_validation_gives_whole_sequences(store):
+    batches = list(datamodule(store, validation_batch=2).val_dataloader())
+    assert [[sequence.name for sequence in batch] for batch in batches] == [["video 0", "video 1"], ["video 2"]]
+    sequence = batches[0][1]
+    assert sequence.frames[3].shape == (72, 96, 3)
+    module = datamodule(store)
+    assert module.transfer_batch_to_device(batches[0], torch.device("cpu"), 0) is batches[0]
+
+
+def test_validation_sources_can_be_parts_and_datasets(store, tmp_path):
+    plain = tmp_path / "plain" / "cup"
+    plain.mkdir(parents=True)
+    (plain / "1.jpg").write_bytes(store[0].frames.encoded(0))
+    (plain / "groundtruth.txt").write_text("1,2,3,4\n")
+    sources = [SequenceSource(str(store.path), start=2), SequenceSource(str(plain.parent), dataset="plain")]
+    ((first, second),) = datamodule(store, validation=sources).val_dataloader()
+    assert (first.name, second.name) == ("video 2", "cup")
+
+
+def test_ranks_share_the_sequences_and_repeat_none(store):
+    names = []
+    for rank in range(2):
+        module = datamodule(store)
+        module._place = lambda rank=rank: (2, rank)
+        names.append([sequence.name for batch in module.val_dataloader() for sequence in batch])
+    assert names == [["video 0", "video 2"], ["video 1"]]
+
+
+def test_stores_cut_around_the_target_are_not_tracked(cut_store):
+    with pytest.raises(UserError, match="cut around the targets"):
+        datamodule(cut_store).val_dataloader()

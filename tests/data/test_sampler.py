@@ -1,0 +1,88 @@
+"""The paper's clip sampler, rule by rule."""
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from relo.data.sampler import OrderSampler
+
+flags = arrays(np.bool_, st.integers(20, 1500), elements=st.booleans())
+
+
+@given(flags, st.integers(1, 3), st.integers(1, 8), st.integers(0, 500), st.integers(0, 2**32))
+def test_rules_of_a_clip(visible, templates, search_frames, max_gap, seed):
+    sampler = OrderSampler(templates, search_frames, max_gap=max_gap)
+    assume(sampler.accepts(visible))
+    clip = sampler.sample(visible, np.random.default_rng(seed))
+    frames = np.concatenate([clip.templates, clip.search])
+    assert (len(clip.templates), len(clip.search)) == (templates, search_frames)
+    assert visible[frames].all()
+    assert np.ptp(frames) <= 2 * max_gap
+    steps = np.diff(frames)
+    assert (steps >= 0).all() or (steps <= 0).all()
+    again = sampler.sample(visible, np.random.default_rng(seed))
+    assert np.array_equal(np.concatenate([again.templates, again.search]), frames)
+
+
+def many(sampler, visible, count=4000):
+    rng = np.random.default_rng(0)
+    clips = [sampler.sample(visible, rng) for _ in range(count)]
+    return np.array([np.concatenate([clip.templates, clip.search]) for clip in clips])
+
+
+def test_time_runs_backwards_half_of_the_time():
+    frames = many(OrderSampler(1, 2), np.ones(5000, bool))
+    forwards, backwards = frames[:, 0] < frames[:, -1], frames[:, 0] > frames[:, -1]
+    assert abs(forwards.mean() - 0.5) < 0.03
+    assert abs(backwards.mean() - 0.5) < 0.03
+
+
+@pytest.mark.parametrize(("probability", "sign"), [(0.0, 1), (1.0, -1)])
+def test_direction_can_be_fixed(probability, sign):
+    frames = many(OrderSampler(1, 2, backwards=probability), np.ones(100, bool), 200)
+    assert (sign * np.diff(frames, axis=1) >= 0).all()
+
+
+def test_frames_are_drawn_with_replacement_up_to_the_gap_on_both_sides():
+    visible = np.zeros(3000, bool)
+    visible[[1000, 1400, 1801]] = True  # 1000 and 1801 are not within 400 of each other, or of both
+    frames = many(OrderSampler(1, 2, min_frames=1), visible, 2000)
+    assert any(len(set(clip)) == 1 for clip in frames.tolist())
+    sets = {frozenset(clip) for clip in frames.tolist()}
+    assert frozenset({1000, 1400}) in sets  # exactly 400 apart
+    assert frozenset({1400, 1801}) not in sets
+    assert not any({1000, 1801} <= clip for clip in sets)
+
+
+def test_base_frame_only_centres_the_clip():
+    # With the base drawn anywhere, frames up to 2 gaps apart meet in one clip.
+    frames = many(OrderSampler(1, 3, max_gap=50), np.ones(1000, bool), 3000)
+    assert 90 < np.ptp(frames, axis=1).max() <= 100
+
+
+def test_which_sequences_are_long_enough():
+    sampler = OrderSampler(templates=2, search_frames=4)  # more than 12 visible frames
+    visible = np.zeros(30, bool)
+    visible[:12] = True
+    assert not sampler.accepts(visible)
+    visible[20] = True
+    assert sampler.accepts(visible)
+    assert not sampler.accepts(np.ones(19, bool))
+    assert sampler.accepts(np.ones(20, bool))
+
+
+def test_stills_are_repeated():
+    sampler = OrderSampler(templates=2, search_frames=3)
+    assert sampler.accepts(np.array([True]))
+    assert not sampler.accepts(np.array([False]))
+    clip = sampler.sample(np.array([True]), np.random.default_rng(0))
+    assert (clip.templates.tolist(), clip.search.tolist()) == ([0, 0], [0, 0, 0])
+
+
+def test_sampler_can_be_sent_to_a_process():
+    sampler = pickle.loads(pickle.dumps(OrderSampler(2, 8, max_gap=7)))
+    assert (sampler.templates, sampler.search_frames, sampler.max_gap) == (2, 8, 7)
