@@ -30,6 +30,29 @@ def test_two_frames_under_every_propagation(propagator):
         assert features.isfinite().all()
 
 
+@pytest.mark.parametrize("propagator", [LayerAligned(32, 3, depth=3), DeepToShallow(32, 3), NoPropagation(32, 3)])
+@torch.no_grad()
+def test_tokens_left_out_are_tokens_that_nobody_reads(propagator, monkeypatch):
+    encoder = small(layer_scale=1.0)
+    torch.nn.init.normal_(propagator.learned_tokens)
+    templates = encoder.encode_templates(*targets())
+    images = torch.randn(3, 2, 3, 64, 64)
+
+    def three_frames():
+        memory, outputs = None, []
+        for frame in images:
+            features, memory = encoder(frame, templates, propagator, memory)
+            outputs += [features] if memory is None else [features, memory]
+        return outputs
+
+    spared = three_frames()
+    run_layer = encoder.run_layer
+    monkeypatch.setattr(
+        encoder, "run_layer", lambda i, tokens, static, needed: run_layer(i, tokens, static, tokens.shape[1])
+    )
+    torch.testing.assert_close(spared, three_frames(), rtol=1e-4, atol=1e-5)
+
+
 def test_the_block_can_leave_out_tokens_that_nobody_reads():
     block = Block(32, heads=4, mlp_ratio=3, layer_scale=0.1, drop_path=0.0).eval()
     tokens = torch.randn(2, 10, 32)
