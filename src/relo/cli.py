@@ -5,7 +5,7 @@ import inspect
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_origin
 
 from rich.console import Console
 
@@ -86,6 +86,8 @@ def one_sentence(message: str) -> str:
 
 
 def _call(program: str, target: str, arguments: list[str]) -> None:
+    """Call a function with the command line that its signature describes: positional arguments first, then options."""
+    from docstring_parser import parse
     from jsonargparse import ArgumentParser
 
     class Parser(ArgumentParser):
@@ -97,8 +99,14 @@ def _call(program: str, target: str, arguments: list[str]) -> None:
     parameters = inspect.signature(function).parameters.values()
     positional = {p.name for p in parameters if p.kind is not p.KEYWORD_ONLY}
     options = {p.name for p in parameters} - positional
-    parser: Any = Parser(prog=program, description=inspect.getdoc(function).__str__().split("\n\nArgs:")[0])
-    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=options, fail_untyped=True)
+    several = [p for p in parameters if p.name in positional and get_origin(p.annotation) is list]
+    documentation = parse(function.__doc__ or "")
+    help_texts = {parameter.arg_name: parameter.description for parameter in documentation.params}
+    parser: Any = Parser(prog=program, description=documentation.description)
+    skipped = options | {p.name for p in several}
+    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=skipped, fail_untyped=True)
+    for p in several:
+        parser.add_argument(p.name, type=get_args(p.annotation)[0], nargs="+", help=help_texts.get(p.name))
     parser.add_function_arguments(function, as_group=False, skip=positional, fail_untyped=True)
     values = parser.instantiate_classes(parser.parse_args(arguments))
     function(**values.as_dict())

@@ -1,6 +1,5 @@
 """`relo data doctor` through the command line: what it finds in folders that people really have."""
 
-import json
 import shutil
 
 import pytest
@@ -28,10 +27,9 @@ def data(made, tmp_path):
 
 def doctor(capsys, *paths):
     """Exit code and what was printed."""
-    argument = str(paths[0]) if len(paths) == 1 else json.dumps([str(path) for path in paths])
     code = 0
     try:
-        main(["data", "doctor", argument, "--workers=0"])
+        main(["data", "doctor", *map(str, paths), "--workers=0"])
     except SystemExit as end:
         code = end.code
     printed = capsys.readouterr()
@@ -63,7 +61,7 @@ def test_each_gap_is_named_once(data, capsys, broken, dataset, told):
     code, text = doctor(capsys, data / dataset)
     assert code == 2
     assert told in text
-    assert "1 problems were found" in text
+    assert "Problems found: 1" in text
 
 
 def test_several_gaps_are_all_listed(data, capsys):
@@ -71,7 +69,7 @@ def test_several_gaps_are_all_listed(data, capsys):
     (data / "trackingnet/TRAIN_2/anno/vtr000002_0.txt").write_text("1,2,3\n")
     code, text = doctor(capsys, data / "trackingnet", data / "nowhere")
     assert code == 2
-    assert "3 problems were found" in text
+    assert "Problems found: 3" in text
     for told in ("-tr000000_0 lacks 1", "vtr000002_0.txt, line 1: 4 numbers expected", "There is no folder"):
         assert told in text
 

@@ -93,14 +93,14 @@ def verify(store: Path, *, workers: int | None = None) -> None:
 
 
 def doctor(
-    paths: Path | list[Path], *, dataset: str | None = None, split: str | None = None, workers: int | None = None
+    paths: list[Path], *, dataset: str | None = None, split: str | None = None, workers: int | None = None
 ) -> None:
     """Look at datasets' folders and clip stores, and say what is missing.
 
     Annotations are read and frames counted, but not decoded (`relo data verify` does, for a store).
 
     Args:
-        paths: The folder, or several as ["one", "two"].
+        paths: The folders.
         dataset: The dataset's name; by default it is told from a folder's layout.
         split: The split to look at; by default all that are there.
         workers: Processes that read; by default, one a core.
@@ -111,7 +111,7 @@ def doctor(
     console = Console()
     table = Table(Column("", overflow="fold"), "", "sequences", "frames", "problems")
     problems: list[str] = []
-    for path in [paths] if isinstance(paths, Path) else paths:
+    for path in paths:
         try:
             kind = dataset or examination.recognise(path)
             findings = examination.look_at(path, kind, split, default_workers(workers))
@@ -124,7 +124,7 @@ def doctor(
     console.print(table)
     _show(problems, console)
     if problems:
-        raise UserError(f"{len(problems)} problems were found; the first: {problems[0]}")
+        raise UserError(f"Problems found: {len(problems)}, the first: {problems[0]}")
     console.print("Nothing is missing.")
 
 

@@ -21,7 +21,7 @@ _REMARKS_SHOWN = 10
 
 
 def evaluate(
-    results: Path | list[Path],
+    results: list[Path],
     *,
     benchmark: str,
     annotations: Path,
@@ -55,8 +55,7 @@ def evaluate(
     chosen = find_benchmark(benchmark)
     scoring_rule = find_rule(rule or chosen.rule)
     truths = read_annotations(annotations, chosen)
-    paths = [results] if isinstance(results, Path) else results
-    trackers = find_results(paths, truths, chosen, annotations)
+    trackers = find_results(results, truths, chosen, annotations)
     if sequences is not None:
         truths = _select(truths, read_names(sequences), NameMatcher(truths, chosen), sequences)
     check_flags(truths, scoring_rule)
