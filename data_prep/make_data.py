@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from jsonargparse import auto_cli
+from jsonargparse import ArgumentParser
 
 from relo.cli import main as relo
 from relo.data.sequences import open_reader
@@ -118,4 +118,7 @@ def _got10k_train_split(root: Path) -> str:
 
 
 if __name__ == "__main__":
-    auto_cli(make_data)
+    parser = ArgumentParser(description=__doc__)
+    parser.add_function_arguments(make_data, as_group=False, skip={"demo"})
+    parser.add_argument("--demo", action="store_true", help="Make the two synthetic stores of the demo, in one layout.")
+    make_data(**parser.parse_args().as_dict())

@@ -1,0 +1,98 @@
+"""The pool behind rendering, packing and verifying: order, bounded memory, and no process left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import pytest
+
+from relo.data.parallel import in_order
+from relo.errors import UserError
+
+
+def slow_for_early_jobs(job):
+    time.sleep(0.05 if job < 2 else 0)
+    return job * job
+
+
+def refuse_three(job):
+    if job == 3:
+        raise UserError("Job 3 is broken.")
+    return job
+
+
+def kill_itself(job):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_results_come_in_the_order_of_the_jobs(workers):
+    assert list(in_order(slow_for_early_jobs, range(12), workers)) == [job * job for job in range(12)]
+
+
+def test_jobs_are_taken_as_results_are_fetched():
+    taken = []
+
+    def jobs():
+        for job in range(100):
+            taken.append(job)
+            yield job
+
+    with closing(in_order(slow_for_early_jobs, jobs(), 1)) as results:
+        for _ in range(5):
+            next(results)
+        assert len(taken) == 5 + 2
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_failing_job_ends_the_work_after_the_results_before_it(workers):
+    results = in_order(refuse_three, range(9), workers)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(UserError, match=r"Job 3 is broken\."):
+        next(results)
+
+
+def test_a_killed_worker_is_one_sentence():
+    with pytest.raises(UserError, match="A worker process was killed"):
+        list(in_order(kill_itself, range(3), 1))
+
+
+TELL_AND_WAIT = """
+import os, sys, time
+from relo.data.parallel import in_order
+
+def work(job):
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    list(in_order(work, range(2), 2))
+"""
+
+
+def is_running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks at /proc")
+def test_workers_end_with_a_killed_parent(tmp_path):
+    script = tmp_path / "work.py"
+    script.write_text(TELL_AND_WAIT)
+    parent = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    workers = [int(parent.stdout.readline()) for _ in range(2)]
+    assert all(map(is_running, workers))
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 20
+    while any(map(is_running, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_running, workers))
