@@ -12,9 +12,9 @@ from fake_sequences import FakeReader
 from relo.cli import main
 from relo.data.clip_batch import ClipBatch
 from relo.data.clip_dataset import ClipDataset, ClipNumbers, StoreSource
-from relo.data.clip_store import PackingOptions
+from relo.data.clip_store import ClipStoreWriter, PackingOptions
 from relo.data.datamodule import SequenceSource, TrackingDataModule
-from relo.data.packing import pack
+from relo.data.packing import pack, pack_sequence
 from relo.data.sampler import ClipFrames, ClipSampler, OrderSampler
 from relo.data.transforms import Augmentation, ClipTransform
 from relo.errors import UserError
@@ -41,6 +41,16 @@ def datamodule(store, **changes):
     module = TrackingDataModule(**(settings | changes))
     module.setup("fit")
     return module
+
+
+def batches(module):
+    """All batches of an epoch; ends the workers as a trainer does, also when they raise."""
+    loader = module.train_dataloader()
+    try:
+        return list(loader)
+    finally:
+        if loader._iterator is not None:
+            loader._iterator._shutdown_workers()
 
 
 def same(first, second):
@@ -108,10 +118,10 @@ def test_sources_are_drawn_from_by_weight(store, tmp_path):
 
 
 def test_stream_does_not_depend_on_workers(store):
-    alone = list(datamodule(store).train_dataloader())
+    alone = batches(datamodule(store))
     assert len(alone) == 6
-    for context in ("fork", "spawn", "forkserver"):
-        several = list(datamodule(store, workers=2, multiprocessing_context=context).train_dataloader())
+    for context, workers in (("fork", 3), ("spawn", 2), ("forkserver", 1)):
+        several = batches(datamodule(store, workers=workers, multiprocessing_context=context))
         assert all(same(a, b) for a, b in zip(alone, several, strict=True)), context
 
 
@@ -175,31 +185,24 @@ def test_hidden_frames_are_marked_and_cut_around_the_nearest_box(store, reader):
 
 @pytest.fixture
 def damaged(tmp_path, store):
-    """The store with one frame of one sequence that is no image any more."""
-    from relo.data import clip_store
-    from relo.data.clip_store import ClipStoreWriter
-
-    reader = FakeReader(tmp_path / "fake")
+    """The store with a sequence whose frames are no images."""
+    packed = pack_sequence(FakeReader(tmp_path / "fake")[1], PackingOptions())
+    packed.frames[:] = [b"\xff\xd8 rubbish"] * len(packed.frames)
     with ClipStoreWriter(store.path, store.manifest) as writer:
-        from relo.data.packing import pack_sequence
-
-        packed = pack_sequence(reader[1], PackingOptions())
-        packed.frames[:] = [b"\xff\xd8 rubbish"] * len(packed.frames)
         writer.write(1, packed)
         writer.finish({})
-    assert clip_store.is_store(store.path)
     return store
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_broken_frame_stops_the_run_with_its_name(damaged, workers):
     with pytest.raises(UserError, match=r"Frame \d+ of fake/video 1 in .*store is not a readable image"):
-        list(datamodule(damaged, workers=workers, clips_per_epoch=40).train_dataloader())
+        batches(datamodule(damaged, workers=workers, clips_per_epoch=40))
 
 
 def test_command_line_tells_it_in_one_sentence(damaged, monkeypatch, capsys):
     def fit(arguments):
-        list(datamodule(damaged, workers=1, clips_per_epoch=40).train_dataloader())
+        batches(datamodule(damaged, workers=1, clips_per_epoch=40))
 
     monkeypatch.setattr("relo.cli.run", fit)
     with pytest.raises(SystemExit) as exit_info:
@@ -214,9 +217,9 @@ def test_command_line_tells_it_in_one_sentence(damaged, monkeypatch, capsys):
 @pytest.mark.filterwarnings("ignore:Another clip")
 def test_broken_clips_are_replaced_and_counted(damaged, workers):
     module = datamodule(damaged, workers=workers, clips_per_epoch=40, on_broken="skip")
-    batches = list(module.train_dataloader())
-    assert len(batches) == 20
-    assert {name for batch in batches for name in batch.sequence_id} == {"fake/video 0", "fake/video 2"}
+    clips = batches(module)
+    assert len(clips) == 20
+    assert {name for batch in clips for name in batch.sequence_id} == {"fake/video 0", "fake/video 2"}
     assert module.clips.skipped > 5
     with pytest.warns(UserWarning, match=f"{module.clips.skipped} broken clips were skipped"):
         module.teardown("fit")

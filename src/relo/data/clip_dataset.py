@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -159,6 +160,11 @@ class ClipNumbers(DistributedSampler[int]):
         first = self.epoch * self.clips_per_epoch + self.rank
         seen = self.batches_seen * self.batch_size if self.epoch == self.resumed_epoch else 0
         return iter(range(first, first + self.num_samples * self.num_replicas, self.num_replicas)[seen:])
+
+
+def start_worker(worker: int) -> None:
+    """One thread a loader's process: the cores belong to the training step."""
+    cv2.setNumThreads(0)
 
 
 def _usable(store: ClipStore, source: StoreSource, sampler: ClipSampler) -> NDArray[np.int64]:

@@ -5,13 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-import cv2
 import lightning
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from relo.data.clip_batch import ClipBatch
-from relo.data.clip_dataset import ClipDataset, ClipNumbers, StoreSource
+from relo.data.clip_dataset import ClipDataset, ClipNumbers, StoreSource, start_worker
 from relo.data.clip_store import ClipStore
 from relo.data.sampler import ClipSampler, OrderSampler
 from relo.data.sequences import open_reader
@@ -133,7 +132,7 @@ class TrackingDataModule(lightning.LightningDataModule):
             drop_last=True,
             persistent_workers=self.workers > 0,
             multiprocessing_context=self.multiprocessing_context if self.workers else None,
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
         )
 
     def val_dataloader(self) -> DataLoader[TrackingSequence]:
@@ -259,8 +258,3 @@ class SequenceShard(DistributedSampler[int]):
 
     def __len__(self) -> int:
         return len(range(len(self.dataset))[self.rank :: self.num_replicas])  # type: ignore[arg-type]
-
-
-def _start_worker(worker: int) -> None:
-    """One thread a worker: the cores belong to the training step."""
-    cv2.setNumThreads(0)
