@@ -1,7 +1,10 @@
 """What runs show and leave behind: tables, the scores of a validation, the checkpoint of a stopped fit."""
 
 import json
+import signal
+import threading
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -44,16 +47,51 @@ class NetworkSummary(Callback):
 
 
 class InterruptCheckpoint(Callback):
-    """On Ctrl-C, saves `last.ckpt` where the checkpoints are, so that `--ckpt_path last` goes on from there.
+    """On Ctrl-C, ends the step in hand and saves `last.ckpt` beside the other checkpoints, for `--ckpt_path last`.
 
-    With several processes it leaves that to the checkpoints of the config: they do not stop in the same step.
+    A second Ctrl-C stops at once. With several processes, which do not stop in the same step, what was saved is kept,
+    and nothing is added.
     """
 
+    def __init__(self) -> None:
+        self._asked = False
+        self._handler_before: Any = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take Ctrl-C over."""
+        if trainer.world_size > 1 or threading.current_thread() is not threading.main_thread():
+            return
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self._asked or not trainer.training:
+                raise KeyboardInterrupt
+            self._asked = True
+
+        self._asked = False
+        self._handler_before = signal.signal(signal.SIGINT, stop)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop here, if asked to."""
+        if self._asked:
+            self._save(trainer)
+            raise KeyboardInterrupt
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save, if it is Ctrl-C in a fit."""
+        """Save, if a validation within the fit was stopped."""
+        if isinstance(exception, KeyboardInterrupt) and self._handler_before is not None and trainer.validating:
+            self._save(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give Ctrl-C back."""
+        if self._handler_before is not None:
+            signal.signal(signal.SIGINT, self._handler_before)
+            self._handler_before = None
+
+    def _save(self, trainer: Trainer) -> None:
         folder = next((c.dirpath for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
-        is_ours = isinstance(exception, KeyboardInterrupt) and trainer.state.fn == "fit" and trainer.world_size == 1
-        if is_ours and folder is not None and trainer.global_step > 0:
+        if folder is not None:
             trainer.save_checkpoint(Path(folder) / f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}.ckpt")
 
 

@@ -63,7 +63,7 @@ class RELOModule(lightning.LightningModule):
             frozen_stochastic_depth: frozen parts keep their stochastic depth on while the others learn, as in the
                 release.
             localizations: the maps to validate with, one pass each: "policy", "prior" or both.
-            seed: seeds what the objective draws, together with the step and the rank.
+            seed: seeds what the objective draws, together with epoch, batch and rank.
         """
         super().__init__()
         self.network = network
@@ -109,16 +109,16 @@ class RELOModule(lightning.LightningModule):
 
     def training_step(self, batch: ClipBatch, batch_index: int) -> Tensor:
         """The objective's loss of one batch; logs what the objective reports."""
-        step = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        seed = int(np.random.SeedSequence([self.seed, step, self.global_rank]).generate_state(1)[0])
+        place = (self.current_epoch, batch_index, self.global_rank)
+        seed = int(np.random.SeedSequence([self.seed, *place]).generate_state(1)[0])
         # Stochastic depth draws from torch's global generator: seeding it too makes a resumed run repeat itself.
         torch.manual_seed(seed)
         generator = torch.Generator(self.device).manual_seed(seed)
         result = self.objective(self.network, batch, generator)
         if not torch.isfinite(result.loss):
             raise UserError(
-                f"The loss is {result.loss.item()} at step {step}, on clips of {', '.join(batch.sequence_id)}: "
-                "lower the learning rate, or look at these clips."
+                f"The loss is {result.loss.item()} at step {self.global_step}, on clips of "
+                f"{', '.join(batch.sequence_id)}: lower the learning rate, or look at these clips."
             )
         self.log_dict(
             {f"train/{name}": value for name, value in result.logs.items()}, prog_bar=False, batch_size=len(batch)
@@ -189,6 +189,8 @@ class RELOModule(lightning.LightningModule):
         """Write into the checkpoint how to build its network and how it tracks, so that it can be used alone."""
         checkpoint["relo_network"] = self.network.config()
         checkpoint["relo_rule"] = asdict(self.rule)
+        if self.trainer.state.fn == "fit":
+            _leave_epoch_unfinished(checkpoint["loops"]["fit_loop"], self.trainer.num_training_batches)
 
     def _learns(self, part: str) -> bool:
         return self.objective.trained_parts is None or part in self.objective.trained_parts
@@ -200,6 +202,14 @@ class RELOModule(lightning.LightningModule):
                 raise UserError(f"The network has no part {name!r}; it has {', '.join(sorted(parts))}.")
         if "prior" in self.localizations and self.network.prior is None:
             raise UserError("Validation asks for the prior, but the network has no prior: see model.localizations.")
+
+
+def _leave_epoch_unfinished(fit_loop: dict[str, Any], batches: float) -> None:
+    """Let a resumed run go on within an epoch that was cut short (by max_steps, say): Lightning counts it as done."""
+    batch = fit_loop["epoch_loop.batch_progress"]["current"]
+    if batch["ready"] == batch["completed"] and 0 < batch["completed"] < batches:
+        for progress in fit_loop["epoch_progress"].values():
+            progress["processed"] = progress["completed"] = progress["ready"] - 1
 
 
 def _tracking_metrics() -> MetricCollection:

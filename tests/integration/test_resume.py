@@ -1,0 +1,98 @@
+"""A run that is resumed, wherever and however it stopped, has the losses of one that was not interrupted."""
+
+import contextlib
+import signal
+import subprocess
+import time
+
+import pytest
+
+from training_runs import ACTOR_CRITIC, WARMUP, config, losses, relo_here, start_relo, write_config
+
+EPOCHS, STEPS = 3, 12
+
+
+def settings(data, every_n_train_steps=None):
+    content = config(data, WARMUP)
+    content["trainer"]["max_epochs"] = EPOCHS
+    content["trainer"]["callbacks"][0]["init_args"]["every_n_train_steps"] = every_n_train_steps
+    scheduler = {"class_path": "torch.optim.lr_scheduler.OneCycleLR"}
+    content["model"]["scheduler"] = {**scheduler, "init_args": {"max_lr": 1e-3, "total_steps": STEPS}}
+    content["model"]["scheduler_interval"] = "step"
+    return content
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    path = write_config(folder / "config.yaml", settings(data))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        relo_here(monkeypatch, "fit", "--config", path, cwd=folder)
+    whole = losses(folder / "run")
+    assert sorted(whole) == list(range(STEPS))
+    assert len(set(whole.values())) == STEPS
+    return whole
+
+
+@pytest.mark.parametrize("stop", [4, 6], ids=["at an epoch's end", "within an epoch"])
+def test_stopped_run_goes_on(data, uninterrupted, stop, tmp_path, monkeypatch):
+    path = write_config(tmp_path / "config.yaml", settings(data))
+    relo_here(monkeypatch, "fit", "--config", path, "--trainer.max_steps", stop, cwd=tmp_path)
+    relo_here(monkeypatch, "fit", "--config", path, "--ckpt_path", "last", cwd=tmp_path)
+    assert losses(tmp_path / "run") == {step: loss for step, loss in uninterrupted.items() if step >= stop}
+    # The log of the first part is kept beside it.
+    assert losses(tmp_path / "run", "metrics_1.csv") == {s: loss for s, loss in uninterrupted.items() if s < stop}
+
+
+def test_policy_learning_goes_on_within_an_epoch(data, tmp_path, monkeypatch):
+    content = config(data, ACTOR_CRITIC)
+    path = write_config(tmp_path / "config.yaml", content)
+    relo_here(monkeypatch, "fit", "--config", path, cwd=tmp_path / "whole")
+    relo_here(monkeypatch, "fit", "--config", path, "--trainer.max_steps", "2", cwd=tmp_path / "parts")
+    relo_here(monkeypatch, "fit", "--config", path, "--ckpt_path", "last", cwd=tmp_path / "parts")
+    whole, rest = losses(tmp_path / "whole/run"), losses(tmp_path / "parts/run")
+    assert rest == {step: whole[step] for step in (2, 3)}
+
+
+def test_killed_run_goes_on(data, uninterrupted, tmp_path, monkeypatch):
+    process, path = _start_long_run(data, tmp_path)
+    process.kill()
+    process.communicate()
+    done = max(losses(tmp_path / "run"))
+    path = write_config(path, settings(data, every_n_train_steps=1))
+    relo_here(monkeypatch, "fit", "--config", path, "--ckpt_path", "last", cwd=tmp_path)
+    rest = losses(tmp_path / "run")
+    assert 0 < min(rest) <= done + 1
+    assert max(rest) == STEPS - 1
+    assert rest == {step: uninterrupted[step] for step in rest}
+
+
+def test_interrupted_run_keeps_what_is_done(data, uninterrupted, tmp_path, monkeypatch):
+    process, path = _start_long_run(data, tmp_path, every_n_train_steps=1000)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "Traceback" not in err
+    assert "what was finished is kept" in err
+    assert (tmp_path / "run/checkpoints/last.ckpt").exists()
+    relo_here(monkeypatch, "fit", "--config", path, "--ckpt_path", "last", cwd=tmp_path)
+    rest = losses(tmp_path / "run")
+    assert min(rest) > 0
+    assert rest == {step: pytest.approx(uninterrupted[step], rel=1e-4) for step in rest}
+
+
+def _start_long_run(data, folder, every_n_train_steps=1):
+    """A run that is in its steps: it takes a while for each, and has done a few."""
+    content = settings(data, every_n_train_steps)
+    content["trainer"]["callbacks"].append({"class_path": "slow_steps.SlowSteps"})
+    path = write_config(folder / "config.yaml", content)
+    process = start_relo("fit", "--config", path, cwd=folder)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            if len(losses(folder / "run")) >= 3:
+                return process, path
+        time.sleep(0.05)
+    process.kill()
+    pytest.fail(f"the run did not start: {process.communicate()}")
+    raise subprocess.SubprocessError

@@ -1,0 +1,53 @@
+"""No state leaks from one target to the next: the order of sequences changes no box."""
+
+import numpy as np
+import pytest
+
+from relo.data.clip_store import ClipStore
+from relo.tracking.boxes_file import read_boxes
+from relo.weights import save_network
+from training_runs import WARMUP, config, relo_here, write_config
+
+
+def boxes(folder):
+    files = sorted(path for path in (folder / "run/validation").rglob("*.txt") if not path.stem.endswith("_score"))
+    return {str(path.relative_to(folder)): read_boxes(path) for path in files}
+
+
+def test_order_of_sequences_changes_no_box(data, network, tmp_path, monkeypatch):
+    save_network(network, tmp_path / "model")
+    names = ClipStore(data.test).names
+    found = {}
+    for order, batch in (((0, 1, 2), 1), ((2, 1, 0), 1), ((1,), 1), ((2, 0, 1), 3)):
+        content = config(data, WARMUP, init_from=str(tmp_path / "model"))
+        content["trainer"]["limit_val_batches"] = 1.0
+        content["data"]["validation"] = [{"path": str(data.test), "start": i, "stop": i + 1} for i in order]
+        content["data"]["validation_batch"] = batch
+        folder = tmp_path / f"{order}-{batch}"
+        path = write_config(folder / "config.yaml", content)
+        relo_here(monkeypatch, "validate", "--config", path, cwd=folder)
+        found[order] = boxes(folder)
+    first = found.pop((0, 1, 2))
+    assert len(first) == 2 * len(names)
+    for order, others in found.items():
+        assert len(others) == 2 * len(order)
+        for name, boxes_xywh in others.items():
+            if len(order) == 3 and order[0] == 2 and order[1] == 0:  # side by side: sums are rounded otherwise
+                np.testing.assert_allclose(boxes_xywh, first[name], atol=0.02)
+            else:
+                np.testing.assert_array_equal(boxes_xywh, first[name])
+
+
+def test_scores_do_not_depend_on_earlier_validations(data, network, tmp_path, monkeypatch):
+    import json
+
+    save_network(network, tmp_path / "model")
+    content = config(data, WARMUP, init_from=str(tmp_path / "model"))
+    content["trainer"]["limit_val_batches"] = 1.0
+    path = write_config(tmp_path / "config.yaml", content)
+    scores = []
+    for _ in range(2):
+        relo_here(monkeypatch, "validate", "--config", path, cwd=tmp_path)
+        scores.append(json.loads((tmp_path / "run/validation/scores.json").read_text()))
+    assert scores[0] == scores[1]
+    assert scores[0]["policy"]["auc"] != pytest.approx(scores[0]["prior"]["auc"], abs=1e-9)
