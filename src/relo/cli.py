@@ -14,13 +14,12 @@ from relo.errors import UserError
 LIGHTNING_COMMANDS = {
     "fit": "Train a network: a stage's config says which.",
     "validate": "Track whole held-out sequences, and score policy and prior.",
-    "test": "Track the test sequences of the config, and score them.",
-    "predict": "Track sequences without scoring them.",
 }
 
 # Each is a typed function; its signature and docstring are the command's options and help.
 COMMANDS: dict[str, dict[str, tuple[str, str]] | tuple[str, str]] = {
     "track": ("relo.tracking.command:track", "Track a target in a video, a folder of frames or a camera."),
+    "test": ("relo.evaluation.run:run_benchmark", "Track a whole benchmark, and leave result files."),
     "evaluate": ("relo.evaluation.command:evaluate", "Score result files by a benchmark's own rule."),
     "submit": ("relo.evaluation.command:submit", "Pack result files for a benchmark's server, checked."),
     "data": {

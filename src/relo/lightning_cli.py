@@ -1,4 +1,4 @@
-"""`relo fit | validate | test | predict`: the Lightning CLI over our module and data module."""
+"""`relo fit | validate`: the Lightning CLI over our module and data module."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""The LightningDataModule: clips to train on, whole sequences to validate and test on."""
+"""The LightningDataModule: clips to train on, whole sequences to validate on."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -47,7 +47,6 @@ class TrackingDataModule(lightning.LightningDataModule):
         self,
         train: list[StoreSource] | None = None,
         validation: list[SequenceSource] | None = None,
-        test: list[SequenceSource] | None = None,
         template_crop: CropRule | None = None,
         search_crop: CropRule | None = None,
         sampler: ClipSampler | None = None,
@@ -66,7 +65,6 @@ class TrackingDataModule(lightning.LightningDataModule):
         Args:
             train: the clip stores to draw clips from, and how often.
             validation: the sequences to track in validation.
-            test: the sequences of `relo test` and `relo predict`; those of the validation if not given.
             template_crop: how template crops are cut; the command line takes it from the module's tracking rule.
             search_crop: how search crops are cut; the command line takes it from the module's tracking rule.
             sampler: which frames make a clip.
@@ -84,7 +82,6 @@ class TrackingDataModule(lightning.LightningDataModule):
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have no sequence to validate
         self.train_sources = train or []
         self.validation_sources = validation or []
-        self.test_sources = test or self.validation_sources
         self.transform = ClipTransform(
             template_crop or CropRule(2.0, 128), search_crop or CropRule(4.0, 256), augmentation, photometric or ()
         )
@@ -138,14 +135,6 @@ class TrackingDataModule(lightning.LightningDataModule):
     def val_dataloader(self) -> DataLoader[TrackingSequence]:
         """Lists of sequences."""
         return self._sequences(self.validation_sources)
-
-    def test_dataloader(self) -> DataLoader[TrackingSequence]:
-        """Lists of sequences."""
-        return self._sequences(self.test_sources)
-
-    def predict_dataloader(self) -> DataLoader[TrackingSequence]:
-        """Lists of sequences."""
-        return self._sequences(self.test_sources)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Clips go to the device; sequences stay, their frames are decoded when the tracker asks."""

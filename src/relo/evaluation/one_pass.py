@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -49,8 +49,21 @@ class FailedSequences(UserError):
     def __init__(self, failures: dict[str, Exception], results: list[SequenceResult]) -> None:
         self.failures = failures
         self.results = results
-        reasons = "; ".join(f"{name}: {_reason(error)}" for name, error in failures.items())
-        super().__init__(f"{len(failures)} of {len(failures) + len(results)} sequences could not be tracked. {reasons}")
+        super().__init__(told(reasons(failures), len(failures) + len(results)))
+
+
+def reasons(failures: Mapping[str, Exception]) -> dict[str, str]:
+    """Why each sequence failed, in words."""
+    return {
+        name: str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        for name, error in failures.items()
+    }
+
+
+def told(failures: Mapping[str, str], total: int) -> str:
+    """What to say of sequences that failed, by name, among a total of them."""
+    listed = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+    return f"{len(failures)} of {total} sequences could not be tracked. {listed}"
 
 
 @dataclass
@@ -237,10 +250,6 @@ def _step(tracker: Tracker, under_way: Sequence[tuple[_Lane, RGBImage]]) -> None
 
 def _name(sequences: SequenceReader | Sequence[AnnotatedSequence], number: int) -> str:
     return sequences.names[number] if isinstance(sequences, SequenceReader) else sequences[number].name
-
-
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 def _write_result(folder: Path, result: SequenceResult) -> None:

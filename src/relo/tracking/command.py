@@ -9,21 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from relo.errors import UserError
 from relo.geometry import iou, xywh_to_xyxy
 from relo.metrics.functional import success_auc
 from relo.tracking.boxes_file import box_line, parse_box, read_boxes
+from relo.tracking.progress import frame_progress
 from relo.tracking.render import draw_frame
 from relo.tracking.rule import Localization, load_rule
 from relo.tracking.state import TargetState
@@ -83,7 +74,7 @@ def track(
             outputs.append(stack.enter_context(_boxes_writer(save)))
         if video is not None:
             outputs.append(_renderer(stack.enter_context(video), start, truth_xywh))
-        progress = stack.enter_context(_progress(console))
+        progress = stack.enter_context(frame_progress(console))
         task = progress.add_task("tracking", total=frames.count)
         try:
             for image, state in chain([first], followed):
@@ -150,24 +141,6 @@ def _renderer(
         )
 
     return write
-
-
-class _Rate(ProgressColumn):
-    """Frames a second."""
-
-    def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:.1f} frames/s", style="progress.data.speed")
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-        console=console,
-    )
 
 
 def _print_auc(console: Console, boxes_xywh: NDArray[np.float64], truth_xywh: NDArray[np.float64]) -> None:
