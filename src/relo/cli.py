@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -31,6 +32,16 @@ COMMANDS: dict[str, dict[str, tuple[str, str]] | tuple[str, str]] = {
     "import": ("relo.weights:import_command", "Turn a released checkpoint into a model folder."),
     "export": ("relo.export:export", "Export a network to ONNX."),
     "report": ("relo.evaluation.demo_report:write_report", "Write the report of the demo's runs."),
+}
+
+
+# How a parser speaks of settings and types, and how we do.
+_WORDS = {
+    r'Parser key "([^"]*)":': r"Setting '\1':",
+    r"Expected a <class '(\w+)'>\. Got value: (.*)": r"\2 is not of type \1",
+    r"Expected a typing\.Literal\[([^]]*)\]\. Got value: (.*)": r"\2 is none of \1",
+    r"Subcommand '(\w+)' does not accept option '([^']*)'": r"There is no setting '\2' in the configs of `relo \1`",
+    r"Option '([^']*)' is not accepted": r"There is no setting '\1'",
 }
 
 
@@ -80,8 +91,11 @@ def run(arguments: list[str]) -> None:
 
 
 def one_sentence(message: str) -> str:
-    """A parser's message of several lines as one."""
-    return " ".join(message.split())
+    """A parser's message of several lines as one, in the words of the command line."""
+    message = " ".join(message.split())
+    for pattern, words in _WORDS.items():
+        message = re.sub(pattern, words, message)
+    return message
 
 
 def _call(program: str, target: str, arguments: list[str]) -> None:

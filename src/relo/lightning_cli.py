@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml  # type: ignore[import-untyped]
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
@@ -61,6 +63,13 @@ class CLI(LightningCLI):
         if settings.ckpt_path not in (None, "last", *FOUND_BY_LIGHTNING):
             read_checkpoint(Path(settings.ckpt_path))
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer; what it does not accept is the config's mistake."""
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ModuleNotFoundError, TypeError, ValueError) as error:
+            raise UserError(f"The config's trainer cannot be built: {one_sentence(str(error))}") from error
+
     def after_instantiate_classes(self) -> None:
         """Find the last checkpoint, and see to it that there are weights to validate and that no log is lost."""
         settings = self.config_init[self.subcommand]
@@ -85,6 +94,8 @@ def run(arguments: list[str]) -> None:
         UserError: a mistake in the config, or one that turned up in the work.
         KeyboardInterrupt: it was stopped.
     """
+    for path in _config_files(arguments):
+        _check_yaml(path)
     sys.argv[1:] = arguments  # read again by the processes that a distributed strategy starts
     with _without_noise():
         try:
@@ -103,11 +114,34 @@ def run(arguments: list[str]) -> None:
                 },
             )
         except MisconfigurationException as error:
-            raise UserError(f"The trainer cannot be set up: {one_sentence(str(error))}") from error
+            raise UserError(one_sentence(str(error))) from error
         except SystemExit as error:
             if isinstance(error.__context__, KeyboardInterrupt):  # Lightning's way out, with exit code 1
                 raise KeyboardInterrupt from None
             raise
+
+
+def _config_files(arguments: list[str]) -> Iterator[Path]:
+    """The files that `--config FILE`, `--config=FILE` and `-c FILE` name."""
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        option, _, value = argument.partition("=")
+        path = value or following
+        if option in ("--config", "-c") and path is not None:
+            yield Path(path)
+
+
+def _check_yaml(path: Path) -> None:
+    """Name a config that cannot be read: the parser's message leaves the name out."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The config {path} cannot be read ({getattr(error, 'strerror', 'it is no text')}).") from error
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        where = "" if place is None else f" in line {place.line + 1}"
+        raise UserError(f"The config {path} is no YAML: {getattr(error, 'problem', None) or error}{where}.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"The config {path} holds no settings by name, such as `trainer:`, `model:` and `data:`.")
 
 
 def _last_checkpoint(callbacks: list[Any]) -> Path:
