@@ -145,4 +145,4 @@ def relo_here(monkeypatch: pytest.MonkeyPatch, *arguments: object, cwd: Path) ->
 def losses(run: Path, log: str = "metrics.csv") -> dict[int, float]:
     """The loss of every step that a run has logged."""
     with (run / "log" / log).open() as file:
-        return {int(row["step"]): float(row["train/loss"]) for row in csv.DictReader(file)}
+        return {int(row["step"]): float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]}
