@@ -83,7 +83,8 @@ class Nano(Encoder):
     def encode_templates(self, images: Tensor, boxes_xywh: Tensor) -> Templates:
         """Templates [B, N, 3, Hz, Hz], boxes [B, N, 4] -> tokens, and kernel [B, N, stem, Hz / 8, Hz / 8]."""
         batch, count = images.shape[:2]
-        features = self.stem(images.flatten(0, 1).contiguous(memory_format=torch.channels_last))  # [B * N, stem, Hz / 8, Hz / 8]
+        images = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        features = self.stem(images)  # [B * N, stem, Hz / 8, Hz / 8]
         tokens = rearrange(self.embed(features), "(b n) c h w -> b n (h w) c", b=batch)
         share = foreground_share(boxes_xywh, self.template_size // TOKEN_STRIDE).flatten(2)
         tokens = tokens + self.template_position[:count] + self.types.of_template(share)
@@ -115,18 +116,20 @@ class Nano(Encoder):
         return F.normalize(groups.float(), dim=2).flatten(1, 2)
 
     def _correlate(self, features: Tensor, templates: Templates) -> Tensor:
-        """Mean cosine similarity of the target with every placement: [B, C, S, S] -> [B, groups, S, S]."""
+        """Mean cosine similarity of the target with every placement: [B, C, S, S] -> [B, groups, S, S].
+
+        A transposed convolution with the kernel turned around is the same as a convolution with a kernel for each
+        target, which torch gets wrong in bfloat16 for some widths and ONNX cannot express for any number of targets.
+        """
         assert templates.kernel is not None
-        kernel = rearrange(templates.kernel, "b n (g c) h w -> (b n g) c h w", g=self.correlation_groups)
-        batch, count = templates.kernel.shape[:2]
-        signal = self._normalise(features)[:, None].expand(-1, count, -1, -1, -1)
+        kernel = templates.kernel.mean(1).flip(-2, -1)  # responses are linear in the template
         side = kernel.shape[-1]
-        response = F.conv2d(
-            signal.reshape(1, -1, *signal.shape[-2:]), kernel.to(signal.dtype), groups=len(kernel), padding=side // 2
-        )
+        kernel = rearrange(kernel, "b (g c) h w -> b g (h w) c", g=self.correlation_groups)
+        signal = rearrange(self._normalise(features), "b (g c) h w -> b g c (h w)", g=self.correlation_groups)
+        products = (kernel.to(signal.dtype) @ signal).flatten(1, 2).float()  # [B, groups * h * w, S * S]
+        response = F.fold(products, output_size=features.shape[-1] + 1, kernel_size=side, padding=side // 2 - 1)
         # The kernel's side is even: its centre falls between cells, so four placements meet in a cell.
-        response = F.avg_pool2d(response, kernel_size=2, stride=1)
-        return response.unflatten(1, (batch, count, -1))[0].mean(1)
+        return F.avg_pool2d(response, kernel_size=2, stride=1)
 
 
 def _downsample(in_channels: int, out_channels: int) -> nn.Sequential:
