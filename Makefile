@@ -24,8 +24,14 @@ data: install  ## Pack LASOT=/path GOT10K=/path TRACKINGNET=/path into OUT=/path
 	$(VENV)/bin/python data_prep/make_data.py --output '$(OUT)' --workers $(WORKERS) \
 		$(if $(LASOT),--lasot '$(LASOT)') $(if $(GOT10K),--got10k '$(GOT10K)') $(if $(TRACKINGNET),--trackingnet '$(TRACKINGNET)')
 
-demo: install  ## Train and evaluate a small tracker on synthetic data: runs/demo/report.html (20 minutes on 2 cores)
-	$(VENV)/bin/python demo.py
+demo:  ## Train and evaluate a small tracker on synthetic video: runs/demo/report.html (14 minutes on 2 cores)
+	@mkdir -p runs/demo && date +%s > runs/demo/started
+	@$(MAKE) --no-print-directory install
+	$(VENV)/bin/python data_prep/make_data.py --output data/demo --demo --test_sequences 128 --workers $(WORKERS)
+	$(RELO) fit --config configs/demo/warmup.yaml
+	$(RELO) fit --config configs/demo/rl.yaml
+	$(RELO) validate --config configs/demo/rl.yaml --ckpt_path runs/demo/rl/rl.ckpt
+	$(RELO) report runs/demo --started "$$(cat runs/demo/started)"
 
 test: install  ## Run the tests (15 minutes on 2 cores at most)
 	$(VENV)/bin/python -m pytest -q -m 'not slow'

@@ -143,3 +143,18 @@ def test_no_critic_is_a_clear_error() -> None:
     bandit.critic = None
     with pytest.raises(UserError, match="needs a critic"):
         ActorCritic()(bandit, bandit_clip(), torch.Generator())
+
+
+def test_the_entropy_bonus_pulls_towards_the_uniform_policy() -> None:
+    bandit = Bandit(WIDTHS)
+    bandit.logits.data = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    clip = bandit_clip(batch=2)
+    gradients = []
+    for weight in (0.0, 1.0):
+        bandit.zero_grad()
+        ActorCritic(entropy_weight=weight)(bandit, clip, torch.Generator().manual_seed(0)).loss.backward()
+        gradients.append(bandit.logits.grad.clone())
+    log_p = bandit.logits.detach().log_softmax(0)
+    p = log_p.exp()
+    # d(-H)/d(logit_i) = p_i (log p_i + H)
+    torch.testing.assert_close(gradients[1] - gradients[0], p * (log_p - (p * log_p).sum()))
