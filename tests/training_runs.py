@@ -122,8 +122,9 @@ def environment() -> dict[str, str]:
 
 def start_relo(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "relo.cli", *map(str, arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=cwd, env=environment(), **pipes)  # type: ignore[call-overload,no-any-return]
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # In a session of its own, as from a shell: a signal can be sent to it and its workers alone.
+    return subprocess.Popen(command, cwd=cwd, env=environment(), start_new_session=True, **pipes)
 
 
 def relo(*arguments: object, cwd: Path) -> str:

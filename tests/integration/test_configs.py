@@ -54,15 +54,13 @@ def test_stages_parse(path, tmp_path, monkeypatch, capsys):
 
 def on_synthetic_data(data, steps=2):
     """Data paths and machine, and nothing else of a recipe."""
-    train = f"[{{path: {data.train}}}]"
     return (
         f"--trainer.max_steps={steps}",
         "--trainer.accelerator=cpu",
         "--trainer.devices=1",
-        f"--data.train={train}",
+        f"--data.train=[{{path: {data.train}}}]",
         f"--data.validation=[{{path: {data.test}}}]",
         "--data.workers=0",
-        "--data.sampler.init_args.min_frames=20",
     )
 
 

@@ -15,7 +15,7 @@ from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned
 from relo.module import RELOModule
-from relo.weights import load_network
+from relo.weights import load_network, save_network
 from training_runs import ACTOR_CRITIC, config, relo_here, write_config
 
 LEARNING = ("policy", "critic")
@@ -27,8 +27,6 @@ def part(name):
 
 def test_frozen_parts_stay_the_same_to_the_bit(data, network, tmp_path, monkeypatch):
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    from relo.weights import save_network
-
     save_network(network, tmp_path / "start")
     path = write_config(tmp_path / "config.yaml", config(data, ACTOR_CRITIC, init_from=str(tmp_path / "start")))
     relo_here(monkeypatch, "fit", "--config", path, cwd=tmp_path)

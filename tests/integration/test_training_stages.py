@@ -4,6 +4,7 @@ import json
 import re
 
 import numpy as np
+import pytest
 
 from relo.data.clip_store import ClipStore
 from relo.tracking.boxes_file import box_line, read_boxes
@@ -51,16 +52,10 @@ def _check_validation(folder, data):
         assert 0 <= scores[localization]["auc"] <= 1
         per_sequence = scores["per_sequence"][localization]
         assert set(per_sequence) == {f"lasot/{name}" for name in store.names}
-        assert np.mean(list(per_sequence.values())) == _about(scores[localization]["auc"])
+        assert np.mean(list(per_sequence.values())) == pytest.approx(scores[localization]["auc"], abs=1e-6)
         for number, name in enumerate(store.names):
             boxes_xywh = read_boxes(folder / localization / "lasot" / f"{name}.txt")
             assert boxes_xywh.shape == (12, 4)
             np.testing.assert_allclose(boxes_xywh[0], store[number].boxes_xywh[0], atol=1e-3)
             assert (boxes_xywh[1:] % 1 > 0).any(), "boxes must not be rounded to whole pixels"
     assert (folder / "success.png").read_bytes().startswith(b"\x89PNG")
-
-
-def _about(value):
-    import pytest
-
-    return pytest.approx(value, abs=1e-6)

@@ -271,7 +271,7 @@ def missing_option(good, tmp_path):
 
 
 def unknown_option_of_fit(good, tmp_path):
-    return [*fit(good, tmp_path), "--trainer.max_step=3"], ["max_step"]
+    return [*fit(good, tmp_path), "--trainer.max_stepz=3"], ["max_stepz"]
 
 
 def wrong_variant(good, tmp_path):

@@ -1,5 +1,6 @@
 """Clips by number: the same number gives the same clip, in whichever worker and rank it is asked for."""
 
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -163,8 +164,9 @@ class ClipNumbers(DistributedSampler[int]):
 
 
 def start_worker(worker: int) -> None:
-    """One thread a loader's process: the cores belong to the training step."""
+    """One thread a loader's process: the cores belong to the training step. Ctrl-C is the trainer's to handle."""
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _usable(store: ClipStore, source: StoreSource, sampler: ClipSampler) -> NDArray[np.int64]:
