@@ -19,7 +19,7 @@ class Bandit(nn.Module):
         self.logits = nn.Parameter(torch.zeros(len(widths)))
         self.baseline = nn.Parameter(torch.zeros(()))
         self.critic = object()
-        # The truth is 0.4 wide and high at the centre; a box of the same centre and height, but narrower, has IoU w / 0.4.
+        # The truth is 0.4 wide and high at the centre; a narrower box of its centre and height has IoU w / 0.4.
         boxes = [[0.5, 0.5, width, 0.4] for width in widths]
         self.register_buffer("boxes_cxcywh", torch.tensor(boxes).view(2, -1, 4))
 

@@ -13,7 +13,8 @@ def reward_of(ious: list[list[float]], terms: list, present: list[list[bool]] | 
 
 def test_a_perfect_clip_earns_one_and_the_trapezoid_area() -> None:
     # The success rate is 1 at thresholds 0 .. 0.95 and 0 at 1: the trapezoid rule gives 1 - 0.05 / 2.
-    assert reward_of([[1.0, 1.0]], [IoUReward(), AUCReward()]).tolist() == [[pytest.approx(1.975), pytest.approx(1.975)]]
+    reward = reward_of([[1.0, 1.0]], [IoUReward(), AUCReward()])
+    assert reward[0].tolist() == [pytest.approx(1.975), pytest.approx(1.975)]
 
 
 def test_the_mean_rule_gives_twenty_of_twenty_one() -> None:

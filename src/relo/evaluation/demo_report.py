@@ -147,8 +147,8 @@ def _result(scores: Scores) -> str:
     mean, error = paired_difference(scores["per_sequence"]["policy"], scores["per_sequence"]["prior"])
     verdict = "differ by more than" if abs(mean) > 2 * error else "do not differ by more than"
     return (
-        f"<p>One-pass evaluation (closed loop, no restarts) on {scores['sequences']} held-out synthetic sequences, whose "
-        "textures occur nowhere in the training data; in percent, ± one standard error over sequences.</p>"
+        f"<p>One-pass evaluation (closed loop, no restarts) on {scores['sequences']} held-out synthetic sequences, "
+        "whose textures occur nowhere in the training data; in percent, ± one standard error over sequences.</p>"
         f"{ReportTable(['localization', *METRICS.values()], rows).html()}"
         f"<p>Policy minus prior: {100 * mean:+.2f} ± {100 * error:.2f} points of AUC, paired by sequence: the two "
         f"{verdict} two standard errors. Both localize on the same frozen network: same features, same boxes; only "
@@ -168,8 +168,8 @@ def _scatter_figure(scores: Scores) -> Figure:
     figure = Figure(figsize=(4.2, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="AUC, prior", ylabel="AUC, policy", xlim=(0, 1), ylim=(0, 1), title="By sequence")
     axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
-    points = [[per_sequence[kind][name] for name in names] for kind in ("prior", "policy")]
-    axes.scatter(*points, s=14, alpha=0.6)
+    prior, policy = ([per_sequence[kind][name] for name in names] for kind in ("prior", "policy"))
+    axes.scatter(prior, policy, s=14, alpha=0.6)
     axes.set_aspect("equal")
     return figure
 

@@ -29,8 +29,8 @@ class ActorCritic(Objective):
         Args:
             rewards: terms of a frame's reward; the paper's IoU + AUC if not given.
             value_weight: weight of the critic's loss.
-            entropy_weight: weight of a bonus on the policy's entropy, in nats; none in the paper. It keeps a policy that
-                learns fast from settling too early.
+            entropy_weight: weight of a bonus on the policy's entropy, in nats; none in the paper. It keeps a policy
+                that learns fast from settling too early.
             trained_parts: parts of the network that learn; policy and critic if not given.
         """
         self.rewards = rewards or [IoUReward(), AUCReward()]

@@ -72,9 +72,10 @@ class Nano(Encoder):
         trunc_normal_(self.search_position, std=0.02)
         trunc_normal_(self.template_position, std=0.02)
         self.types = TokenTypes(width)
-        self.blocks = nn.ModuleList(Block(width, heads, qkv_bias=True) for _ in range(depth))
-        for block in self.blocks:
+        blocks = [Block(width, heads, qkv_bias=True) for _ in range(depth)]
+        for block in blocks:
             block.attn.fused_attn = False  # torch's fused attention has a slow backward pass on CPUs for so few tokens
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width)
         self.widen = nn.Conv2d(width, channels, kernel_size=1)
         self.carry = nn.Conv2d(stem[2], channels, kernel_size=1)
