@@ -74,7 +74,8 @@ class Nano(Encoder):
         self.types = TokenTypes(width)
         blocks = [Block(width, heads, qkv_bias=True) for _ in range(depth)]
         for block in blocks:
-            block.attn.fused_attn = False  # torch's fused attention has a slow backward pass on CPUs for so few tokens
+            # torch's fused attention has a slow backward pass on CPUs for so few tokens
+            block.attn.fused_attn = False  # type: ignore[assignment]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width)
         self.widen = nn.Conv2d(width, channels, kernel_size=1)
