@@ -25,6 +25,7 @@ from relo.evaluation.report_tables import ReportTable
 from relo.metrics.functional import success_thresholds
 from relo.tracking.boxes_file import write_whole
 from relo.tracking.render import draw_frame
+from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 from relo.tracking.video import VideoWriter
 
@@ -63,7 +64,7 @@ def write_report(
     shown = _shown_sequences(store, scores)
     strips = _render(tracker, shown, folder)
     seconds = None if started is None else round(time.time() - started)
-    body = _body(scores, folder, strips, seconds)
+    body = _body(scores, tracker.rule, folder, strips, seconds)
     write_whole(folder / "report.html", html_page("RELO demo: a tracker trained by reward", body))
     content = {**scores, "seconds": seconds}
     write_whole(folder / "scores.json", json.dumps(content, indent=2) + "\n")
@@ -125,9 +126,15 @@ def _render(
     return strips
 
 
-def _body(scores: Scores, folder: Path, strips: Sequence[tuple[str, NDArray[np.uint8]]], seconds: int | None) -> str:
+def _body(
+    scores: Scores,
+    rule: TrackingRule,
+    folder: Path,
+    strips: Sequence[tuple[str, NDArray[np.uint8]]],
+    seconds: int | None,
+) -> str:
     sections = [
-        ("Result", _result(scores)),
+        ("Result", _result(scores, rule)),
         ("Success", html_figure(_success_figure(scores)) + html_figure(_scatter_figure(scores))),
         ("Video", _video(folder / "demo.webm")),
         ("Frames", "".join(html_figure(_strip_figure(caption, strip)) for caption, strip in strips)),
@@ -138,7 +145,7 @@ def _body(scores: Scores, folder: Path, strips: Sequence[tuple[str, NDArray[np.u
     return "".join(f"<section><h2>{escape(title)}</h2>{html}</section>" for title, html in sections)
 
 
-def _result(scores: Scores) -> str:
+def _result(scores: Scores, rule: TrackingRule) -> str:
     rows = []
     for name in ("policy", "prior"):
         cells = [f"{100 * scores[name][metric]:.2f}" for metric in METRICS]
@@ -152,7 +159,9 @@ def _result(scores: Scores) -> str:
         f"{ReportTable(['localization', *METRICS.values()], rows).html()}"
         f"<p>Policy minus prior: {100 * mean:+.2f} ± {100 * error:.2f} points of AUC, paired by sequence: the two "
         f"{verdict} two standard errors. Both localize on the same frozen network: same features, same boxes; only "
-        "the map that picks the cell differs. One training run of each; another seed gives other numbers.</p>"
+        "the map that picks the cell differs. Both are multiplied by the same window, a Hann window to the power of "
+        f"{rule.window_exponent:g} (the policy's {rule.window}, the prior's scores). One training run of each; "
+        "another seed gives other numbers.</p>"
     )
 
 
