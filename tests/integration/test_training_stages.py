@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import time
 
 import numpy as np
 import pytest
@@ -42,6 +44,24 @@ def test_warmup_then_policy_then_validation_then_tracking(data, tmp_path):
     # The tracker of the command line is the one that was validated.
     np.testing.assert_allclose(read_boxes(boxes), read_boxes(validation / "policy/lasot" / f"{name}.txt"), atol=0.05)
     assert len(list(open_frames(video))) == 12
+    _check_report(tmp_path / "demo", warmup.parent / "run", policy.parent / "run", data)
+
+
+def _check_report(demo, warmup, policy, data):
+    """`relo report` on the two runs, laid out as `make demo` leaves them."""
+    shutil.copytree(warmup, demo / "warmup")
+    shutil.copytree(policy, demo / "rl")
+    shutil.copy(policy / "checkpoints/last.ckpt", demo / "rl/rl.ckpt")
+    relo("report", demo, "--sequences", data.test, "--started", time.time() - 100, cwd=demo)
+    validated = json.loads((demo / "rl/validation/scores.json").read_text())
+    scores = json.loads((demo / "scores.json").read_text())
+    assert scores["policy"]["auc"] == validated["policy"]["auc"]
+    assert 100 <= scores["seconds"] < 400
+    page = (demo / "report.html").read_text()
+    shown = [f"{100 * validated[name]['auc']:.2f} ± " for name in ("policy", "prior")]
+    assert all(figure in page for figure in shown)
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert len(list(open_frames(demo / "demo.mp4"))) == 3 * 12
 
 
 def _check_validation(folder, data):
