@@ -22,10 +22,10 @@ import torch
 from plain import plain_step
 from torch.utils.flop_counter import FlopCounterMode
 
-from relo.inference import fastest_precision, optimize_for_inference
+from relo.inference import Precision, fastest_precision, optimize_for_inference
 from relo.models.network import LocalizationNetwork
 from relo.tracking.rule import TrackingRule
-from relo.tracking.tracker import Precision, Tracker
+from relo.tracking.tracker import Tracker
 from relo.weights import load_network, released_network
 
 STAGES = ("crop", "encode", "heads", "decode")

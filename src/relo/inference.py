@@ -13,6 +13,7 @@ from relo.models.encoders.fast_itpn import Block
 from relo.models.network import LocalizationNetwork
 
 Precision = Literal["float32", "bfloat16", "float16"]
+PrecisionChoice = Literal["auto", "float32", "bfloat16", "float16"]
 
 WORTHWHILE = 1.5
 """Reduced precision is taken where it makes a matrix product at least so many times as fast."""

@@ -188,7 +188,10 @@ class RELOModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write into the checkpoint how to build its network and how it tracks, so that it can be used alone."""
         checkpoint["relo_network"] = self.network.config()
-        checkpoint["relo_rule"] = asdict(self.rule)
+        rule = self.rule
+        if self.localizations and rule.localization not in self.localizations:  # a warm-up trains no policy
+            rule = replace(rule, localization=self.localizations[0])
+        checkpoint["relo_rule"] = asdict(rule)
         if self.trainer.state.fn == "fit":
             _leave_epoch_unfinished(checkpoint["loops"]["fit_loop"], self.trainer.num_training_batches)
 

@@ -18,9 +18,10 @@ from relo.data.sequences import SequenceReader, open_reader
 from relo.errors import UserError
 from relo.evaluation.benchmarks import find_benchmark
 from relo.evaluation.one_pass import FailedSequences, SequenceResult, reasons, run_one_pass, told
+from relo.inference import Precision
 from relo.tracking.progress import frame_progress
 from relo.tracking.rule import Localization, TrackingRule, load_rule
-from relo.tracking.tracker import Precision, Tracker
+from relo.tracking.tracker import Tracker
 
 
 class ChosenSequences(SequenceReader):

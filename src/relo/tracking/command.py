@@ -12,13 +12,14 @@ from rich.console import Console
 
 from relo.errors import UserError
 from relo.geometry import iou, xywh_to_xyxy
+from relo.inference import PrecisionChoice
 from relo.metrics.functional import success_auc
 from relo.tracking.boxes_file import box_line, parse_box, read_boxes
 from relo.tracking.progress import frame_progress
 from relo.tracking.render import draw_frame
 from relo.tracking.rule import Localization, load_rule
 from relo.tracking.state import TargetState
-from relo.tracking.tracker import Precision, RGBImage, Tracker
+from relo.tracking.tracker import RGBImage, Tracker
 from relo.tracking.video import Frames, VideoWriter, open_frames
 
 
@@ -35,7 +36,7 @@ def track(
     start: int = 0,
     limit: int | None = None,
     device: str | None = None,
-    precision: Precision = "float32",
+    precision: PrecisionChoice = "float32",
 ) -> None:
     """Follow one target through a folder of images, a video file or a camera.
 
@@ -51,7 +52,8 @@ def track(
         start: skip this many frames of the source.
         limit: stop after this many frames.
         device: where to compute, such as "cpu" or "cuda"; the GPU if there is one.
-        precision: "float32", or "bfloat16" or "float16" to be faster.
+        precision: "float32", or to be faster "bfloat16", "float16", or "auto": bfloat16 where a short trial shows it to
+            be clearly faster. Not the default, since it can move a box by some pixels.
 
     Raises:
         UserError: the source, the box, the model or another file cannot be used.
