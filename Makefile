@@ -24,7 +24,7 @@ data: install  ## Pack LASOT=/path GOT10K=/path TRACKINGNET=/path into OUT=/path
 	$(VENV)/bin/python data_prep/make_data.py --output '$(OUT)' --workers $(WORKERS) \
 		$(if $(LASOT),--lasot '$(LASOT)') $(if $(GOT10K),--got10k '$(GOT10K)') $(if $(TRACKINGNET),--trackingnet '$(TRACKINGNET)')
 
-demo:  ## Train and evaluate a small tracker on synthetic video: runs/demo/report.html (14 minutes on 2 cores)
+demo:  ## Train and evaluate a small tracker on synthetic video: runs/demo/report.html (13 minutes on 2 cores)
 	@mkdir -p runs/demo && date +%s > runs/demo/started
 	@$(MAKE) --no-print-directory install
 	$(VENV)/bin/python data_prep/make_data.py --output data/demo --demo --test_sequences 128 --workers $(WORKERS)
