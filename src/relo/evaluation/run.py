@@ -213,10 +213,11 @@ def _rule(model: str, rule: Path | None, benchmark: str | None) -> TrackingRule 
         return None if rule is None else load_rule(rule)
     from relo.weights import RULE_FILE, resolve
 
+    name = find_benchmark(benchmark).name
     path = rule or resolve(model) / RULE_FILE
     if not path.exists():
         raise UserError(f"The model {model} has no {RULE_FILE} with settings for benchmarks; give one with --rule.")
-    return load_rule(path, find_benchmark(benchmark).name)
+    return load_rule(path, name)
 
 
 def _track_side_by_side(shares: Sequence[_Share], on_frames: Callable[[int], None]) -> list[_Outcome]:

@@ -1,0 +1,120 @@
+"""How well one-pass evaluation keeps a network busy: its frames a second with a network that costs nothing, as a share of
+those that bare JPEG decoding gives on the same threads.
+
+    python benchmarks/runner.py [--width 1280 --height 720] [--workers 16] [--batch_size 8] [--rounds 5]
+
+Both are measured in turn on the same files. The last line is the median of the rounds' ratios; another program on the
+same cores shows in the rates more than in it.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from relo.data.sequences import ImageFiles
+from relo.data.sequences import Sequence as AnnotatedSequence
+from relo.evaluation.one_pass import run_one_pass
+from relo.models.encoders.base import Templates
+from relo.models.network import LocalizationMaps
+from relo.tracking.tracker import Tracker
+
+
+class FreeNetwork(nn.Module):
+    """Sees the target in the middle of every search region, at no cost."""
+
+    prior = None
+
+    def __init__(self, search_size: int = 256, template_size: int = 128, map_size: int = 16) -> None:
+        super().__init__()
+        self.encoder = SimpleNamespace(search_size=search_size, template_size=template_size, map_size=map_size)
+        self.device = nn.Parameter(torch.empty(0))
+        self.logits = torch.zeros(1, map_size, map_size)
+        self.boxes_cxcywh = torch.tensor([0.5, 0.5, 0.25, 0.25]).expand(1, map_size, map_size, 4)
+
+    def encode_templates(self, images: Tensor, boxes_xywh: Tensor) -> Templates:
+        """Nothing to know of a target."""
+        return Templates(torch.zeros(len(images), 1, 1))
+
+    def forward(
+        self, images: Tensor, templates: Templates, memory: Tensor | None, skip: Collection[str]
+    ) -> tuple[LocalizationMaps, None]:
+        """The same maps for every frame, and no memory."""
+        batch = len(images)
+        return LocalizationMaps(self.logits.expand(batch, -1, -1), self.boxes_cxcywh.expand(batch, -1, -1, -1)), None
+
+
+def make_sequences(folder: Path, count: int, frames: int, width: int, height: int) -> list[AnnotatedSequence]:
+    """Sequences that share their files: smooth noise with some grain, which JPEG codes about as well as photographs."""
+    random = np.random.default_rng(0)
+    smooth = cv2.resize(random.integers(0, 255, (height // 16, width // 16, 3), np.uint8), (width, height))
+    names = tuple(f"{index:08d}.jpg" for index in range(frames))
+    for name in names:
+        image = cv2.add(smooth, random.integers(0, 24, smooth.shape, np.uint8))
+        cv2.imwrite(str(folder / name), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    box_xywh = np.array([[0.4 * width, 0.4 * height, 0.1 * width, 0.2 * height]])
+    return [
+        AnnotatedSequence(f"noise-{number}", "noise", ImageFiles(folder, names), box_xywh, np.ones(1, bool))
+        for number in range(count)
+    ]
+
+
+def decoding_rate(sequences: Sequence[AnnotatedSequence], workers: int) -> float:
+    """Frames a second of decoding alone."""
+    jobs = [(sequence.frames, index) for sequence in sequences for index in range(len(sequence))]
+    start = time.perf_counter()
+    with ThreadPoolExecutor(workers) as pool:
+        decoded = sum(pool.map(lambda job: len(job[0][job[1]]) > 0, jobs))
+    return decoded / (time.perf_counter() - start)
+
+
+def runner_rate(tracker: Tracker, sequences: Sequence[AnnotatedSequence], workers: int, batch_size: int) -> float:
+    """Frames a second of one-pass evaluation."""
+    start = time.perf_counter()
+    results = run_one_pass(tracker, sequences, batch_size=batch_size, workers=workers)
+    return sum(len(result.boxes_xywh) for result in results) / (time.perf_counter() - start)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=int, default=1280)
+    parser.add_argument("--height", type=int, default=720)
+    parser.add_argument("--sequences", type=int, default=24)
+    parser.add_argument("--frames", type=int, default=40, help="frames of a sequence")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="decoding threads")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args(arguments)
+    tracker = Tracker(FreeNetwork(), device="cpu")  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as folder:
+        sequences = make_sequences(Path(folder), options.sequences, options.frames, options.width, options.height)
+        size = sum(path.stat().st_size for path in Path(folder).iterdir()) / options.frames
+        print(
+            f"{options.width} x {options.height}, {size / 1e3:.0f} kB a frame, {options.workers} threads, "
+            f"batches of {options.batch_size}"
+        )
+        shares = []
+        for number in range(options.rounds):
+            decoding = decoding_rate(sequences, options.workers)
+            running = runner_rate(tracker, sequences, options.workers, options.batch_size)
+            shares.append(running / decoding)
+            print(
+                f"round {number + 1}: decoding {decoding:.1f} frames/s, runner {running:.1f} frames/s, "
+                f"ratio {shares[-1]:.3f}",
+                flush=True,
+            )
+    print(f"median ratio {statistics.median(shares):.3f}")
+
+
+if __name__ == "__main__":
+    main()

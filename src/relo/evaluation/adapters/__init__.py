@@ -1,0 +1,1 @@
+"""Our tracker in the toolkits of others."""

@@ -1,0 +1,197 @@
+"""`relo test` on synthetic LaSOT sequences, and what scoring and packing make of its results."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+from relo.cli import main
+from relo.data.sequences import open_reader
+from relo.data.synthetic.command import synthesize
+from relo.errors import UserError
+from relo.evaluation.command import submit
+from relo.evaluation.run import ChosenSequences, longest_first, run_benchmark
+from relo.tracking.boxes_file import read_boxes
+from relo.weights import save_network
+from small_networks import make_network
+
+SEQUENCES, FRAMES = 5, 40
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lasot")
+    synthesize(folder, split="test", sequences=SEQUENCES, frames=FRAMES, width=160, height=120, workers=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    save_network(make_network(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(root, model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reference") / "tracker"
+    run_benchmark(model=str(model), dataset="lasot", root=root, output=folder, batch_size=1, workers=1, device="cpu")
+    return boxes(folder)
+
+
+def boxes(folder):
+    names = [path.name for path in folder.glob("*.txt") if not path.stem.endswith(("_score", "_time"))]
+    return {name: read_boxes(folder / name) for name in sorted(names)}
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, boxes_xywh in expected.items():
+        np.testing.assert_allclose(found[name], boxes_xywh, rtol=0, atol=1e-3)
+
+
+def command(root, model, output, *options):
+    return ["test", "--model", str(model), "--dataset", "lasot", "--root", str(root), "--output", str(output), *options]
+
+
+def test_every_frame_has_a_row(reference):
+    assert len(reference) == SEQUENCES
+    assert {boxes_xywh.shape for boxes_xywh in reference.values()} == {(FRAMES, 4)}
+
+
+@pytest.mark.parametrize("settings", [("3", "1", "cpu"), ("8", "4", "cpu"), ("2", "2", "cpu,cpu")])
+def test_boxes_do_not_depend_on_batch_workers_and_devices(root, model, reference, tmp_path, settings):
+    options = zip(("--batch_size", "--workers", "--device"), settings, strict=True)
+    main(command(root, model, tmp_path, *(word for option in options for word in option)))
+    assert_same(boxes(tmp_path), reference)
+
+
+def test_shards_make_up_the_whole(root, model, reference, tmp_path):
+    counts = []
+    for shard in ("0", "1", "2"):
+        main(command(root, model, tmp_path, "--shards", "3", "--shard", shard))
+        counts.append(len(boxes(tmp_path)))
+    assert counts == [2, 4, 5]
+    assert_same(boxes(tmp_path), reference)
+
+
+def test_killed_run_goes_on(root, model, reference, tmp_path):
+    arguments = command(root, model, tmp_path, "--batch_size", "1")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "relo.cli", *arguments], env=environment, stdout=subprocess.DEVNULL
+    )
+    while process.poll() is None and not boxes(tmp_path):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.txt")}
+    assert 0 < len(boxes(tmp_path)) < SEQUENCES
+    finished = [path for path in done if path.name in boxes(tmp_path)]
+    main(arguments)
+    assert_same(boxes(tmp_path), reference)
+    assert all(path.stat().st_mtime_ns == done[path] for path in finished)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu,cpu"])
+def test_failing_sequence_is_named_and_the_exit_code_says_so(root, model, reference, tmp_path, device, capsys):
+    broken = tmp_path / "lasot"
+    shutil.copytree(root, broken)
+    folder, other = sorted(broken.glob("*/*-*"))[1:3]
+    image = sorted((folder / "img").iterdir())[7]
+    image.write_bytes(b"half a picture")
+    (other / "groundtruth.txt").write_text("no box\n")
+    with pytest.raises(SystemExit) as stop:
+        main(command(broken, model, tmp_path / "out", "--device", device))
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert f"2 of {SEQUENCES} sequences could not be tracked" in message
+    assert folder.name in message
+    assert image.name in message
+    assert "groundtruth.txt, line 1" in message
+    lost = {f"{folder.name}.txt", f"{other.name}.txt"}
+    assert_same(boxes(tmp_path / "out"), {name: value for name, value in reference.items() if name not in lost})
+
+
+def test_results_are_scored_and_packed_as_they_are(root, model, tmp_path, capsys):
+    main(command(root, model, tmp_path / "mine"))
+    assert f"{SEQUENCES} of {SEQUENCES} sequences" in capsys.readouterr().out
+    scores = tmp_path / "scores.json"
+    main(
+        ["evaluate", str(tmp_path / "mine"), "--benchmark", "lasot", "--annotations", str(root), "--json", str(scores)]
+    )
+    content = json.loads(scores.read_text())
+    assert content["tracker"] == "mine"
+    assert content["sequences"] == SEQUENCES
+    assert content["remarks"] == []
+    assert content["frames_per_second"] > 0
+
+    synthesize(tmp_path / "got10k", layout="got10k", split="test", sequences=2, frames=6, workers=0)
+    arguments = ["--model", str(model), "--root", str(tmp_path / "got10k"), "--output", str(tmp_path / "got")]
+    main(["test", "--dataset", "got10k", *arguments])
+    zipped = tmp_path / "got.zip"
+    submit(tmp_path / "got", benchmark="got10k", dataset=tmp_path / "got10k", output=zipped)
+    assert zipped.exists()
+
+
+def test_settings_of_a_benchmark_are_applied_when_asked(root, model, tmp_path):
+    own = tmp_path / "model"
+    shutil.copytree(model, own)
+    (own / "tracking.yaml").write_text("window_exponent: 1.5\nbenchmarks: {lasot_ext: {window_exponent: 2.5}}\n")
+    exponents = []
+    for number, options in enumerate([(), ("--benchmark", "LaSOT_ext")]):
+        main(command(root, own, tmp_path / str(number), *options))
+        exponents.append(json.loads((tmp_path / str(number) / "run.json").read_text())["rule"]["window_exponent"])
+    assert exponents == [1.5, 2.5]
+    rule = tmp_path / "rule.yaml"
+    rule.write_text(yaml.safe_dump({"window_exponent": 3.0}))
+    main(command(root, own, tmp_path / "given", "--rule", str(rule), "--localization", "prior"))
+    found = json.loads((tmp_path / "given" / "run.json").read_text())["rule"]
+    assert (found["window_exponent"], found["localization"]) == (3.0, "prior")
+
+
+@pytest.mark.parametrize(
+    ("options", "culprit"),
+    [
+        ({"dataset": "lasott"}, "lasott"),
+        ({"split": "nowhere"}, "nowhere"),
+        ({"model": "none.ckpt"}, r"none\.ckpt"),
+        ({"device": "warp:0"}, "warp:0"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"shard": 2, "shards": 2}, "shard 2 of 2"),
+        ({"benchmark": "lasot"}, r"tracking\.yaml"),
+        ({"benchmark": "lasott"}, "lasott"),
+    ],
+)
+def test_mistakes_are_named(root, model, tmp_path, options, culprit):
+    settings = {"model": str(model), "dataset": "lasot", "root": root, "output": tmp_path} | options
+    with pytest.raises(UserError, match=culprit):
+        run_benchmark(**settings)
+
+
+def test_two_devices_do_not_mix_trackers(root, model, tmp_path):
+    main(command(root, model, tmp_path))
+    with pytest.raises(UserError, match="other rule"):
+        run_benchmark(
+            model=str(model), dataset="lasot", root=root, output=tmp_path, device="cpu,cpu", localization="prior"
+        )
+
+
+def test_long_sequences_come_first(root, tmp_path):
+    synthesize(tmp_path, layout="plain", split="test", sequences=2, frames=3, width=160, height=120, workers=0)
+    synthesize(tmp_path / "more", layout="plain", split="test", sequences=3, frames=5, width=160, height=120, workers=0)
+    shutil.move(tmp_path / "more" / "Badge3", tmp_path / "Badge3")
+    reader = open_reader("plain", tmp_path)
+    (tmp_path / "Badge1" / "groundtruth.txt").write_text("no box\n")
+    numbers, lengths = longest_first(reader)
+    assert [reader.names[number] for number in numbers] == ["Badge3", "Badge2", "Badge1"]
+    assert lengths == [0, 3, 5]
+    chosen = ChosenSequences(reader, numbers[:2])
+    assert [sequence.name for sequence in chosen] == chosen.names == ["Badge3", "Badge2"]
