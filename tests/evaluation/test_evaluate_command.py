@@ -1,6 +1,7 @@
 """`relo evaluate`: layouts, names, delimiters, files, and what it refuses."""
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from relo.cli import main
+from relo.data.sequences import open_reader
+from relo.data.synthetic.command import synthesize
 from relo.errors import UserError
 from relo.evaluation.command import evaluate
 
@@ -45,6 +48,33 @@ def tracker(tmp_path) -> Path:
     for name in ("alpha-1", "Beta_2"):
         write(tmp_path / "results" / "mine" / f"{name}.txt")
     return tmp_path / "results" / "mine"
+
+
+class TestOriginalNFS:
+    @pytest.fixture
+    def root(self, tmp_path) -> Path:
+        synthesize(tmp_path / "nfs", layout="nfs", split="test", sequences=2, frames=5, workers=0)
+        for sequence in open_reader("nfs", tmp_path / "nfs"):
+            write(tmp_path / "mine" / f"nfs_{sequence.name}.txt", sequence.boxes_xywh)
+        return tmp_path / "nfs"
+
+    def test_every_eighth_row_counts_as_far_as_there_are_frames(self, tmp_path, root):
+        scores = run(tmp_path, tmp_path / "mine", root, "nfs")
+        assert (scores["sequences"], scores["frames"], scores["remarks"]) == (2, 10, [])
+        assert scores["auc"] > 0.95
+
+    def test_annotations_do_without_frames(self, tmp_path, root):
+        for name in ("badge_1", "badge_2"):
+            shutil.rmtree(root / name / "30" / name)
+        scores = run(tmp_path, tmp_path / "mine", root, "nfs")
+        assert scores["frames"] == 11  # badge_2 is annotated for one frame more
+        assert [remark["kind"] for remark in scores["remarks"]] == ["short"]
+
+    def test_broken_row_is_named(self, tmp_path, root):
+        file = root / "badge_1" / "30" / "badge_1.txt"
+        file.write_text(file.read_text().replace(" 3 0 0 1", " 3 lost", 1))
+        with pytest.raises(UserError, match=r"badge_1\.txt, line 4"):
+            run(tmp_path, tmp_path / "mine", root, "nfs")
 
 
 class TestOutput:

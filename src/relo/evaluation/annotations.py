@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relo.data.sequences.folders import subfolders
+from relo.data.sequences.folders import numbered_frames, subfolders
+from relo.data.sequences.nfs import read_vatic
 from relo.data.sequences.parsing import check_count, read_boxes, read_flags, read_names, read_numbers, read_text
 from relo.data.sequences.tables import read_table
 from relo.errors import UserError
@@ -145,12 +146,17 @@ def _one_of(*folders: str) -> Callable[[Path], dict[str, Files]]:
 
 
 def _nfs(root: Path) -> dict[str, Files]:
-    """NFS at 30 frames a second: `anno/nfs_<sequence>.txt`, or `<sequence>/30/<sequence>_pytracking.txt`."""
+    """NFS at 30 frames a second: `anno/nfs_<sequence>.txt`, or `<sequence>/30/<sequence>_pytracking.txt`, or the
+    original `<sequence>/30/<sequence>.txt`, where its frames in `<sequence>/30/<sequence>/` say how many rows count.
+    """
     found = {name.removeprefix("nfs_"): files for name, files in _one_of("anno")(root).items()}
     for name in subfolders(root):
-        file = root / name / "30" / f"{name}_pytracking.txt"
-        if file.is_file():
-            found[name] = {"boxes": file}
+        folder = root / name / "30"
+        boxes, original = folder / f"{name}_pytracking.txt", folder / f"{name}.txt"
+        if boxes.is_file():
+            found[name] = {"boxes": boxes}
+        elif original.is_file():
+            found[name] = {"vatic": original, "frames": folder / name}
     return found
 
 
@@ -168,6 +174,8 @@ LAYOUTS: Mapping[str, Callable[[Path], dict[str, Files]]] = {
 
 
 def _read_truth(name: str, files: Files, benchmark: Benchmark) -> SequenceTruth:
+    if "vatic" in files:
+        return _read_original_nfs(name, files)
     boxes_xywh = read_boxes(files["boxes"])
     if not len(boxes_xywh):
         raise UserError(f"The annotation {files['boxes']} is empty; copy it again.")
@@ -188,6 +196,19 @@ def _read_truth(name: str, files: Files, benchmark: Benchmark) -> SequenceTruth:
         image_size=_image_size(files["meta"]) if "meta" in files else None,
         origin=str(files["boxes"]),
     )
+
+
+def _read_original_nfs(name: str, files: Files) -> SequenceTruth:
+    """The 30 fps rows; where the frames are at hand, at most as many as there are frames, as in tracking.
+
+    Lost targets keep the box that they were annotated with, as in the other forms of NFS.
+    """
+    boxes_xywh, _ = read_vatic(files["vatic"])
+    if files["frames"].is_dir():
+        boxes_xywh = boxes_xywh[: len(numbered_frames(files["frames"], first=1))]
+    if not len(boxes_xywh):
+        raise UserError(f"The annotation {files['vatic']} is empty; copy it again.")
+    return SequenceTruth(name, torch.from_numpy(boxes_xywh), origin=str(files["vatic"]))
 
 
 def _image_size(meta: Path) -> tuple[int, int] | None:

@@ -67,8 +67,7 @@ class NFS(FolderReader):
             boxes_xywh = read_boxes(annotation)
         else:
             images, annotation = self.root / name / "30" / name, self.root / name / "30" / f"{name}.txt"
-            boxes_xywh, lost = _read_vatic(annotation)
-            boxes_xywh = boxes_xywh[: _SOUND_FRAMES.get(name)]
+            boxes_xywh, lost = read_vatic(annotation)
         frames = numbered_frames(images, first=1)
         if abs(len(boxes_xywh) - len(frames)) > 1 and name not in _SOUND_FRAMES:
             check_count(annotation, len(boxes_xywh), len(frames), frames_folder(frames))
@@ -86,8 +85,12 @@ class NFS(FolderReader):
         )
 
 
-def _read_vatic(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The 30 fps rows of a VATIC file: boxes_xywh [N, 4], and whether the target is lost [N]."""
+def read_vatic(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The 30 fps rows of an original annotation: boxes_xywh [N, 4], and whether the target is lost [N].
+
+    Raises:
+        UserError: the file cannot be read, or a row is none of VATIC's; the message names the line.
+    """
     numbers = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         cells = line.split()
@@ -101,4 +104,5 @@ def _read_vatic(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
             raise UserError(f"{path}, line {number}: no row of a VATIC annotation (number x1 y1 x2 y2 frame lost ...).")
     rows = np.array(numbers, np.float64).reshape(-1, 6)[::_FRAMES_PER_ANNOTATION]
     boxes_xywh = np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], axis=1)
-    return boxes_xywh, rows[:, 5] == 1
+    sound = slice(_SOUND_FRAMES.get(path.stem))
+    return boxes_xywh[sound], rows[sound, 5] == 1
