@@ -4,10 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from relo.data.clip_batch import ClipBatch
 from relo.models.network import LocalizationNetwork
 from small_networks import make_clip, make_network
+
+# As the processes that tests start have: sums are then equal to the bit, and small tensors are faster.
+torch.set_num_threads(1)
 
 
 @pytest.fixture
