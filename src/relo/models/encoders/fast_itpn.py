@@ -165,7 +165,8 @@ class FastITPN(Encoder):
             from relo.weights import load_encoder_pretraining  # imports this file
 
             unused = load_encoder_pretraining(self, pretrained)
-            logger.info("%s: %d tensors not used: %s", pretrained, len(unused), ", ".join(unused) or "none")
+            level = logging.WARNING if unused else logging.INFO
+            logger.log(level, "%s: %d tensors not used: %s", pretrained, len(unused), ", ".join(unused) or "none")
 
     def encode_templates(self, images: Tensor, boxes_xywh: Tensor) -> Templates:
         """Templates [B, N, 3, Hz, Hz], boxes [B, N, 4] (shares of the crop's side) -> tokens [B, N * cells, width]."""
