@@ -1,17 +1,29 @@
+import copy
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+import yaml
 
+from relo.data.synthetic import render_sequence
+from relo.data.synthetic.scene import EASY
 from relo.errors import UserError
 from relo.export import ONNXTracker, export, export_onnx, largest_difference
+from relo.images import normalise_images
+from relo.models.encoders.base import Encoder
 from relo.models.encoders.fast_itpn import FastITPN
-from relo.models.encoders.nano import Nano
 from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import DeepToShallow, LayerAligned, NoPropagation
+from relo.plugin import build
+from relo.tracking.boxes_file import read_boxes
+from relo.tracking.rule import TrackingRule
+from relo.tracking.video import open_frames
 from relo.weights import save_network
 
+REPOSITORY = Path(__file__).parents[1]
 pytestmark = [pytest.mark.filterwarnings("ignore")]
 PROPAGATORS = {
     "layer-aligned": lambda: LayerAligned(32, 3, depth=2),
@@ -76,14 +88,73 @@ def test_the_command(tmp_path, capsys):
         export(model=str(tmp_path / "nothing"))
 
 
-def test_a_network_whose_batch_must_be_fixed(tmp_path):
+def trained_size_nano() -> LocalizationNetwork:
+    """The demo's network, with weights under which frames look different."""
     torch.manual_seed(0)
-    encoder = Nano(width=32, depth=1, heads=2, stem=(8, 8, 16), correlation_groups=2, channels=16)
-    nano = LocalizationNetwork(encoder, LayerAligned(32, 2, depth=1), ConvPolicy(16, [8]), ConvBox(16, [8])).eval()
-    export_onnx(nano, tmp_path, batch=1)
-    generator = torch.Generator().manual_seed(0)
-    template, search = (
-        torch.randn(1, 1, 3, 64, 64, generator=generator),
-        torch.randn(3, 1, 3, 128, 128, generator=generator),
-    )
-    assert largest_difference(nano, tmp_path, template, torch.tensor([[[0.25, 0.25, 0.5, 0.5]]]), search) < 1e-3
+    nano = build(yaml.safe_load((REPOSITORY / "configs/model/nano.yaml").read_text()))
+    for parameter in nano.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    return nano.eval()
+
+
+@pytest.fixture(scope="module")
+def exported_nano(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nano")
+    nano = trained_size_nano()
+    export_onnx(nano, folder)
+    return nano, folder
+
+
+def video_crops(encoder: Encoder, images: list[np.ndarray], boxes_xywh: torch.Tensor):
+    """A target's template and search crops in a video, each cut around where the target was a frame before."""
+    rule = TrackingRule()
+    template_crop, search_crop = rule.template_crop(encoder.template_size), rule.search_crop(encoder.search_size)
+    region = template_crop.region(boxes_xywh[0])
+    template = normalise_images(torch.from_numpy(template_crop.cut(images[0], region)))
+    crops = [
+        search_crop.cut(image, search_crop.region(before))
+        for image, before in zip(images[1:], boxes_xywh[:-1], strict=True)
+    ]
+    search = normalise_images(torch.from_numpy(np.stack(crops)))
+    return template[None, None], template_crop.to_crop(boxes_xywh[0], region)[None, None].float(), search[:, None]
+
+
+def synthetic_video(name: str, frames: int = 21):
+    sequence = render_sequence(name, frames=frames, settings=EASY)
+    return list(sequence.frames), torch.from_numpy(sequence.boxes_xywh)
+
+
+def test_twenty_frames_of_two_videos_in_one_batch(exported_nano):
+    nano, folder = exported_nano
+    clips = [video_crops(nano.encoder, *synthetic_video(name)) for name in ("one", "two")]
+    for members in (clips[:1], clips):
+        template, boxes_xywh, search = (
+            torch.cat(parts, dim=axis) for parts, axis in zip(zip(*members, strict=True), (0, 0, 1), strict=True)
+        )
+        assert search.shape[:2] == (20, len(members))
+        assert largest_difference(nano, folder, template, boxes_xywh, search) < 1e-3
+
+
+def test_twenty_frames_of_a_real_video(exported_nano, shared):
+    nano, folder = exported_nano
+    sequence = shared / "sequences" / "david"
+    images = list(open_frames(sequence / "img", limit=21))
+    boxes_xywh = torch.from_numpy(read_boxes(sequence / "groundtruth_rect.txt")[:21])
+    assert largest_difference(nano, folder, *video_crops(nano.encoder, images, boxes_xywh)) < 1e-3
+
+
+def test_a_graph_of_other_weights_is_told_from_the_network(exported_nano):
+    nano, folder = exported_nano
+    other = copy.deepcopy(nano)
+    with torch.no_grad():
+        other.policy.tower[-1].weight.mul_(1.1)
+    assert largest_difference(other, folder, *video_crops(nano.encoder, *synthetic_video("one", frames=3))) > 1e-3
+
+
+def test_a_number_of_targets_may_be_fixed(tmp_path):
+    exported = network()
+    export_onnx(exported, tmp_path, templates=2, batch=1)
+    assert largest_difference(exported, tmp_path, *clip(1, frames=3)) < 1e-3
+    shapes = [entry.shape for entry in onnxruntime.InferenceSession(str(tmp_path / "step.onnx")).get_inputs()]
+    assert shapes[0] == [1, 3, 64, 64]

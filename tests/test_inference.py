@@ -55,9 +55,23 @@ def test_the_network_itself_is_left_alone():
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in fast.modules())
 
 
+def test_near_ties_are_not_rounded_away():
+    """Two cells differ by less than bfloat16 can tell at the height of the logits of trained networks."""
+    made = network()
+    with torch.no_grad():
+        made.policy.tower[-1].bias.fill_(40.0)
+    logits = two_frames(optimize_for_inference(made, "bfloat16"), "bfloat16").policy_logits.flatten(1)
+    spacing = 0.25  # of bfloat16 between 32 and 64
+    assert logits.std() < 4 * spacing
+    assert all(len(target.unique()) == len(target) for target in logits)
+
+
 def test_doing_it_twice_is_doing_it_once():
     once = optimize_for_inference(network())
     torch.testing.assert_close(two_frames(optimize_for_inference(once)).value, two_frames(once).value)
+    once = optimize_for_inference(network(), "bfloat16")
+    twice = optimize_for_inference(once, "bfloat16")
+    torch.testing.assert_close(two_frames(twice, "bfloat16").value, two_frames(once, "bfloat16").value)
 
 
 def test_the_precision_is_chosen_by_trial(monkeypatch):

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from timm.layers import LayerScale
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from relo.models.encoders.fast_itpn import Block
@@ -26,7 +26,8 @@ def optimize_for_inference(network: LocalizationNetwork, precision: Precision = 
 
     BatchNorm is folded into the convolution before it, and layer scale into the projection before it. In reduced
     precision the weights of convolutions and linear layers are stored reduced, so that autocast has none to convert on
-    each frame; tokens, normalisations and the heads' outputs stay float32.
+    each frame; tokens and normalisations stay float32, and so does the last convolution of each head's tower: rounded,
+    logits of neighbouring cells would tie and boxes would move by half a pixel.
 
     Args:
         network: the network; left as it is.
@@ -42,10 +43,15 @@ def optimize_for_inference(network: LocalizationNetwork, precision: Precision = 
             _fold_batch_norm(module)
         elif isinstance(module, Block):
             _fold_layer_scale(module)
+    for head in (network.policy, network.box, network.prior):
+        for tower in head.modules() if head is not None else ():
+            if isinstance(tower, nn.Sequential) and isinstance(tower[-1], nn.Conv2d):
+                tower[-1] = _InFloat32(tower[-1])
+    exact = {module.layer for module in network.modules() if isinstance(module, _InFloat32)}
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and module not in exact:
             module.to(getattr(torch, precision))
     return network
 
@@ -58,6 +64,19 @@ def fastest_precision(device: torch.device | str = "cpu") -> Precision:
         for dtype, shortest in seconds.items():
             seconds[dtype] = min(shortest, _product_seconds(dtype, torch.device(device)))
     return "bfloat16" if seconds[torch.float32] >= WORTHWHILE * seconds[torch.bfloat16] else "float32"
+
+
+class _InFloat32(nn.Module):
+    """A layer that autocast leaves alone."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, values: Tensor) -> Tensor:
+        with torch.autocast(values.device.type, enabled=False):
+            output: Tensor = self.layer(values.float())
+        return output
 
 
 def _product_seconds(dtype: torch.dtype, device: torch.device) -> float:
