@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+import cv2
 import torch
 from rich.console import Console
 
@@ -65,6 +66,10 @@ class _Share:
         def count(result: SequenceResult) -> None:
             tracked.append(len(result.boxes_xywh))
 
+        if self.device.startswith("cuda"):
+            # What is left to the CPU is small: threads of torch and OpenCV would only hinder those that decode.
+            torch.set_num_threads(1)
+            cv2.setNumThreads(1)
         tracker = Tracker.from_pretrained(self.model, self.rule, self.device, self.precision, self.localization)
         failures: dict[str, str] = {}
         try:
