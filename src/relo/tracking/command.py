@@ -53,7 +53,7 @@ def track(
         limit: stop after this many frames.
         device: where to compute, such as "cpu" or "cuda"; the GPU if there is one.
         precision: "float32", or to be faster "bfloat16", "float16", or "auto": bfloat16 where a short trial shows it to
-            be clearly faster. Not the default: on one frame in a hundred of real videos another cell won than in float32.
+            be clearly faster. Not the default: on one frame in a hundred of real videos another cell won.
 
     Raises:
         UserError: the source, the box, the model or another file cannot be used.

@@ -96,8 +96,8 @@ class Tracker:
                 checkpoint was validated with), else the default setting.
             device: where to compute; None is the GPU where there is one.
             precision: of the network's layers; "auto" is bfloat16 where a short trial shows the device to be clearly
-                faster in it. In reduced precision a cell that was nearly as good may win, and the target be lost or kept
-                where it is not in float32.
+                faster in it. In reduced precision a cell that was nearly as good may win, and the target be lost or
+                kept where it is not in float32.
             localization: the map that picks the cell; None is the rule's.
 
         Raises:
