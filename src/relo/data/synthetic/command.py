@@ -12,7 +12,7 @@ from relo.data.parallel import WorkProgress, default_workers, in_order
 from relo.data.synthetic import benchmark_layouts as benchmarks
 from relo.data.synthetic.layout_writer import LayoutWriter
 from relo.data.synthetic.layouts import GOT10kWriter, LaSOTWriter, TrackingNetWriter
-from relo.data.synthetic.scene import EASY, HARD, Scene, SceneSettings
+from relo.data.synthetic.scene import CHANGED, DISTRACTORS, EASY, HARD, OCCLUDED, Scene, SceneSettings
 from relo.errors import UserError
 
 Layout = Literal[
@@ -56,7 +56,16 @@ WRITERS: dict[str, type[LayoutWriter]] = {
 
 _ALL = ("lasot", "got10k", "trackingnet")
 
-DIFFICULTIES = {"easy": EASY, "default": SceneSettings(), "hard": HARD}
+Difficulty = Literal["easy", "default", "distractors", "occluded", "changed", "hard"]
+
+DIFFICULTIES: dict[Difficulty, SceneSettings] = {
+    "easy": EASY,
+    "default": SceneSettings(),
+    "distractors": DISTRACTORS,
+    "occluded": OCCLUDED,
+    "changed": CHANGED,
+    "hard": HARD,
+}
 
 
 def synthesize(
@@ -69,7 +78,7 @@ def synthesize(
     width: int = 320,
     height: int = 240,
     seed: int = 0,
-    difficulty: Literal["easy", "default", "hard"] = "default",
+    difficulty: Difficulty = "default",
     workers: int | None = None,
 ) -> None:
     """Render synthetic sequences with exact boxes and write them as a dataset of the layout.
@@ -86,7 +95,8 @@ def synthesize(
         width: The frames' width in pixels.
         height: The frames' height in pixels.
         seed: The seed of everything random.
-        difficulty: How much targets hide, move, change and meet their like.
+        difficulty: How much targets hide, move, change and meet their like; distractors, occluded and changed are hard
+            in one of these alone.
         workers: The number of processes; by default, one a core. 0 renders in this one.
 
     Raises:

@@ -85,6 +85,23 @@ HARD = replace(
 )
 """More of everything: motion and appearance leave the range of the default settings."""
 
+DISTRACTORS = replace(SceneSettings(), distractors=(5, 9), look_alike=1.0, camouflage=0.0)
+"""A crowd of moving things that all look like the target."""
+
+OCCLUDED = replace(SceneSettings(), occlusions=2.4, full_occlusion=0.6, out_of_view=0.3)
+"""The target is often hidden, wholly for a while, and sometimes leaves the image."""
+
+CHANGED = replace(
+    SceneSettings(),
+    speed=(0.022, 0.035),
+    scale_change=0.8,
+    aspect_change=0.6,
+    rotation=2.0,
+    appearance_change=1.0,
+    light_change=0.6,
+)
+"""Motion and appearance leave the range of the default settings; nothing else is harder than there."""
+
 
 @dataclass(frozen=True)
 class SceneAnnotation:
