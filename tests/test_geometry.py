@@ -226,3 +226,74 @@ class TestCut:
         # Bilinear resizing blurs the edge over one source pixel, but keeps the area when all of it is inside.
         tolerance = 4 * 192 * (192 / float(region[2]) + 1) if not (x1 > 2 and y1 > 2 and x2 < 190 and y2 < 190) else 200
         assert rule.cut(image, region)[..., 0].sum(dtype=np.int64) / 255 == pytest.approx(expected, abs=tolerance)
+
+
+class TestCutOnDevice:
+    """Against OpenCV's crop, whose fixed-point arithmetic is off by less than a grey level."""
+
+    images = np.random.default_rng(1).integers(0, 256, (3, 60, 80, 3), dtype=np.uint8)
+
+    def planar(self, count: int = 3) -> Tensor:
+        return torch.from_numpy(self.images[:count]).permute(0, 3, 1, 2)
+
+    def assert_as_cut(self, crops: Tensor, rule: CropRule, images, regions: Tensor) -> None:
+        expected = np.stack([rule.cut(image, region) for image, region in zip(images, regions, strict=True)])
+        assert crops.dtype == torch.float32
+        assert crops.shape == (len(images), 3, rule.size, rule.size)
+        np.testing.assert_allclose(crops.permute(0, 2, 3, 1), expected, rtol=0, atol=1)
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.lists(st.tuples(st.floats(-60, 140), st.floats(-60, 120), st.integers(1, 150)), min_size=3, max_size=3),
+        st.integers(1, 70),
+        st.booleans(),
+    )
+    def test_is_the_crop(self, regions: list[tuple[float, float, int]], size: int, released: bool):
+        rule, around = CropRule(4.0, size, released), torch.tensor(regions, dtype=torch.float64)
+        self.assert_as_cut(rule.cut_on_device(self.planar(), around), rule, self.images, around)
+
+    @settings(max_examples=30, deadline=None)
+    @given(boxes, boxes, st.sampled_from([2.0, 4.0]))
+    def test_is_the_crop_of_a_box(self, first: Tensor, second: Tensor, factor: float):
+        rule = CropRule(factor, 32)
+        regions = rule.region(torch.stack([first, second]))
+        self.assert_as_cut(rule.cut_on_device(self.planar(2), regions), rule, self.images[:2], regions)
+        # Whole and half numbers of this size are exact in float32 too.
+        assert torch.equal(
+            rule.cut_on_device(self.planar(2), regions.float()), rule.cut_on_device(self.planar(2), regions)
+        )
+
+    def test_wholly_outside_is_black(self):
+        regions = torch.tensor([[-50, 30, 20], [200.0, 30, 20], [40, 300, 20]])
+        assert not CropRule(2.0, 20).cut_on_device(self.planar(), regions).any()
+
+    def test_without_scaling_it_is_a_slice(self):
+        crop = CropRule(2.0, 20).cut_on_device(self.planar(1), torch.tensor([[30.0, 25, 20]]))
+        assert torch.equal(crop, self.planar(1)[:, :, 15:35, 20:40].float())
+
+    def test_corner_rounds_half_to_even(self):
+        crop = CropRule(2.0, 20, released=True).cut_on_device(self.planar(1), torch.tensor([[30.5, 25.5, 20]]))
+        assert torch.equal(crop, self.planar(1)[:, :, 16:36, 20:40].float())
+
+    def test_of_floats_and_of_any_memory_format(self):
+        rule, regions = CropRule(4.0, 24), torch.tensor([[30.0, 25, 37]]).expand(3, 3)
+        expected = rule.cut_on_device(self.planar(), regions)
+        assert torch.equal(rule.cut_on_device(self.planar().float(), regions), expected)
+        assert torch.equal(rule.cut_on_device(self.planar().contiguous(), regions), expected)
+        scaled = rule.cut_on_device(self.planar().double() * 0.5, regions)
+        torch.testing.assert_close(scaled, expected * 0.5)
+
+    def test_padding_an_image_with_black_changes_nothing(self):
+        rule = CropRule(4.0, 24)
+        regions = torch.tensor([[75.0, 55, 37], [2, 3, 50], [90, 30, 31]])
+        padded = torch.nn.functional.pad(self.planar(), (0, 13, 0, 21))
+        assert torch.equal(rule.cut_on_device(padded, regions), rule.cut_on_device(self.planar(), regions))
+
+    def test_many_images_in_one_buffer(self):
+        """Images of several sizes, one of them cut twice."""
+        small, large = self.images[0, :20, :30], self.images[1]
+        pixels = torch.from_numpy(np.concatenate([small.reshape(-1, 3), large.reshape(-1, 3)]))
+        squares = torch.tensor([[600, 80, 60, 50, 40, 33], [0, 30, 20, -5, -4, 40], [600, 80, 60, -8, 20, 25]])
+        crops = geometry.cut_squares(pixels, squares, 48).permute(0, 2, 3, 1)
+        for crop, image, (x, y, side) in zip(crops, (large, small, large), squares[:, 3:].tolist(), strict=True):
+            np.testing.assert_allclose(crop, geometry.cut_square(image, x, y, side, 48), rtol=0, atol=1)
