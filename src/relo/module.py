@@ -1,12 +1,13 @@
 """The LightningModule: it only wires network, objective, optimizer, metrics and tracking together."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.layers import DropPath
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ from relo.data.clip_batch import ClipBatch
 from relo.data.sequences.base import Sequence as TrackingSequence
 from relo.errors import UserError
 from relo.evaluation.one_pass import SequenceResult, run_one_pass
-from relo.learning.base import Objective
+from relo.learning.base import Objective, StepResult
+from relo.learning.rollout import Rollout
 from relo.metrics import AverageOverlap, NormalizedPrecision, Precision, SuccessAUC, SuccessRate
 from relo.models.network import LocalizationNetwork
 from relo.states import misfit
@@ -80,6 +82,8 @@ class RELOModule(lightning.LightningModule):
         self.seed = seed
         self.scores: dict[str, MetricCollection] = {name: _tracking_metrics() for name in self.localizations}
         self.metrics = nn.ModuleDict(self.scores)  # so that they follow the module to its device
+        self._updates: Iterator[StepResult] | None = None
+        self.rollout: Rollout | None = None  # of the last update, for figures
         self.validation_results: dict[str, list[SequenceResult]] = {}
         self.template_crop = self.rule.template_crop(network.encoder.template_size)
         self.search_crop = self.rule.search_crop(network.encoder.search_size)
@@ -104,17 +108,43 @@ class RELOModule(lightning.LightningModule):
         return self
 
     def on_fit_start(self) -> None:
-        """Put frozen parts into evaluation mode (Lightning does not call `train` before a fit)."""
+        """Put frozen parts into evaluation mode (Lightning does not call `train` before a fit).
+
+        Raises:
+            UserError: gradients are to be accumulated over batches, each of which gives several updates.
+        """
+        if self.objective.updates > 1 and self.trainer.accumulate_grad_batches > 1:
+            raise UserError(
+                f"{type(self.objective).__name__} takes {self.objective.updates} steps on every batch, which leaves "
+                "nothing to accumulate: set trainer.accumulate_grad_batches to 1, or its epochs and minibatches."
+            )
         self.train()
 
-    def training_step(self, batch: ClipBatch, batch_index: int) -> Tensor:
-        """The objective's loss of one batch; logs what the objective reports."""
+    def on_train_batch_start(self, batch: ClipBatch, batch_index: int) -> None:
+        """Seed what the batch draws, and begin with its first update."""
         place = (self.current_epoch, batch_index, self.global_rank)
         seed = int(np.random.SeedSequence([self.seed, *place]).generate_state(1)[0])
         # Stochastic depth draws from torch's global generator: seeding it too makes a resumed run repeat itself.
         torch.manual_seed(seed)
         generator = torch.Generator(self.device).manual_seed(seed)
-        result = self.objective(self.network, batch, generator)
+        self._updates = self.objective.losses(self.network, batch, generator)
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Take the objective's updates of the batch, each with a backward pass and clipping of its own."""
+        for _ in range(self.objective.updates):
+            optimizer.step(closure=optimizer_closure)
+
+    def training_step(self, batch: ClipBatch, batch_index: int) -> Tensor:
+        """The loss of the batch's next update; logs what the objective reports, and keeps the rollout for callbacks."""
+        assert self._updates is not None
+        result = next(self._updates)
+        self.rollout = result.rollout
         if not torch.isfinite(result.loss):
             raise UserError(
                 f"The loss is {result.loss.item()} at step {self.global_step}, on clips of "

@@ -1,52 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
-from relo.data.clip_batch import ClipBatch
+from bandit import Bandit, bandit_clip
 from relo.errors import UserError
-from relo.learning.policy import ActorCritic, normalise
+from relo.learning.policy import ActorCritic
+from relo.learning.returns import normalise
 from relo.learning.rewards import IoUReward
-from relo.learning.rollout import collect_rollout
-from relo.models.network import LocalizationMaps
-
-
-class Bandit(nn.Module):
-    """A network whose policy is a table: two frames, four cells, whose boxes overlap the truth by a known amount."""
-
-    def __init__(self, widths: list[float]) -> None:
-        super().__init__()
-        self.logits = nn.Parameter(torch.zeros(len(widths)))
-        self.baseline = nn.Parameter(torch.zeros(()))
-        self.critic = object()
-        # The truth is 0.4 wide and high at the centre; a narrower box of its centre and height has IoU w / 0.4.
-        boxes = [[0.5, 0.5, width, 0.4] for width in widths]
-        self.register_buffer("boxes_cxcywh", torch.tensor(boxes).view(2, -1, 4))
-
-    def encode_templates(self, images: Tensor, boxes_xywh: Tensor) -> None:
-        return None
-
-    def forward(self, images: Tensor, templates: None, memory: Tensor | None, skip: list[str]):
-        batch = len(images)
-        maps = LocalizationMaps(
-            policy_logits=self.logits.view(1, 2, -1).expand(batch, -1, -1),
-            boxes_cxcywh=self.boxes_cxcywh.expand(batch, -1, -1, -1),
-            value=self.baseline.expand(batch),
-        )
-        return maps, None
-
-
-def bandit_clip(batch: int = 64, frames: int = 2) -> ClipBatch:
-    return ClipBatch(
-        template_images=torch.zeros(batch, 1, 3, 8, 8),
-        template_boxes_xywh=torch.zeros(batch, 1, 4),
-        search_images=torch.zeros(batch, frames, 3, 8, 8),
-        search_boxes_xywh=torch.tensor([0.3, 0.3, 0.4, 0.4]).expand(batch, frames, 4),
-        present=torch.ones(batch, frames, dtype=torch.bool),
-        sequence_id=["bandit"] * batch,
-        frame_index=torch.zeros(batch, frames, dtype=torch.long),
-    )
-
+from relo.learning.rollout import TeacherForced
 
 WIDTHS = [0.1, 0.4, 0.2, 0.3]  # IoU 0.25, 1, 0.5, 0.75: cell 1 is best
 
@@ -85,7 +46,7 @@ def test_the_gradient_is_that_of_the_log_probability_times_advantage() -> None:
     objective = ActorCritic(rewards=[IoUReward()])
     objective(bandit, clip, torch.Generator().manual_seed(5)).loss.backward()
 
-    rollout = collect_rollout(bandit, clip, [IoUReward()], torch.Generator().manual_seed(5))
+    rollout = TeacherForced()(bandit, clip, [IoUReward()], torch.Generator().manual_seed(5))
     actions = rollout.actions.flatten().numpy()
     rewards = np.array([0.25, 1.0, 0.5, 0.75])[actions]
     advantages = (rewards - rewards.mean()) / rewards.std()
@@ -110,13 +71,13 @@ def test_rollout_samples_from_the_policy_and_repeats_with_its_generator() -> Non
     bandit = Bandit(WIDTHS)
     bandit.logits.data = torch.tensor([0.0, 2.0, -1.0, 0.5])
     clip = bandit_clip(batch=2000)
-    rollout = collect_rollout(bandit, clip, [IoUReward()], torch.Generator().manual_seed(1))
+    rollout = TeacherForced()(bandit, clip, [IoUReward()], torch.Generator().manual_seed(1))
     shares = torch.bincount(rollout.actions.flatten(), minlength=4) / rollout.actions.numel()
     expected = bandit.logits.detach().softmax(0)
     deviation = (expected * (1 - expected) / rollout.actions.numel()).sqrt()
     assert ((shares - expected).abs() < 4 * deviation).all()
     assert torch.allclose(rollout.log_probs, bandit.logits.log_softmax(0)[rollout.actions])
-    again = collect_rollout(bandit, clip, [IoUReward()], torch.Generator().manual_seed(1))
+    again = TeacherForced()(bandit, clip, [IoUReward()], torch.Generator().manual_seed(1))
     assert torch.equal(rollout.actions, again.actions)
 
 
@@ -125,7 +86,7 @@ def test_overlap_is_taken_with_the_truth_inside_the_crop() -> None:
     bandit.boxes_cxcywh = torch.tensor([0.1, 0.5, 0.2, 0.4]).expand(2, 2, 4)  # from 0 to 0.2 across
     clip = bandit_clip(batch=1)
     clip.search_boxes_xywh = torch.tensor([-0.2, 0.3, 0.4, 0.4]).expand(1, 2, 4)  # the left half is outside
-    rollout = collect_rollout(bandit, clip, [IoUReward()], torch.Generator().manual_seed(0))
+    rollout = TeacherForced()(bandit, clip, [IoUReward()], torch.Generator().manual_seed(0))
     assert rollout.cell_ious.flatten().tolist() == [pytest.approx(1.0)] * 8
 
 

@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from relo.learning.rewards import AUCReward, IoUReward, total_reward
+from relo.learning.rewards import AUCReward, IoUReward, reward_terms
 
 
 def reward_of(ious: list[list[float]], terms: list, present: list[list[bool]] | None = None) -> torch.Tensor:
     iou = torch.tensor(ious)
     mask = torch.ones_like(iou, dtype=torch.bool) if present is None else torch.tensor(present)
     boxes = torch.zeros(*iou.shape, 4)
-    return total_reward(terms, boxes, boxes, iou, mask)
+    return sum(reward_terms(terms, boxes, boxes, iou, mask).values())
 
 
 def test_a_perfect_clip_earns_one_and_the_trapezoid_area() -> None:

@@ -1,7 +1,7 @@
 """The batch of clips that the data module yields and the objectives learn from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,12 @@ class ClipBatch:
     def pin_memory(self) -> "ClipBatch":
         """The same batch in page-locked memory (called by the data loader)."""
         return self._map(Tensor.pin_memory)
+
+    def select(self, clips: Tensor) -> "ClipBatch":
+        """The batch of some of the clips [M] (int64), which may repeat."""
+        return replace(
+            self._map(lambda tensor: tensor[clips]), sequence_id=[self.sequence_id[i] for i in clips.tolist()]
+        )
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "ClipBatch":
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}

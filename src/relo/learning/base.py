@@ -1,21 +1,25 @@
 """The contract of a learning objective: what a training step asks for."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from relo.data.clip_batch import ClipBatch
+from relo.geometry import generalized_iou, iou
+from relo.learning.rollout import Rollout
 from relo.models.network import LocalizationNetwork
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """The loss of one batch, and what to log of it."""
+    """The loss of one optimizer step, and what to log and show of it."""
 
     loss: Tensor  # scalar
     logs: dict[str, Tensor] = field(default_factory=dict)  # scalars by name, detached
+    rollout: Rollout | None = None  # detached, of policy objectives; for figures
 
 
 class Objective(ABC):
@@ -27,9 +31,16 @@ class Objective(ABC):
     trained_parts: tuple[str, ...] | None = None
     """The network's parts that learn ("policy", "critic", ...); None is all of them. The others are frozen."""
 
+    updates: int = 1
+    """Optimizer steps that one batch gives; other than 1, `losses` is implemented."""
+
     @abstractmethod
     def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
         """The loss of one batch."""
+
+    def losses(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> Iterator[StepResult]:
+        """The losses of the batch's `updates` optimizer steps; each is asked for after the step before it was taken."""
+        yield self(network, clip, generator)
 
 
 def target_cell(boxes_xywh: Tensor, map_size: int) -> tuple[Tensor, Tensor]:
@@ -47,3 +58,15 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 def masked_variance(values: Tensor, mask: Tensor) -> Tensor:
     """Variance of the values [B, T] over the frames that count."""
     return masked_mean((values - masked_mean(values, mask)).square(), mask)
+
+
+def box_losses(boxes_xyxy: Tensor, truth_xyxy: Tensor, present: Tensor) -> dict[str, Tensor]:
+    """1 - GIoU and L1 (mean over x1, y1, x2, y2) of boxes [..., 4], and their IoU, over the frames that count.
+
+    Boxes are shares of the crop's side; `present` is [...].
+    """
+    return {
+        "giou_loss": masked_mean(1 - generalized_iou(boxes_xyxy, truth_xyxy), present),
+        "l1_loss": masked_mean((boxes_xyxy - truth_xyxy).abs().mean(-1), present),
+        "iou": masked_mean(iou(boxes_xyxy.detach(), truth_xyxy), present),
+    }

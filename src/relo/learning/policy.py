@@ -1,92 +1,161 @@
 """Policy objectives: a rollout to a loss. The policy learns from reward alone; nothing tells it where the centre is."""
 
+from abc import abstractmethod
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from relo.data.clip_batch import ClipBatch
 from relo.errors import UserError
-from relo.learning.base import Objective, StepResult, masked_mean, masked_variance
+from relo.learning.base import Objective, StepResult, box_losses, masked_mean
+from relo.learning.health import policy_entropy, policy_health, prior_divergence
+from relo.learning.returns import generalized_advantages, normalise
 from relo.learning.rewards import AUCReward, IoUReward, RewardTerm
-from relo.learning.rollout import Rollout, collect_rollout
+from relo.learning.rollout import Rollout, RolloutRule, TeacherForced
 from relo.models.network import LocalizationNetwork
 
 
-class ActorCritic(Objective):
-    """REINFORCE with a critic as baseline and normalised advantages (paper, section 3).
+class PolicyObjective(Objective):
+    """What every policy objective shares: the walk, the rewards, and what may be added to the policy's own loss."""
 
-    The reward of a frame has no influence on later ones: there is no discount and no bootstrapping.
-    """
+    samples = 1
+    """Walks a clip."""
 
     def __init__(
         self,
         rewards: list[RewardTerm] | None = None,
-        value_weight: float = 0.5,
+        rollout: RolloutRule | None = None,
         entropy_weight: float = 0.0,
+        prior_weight: float = 0.0,
+        box_weight: float = 0.0,
         trained_parts: list[str] | None = None,
+    ) -> None:
+        """Set what is shared.
+
+        Args:
+            rewards: terms of a frame's reward; the paper's IoU + AUC if not given.
+            rollout: where the crops of a walk come from; `relo.learning.rollout.TeacherForced`, as in the paper, if not
+                given.
+            entropy_weight: weight of a bonus on the policy's entropy, in nats; none in the paper. It keeps a policy
+                that learns fast from settling too early.
+            prior_weight: weight of the policy's KL divergence from the network's prior map, in nats; none in the paper.
+            box_weight: weight of 2 GIoU + 5 L1 on the boxes of the sampled cells, for a box head that learns along
+                (name "box" in `trained_parts`); none in the paper.
+            trained_parts: parts of the network that learn; policy and critic if not given.
+        """
+        self.rewards = rewards or [IoUReward(), AUCReward()]
+        self.rollout = rollout or TeacherForced()
+        self.entropy_weight = entropy_weight
+        self.prior_weight = prior_weight
+        self.box_weight = box_weight
+        self.trained_parts = tuple(trained_parts or ("policy", "critic"))
+
+    def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
+        """Roll out, and return the policy's loss with what is added to it."""
+        rollout = self.collect(network, clip, generator)
+        losses, logs = self.policy_losses(rollout)
+        return self.result(rollout, losses, logs)
+
+    @abstractmethod
+    def policy_losses(self, rollout: Rollout) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The objective's own losses by name, weighted and to be summed; and further scalars to log."""
+
+    def collect(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> Rollout:
+        """Walk over the clips.
+
+        Raises:
+            UserError: the network lacks a head that the objective needs.
+        """
+        if self.prior_weight and network.prior is None:
+            raise UserError("prior_weight needs a prior: add a prior head to the network, or set prior_weight to 0.")
+        return self.rollout(network, clip, self.rewards, generator, self.samples, with_prior=self.prior_weight > 0)
+
+    def result(self, rollout: Rollout, losses: dict[str, Tensor], logs: dict[str, Tensor]) -> StepResult:
+        """The sum of the losses with what is added to them, and the run's health."""
+        losses = losses | self._additions(rollout)
+        loss = torch.stack(list(losses.values())).sum()
+        told = {name: value.detach() for name, value in losses.items()} | policy_health(rollout) | logs
+        return StepResult(loss, {"loss": loss.detach(), **told}, rollout.detach())
+
+    def _additions(self, rollout: Rollout) -> dict[str, Tensor]:
+        added: dict[str, Tensor] = {}
+        if self.entropy_weight:
+            added["entropy_loss"] = -self.entropy_weight * masked_mean(policy_entropy(rollout.logits), rollout.present)
+        if self.prior_weight:
+            assert rollout.prior_scores is not None
+            divergence = prior_divergence(rollout.logits, rollout.prior_scores.detach())
+            added["prior_loss"] = self.prior_weight * masked_mean(divergence, rollout.present)
+        if self.box_weight:
+            boxes = box_losses(rollout.chosen_xyxy, rollout.truth_xyxy, rollout.present)
+            added["box_loss"] = self.box_weight * (2 * boxes["giou_loss"] + 5 * boxes["l1_loss"])
+        return added
+
+
+class ActorCritic(PolicyObjective):
+    """REINFORCE with a critic as baseline and normalised advantages (paper, section 3).
+
+    By default a frame's reward has no influence on earlier ones, as in the paper: there is no discount and no
+    bootstrapping. In a closed loop, where an action has consequences, set the discount.
+    """
+
+    def __init__(
+        self,
+        value_weight: float = 0.5,
+        discount: float = 0.0,
+        gae_lambda: float = 1.0,
+        normalise_advantages: bool = True,
+        **shared: Any,
     ) -> None:
         """Set the objective.
 
         Args:
-            rewards: terms of a frame's reward; the paper's IoU + AUC if not given.
-            value_weight: weight of the critic's loss.
-            entropy_weight: weight of a bonus on the policy's entropy, in nats; none in the paper. It keeps a policy
-                that learns fast from settling too early.
-            trained_parts: parts of the network that learn; policy and critic if not given.
+            value_weight: weight of the critic's squared error.
+            discount: what a frame's reward is worth one frame earlier.
+            gae_lambda: 1 sums the rewards that were seen, 0 trusts the critic from the next frame on.
+            normalise_advantages: scale advantages to mean 0 and deviation 1 over the batch.
+            shared: see `PolicyObjective`.
         """
-        self.rewards = rewards or [IoUReward(), AUCReward()]
+        super().__init__(**shared)
         self.value_weight = value_weight
-        self.entropy_weight = entropy_weight
-        self.trained_parts = tuple(trained_parts or ("policy", "critic"))
+        self.discount = discount
+        self.gae_lambda = gae_lambda
+        self.normalise_advantages = normalise_advantages
 
-    def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
-        """Roll out, and return policy loss + value_weight * value loss - entropy_weight * entropy."""
+    def collect(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> Rollout:
+        """Walk over the clips.
+
+        Raises:
+            UserError: the network has no critic.
+        """
         if network.critic is None:
-            raise UserError("Actor-critic needs a critic: add one to the network (relo.models.heads.ConvCritic).")
-        rollout = collect_rollout(network, clip, self.rewards, generator)
-        assert rollout.values is not None
-        advantages = normalise(rollout.rewards - rollout.values.detach(), rollout.present)
+            raise UserError(
+                f"{type(self).__name__} needs a critic: add one to the network (relo.models.heads.ConvCritic)."
+            )
+        return super().collect(network, clip, generator)
+
+    def policy_losses(self, rollout: Rollout) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Policy loss and value_weight * value loss."""
+        advantages, returns = self.advantages(rollout)
         # The ratio is 1; its gradient is that of the log-probability.
         ratio = torch.exp(rollout.log_probs - rollout.log_probs.detach())
-        policy_loss = -masked_mean(ratio * advantages, rollout.present)
-        value_loss = (
-            (rollout.values - rollout.rewards).square().mean()
-        )  # absent frames have reward 0, and value 0 to learn
-        entropy = masked_mean(policy_entropy(rollout.logits), rollout.present)
-        loss = policy_loss + self.value_weight * value_loss - self.entropy_weight * entropy
-        losses = {"loss": loss, "policy_loss": policy_loss, "value_loss": value_loss}
-        return StepResult(loss, {name: value.detach() for name, value in losses.items()} | policy_health(rollout))
+        losses = {
+            "policy_loss": -masked_mean(ratio * advantages, rollout.present),
+            "value_loss": self.value_loss(rollout, returns),
+        }
+        return losses, policy_health(rollout, returns)
 
+    def advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """Advantages, normalised if so set, and the critic's targets: [R, T] each."""
+        assert rollout.values is not None
+        advantages, returns = generalized_advantages(
+            rollout.rewards, rollout.values, rollout.restarts, self.discount, self.gae_lambda
+        )
+        if self.normalise_advantages:
+            advantages = normalise(advantages, rollout.present)
+        return advantages, returns
 
-def normalise(advantages: Tensor, mask: Tensor) -> Tensor:
-    """Zero mean and unit deviation over the frames that count; the others become 0. Shapes [B, T]."""
-    deviation = masked_variance(advantages, mask).sqrt()
-    return (advantages - masked_mean(advantages, mask)) / (deviation + 1e-8) * mask
-
-
-def policy_entropy(logits: Tensor) -> Tensor:
-    """Entropy [B, T] in nats of the policies with logits [B, T, S, S]."""
-    log_policy = logits.flatten(2).log_softmax(-1)
-    return -(log_policy.exp() * log_policy).sum(-1)
-
-
-def policy_health(rollout: Rollout) -> dict[str, Tensor]:
-    """What tells a healthy run from a sick one, as detached scalars over the frames with a visible target.
-
-    `entropy` in nats; `iou` of the sampled boxes; `best_iou` of the best cell and `greedy_iou` of the most probable
-    one; `explained_variance` of the rewards by the critic (1 is perfect, 0 as good as a constant).
-    """
-    mask = rollout.present
-    cell_ious = rollout.cell_ious.flatten(2)
-    greedy = rollout.logits.detach().flatten(2).argmax(-1, keepdim=True)
-    health = {
-        "reward": masked_mean(rollout.rewards, mask),
-        "entropy": masked_mean(policy_entropy(rollout.logits.detach()), mask),
-        "iou": masked_mean(rollout.ious, mask),
-        "greedy_iou": masked_mean(cell_ious.gather(2, greedy).squeeze(2), mask),
-        "best_iou": masked_mean(cell_ious.amax(-1), mask),
-    }
-    if rollout.values is not None:
-        residual = rollout.rewards - rollout.values.detach()
-        spread = masked_variance(rollout.rewards, mask)
-        health["explained_variance"] = 1 - masked_variance(residual, mask) / spread.clamp(min=1e-8)
-    return health
+    def value_loss(self, rollout: Rollout, returns: Tensor) -> Tensor:
+        """The critic's weighted squared error over all frames: absent ones have reward 0, and value 0 to learn."""
+        assert rollout.values is not None
+        return self.value_weight * (rollout.values - returns).square().mean()

@@ -76,11 +76,13 @@ class AUCReward(RewardTerm):
         return auc.to(iou.dtype)[..., None].expand_as(iou)
 
 
-def total_reward(
+def reward_terms(
     terms: Sequence[RewardTerm], boxes_xyxy: Tensor, truth_xyxy: Tensor, iou: Tensor, present: Tensor
-) -> Tensor:
-    """The weighted sum of the terms [..., T]; 0 where the target cannot be seen."""
-    total = torch.zeros_like(iou)
+) -> dict[str, Tensor]:
+    """Each term [..., T] times its weight, by its class's name; 0 where the target cannot be seen."""
+    values: dict[str, Tensor] = {}
     for term in terms:
-        total = total + term.weight * term(boxes_xyxy, truth_xyxy, iou, present)
-    return total * present
+        name = type(term).__name__
+        value = term.weight * term(boxes_xyxy, truth_xyxy, iou, present) * present
+        values[name] = values[name] + value if name in values else value
+    return values

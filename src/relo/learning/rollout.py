@@ -1,76 +1,247 @@
 """A rollout: the network walks over a clip and chooses a cell on every frame."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from relo.data.clip_batch import ClipBatch
 from relo.geometry import cxcywh_to_xyxy, iou, xywh_to_xyxy
-from relo.learning.rewards import RewardTerm, total_reward
+from relo.learning.rewards import RewardTerm, reward_terms
+from relo.models.encoders.base import Templates
 from relo.models.network import LocalizationNetwork
+from relo.plugin import Plugin
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """B clips of T frames on a map of S x S cells; logits, log-probabilities and values carry gradients."""
+    """R walks over clips of T frames on a map of S x S cells.
 
-    logits: Tensor  # [B, T, S, S]
-    actions: Tensor  # [B, T] int64, row * S + column of the chosen cell
-    log_probs: Tensor  # [B, T], of the actions
-    values: Tensor | None  # [B, T]; None for a network without critic
-    cell_ious: Tensor  # [B, T, S, S], of every cell's box with the truth
-    rewards: Tensor  # [B, T]
-    present: Tensor  # [B, T] bool
+    Logits, log-probabilities, values and boxes carry the gradients of the parts that learn. Where a clip was walked
+    several times (`samples`), its walks are neighbours: R is clips times samples.
+    """
+
+    logits: Tensor  # [R, T, S, S]
+    actions: Tensor  # [R, T] int64, row * S + column of the chosen cell
+    log_probs: Tensor  # [R, T], of the actions
+    values: Tensor | None  # [R, T]; None for a network without critic
+    cells_xyxy: Tensor  # [R, T, S, S, 4], every cell's box, shares of the search side
+    truth_xyxy: Tensor  # [R, T, 4], clamped to the crop
+    terms: dict[str, Tensor]  # [R, T] each: the weighted terms of the reward
+    present: Tensor  # [R, T] bool
+    search_images: Tensor  # [R, T, 3, Hx, Hx], what the network saw
+    features: Tensor | None  # [R, T, C, S, S], what the heads read, where encoder and propagator are frozen
+    prior_scores: Tensor | None = None  # [R, T, S, S], where they were asked for
+    restarts: Tensor | None = None  # [R, T] bool: the target was lost, and the next frame starts from the truth
+    samples: int = 1
+
+    @property
+    def rewards(self) -> Tensor:
+        """The sum of the terms [R, T]; 0 where the target cannot be seen."""
+        return torch.stack(list(self.terms.values())).sum(0)
+
+    @property
+    def cell_ious(self) -> Tensor:
+        """IoU of every cell's box with the truth [R, T, S, S]."""
+        return iou(self.cells_xyxy.detach(), self.truth_xyxy[:, :, None, None])
+
+    @property
+    def chosen_xyxy(self) -> Tensor:
+        """The boxes of the chosen cells [R, T, 4]."""
+        return chosen(self.cells_xyxy.flatten(2, 3), self.actions)
 
     @property
     def ious(self) -> Tensor:
-        """IoU of the chosen boxes with the truth [B, T]."""
-        return self.cell_ious.flatten(2).gather(2, self.actions[..., None]).squeeze(2)
+        """IoU of the chosen boxes with the truth [R, T]."""
+        return iou(self.chosen_xyxy.detach(), self.truth_xyxy)
+
+    def detach(self) -> "Rollout":
+        """The same rollout without gradients."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        detached: dict[str, Any] = {n: v.detach() for n, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **detached)
 
 
-def collect_rollout(
-    network: LocalizationNetwork, clip: ClipBatch, rewards: Sequence[RewardTerm], generator: torch.Generator
-) -> Rollout:
-    """Walk over a clip whose crops surround each frame's truth, and sample one cell a frame from the policy.
+class RolloutRule(Plugin):
+    """Contract: how the network walks over a batch of clips, and where each search region comes from."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        network: LocalizationNetwork,
+        clip: ClipBatch,
+        rewards: Sequence[RewardTerm],
+        generator: torch.Generator,
+        samples: int = 1,
+        with_prior: bool = False,
+    ) -> Rollout:
+        """Walk over B clips, sampling one cell a frame from the policy.
+
+        Args:
+            network: the network; parts without gradients build no graph.
+            clip: B clips of T search frames.
+            rewards: the terms of the reward.
+            generator: the source of what is drawn, on the clip's device.
+            samples: walks a clip.
+            with_prior: run the prior's head as well.
+        """
+
+
+class TeacherForced(RolloutRule):
+    """The crops surround each frame's truth, whatever was chosen before: the released RL (paper, section 3)."""
+
+    def __call__(
+        self,
+        network: LocalizationNetwork,
+        clip: ClipBatch,
+        rewards: Sequence[RewardTerm],
+        generator: torch.Generator,
+        samples: int = 1,
+        with_prior: bool = False,
+    ) -> Rollout:
+        """Walk once over every clip; only the actions are drawn `samples` times."""
+        walk = Walk(network, clip, with_prior)
+        for t in range(clip.search_images.shape[1]):
+            walk.step(clip.search_images[:, t])
+        logits = walk.logits().repeat_interleave(samples, 0)
+        return walk.rollout(
+            draw_cells(logits, generator),
+            xywh_to_xyxy(clip.search_boxes_xywh).clamp(0, 1),
+            clip.present,
+            rewards,
+            samples,
+        )
+
+
+class Walk:
+    """The network's way through the frames of B clips, and what the heads said on it."""
+
+    def __init__(self, network: LocalizationNetwork, clip: ClipBatch, with_prior: bool = False) -> None:
+        """Start before the first frame.
+
+        Args:
+            network: the network.
+            clip: the clips whose templates to follow.
+            with_prior: run the prior's head as well.
+        """
+        self.network = network
+        self.skip = () if with_prior else ("prior",)
+        self.is_frozen = not encoder_learns(network)
+        self.clip = clip
+        self.templates: Templates | None = None
+        self.memory: Tensor | None = None
+        self.columns: dict[str, list[Tensor]] = {}
+
+    def step(self, search_images: Tensor, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One frame [B, 3, Hx, Hx] further; gives logits [B, S, S] and boxes_cxcywh [B, S, S, 4] of the cells.
+
+        `features` [B, C, S, S] of a walk that was made before, by the same encoder, need not be computed again.
+        """
+        if features is None:
+            features, self.memory = self.network.encode(search_images, self._templates(), self.memory)
+        maps = self.network.localize(features, self.skip)
+        seen = {
+            "logits": maps.policy_logits,
+            "boxes_cxcywh": maps.boxes_cxcywh,
+            "values": maps.value,
+            "prior_scores": maps.prior_scores,
+            "features": features if self.is_frozen else None,
+            "search_images": search_images,
+        }
+        for name, value in seen.items():
+            if value is not None:
+                self.columns.setdefault(name, []).append(value)
+        return maps.policy_logits, maps.boxes_cxcywh
+
+    def _templates(self) -> Templates:
+        if self.templates is None:
+            self.templates = self.network.encode_templates(self.clip.template_images, self.clip.template_boxes_xywh)
+        return self.templates
+
+    def logits(self) -> Tensor:
+        """The policy's logits so far [B, T, S, S]."""
+        return torch.stack(self.columns["logits"], dim=1)
+
+    def rollout(
+        self,
+        actions: Tensor,
+        truth_xyxy: Tensor,
+        present: Tensor,
+        rewards: Sequence[RewardTerm],
+        samples: int = 1,
+    ) -> Rollout:
+        """The rollout of actions [B * samples, T], for truths [B, T, 4] (shares of the crop) and present [B, T]."""
+
+        def rows(tensor: Tensor) -> Tensor:
+            return tensor.repeat_interleave(samples, 0) if samples > 1 else tensor
+
+        seen = {name: rows(torch.stack(column, dim=1)) for name, column in self.columns.items()}
+        cells_xyxy, truth_xyxy, present = cxcywh_to_xyxy(seen["boxes_cxcywh"]), rows(truth_xyxy), rows(present)
+        boxes_xyxy = chosen(cells_xyxy.detach().flatten(2, 3), actions)
+        return Rollout(
+            logits=seen["logits"],
+            actions=actions,
+            log_probs=chosen(seen["logits"].flatten(2).log_softmax(-1), actions),
+            values=seen.get("values"),
+            cells_xyxy=cells_xyxy,
+            truth_xyxy=truth_xyxy,
+            terms=reward_terms(rewards, boxes_xyxy, truth_xyxy, iou(boxes_xyxy, truth_xyxy), present),
+            present=present,
+            search_images=seen["search_images"],
+            features=seen.get("features"),
+            prior_scores=seen.get("prior_scores"),
+            samples=samples,
+        )
+
+
+def encoder_learns(network: LocalizationNetwork) -> bool:
+    """Whether gradients reach the encoder or the propagator."""
+    parts = (network.encoder, network.propagator)
+    return any(parameter.requires_grad for part in parts for parameter in part.parameters())
+
+
+def draw_cells(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """One cell [...] of each map of logits [..., S, S], drawn from their softmax; int64, row * S + column."""
+    probabilities = logits.detach().flatten(-2).softmax(-1)
+    return torch.multinomial(probabilities.flatten(0, -2), 1, generator=generator).view(logits.shape[:-2])
+
+
+def chosen(values: Tensor, actions: Tensor) -> Tensor:
+    """The entries of values [R, T, cells, ...] at actions [R, T]: [R, T, ...]."""
+    index = actions.view(*actions.shape, 1, *[1] * (values.dim() - 3)).expand(-1, -1, 1, *values.shape[3:])
+    return values.gather(2, index).squeeze(2)
+
+
+def reevaluate(network: LocalizationNetwork, clip: ClipBatch, rollout: Rollout, rows: Tensor) -> Rollout:
+    """Some walks of a rollout as policy, critic and boxes of today see them; actions and rewards stay.
 
     Args:
-        network: the network; parts without gradients build no graph.
-        clip: B clips of T search frames.
-        rewards: the terms of the reward.
-        generator: the source of the sampled actions, on the clip's device.
-
-    Returns:
-        The rollout; the truth is clamped to the crop before overlaps are taken.
+        network: the network; it walks anew where its encoder learns, else only the heads that the rollout ran are run.
+        clip: the clips of the rollout.
+        rollout: what was done.
+        rows: [M] int64, the walks to look at again.
     """
-    templates = network.encode_templates(clip.template_images, clip.template_boxes_xywh)
-    memory = None
-    logits, values, boxes = [], [], []
-    for t in range(clip.search_images.shape[1]):
-        maps, memory = network(clip.search_images[:, t], templates, memory, skip=["prior"])
-        logits.append(maps.policy_logits)
-        boxes.append(maps.boxes_cxcywh.detach())
-        if maps.value is not None:
-            values.append(maps.value)
-
-    all_logits = torch.stack(logits, dim=1)  # [B, T, S, S]
-    cells_xyxy = cxcywh_to_xyxy(torch.stack(boxes, dim=1))  # [B, T, S, S, 4]
-    truth_xyxy = xywh_to_xyxy(clip.search_boxes_xywh).clamp(0, 1)  # [B, T, 4]
-    cell_ious = iou(cells_xyxy, truth_xyxy[:, :, None, None])
-    log_policy = all_logits.flatten(2).log_softmax(-1)  # [B, T, S * S]
-    actions = torch.multinomial(log_policy.detach().exp().flatten(0, 1), 1, generator=generator).view(
-        log_policy.shape[:2]
-    )
-
-    chosen_xyxy = cells_xyxy.flatten(2, 3).gather(2, actions[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
-    chosen_ious = cell_ious.flatten(2).gather(2, actions[..., None]).squeeze(2)
-    return Rollout(
-        logits=all_logits,
-        actions=actions,
-        log_probs=log_policy.gather(2, actions[..., None]).squeeze(2),
-        values=torch.stack(values, dim=1) if values else None,
-        cell_ious=cell_ious,
-        rewards=total_reward(rewards, chosen_xyxy, truth_xyxy, chosen_ious, clip.present),
-        present=clip.present,
+    clips = rows // rollout.samples
+    walk = Walk(network, clip.select(clips), with_prior=rollout.prior_scores is not None)
+    for t in range(rollout.actions.shape[1]):
+        walk.step(rollout.search_images[rows, t], None if rollout.features is None else rollout.features[rows, t])
+    seen = {name: torch.stack(column, dim=1) for name, column in walk.columns.items()}
+    return replace(
+        rollout,
+        logits=seen["logits"],
+        actions=rollout.actions[rows],
+        log_probs=chosen(seen["logits"].flatten(2).log_softmax(-1), rollout.actions[rows]),
+        values=None if rollout.values is None else seen["values"],
+        cells_xyxy=cxcywh_to_xyxy(seen["boxes_cxcywh"]),
+        truth_xyxy=rollout.truth_xyxy[rows],
+        terms={name: term[rows] for name, term in rollout.terms.items()},
+        present=rollout.present[rows],
+        search_images=rollout.search_images[rows],
+        features=None if rollout.features is None else rollout.features[rows],
+        prior_scores=seen.get("prior_scores"),
+        restarts=None if rollout.restarts is None else rollout.restarts[rows],
+        samples=1,
     )

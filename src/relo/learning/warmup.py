@@ -7,8 +7,8 @@ from torch import Tensor
 
 from relo.data.clip_batch import ClipBatch
 from relo.errors import UserError
-from relo.geometry import cxcywh_to_xyxy, generalized_iou, iou, xywh_to_xyxy
-from relo.learning.base import Objective, StepResult, masked_mean, target_cell
+from relo.geometry import cxcywh_to_xyxy, xywh_to_xyxy
+from relo.learning.base import Objective, StepResult, box_losses, target_cell
 from relo.learning.priors import Prior
 from relo.models.network import LocalizationMaps, LocalizationNetwork
 
@@ -72,11 +72,7 @@ class WarmupObjective(Objective):
             row, column = best // side, best % side
         boxes_xyxy = cxcywh_to_xyxy(maps.boxes_cxcywh[torch.arange(batch, device=row.device), row, column])
         truth_xyxy = xywh_to_xyxy(truth_xywh).clamp(0, 1)
-        losses = {
-            "giou_loss": masked_mean(1 - generalized_iou(boxes_xyxy, truth_xyxy), present),
-            "l1_loss": masked_mean((boxes_xyxy - truth_xyxy).abs().mean(-1), present),
-            "iou": masked_mean(iou(boxes_xyxy.detach(), truth_xyxy), present),
-        }
+        losses = box_losses(boxes_xyxy, truth_xyxy, present)
         if self.prior is not None:
             assert maps.prior_scores is not None
             losses["prior_loss"] = self.prior.loss(maps.prior_scores, truth_xywh, present)

@@ -1,0 +1,38 @@
+"""From rewards to what an action was worth: returns, advantages, and their scale."""
+
+import torch
+from torch import Tensor
+
+from relo.learning.base import masked_mean, masked_variance
+
+
+def generalized_advantages(
+    rewards: Tensor, values: Tensor, restarts: Tensor | None, discount: float, gae_lambda: float
+) -> tuple[Tensor, Tensor]:
+    """Generalized advantage estimates and the returns that the critic has to predict (Schulman et al., ICLR 2016).
+
+    Args:
+        rewards: [R, T].
+        values: [R, T], the critic's.
+        restarts: [R, T] bool, frames behind which a walk began anew: nothing flows back over them; None for none.
+        discount: what a frame's reward is worth one frame earlier; 0 makes every frame a decision of its own.
+        gae_lambda: 1 sums the rewards that were seen, 0 trusts the critic from the next frame on.
+
+    Returns:
+        Advantages and returns, [R, T] each, without gradients. The walk ends with the clip.
+    """
+    rewards, values = rewards.detach(), values.detach()
+    flows = torch.ones_like(rewards) if restarts is None else 1 - restarts.to(rewards.dtype)
+    advantages = torch.zeros_like(rewards)
+    advantage, next_value = torch.zeros_like(rewards[:, 0]), torch.zeros_like(rewards[:, 0])
+    for t in reversed(range(rewards.shape[1])):
+        difference = rewards[:, t] + discount * flows[:, t] * next_value - values[:, t]
+        advantage = difference + discount * gae_lambda * flows[:, t] * advantage
+        advantages[:, t], next_value = advantage, values[:, t]
+    return advantages, advantages + values
+
+
+def normalise(advantages: Tensor, mask: Tensor) -> Tensor:
+    """Zero mean and unit deviation over the frames that count; the others become 0. Shapes [R, T]."""
+    deviation = masked_variance(advantages, mask).sqrt()
+    return (advantages - masked_mean(advantages, mask)) / (deviation + 1e-8) * mask
