@@ -84,12 +84,19 @@ def generalized_iou(boxes_xyxy: Tensor, others_xyxy: Tensor) -> Tensor:
     return intersection / union.clamp(min=tiny) - (hull - union) / hull.clamp(min=tiny)
 
 
-def clip_to_image(boxes_xywh: Tensor, image_width: int, image_height: int, margin: float = 0.0) -> Tensor:
-    """Clip boxes [..., 4] so that each keeps at least `margin` px of width, of height and inside the image."""
-    x1, y1, x2, y2 = xywh_to_xyxy(boxes_xywh).unbind(-1)
-    x1, y1 = x1.clamp(0, image_width - margin), y1.clamp(0, image_height - margin)
-    x2, y2 = x2.clamp(margin, image_width), y2.clamp(margin, image_height)
-    return torch.stack([x1, y1, (x2 - x1).clamp(min=margin), (y2 - y1).clamp(min=margin)], dim=-1)
+def clip_to_image(
+    boxes_xywh: Tensor, image_width: float | Tensor, image_height: float | Tensor, margin: float = 0.0
+) -> Tensor:
+    """Clip boxes [..., 4] so that each keeps at least `margin` px of width, of height and inside its image.
+
+    Widths and heights of images are one for all, or [...]; an image smaller than the margin is filled.
+    """
+    limits = torch.stack([torch.as_tensor(image_width), torch.as_tensor(image_height)], dim=-1).to(boxes_xywh)
+    margins = limits.clamp(max=margin)
+    corner_min, corner_max = xywh_to_xyxy(boxes_xywh).split(2, dim=-1)
+    corner_min = corner_min.clamp(min=0).minimum(limits - margins)
+    corner_max = corner_max.maximum(margins).minimum(limits)
+    return torch.cat([corner_min, (corner_max - corner_min).maximum(margins)], dim=-1)
 
 
 @dataclass(frozen=True)
@@ -193,7 +200,7 @@ def cut_squares(pixels: Tensor, squares: Tensor, size: int) -> Tensor:
     neighbours = torch.stack([first, (first + 1).minimum(sides - 1)], dim=-1).long() + corners[..., None]
     inside = (neighbours >= 0) & (neighbours < extents)
     weights = torch.stack([1 - share, share], dim=-1) * inside  # [B, 2, size, 2]
-    neighbours = neighbours.clamp(min=0).minimum(extents - 1)
+    neighbours = neighbours.minimum(extents - 1).clamp(min=0)
     (columns, rows), (column_weights, row_weights) = neighbours.flatten(2).unbind(1), weights.unbind(1)
     index = start[:, None] + rows[:, :, None] * squares[:, 1, None, None] + columns[:, None]  # [B, 2 size, 2 size]
     found = pixels[index].unflatten(2, (size, 2)).unflatten(1, (size, 2))  # [B, size, 2, size, 2, 3]
