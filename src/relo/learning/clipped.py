@@ -1,7 +1,6 @@
 """Policy objectives that use a rollout for several steps, and clip how far these may lead: PPO and GRPO."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -155,10 +154,6 @@ class GRPO(PolicyObjective):
         """The losses of a first step, when the policy is the one that the rollout was made with."""
         advantages = group_advantages(rollout.rewards, self.samples)
         return self._part_losses(rollout, rollout.log_probs.detach(), advantages)
-
-    def collect(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> Rollout:
-        """Walk over the clips; what a critic would say is not asked."""
-        return replace(super().collect(network, clip, generator), values=None)
 
     def _part_losses(
         self, part: Rollout, old_log_probs: Tensor, advantages: Tensor

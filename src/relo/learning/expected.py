@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from relo.learning.base import masked_mean
+from relo.learning.health import policy_health
 from relo.learning.policy import PolicyObjective
+from relo.learning.returns import generalized_advantages
 from relo.learning.rewards import RewardTerm, reward_terms
 from relo.learning.rollout import Rollout
 
@@ -20,33 +22,59 @@ class ExpectedGradient(PolicyObjective):
     sampling, with the frame's own action summed out (Rao-Blackwell), so unbiased and of less variance; the AUC is a
     mean over frames, so for it, too, the gradient is exact.
 
-    In a closed loop this is a frame's own reward: what an action does to later frames is not in it. It needs no critic.
+    In a closed loop, where the later frames depend on the sampled action, what is known is a frame's own reward; with a
+    discount, what followed the sampled action is added as actor-critic does, with a critic as its baseline.
     """
 
     def __init__(
-        self, normalise_advantages: bool = True, trained_parts: list[str] | None = None, **shared: Any
+        self,
+        normalise_advantages: bool = True,
+        discount: float = 0.0,
+        gae_lambda: float = 1.0,
+        value_weight: float = 0.5,
+        trained_parts: list[str] | None = None,
+        **shared: Any,
     ) -> None:
         """Set the objective.
 
         Args:
             normalise_advantages: scale so that advantages have deviation 1 under the policy, over the batch.
-            trained_parts: parts of the network that learn; the policy if not given.
+            discount: what a frame's reward is worth one frame earlier; other than 0, a critic is needed.
+            gae_lambda: 1 sums the rewards that were seen, 0 trusts the critic from the next frame on.
+            value_weight: weight of the critic's squared error.
+            trained_parts: parts of the network that learn; the policy if not given, and with a discount the critic.
             shared: see `PolicyObjective`.
         """
-        super().__init__(trained_parts=trained_parts or ["policy"], **shared)
+        self.needs_critic = discount > 0
+        super().__init__(trained_parts=trained_parts or ["policy", "critic"][: 1 + self.needs_critic], **shared)
         self.normalise_advantages = normalise_advantages
+        self.discount = discount
+        self.gae_lambda = gae_lambda
+        self.value_weight = value_weight
 
     def policy_losses(self, rollout: Rollout) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Minus the expected reward, less what is expected anyway."""
+        """Minus the expected reward, less what is expected anyway; and the critic's loss, where there is one."""
         policy = rollout.logits.flatten(2).softmax(-1)  # [R, T, S * S]
         rewards = cell_rewards(rollout, self.rewards)
-        expected = (policy.detach() * rewards).sum(-1, keepdim=True)
-        advantages = rewards - expected
+        expected = (policy.detach() * rewards).sum(-1)
+        advantages = rewards - expected[..., None]
+        scale = torch.ones(())
         if self.normalise_advantages:
-            variance = masked_mean((policy.detach() * advantages.square()).sum(-1), rollout.present)
-            advantages = advantages / (variance.sqrt() + 1e-8)
-        loss = -masked_mean((policy * advantages).sum(-1), rollout.present)
-        return {"policy_loss": loss}, {"expected_reward": masked_mean(expected.squeeze(-1), rollout.present)}
+            scale = masked_mean((policy.detach() * advantages.square()).sum(-1), rollout.present).sqrt() + 1e-8
+        losses = {"policy_loss": -masked_mean((policy * advantages).sum(-1) / scale, rollout.present)}
+        logs = {"expected_reward": masked_mean(expected, rollout.present)}
+        if self.discount:
+            assert rollout.values is not None
+            _, returns = generalized_advantages(
+                rollout.rewards, rollout.values, rollout.restarts, self.discount, self.gae_lambda
+            )
+            # Of the return, the frame's own reward is dealt with above; so is its part of the critic's expectation.
+            following = (returns - rollout.rewards) - (rollout.values.detach() - expected)
+            ratio = torch.exp(rollout.log_probs - rollout.log_probs.detach())
+            losses["policy_loss"] = losses["policy_loss"] - masked_mean(ratio * following / scale, rollout.present)
+            losses["value_loss"] = self.value_weight * (rollout.values - returns).square().mean()
+            logs |= policy_health(rollout, returns)
+        return losses, logs
 
 
 @torch.no_grad()

@@ -22,6 +22,8 @@ class PolicyObjective(Objective):
     samples = 1
     """Walks a clip."""
 
+    needs_critic = False
+
     def __init__(
         self,
         rewards: list[RewardTerm] | None = None,
@@ -67,9 +69,14 @@ class PolicyObjective(Objective):
         Raises:
             UserError: the network lacks a head that the objective needs.
         """
-        if self.prior_weight and network.prior is None:
-            raise UserError("prior_weight needs a prior: add a prior head to the network, or set prior_weight to 0.")
-        return self.rollout(network, clip, self.rewards, generator, self.samples, with_prior=self.prior_weight > 0)
+        needed = {"critic": self.needs_critic, "prior": self.prior_weight > 0}
+        for head in (head for head, is_needed in needed.items() if is_needed and getattr(network, head) is None):
+            raise UserError(
+                f"{type(self).__name__} needs a {head} as it is set: give the network one "
+                f"(relo.models.heads.Conv{head.capitalize()})."
+            )
+        skip = [head for head, is_needed in needed.items() if not is_needed]
+        return self.rollout(network, clip, self.rewards, generator, self.samples, skip)
 
     def result(self, rollout: Rollout, losses: dict[str, Tensor], logs: dict[str, Tensor]) -> StepResult:
         """The sum of the losses with what is added to them, and the run's health."""
@@ -99,6 +106,8 @@ class ActorCritic(PolicyObjective):
     bootstrapping. In a closed loop, where an action has consequences, set the discount.
     """
 
+    needs_critic = True
+
     def __init__(
         self,
         value_weight: float = 0.5,
@@ -121,18 +130,6 @@ class ActorCritic(PolicyObjective):
         self.discount = discount
         self.gae_lambda = gae_lambda
         self.normalise_advantages = normalise_advantages
-
-    def collect(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> Rollout:
-        """Walk over the clips.
-
-        Raises:
-            UserError: the network has no critic.
-        """
-        if network.critic is None:
-            raise UserError(
-                f"{type(self).__name__} needs a critic: add one to the network (relo.models.heads.ConvCritic)."
-            )
-        return super().collect(network, clip, generator)
 
     def policy_losses(self, rollout: Rollout) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Policy loss and value_weight * value loss."""

@@ -1,7 +1,7 @@
 """A rollout: the network walks over a clip and chooses a cell on every frame."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -76,7 +76,7 @@ class RolloutRule(Plugin):
         rewards: Sequence[RewardTerm],
         generator: torch.Generator,
         samples: int = 1,
-        with_prior: bool = False,
+        skip: Collection[str] = ("prior",),
     ) -> Rollout:
         """Walk over B clips, sampling one cell a frame from the policy.
 
@@ -86,7 +86,7 @@ class RolloutRule(Plugin):
             rewards: the terms of the reward.
             generator: the source of what is drawn, on the clip's device.
             samples: walks a clip.
-            with_prior: run the prior's head as well.
+            skip: heads that are not needed ("critic", "prior").
         """
 
 
@@ -100,10 +100,10 @@ class TeacherForced(RolloutRule):
         rewards: Sequence[RewardTerm],
         generator: torch.Generator,
         samples: int = 1,
-        with_prior: bool = False,
+        skip: Collection[str] = ("prior",),
     ) -> Rollout:
         """Walk once over every clip; only the actions are drawn `samples` times."""
-        walk = Walk(network, clip, with_prior)
+        walk = Walk(network, clip, skip)
         for t in range(clip.search_images.shape[1]):
             walk.step(clip.search_images[:, t])
         logits = walk.logits().repeat_interleave(samples, 0)
@@ -119,16 +119,16 @@ class TeacherForced(RolloutRule):
 class Walk:
     """The network's way through the frames of B clips, and what the heads said on it."""
 
-    def __init__(self, network: LocalizationNetwork, clip: ClipBatch, with_prior: bool = False) -> None:
+    def __init__(self, network: LocalizationNetwork, clip: ClipBatch, skip: Collection[str]) -> None:
         """Start before the first frame.
 
         Args:
             network: the network.
             clip: the clips whose templates to follow.
-            with_prior: run the prior's head as well.
+            skip: heads that are not needed ("critic", "prior").
         """
         self.network = network
-        self.skip = () if with_prior else ("prior",)
+        self.skip = skip
         self.is_frozen = not encoder_learns(network)
         self.clip = clip
         self.templates: Templates | None = None
@@ -225,7 +225,8 @@ def reevaluate(network: LocalizationNetwork, clip: ClipBatch, rollout: Rollout, 
         rows: [M] int64, the walks to look at again.
     """
     clips = rows // rollout.samples
-    walk = Walk(network, clip.select(clips), with_prior=rollout.prior_scores is not None)
+    unneeded = {"critic": rollout.values, "prior": rollout.prior_scores}
+    walk = Walk(network, clip.select(clips), [head for head, output in unneeded.items() if output is None])
     for t in range(rollout.actions.shape[1]):
         walk.step(rollout.search_images[rows, t], None if rollout.features is None else rollout.features[rows, t])
     seen = {name: torch.stack(column, dim=1) for name, column in walk.columns.items()}
@@ -234,7 +235,7 @@ def reevaluate(network: LocalizationNetwork, clip: ClipBatch, rollout: Rollout, 
         logits=seen["logits"],
         actions=rollout.actions[rows],
         log_probs=chosen(seen["logits"].flatten(2).log_softmax(-1), rollout.actions[rows]),
-        values=None if rollout.values is None else seen["values"],
+        values=seen.get("values"),
         cells_xyxy=cxcywh_to_xyxy(seen["boxes_cxcywh"]),
         truth_xyxy=rollout.truth_xyxy[rows],
         terms={name: term[rows] for name, term in rollout.terms.items()},

@@ -1,0 +1,270 @@
+"""Every policy objective on a problem that can be solved by hand, and against its textbook form."""
+
+import math
+
+import pytest
+import torch
+
+from bandit import Bandit, bandit_clip
+from relo.errors import UserError
+from relo.learning.clipped import GRPO, PPO, clipped_surrogate, group_advantages
+from relo.learning.expected import ExpectedGradient, cell_rewards
+from relo.learning.policy import ActorCritic
+from relo.learning.returns import generalized_advantages
+from relo.learning.rewards import AUCReward, IoUReward
+from relo.learning.rollout import TeacherForced, reevaluate
+from small_networks import make_clip, make_network
+
+WIDTHS = [0.1, 0.4, 0.2, 0.3]  # IoU 0.25, 1, 0.5, 0.75: cell 1 is best
+OBJECTIVES = {
+    "actor-critic": lambda **shared: ActorCritic(**shared),
+    "ppo": lambda **shared: PPO(epochs=2, minibatches=2, **shared),
+    "grpo": lambda **shared: GRPO(group_size=8, **shared),
+    "grpo in passes": lambda **shared: GRPO(group_size=4, epochs=2, minibatches=2, **shared),
+    "expected": lambda **shared: ExpectedGradient(**shared),
+}
+
+
+def train(bandit, objective, steps, seed=0, lr=0.1):
+    optimizer = torch.optim.Adam(bandit.parameters(), lr=lr)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        for result in objective.losses(bandit, bandit_clip(), generator):
+            optimizer.zero_grad()
+            result.loss.backward()
+            optimizer.step()
+    return result
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_policy_finds_the_best_cell(name):
+    bandit = Bandit(WIDTHS)
+    objective = OBJECTIVES[name]()
+    result = train(bandit, objective, 150 // objective.updates + 60)
+    assert bandit.logits.softmax(0)[1] > 0.9
+    assert result.logs["best_iou"] == pytest.approx(1)
+    assert result.logs["greedy_iou"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_updates_are_as_many_as_promised(name):
+    objective = OBJECTIVES[name]()
+    assert len(list(objective.losses(Bandit(WIDTHS), bandit_clip(), torch.Generator()))) == objective.updates
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_entropy_bonus_keeps_the_policy_open(name):
+    """With reward r and bonus w, the best policy is softmax(r / w) of the (scaled) rewards: never one cell alone."""
+    bandit = Bandit(WIDTHS)
+    train(bandit, OBJECTIVES[name](entropy_weight=5.0), 100)
+    assert bandit.logits.softmax(0).max() < 0.6
+
+
+def gradient_of(bandit, loss):
+    bandit.logits.grad = None
+    loss.backward()
+    return bandit.logits.grad.clone()
+
+
+def test_the_expected_gradient_is_the_mean_of_sampled_ones():
+    bandit = Bandit(WIDTHS)
+    bandit.logits.data = torch.tensor([0.3, -0.5, 0.8, 0.1])
+    generator = torch.Generator().manual_seed(1)
+    exact = gradient_of(bandit, ExpectedGradient(normalise_advantages=False)(bandit, bandit_clip(1, 3), generator).loss)
+    sampler = ActorCritic(normalise_advantages=False, value_weight=0.0)
+    samples = torch.stack(
+        [gradient_of(bandit, sampler(bandit, bandit_clip(64, 3), generator).loss) for _ in range(400)]
+    )
+    error = samples.std(0) / math.sqrt(len(samples))
+    assert ((samples.mean(0) - exact).abs() < 4 * error).all()
+    assert error.max() < 0.1 * exact.abs().max()  # the comparison means something
+
+
+def test_the_expected_gradient_of_iou_is_the_gradient_of_the_mean():
+    """d/dz of sum(p r) by hand: p (r - sum(p r))."""
+    bandit = Bandit(WIDTHS)
+    bandit.logits.data = torch.tensor([0.3, -0.5, 0.8, 0.1])
+    objective = ExpectedGradient(rewards=[IoUReward()], normalise_advantages=False)
+    gradient = gradient_of(bandit, objective(bandit, bandit_clip(5, 3), torch.Generator()).loss)
+    policy, iou = bandit.logits.detach().softmax(0), torch.tensor(WIDTHS) / 0.4
+    torch.testing.assert_close(gradient, -policy * (iou - policy @ iou))
+
+
+def test_rewards_of_cells_are_those_of_clips_with_one_cell_changed():
+    rollout = TeacherForced()(make_network(), make_clip(3, 3), [IoUReward()], torch.Generator().manual_seed(0))
+    terms = [IoUReward(0.7), AUCReward(2.0)]
+    rewards = cell_rewards(rollout, terms)
+    ious = rollout.cell_ious.flatten(2)
+    for clip, frame, cell in ((0, 0, 5), (1, 2, 40), (2, 1, 63)):
+        row = rollout.ious[clip].clone()
+        row[frame] = ious[clip, frame, cell]
+        successes = [(row > threshold).double().mean() for threshold in torch.linspace(0, 1, 21, dtype=torch.float64)]
+        auc = torch.trapezoid(torch.stack(successes), dx=0.05)
+        assert rewards[clip, frame, cell].item() == pytest.approx(0.7 * row[frame].item() + 2 * auc.item(), abs=1e-5)
+
+
+def test_the_clipped_loss_is_that_of_the_paper():
+    generator = torch.Generator().manual_seed(0)
+    new, old, advantages = torch.randn(3, 5, 7, generator=generator).unbind(0)
+    present = torch.rand(5, 7, generator=generator) > 0.3
+    loss, moved = clipped_surrogate(new, old, advantages, present, 0.2)
+    terms, outside = [], 0
+    for n, o, a in zip(new[present].tolist(), old[present].tolist(), advantages[present].tolist(), strict=True):
+        ratio = math.exp(n - o)
+        terms.append(min(ratio * a, max(0.8, min(1.2, ratio)) * a))
+        outside += not 0.8 <= ratio <= 1.2
+    assert loss.item() == pytest.approx(-sum(terms) / len(terms), rel=1e-5)
+    assert moved["clip_share"].item() == pytest.approx(outside / len(terms))
+    assert moved["kl"] >= 0
+
+
+def test_the_first_step_of_ppo_is_that_of_actor_critic():
+    network, clip = make_network(), make_clip(4, 3)
+    network.eval()
+    gradients = []
+    for objective in (ActorCritic(), PPO(epochs=1, minibatches=1)):
+        network.zero_grad()
+        next(objective.losses(network, clip, torch.Generator().manual_seed(3))).loss.backward()
+        gradients.append(network.policy.tower[0][0].weight.grad.clone())
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
+
+
+def test_ppo_stops_pushing_where_the_ratio_is_clipped():
+    """Good actions whose probability has risen by more than the range, and bad ones that have fallen, pull no more."""
+    log_probs = torch.tensor([[0.5, -0.5]], requires_grad=True)
+    loss, _ = clipped_surrogate(
+        log_probs, torch.zeros(1, 2), torch.tensor([[1.0, -1.0]]), torch.ones(1, 2, dtype=torch.bool), 0.2
+    )
+    loss.backward()
+    assert log_probs.grad.tolist() == [[0, 0]]
+
+
+def test_group_advantages_are_standard_scores_within_each_group():
+    rewards = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    advantages = group_advantages(rewards, 3)
+    for group in range(2):
+        for frame in range(4):
+            values = rewards[3 * group : 3 * group + 3, frame].tolist()
+            mean = sum(values) / 3
+            deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / 3)
+            expected = [(v - mean) / deviation for v in values]
+            assert advantages[3 * group : 3 * group + 3, frame].tolist() == pytest.approx(expected, abs=1e-3)
+
+
+def test_grpo_draws_a_group_of_actions_for_every_state():
+    network, clip = make_network(), make_clip(2, 3)
+    rollout = GRPO(group_size=16).collect(network, clip, torch.Generator().manual_seed(0))
+    assert rollout.actions.shape == (32, 3)
+    assert len(rollout.actions[:16, 0].unique()) > 1
+    torch.testing.assert_close(rollout.logits[0], rollout.logits[15])
+    assert not torch.equal(rollout.logits[15], rollout.logits[16])
+
+
+def test_grpo_needs_no_critic():
+    bandit = Bandit(WIDTHS)
+    bandit.critic = None
+    assert GRPO()(bandit, bandit_clip(), torch.Generator()).loss.isfinite()
+    with pytest.raises(UserError, match="PPO needs a critic"):
+        PPO()(bandit, bandit_clip(), torch.Generator())
+
+
+def test_what_follows_an_action_counts_with_a_discount():
+    """Expected rewards of the frame and sampled ones of later frames: in the mean, the gradient of the whole return."""
+    bandit = Bandit(WIDTHS)
+    bandit.logits.data = torch.tensor([0.3, -0.5, 0.8, 0.1])
+    bandit.baseline.data = torch.tensor(0.4)
+    generator = torch.Generator().manual_seed(1)
+    settings = {"rewards": [IoUReward()], "normalise_advantages": False, "discount": 0.8, "value_weight": 0.0}
+    means, errors = [], []
+    for objective in (ExpectedGradient(**settings), ActorCritic(**settings)):
+        samples = torch.stack(
+            [gradient_of(bandit, objective(bandit, bandit_clip(64, 3), generator).loss) for _ in range(300)]
+        )
+        means.append(samples.mean(0))
+        errors.append(samples.std(0) / math.sqrt(len(samples)))
+    assert ((means[0] - means[1]).abs() < 4 * (errors[0].square() + errors[1].square()).sqrt()).all()
+    assert errors[0].max() < 0.1 * means[0].abs().max()  # the comparison means something
+
+
+@pytest.mark.parametrize("setting", [{"minibatches": 0}, {"epochs": 0}])
+def test_empty_passes_are_refused(setting):
+    with pytest.raises(UserError, match="at least 1"):
+        PPO(**setting)
+
+
+def test_more_minibatches_than_walks_are_refused():
+    with pytest.raises(UserError, match="cannot be split into 5 minibatches"):
+        list(PPO(minibatches=5).losses(Bandit(WIDTHS), bandit_clip(4), torch.Generator()))
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_looking_again_at_a_rollout_sees_the_same(frozen):
+    network, clip = make_network().eval(), make_clip(3, 2)
+    network.encoder.requires_grad_(not frozen)
+    network.propagator.requires_grad_(not frozen)
+    rollout = TeacherForced()(network, clip, [IoUReward()], torch.Generator().manual_seed(0), samples=2)
+    assert (rollout.features is not None) == frozen
+    rows = torch.tensor([5, 0, 2])
+    again = reevaluate(network, clip, rollout, rows)
+    torch.testing.assert_close(again.log_probs, rollout.log_probs[rows])
+    torch.testing.assert_close(again.values, rollout.values[rows])
+    torch.testing.assert_close(again.rewards, rollout.rewards[rows])
+    if not frozen:
+        again.log_probs.sum().backward()
+        assert network.encoder.embed.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(("discount", "gae_lambda"), [(0.0, 1.0), (0.9, 1.0), (0.9, 0.5), (1.0, 0.0)])
+def test_advantages_are_the_weighted_sum_of_differences(discount, gae_lambda):
+    """Sum over l of (discount lambda)^l delta_(t + l), cut at restarts (Schulman et al., equation 16)."""
+    generator = torch.Generator().manual_seed(0)
+    rewards, values = torch.randn(2, 3, 6, generator=generator).unbind(0)
+    restarts = torch.zeros(3, 6, dtype=torch.bool)
+    restarts[1, 2] = restarts[2, 4] = True
+    advantages, returns = generalized_advantages(rewards, values, restarts, discount, gae_lambda)
+    for walk in range(3):
+        for t in range(6):
+            total, factor = 0.0, 1.0
+            for s in range(t, 6):
+                ends = s == 5 or bool(restarts[walk, s])
+                following = 0.0 if ends else values[walk, s + 1].item()
+                total += factor * (rewards[walk, s].item() + discount * following - values[walk, s].item())
+                factor *= discount * gae_lambda
+                if ends:
+                    break
+            assert advantages[walk, t].item() == pytest.approx(total, abs=1e-5)
+    torch.testing.assert_close(returns, advantages + values)
+
+
+def test_without_discount_the_return_is_the_reward():
+    rewards, values = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0)).unbind(0)
+    advantages, returns = generalized_advantages(rewards, values, None, 0.0, 1.0)
+    torch.testing.assert_close(advantages, rewards - values)
+    torch.testing.assert_close(returns, rewards)
+
+
+def test_a_divergence_from_the_prior_pulls_the_policy_to_it():
+    network, clip = make_network(), make_clip(2, 2)
+    network.requires_grad_(False)
+    network.policy.requires_grad_(True)
+    objective = ExpectedGradient(rewards=[IoUReward(weight=0.0)], prior_weight=1.0)
+    optimizer = torch.optim.Adam(network.policy.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(40):
+        result = objective(network, clip, torch.Generator().manual_seed(0))
+        optimizer.zero_grad()
+        result.loss.backward()
+        optimizer.step()
+        losses.append(result.logs["prior_loss"].item())
+    assert losses[-1] < 0.2 * losses[0]
+    assert losses[-1] >= 0
+
+
+def test_boxes_learn_at_the_sampled_cells():
+    network, clip = make_network(), make_clip(2, 2)
+    objective = ExpectedGradient(box_weight=1.0, trained_parts=["policy", "box"])
+    objective(network, clip, torch.Generator().manual_seed(0)).loss.backward()
+    assert network.box.size[0][0].weight.grad.abs().sum() > 0
+    network.zero_grad()
+    ExpectedGradient()(network, clip, torch.Generator().manual_seed(0)).loss.backward()
+    assert all(p.grad is None or not p.grad.any() for p in network.box.parameters())
