@@ -9,6 +9,7 @@ import torch
 from relo.data.clip_batch import ClipBatch
 from relo.models.network import LocalizationNetwork
 from small_networks import make_clip, make_network
+from training_runs import Data, make_data
 
 # As the processes that tests start have: sums are then equal to the bit, and small tensors are faster.
 torch.set_num_threads(1)
@@ -22,6 +23,11 @@ def network() -> LocalizationNetwork:
 @pytest.fixture
 def clip() -> ClipBatch:
     return make_clip()
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return make_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,134 @@
+"""What a step of reinforcement learning costs beside a pure inference pass over the same frames.
+
+    python benchmarks/rl_step.py [--model nano] [--objective actor-critic expected ppo grpo] [--batch 8] [--frames 8] [--device cuda]
+
+With encoder and boxes frozen, a step should be little more than the inference that the rollout needs: no gradients of
+frozen parts, nothing kept of the encoder's graph. "ratio" is the time of forward, backward and optimizer step over that
+of the inference pass (templates, then policy and boxes of every frame, without gradients), measured in turn; medians.
+"kept" is what the step's graph holds when its backward pass begins, in MB (tensors saved for it, each counted once).
+Clips are random; they do not change the time. PPO's and GRPO's figures are of one rollout with all its updates.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from relo.data.clip_batch import ClipBatch
+from relo.learning.base import Objective
+from relo.learning.clipped import GRPO, PPO
+from relo.learning.expected import ExpectedGradient
+from relo.learning.policy import ActorCritic
+from relo.models.network import LocalizationNetwork
+from relo.plugin import build
+
+OBJECTIVES: dict[str, Callable[[], Objective]] = {
+    "actor-critic": ActorCritic,
+    "expected": ExpectedGradient,
+    "ppo": PPO,
+    "grpo": GRPO,
+}
+MODELS = Path(__file__).parents[1] / "configs" / "model"
+
+
+def random_clips(network: LocalizationNetwork, batch: int, frames: int, device: torch.device) -> ClipBatch:
+    """Noise with a target in the middle."""
+    search, template = network.encoder.search_size, network.encoder.template_size
+    return ClipBatch(
+        template_images=torch.randn(batch, 1, 3, template, template, device=device),
+        template_boxes_xywh=torch.tensor([0.25, 0.25, 0.5, 0.5], device=device).expand(batch, 1, 4),
+        search_images=torch.randn(batch, frames, 3, search, search, device=device),
+        search_boxes_xywh=torch.tensor([0.4, 0.4, 0.25, 0.25], device=device).expand(batch, frames, 4),
+        present=torch.ones(batch, frames, dtype=torch.bool, device=device),
+        sequence_id=["noise"] * batch,
+        frame_index=torch.zeros(batch, frames, dtype=torch.long, device=device),
+    )
+
+
+@torch.inference_mode()
+def infer(network: LocalizationNetwork, clip: ClipBatch) -> None:
+    """What tracking these frames takes."""
+    templates = network.encode_templates(clip.template_images, clip.template_boxes_xywh)
+    memory = None
+    for t in range(clip.search_images.shape[1]):
+        _, memory = network(clip.search_images[:, t], templates, memory, skip=["critic", "prior"])
+
+
+def milliseconds(work: Callable[[], object], device: torch.device) -> float:
+    """How long it takes, to its end on the device."""
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return 1e3 * (time.perf_counter() - start)
+
+
+def kept_bytes(network: LocalizationNetwork, objective: Objective, clip: ClipBatch) -> int:
+    """The bytes of all tensors that the graph of a loss has saved, parameters left out."""
+    held = {parameter.data_ptr() for parameter in network.parameters()}
+    saved: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if tensor.data_ptr() not in held:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        next(iter(objective.losses(network, clip, torch.Generator(clip.present.device))))
+    return sum(saved.values())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="nano", help="a file of configs/model, without .yaml")
+    parser.add_argument("--objective", nargs="+", choices=OBJECTIVES, default=list(OBJECTIVES))
+    parser.add_argument("--batch", type=int, default=8, help="clips")
+    parser.add_argument("--frames", type=int, default=8, help="search frames of a clip")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(arguments)
+    device = torch.device(options.device)
+    torch.manual_seed(0)
+    network = build(yaml.safe_load((MODELS / f"{options.model}.yaml").read_text())).to(device)
+    clip = random_clips(network, options.batch, options.frames, device)
+    table = Table(
+        "objective",
+        *(f"{name} (ms)" for name in ("inference", "step")),
+        "ratio",
+        "kept (MB)",
+        title=f"{options.model}, {options.batch} clips of {options.frames} frames, {device}",
+    )
+    for name in options.objective:
+        objective = OBJECTIVES[name]()
+        for part, module in network.named_children():
+            learns = part in (objective.trained_parts or ())
+            module.requires_grad_(learns).train(learns)
+        optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-6)
+        generator = torch.Generator(device)
+
+        def step(objective: Objective = objective, optimizer: torch.optim.Optimizer = optimizer) -> None:
+            for result in objective.losses(network, clip, generator):
+                optimizer.zero_grad()
+                result.loss.backward()
+                optimizer.step()
+
+        rounds = []
+        for _ in range(options.rounds + 1):
+            rounds.append((milliseconds(lambda: infer(network, clip), device), milliseconds(step, device)))
+        inference, training = (statistics.median(column) for column in zip(*rounds[1:], strict=True))
+        ratio = statistics.median(training / inference for inference, training in rounds[1:])
+        kept = kept_bytes(network, objective, clip) / 1e6
+        table.add_row(name, f"{inference:.0f}", f"{training:.0f}", f"{ratio:.2f}", f"{kept:.0f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
