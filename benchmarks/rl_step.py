@@ -1,6 +1,6 @@
 """What a step of reinforcement learning costs beside a pure inference pass over the same frames.
 
-    python benchmarks/rl_step.py [--model nano] [--objective actor-critic expected ppo grpo] [--batch 8] [--frames 8] [--device cuda]
+    python benchmarks/rl_step.py [--model nano] [--objective actor-critic expected ppo grpo] [--batch 8] [--frames 8]
 
 With encoder and boxes frozen, a step should be little more than the inference that the rollout needs: no gradients of
 frozen parts, nothing kept of the encoder's graph. "ratio" is the time of forward, backward and optimizer step over that
@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -58,6 +59,16 @@ def infer(network: LocalizationNetwork, clip: ClipBatch) -> None:
     memory = None
     for t in range(clip.search_images.shape[1]):
         _, memory = network(clip.search_images[:, t], templates, memory, skip=["critic", "prior"])
+
+
+def train(
+    network: LocalizationNetwork, clip: ClipBatch, objective: Objective, optimizer: torch.optim.Optimizer
+) -> None:
+    """Every update that the batch gives."""
+    for result in objective.losses(network, clip, torch.Generator(clip.present.device)):
+        optimizer.zero_grad()
+        result.loss.backward()
+        optimizer.step()
 
 
 def milliseconds(work: Callable[[], object], device: torch.device) -> float:
@@ -112,14 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             learns = part in (objective.trained_parts or ())
             module.requires_grad_(learns).train(learns)
         optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-6)
-        generator = torch.Generator(device)
-
-        def step(objective: Objective = objective, optimizer: torch.optim.Optimizer = optimizer) -> None:
-            for result in objective.losses(network, clip, generator):
-                optimizer.zero_grad()
-                result.loss.backward()
-                optimizer.step()
-
+        step = partial(train, network, clip, objective, optimizer)
         rounds = []
         for _ in range(options.rounds + 1):
             rounds.append((milliseconds(lambda: infer(network, clip), device), milliseconds(step, device)))
