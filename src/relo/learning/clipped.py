@@ -114,7 +114,6 @@ class GRPO(PolicyObjective):
         clip_ratio: float = 0.2,
         epochs: int = 1,
         minibatches: int = 1,
-        trained_parts: list[str] | None = None,
         **shared: Any,
     ) -> None:
         """Set the objective.
@@ -124,13 +123,12 @@ class GRPO(PolicyObjective):
             clip_ratio: how far the ratio of new to old probability may leave 1 with profit.
             epochs: passes over a rollout.
             minibatches: optimizer steps a pass.
-            trained_parts: parts of the network that learn; the policy if not given.
             shared: see `PolicyObjective`.
 
         Raises:
             UserError: a group of one action.
         """
-        super().__init__(trained_parts=trained_parts or ["policy"], **shared)
+        super().__init__(**shared)
         if group_size < 2:
             raise UserError(f"group_size must be at least 2, not {group_size}: an action is compared with its group.")
         self.samples = group_size

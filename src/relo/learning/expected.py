@@ -32,7 +32,6 @@ class ExpectedGradient(PolicyObjective):
         discount: float = 0.0,
         gae_lambda: float = 1.0,
         value_weight: float = 0.5,
-        trained_parts: list[str] | None = None,
         **shared: Any,
     ) -> None:
         """Set the objective.
@@ -42,11 +41,10 @@ class ExpectedGradient(PolicyObjective):
             discount: what a frame's reward is worth one frame earlier; other than 0, a critic is needed.
             gae_lambda: 1 sums the rewards that were seen, 0 trusts the critic from the next frame on.
             value_weight: weight of the critic's squared error.
-            trained_parts: parts of the network that learn; the policy if not given, and with a discount the critic.
             shared: see `PolicyObjective`.
         """
         self.needs_critic = discount > 0
-        super().__init__(trained_parts=trained_parts or ["policy", "critic"][: 1 + self.needs_critic], **shared)
+        super().__init__(**shared)
         self.normalise_advantages = normalise_advantages
         self.discount = discount
         self.gae_lambda = gae_lambda

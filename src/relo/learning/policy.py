@@ -23,6 +23,7 @@ class PolicyObjective(Objective):
     """Walks a clip."""
 
     needs_critic = False
+    """Whether the critic's values are read."""
 
     def __init__(
         self,
@@ -44,14 +45,15 @@ class PolicyObjective(Objective):
             prior_weight: weight of the policy's KL divergence from the network's prior map, in nats; none in the paper.
             box_weight: weight of 2 GIoU + 5 L1 on the boxes of the sampled cells, for a box head that learns along
                 (name "box" in `trained_parts`); none in the paper.
-            trained_parts: parts of the network that learn; policy and critic if not given.
+            trained_parts: parts of the network that learn; the policy if not given, and the critic if the objective
+                needs one.
         """
         self.rewards = rewards or [IoUReward(), AUCReward()]
         self.rollout = rollout or TeacherForced()
         self.entropy_weight = entropy_weight
         self.prior_weight = prior_weight
         self.box_weight = box_weight
-        self.trained_parts = tuple(trained_parts or ("policy", "critic"))
+        self.trained_parts = tuple(trained_parts or ("policy", "critic")[: 1 + self.needs_critic])
 
     def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
         """Roll out, and return the policy's loss with what is added to it."""
