@@ -2,12 +2,19 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from relo.metrics.functional import success_auc
+from relo.geometry import generalized_iou, xyxy_to_xywh
+from relo.metrics.functional import (
+    Integration,
+    curve_area,
+    normalized_center_error,
+    normalized_precision_thresholds,
+    precision_rates,
+    success_auc,
+)
 from relo.plugin import Plugin
 
 
@@ -44,13 +51,49 @@ class IoUReward(RewardTerm):
         return iou
 
 
+class GIoUReward(RewardTerm):
+    """The frame's generalized IoU, in (-1, 1]: a box beside the target earns the less the farther it lies."""
+
+    def __init__(self, weight: float = 1.0) -> None:
+        """Args: `weight`, factor of the term."""
+        self.weight = weight
+
+    def __call__(self, boxes_xyxy: Tensor, truth_xyxy: Tensor, iou: Tensor, present: Tensor) -> Tensor:
+        """[..., T] -> [..., T]."""
+        return generalized_iou(boxes_xyxy, truth_xyxy)
+
+
+class CenterPrecisionReward(RewardTerm):
+    """The area under the frame's own normalized precision curve (TrackingNet, ECCV 2018).
+
+    The distance of the centres, x in the target's widths and y in its heights, is held against the 51 thresholds
+    0, 0.01 .. 0.5: the very centre earns 1, a distance above 0.5 nothing.
+    """
+
+    def __init__(self, weight: float = 1.0, integration: Integration = "mean") -> None:
+        """Set the curve.
+
+        Args:
+            weight: factor of the term.
+            integration: how the curve becomes a number: the mean of its values, as in the benchmarks, or the trapezoid.
+        """
+        self.weight = weight
+        self.integration = integration
+
+    def __call__(self, boxes_xyxy: Tensor, truth_xyxy: Tensor, iou: Tensor, present: Tensor) -> Tensor:
+        """[..., T] -> [..., T]."""
+        errors = normalized_center_error(xyxy_to_xywh(boxes_xyxy), xyxy_to_xywh(truth_xyxy))
+        thresholds = normalized_precision_thresholds().to(errors.device)
+        return curve_area(precision_rates(errors[..., None], thresholds), self.integration)
+
+
 class AUCReward(RewardTerm):
     """The area under the clip's success curve: one number for all its frames (paper, section 3)."""
 
     def __init__(
         self,
         weight: float = 1.0,
-        integration: Literal["mean", "trapezoid"] = "trapezoid",
+        integration: Integration = "trapezoid",
         thresholds: int = 21,
         strict: bool = True,
     ) -> None:
@@ -83,6 +126,6 @@ def reward_terms(
     values: dict[str, Tensor] = {}
     for term in terms:
         name = type(term).__name__
-        value = term.weight * term(boxes_xyxy, truth_xyxy, iou, present) * present
+        value = torch.where(present, term.weight * term(boxes_xyxy, truth_xyxy, iou, present), 0)
         values[name] = values[name] + value if name in values else value
     return values
