@@ -2,7 +2,9 @@
 
 import copy
 import time
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 from timm.layers import LayerScale
@@ -56,6 +58,35 @@ def optimize_for_inference(network: LocalizationNetwork, precision: Precision = 
     return network
 
 
+@contextmanager
+def computing(device: torch.device, precision: Precision) -> Iterator[None]:
+    """Compute in a precision: reduced ones under autocast, and float32 as float32.
+
+    Whatever the process allows elsewhere, products and convolutions of float32 tensors are not rounded to TF32 (or to
+    bfloat16, on CPUs): cuDNN would do so by default, and boxes would move.
+    """
+    settings = _float32_settings()
+    before = [getattr(place, name) for place, name, _ in settings]
+    try:
+        for place, name, exact in settings:
+            setattr(place, name, exact)
+        reduced = precision != "float32"
+        with torch.autocast(device.type, getattr(torch, precision) if reduced else None, enabled=reduced):
+            yield
+    finally:
+        for (place, name, _), value in zip(settings, before, strict=True):
+            setattr(place, name, value)
+
+
+def _float32_settings() -> list[tuple[Any, str, Any]]:
+    """Where torch keeps how float32 is computed: object, attribute, and the value that rounds nothing."""
+    backends: Any = torch.backends
+    if hasattr(backends.cuda.matmul, "fp32_precision"):
+        places = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul)
+        return [(place, "fp32_precision", "ieee") for place in places]
+    return [(place, "allow_tf32", False) for place in (backends.cuda.matmul, backends.cudnn)]
+
+
 def fastest_precision(device: torch.device | str = "cpu") -> Precision:
     """bfloat16 where a short trial shows the device to compute clearly faster in it, else float32."""
     seconds = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
@@ -81,7 +112,8 @@ class _InFloat32(nn.Module):
 
 def _product_seconds(dtype: torch.dtype, device: torch.device) -> float:
     """The time of a product of the size that networks have."""
-    tokens = torch.ones(448, 512, dtype=dtype, device=device)
+    # A GPU is done with one frame's tokens before the next product is launched: there, as many as a batch has.
+    tokens = torch.ones(448 if device.type == "cpu" else 64 * 448, 512, dtype=dtype, device=device)
     weight = torch.ones(1536, 512, dtype=dtype, device=device)
 
     def wait() -> None:

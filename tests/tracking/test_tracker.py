@@ -72,7 +72,9 @@ class Fixed(nn.Module):
 class FixedPolicy(Fixed, PolicyHead): ...
 
 
-class FixedPrior(Fixed, PriorHead): ...
+class FixedPrior(Fixed, PriorHead):
+    def forward(self, features):
+        return super().forward(features), None
 
 
 class CellBox(BoxHead):
@@ -399,3 +401,69 @@ def test_from_pretrained_takes_the_rule_of_the_folder(network, tmp_path):
 def test_from_pretrained_names_a_missing_model(tmp_path):
     with pytest.raises(UserError, match="nothing"):
         Tracker.from_pretrained(tmp_path / "nothing")
+
+
+VIDEOS = {
+    "moving": ([square_at(60 + round(40 * np.sin(t / 6)), 48 + t % 30) for t in range(20)], [60, 48, 24, 24]),
+    "leaving": ([square_at(20 - 2 * t, 40) for t in range(16)], [20, 40, 24, 24]),
+    "half outside": ([square_at(-12, 40)] * 3, [-12, 40, 24, 24]),
+    "gone": ([square_at(60, 50), *[np.zeros((120, 160, 3), np.uint8)] * 4], [60, 50, 24, 24]),
+    "other sizes": ([square_at(60, 50, 24, 60 * n, 80 * n) for n in (2, 1, 5)], [60, 50, 24, 24]),
+    "small": ([square_at(1, 1, 3, 6, 7)] * 3, [1, 1, 3, 3]),
+    "large": ([square_at(3000, 2000, 400, 3000, 4000)] * 2, [2950, 1960, 400, 400]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("released", [False, True])
+@pytest.mark.parametrize("video", VIDEOS)
+def test_crops_of_the_device_give_the_same_boxes(video, released):
+    images, box_xywh = VIDEOS[video]
+    rule = TrackingRule(released=released)
+    expected = tracked(Tracker(seeing_network(), rule), images, box_xywh)
+    found = tracked(Tracker(seeing_network(), rule, crop_on_device=True), images, box_xywh)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_crops_of_the_device_for_many_targets(network):
+    cpu, device = Tracker(network), Tracker(network, crop_on_device=True)
+    videos = [[noise(10 * target // 2 + t, 100 + 20 * target) for t in range(6)] for target in range(5)]
+    states = cpu.initialize([video[0] for video in videos], [[40 + 5 * i, 30, 30 + 2 * i, 40] for i in range(5)])
+    for t in range(1, 6):
+        images = [video[t] for video in videos]
+        found = device.step(images, states)
+        states = cpu.step(images, states)
+        for state, other in zip(found, states, strict=True):
+            torch.testing.assert_close(state.box_xywh, other.box_xywh, rtol=0, atol=0.05)
+            torch.testing.assert_close(state.memory, other.memory, rtol=0, atol=0.05)
+
+
+def test_settings_for_training_do_not_reach_float32():
+    seen = []
+
+    class Watching(BrightestPolicy):
+        def forward(self, features):
+            seen.append([setting() for setting in FLOAT32_SETTINGS])
+            return super().forward(features)
+
+    network = LocalizationNetwork(Pixels(), NoPropagation(1, 1), Watching(), ExtentBox())
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        settings = [setting() for setting in FLOAT32_SETTINGS]
+        assert "ieee" not in settings
+        tracked(Tracker(network), [square_at(60, 48)] * 2, [60, 48, 24, 24])
+        assert [setting() for setting in FLOAT32_SETTINGS] == settings
+        with pytest.raises(ValueError):
+            Tracker(network).step([noise(0, 3)[..., :2]], [None])
+        assert [setting() for setting in FLOAT32_SETTINGS] == settings
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert seen == [["ieee"] * len(FLOAT32_SETTINGS)]
+
+
+FLOAT32_SETTINGS = [
+    lambda: torch.backends.cuda.matmul.fp32_precision,
+    lambda: torch.backends.cudnn.conv.fp32_precision,
+    lambda: torch.backends.mkldnn.matmul.fp32_precision,
+]

@@ -1,8 +1,7 @@
 """Follow targets from frame to frame with a trained network."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -14,25 +13,16 @@ from torch import Tensor
 from relo.errors import UserError
 from relo.geometry import CropRule, clip_to_image
 from relo.images import normalise_images
-from relo.inference import Precision, PrecisionChoice, fastest_precision, optimize_for_inference
+from relo.inference import Precision, PrecisionChoice, computing, fastest_precision, optimize_for_inference
 from relo.models.encoders.base import Templates
-from relo.models.network import LocalizationMaps, LocalizationNetwork
+from relo.models.network import LocalizationNetwork
+from relo.tracking.cuda_graphs import CUDARecorder, Function, ReplayedFunction
+from relo.tracking.localizer import Localizer, Located
 from relo.tracking.rule import Localization, TrackingRule, load_rule, rule_from_settings
 from relo.tracking.state import TargetState
+from relo.tracking.upload import FrameUploader, upload
 
 RGBImage = NDArray[np.uint8]  # [H, W, 3]
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """The cells chosen for B targets."""
-
-    boxes_cxcywh: Tensor  # [B, 4] float64 on the CPU, shares of the search side
-    scores: list[float]
-    peaks: list[float]  # greatest value of each windowed map
-    presences: list[float | None]
-    responses: list[Tensor | None]  # [S, S] each
-    memory: Tensor | None  # [layers, B, K, C]
 
 
 class Tracker:
@@ -43,6 +33,7 @@ class Tracker:
         states = tracker.step([next_image], states)  # states[0].box_xywh, states[0].score
 
     A tracker holds the network and the rule, and nothing of a target: what it knows of one is in its `TargetState`.
+    On a GPU it keeps buffers of its own, so only one thread may use it at a time.
     Several targets are one batched forward, and a target's boxes do not depend on its neighbours in the batch, beyond
     the rounding of floating-point sums.
 
@@ -56,6 +47,9 @@ class Tracker:
         rule: TrackingRule | None = None,
         device: str | torch.device | None = None,
         precision: Precision = "float32",
+        *,
+        crop_on_device: bool | None = None,
+        cuda_graphs: bool | None = None,
     ) -> None:
         """Set the network to evaluation.
 
@@ -64,9 +58,14 @@ class Tracker:
             rule: how maps become boxes; the default setting where None.
             device: where to compute; None is where the network is.
             precision: of the network's layers; geometry is float64 throughout.
+            crop_on_device: send frames to the device and cut them there, which is faster on a GPU; None is on a GPU
+                only. Crops differ by less than a grey level from those that the CPU cuts.
+            cuda_graphs: run a step as one CUDA graph, recorded when a number of targets is met for the second time;
+                None is where the device is a GPU that crops. A network that cannot be recorded runs without.
 
         Raises:
             UserError: the rule asks for a head that the network does not have, or for crops of another size.
+            ValueError: CUDA graphs are asked for where they cannot be.
         """
         self.rule = rule or TrackingRule()
         self.device = torch.device(device) if device is not None else next(network.parameters()).device
@@ -76,8 +75,16 @@ class Tracker:
             raise UserError("The network has no prior head to localize by; use localization 'policy'.")
         self._template_crop = self.rule.template_crop(network.encoder.template_size)
         self._search_crop = self.rule.search_crop(network.encoder.search_size)
-        self._window = self.rule.window_map(network.encoder.map_size).to(self.device)
-        self._skip = ("critic",) if self.rule.localization == "prior" else ("critic", "prior")
+        self._localizer = Localizer(self.network, self.rule, self.device, precision)
+        on_gpu = self.device.type == "cuda"
+        crop_on_device = on_gpu if crop_on_device is None else crop_on_device
+        cuda_graphs = on_gpu and crop_on_device if cuda_graphs is None else cuda_graphs
+        if cuda_graphs and not (on_gpu and crop_on_device):
+            raise ValueError(f"CUDA graphs need a CUDA device that crops; this one is {self.device.type}.")
+        self._upload_frames = FrameUploader(self.device) if crop_on_device else None
+        self._in_frames: Function = self._localizer.in_frames
+        if cuda_graphs:
+            self._in_frames = ReplayedFunction(self._in_frames, CUDARecorder(self.device))
 
     @classmethod
     def from_pretrained(
@@ -179,66 +186,44 @@ class Tracker:
     ) -> list[TargetState]:
         """Step targets that all have a memory, or all have none."""
         regions = self._search_crop.region(torch.stack([state.box_xywh for state in states]))
-        search = normalise_images(_cut(self._search_crop, images, regions).to(self.device))
         templates = Templates.cat([state.templates for state in states])
         memories = [state.memory for state in states if state.memory is not None]
-        with self._autocast():
-            maps, memory = self.network(
-                search, templates, torch.cat(memories, dim=1) if memories else None, skip=self._skip
-            )
-        choice = self._choose(maps, memory, keep_response)
-        boxes_xywh = self._search_crop.to_image(choice.boxes_cxcywh, regions)
-        stepped = [
-            replace(
-                state,
-                memory=None if choice.memory is None else choice.memory[:, i : i + 1],
-                box_xywh=self._clip(boxes_xywh[i], images[i]),
-                score=choice.scores[i],
-                frame_index=state.frame_index + 1,
-                presence=choice.presences[i],
-                response=choice.responses[i],
-            )
-            for i, state in enumerate(states)
-        ]
-        return self._update_templates(images, stepped, choice.peaks)
-
-    def _choose(self, maps: LocalizationMaps, memory: Tensor | None, keep_response: bool) -> _Choice:
-        """The cell with the greatest windowed value, for each of B targets."""
-        probabilities, response = self._response(maps)
-        peak, cell = response.flatten(1).max(1, keepdim=True)
-        columns = [
-            maps.boxes_cxcywh.flatten(1, 2).gather(1, cell[..., None].expand(-1, -1, 4))[:, 0],
-            probabilities.flatten(1).gather(1, cell),
-            peak,
-        ]
-        if maps.presence is not None:
-            columns.append(maps.presence[:, None].float())
-        chosen = torch.cat(columns, dim=1).cpu().double()  # the one transfer from the device
+        located = self._locate(images, regions, templates, torch.cat(memories, dim=1) if memories else None)
+        chosen = located.chosen.cpu().double()  # the one wait for the device, but where a response is asked for
         if not torch.isfinite(chosen).all():
             raise UserError(
                 f"The network's output is not a number: its weights are broken, or too large for {self.precision}."
             )
-        return _Choice(
-            boxes_cxcywh=chosen[:, :4],
-            scores=chosen[:, 4].tolist(),
-            peaks=chosen[:, 5].tolist(),
-            presences=[None] * len(chosen) if maps.presence is None else chosen[:, 6].tolist(),
-            responses=list(response.cpu()) if keep_response else [None] * len(chosen),
-            memory=memory,
-        )
+        boxes_xywh = self._clip(self._search_crop.to_image(chosen[:, :4], regions), images)
+        responses = located.response.cpu() if keep_response else None
+        stepped = [
+            replace(
+                state,
+                memory=None if located.memory is None else located.memory[:, i : i + 1],
+                box_xywh=boxes_xywh[i],
+                score=score,
+                frame_index=state.frame_index + 1,
+                presence=presence[0] if presence else None,
+                response=None if responses is None else responses[i],
+            )
+            for i, (state, (score, _, *presence)) in enumerate(zip(states, chosen[:, 4:].tolist(), strict=True))
+        ]
+        return self._update_templates(images, stepped, chosen[:, 5].tolist())
 
-    def _response(self, maps: LocalizationMaps) -> tuple[Tensor, Tensor]:
-        """The probabilities of the cells [B, S, S], and the windowed map to choose from [B, S, S]."""
-        if self.rule.localization == "prior":
-            assert maps.prior_scores is not None  # checked when the tracker was made
-            return maps.prior_scores, maps.prior_scores * self._window
-        logits = maps.policy_logits
-        probabilities = logits.flatten(1).softmax(1).view_as(logits)
-        return probabilities, (logits if self.rule.window == "logits" else probabilities) * self._window
+    def _locate(
+        self, images: Sequence[RGBImage], regions: Tensor, templates: Templates, memory: Tensor | None
+    ) -> Located:
+        """Find B targets in their search regions [B, 3]."""
+        if self._upload_frames is None:
+            crops = _cut(self._search_crop, images, regions)
+            return self._localizer(normalise_images(upload(crops, self.device)), templates, memory)
+        pixels, squares = self._upload_frames(images, regions)
+        return Located(*self._in_frames(pixels, squares, templates.tokens, templates.kernel, memory))
 
-    def _clip(self, box_xywh: Tensor, image: RGBImage) -> Tensor:
-        height, width = image.shape[:2]
-        return clip_to_image(box_xywh, width, height, min(self.rule.margin_px, width, height))
+    def _clip(self, boxes_xywh: Tensor, images: Sequence[RGBImage]) -> Tensor:
+        """Boxes [B, 4] that keep the rule's margin inside their images."""
+        heights, widths = torch.tensor([image.shape[:2] for image in images]).unbind(1)
+        return clip_to_image(boxes_xywh, widths, heights, self.rule.margin_px)
 
     def _update_templates(
         self, images: Sequence[RGBImage], states: list[TargetState], peaks: Sequence[float]
@@ -273,13 +258,9 @@ class Tracker:
 
     def _encode_templates(self, crops: Tensor, boxes_xywh: Tensor) -> Templates:
         """Crops [B, N, Hz, Hz, 3] uint8 with boxes [B, N, 4] -> what every frame needs of them."""
-        images = normalise_images(crops.to(self.device))
-        with self._autocast():
-            return self.network.encode_templates(images, boxes_xywh.float().to(self.device))
-
-    def _autocast(self) -> AbstractContextManager[None]:
-        reduced = self.precision != "float32"
-        return torch.autocast(self.device.type, getattr(torch, self.precision) if reduced else None, enabled=reduced)
+        images = normalise_images(upload(crops, self.device))
+        with computing(self.device, self.precision):
+            return self.network.encode_templates(images, upload(boxes_xywh.float(), self.device))
 
 
 def _own_rule(path: Path) -> TrackingRule:

@@ -1,0 +1,80 @@
+"""One frame of B targets, all of it on the device: from pixels to the numbers that decide each target's box."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from relo.geometry import cut_squares
+from relo.images import normalise_crops
+from relo.inference import Precision, computing
+from relo.models.encoders.base import Templates
+from relo.models.network import LocalizationMaps, LocalizationNetwork
+from relo.tracking.rule import TrackingRule
+
+
+@dataclass(frozen=True)
+class Located:
+    """The cell with the greatest windowed value, for each of B targets."""
+
+    chosen: Tensor  # [B, 6 or 7]: box cx, cy, w, h (shares of the search side), probability, windowed value, presence
+    response: Tensor  # [B, S, S], the windowed map
+    memory: Tensor | None  # [layers, B, K, C], for the next frame
+
+
+class Localizer:
+    """The network and the rule's choice of a cell; it never waits for the device, and keeps nothing of a target."""
+
+    def __init__(
+        self, network: LocalizationNetwork, rule: TrackingRule, device: torch.device, precision: Precision
+    ) -> None:
+        """Args: `network`, on `device` and in evaluation mode; `rule`; `precision`, of the network's layers."""
+        self._network = network
+        self._rule = rule
+        self._device = device
+        self._precision: Precision = precision
+        self._window = rule.window_map(network.encoder.map_size).to(device)
+        self._skip = ("critic",) if rule.localization == "prior" else ("critic", "prior")
+
+    def __call__(self, search_images: Tensor, templates: Templates, memory: Tensor | None) -> Located:
+        """Locate B targets in search images [B, 3, Hx, Hx], normalised."""
+        with computing(self._device, self._precision):
+            maps, memory = self._network(search_images, templates, memory, skip=self._skip)
+        cells_cxcywh, probabilities, response = self._candidates(maps)
+        value, cell = response.flatten(1).max(1, keepdim=True)
+        columns = [
+            cells_cxcywh.flatten(1, 2).gather(1, cell[..., None].expand(-1, -1, 4))[:, 0],
+            probabilities.flatten(1).gather(1, cell),
+            value,
+        ]
+        if maps.presence is not None:
+            columns.append(maps.presence[:, None].float())
+        return Located(torch.cat(columns, dim=1), response, memory)
+
+    def in_frames(
+        self, pixels: Tensor, squares: Tensor, tokens: Tensor, kernel: Tensor | None, memory: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Locate B targets in frames on the device: a function of tensors alone, the fields of `Located`.
+
+        Args:
+            pixels: [P, 3] uint8, and
+            squares: [B, 6], what `relo.geometry.cut_squares` reads.
+            tokens: of the templates, and
+            kernel: likewise (see `Templates`).
+            memory: [layers, B, K, C]; None on first frames.
+        """
+        crops = cut_squares(pixels, squares, self._network.encoder.search_size)
+        located = self(normalise_crops(crops), Templates(tokens, kernel), memory)
+        return located.chosen, located.response, located.memory
+
+    def _candidates(self, maps: LocalizationMaps) -> tuple[Tensor, Tensor, Tensor]:
+        """The cells' boxes_cxcywh [B, S, S, 4], probabilities [B, S, S], and the windowed map to choose from."""
+        if self._rule.localization == "prior":
+            assert maps.prior_scores is not None  # checked when the tracker was made
+            if maps.prior_boxes_cxcywh is not None:  # such a head has chosen by itself: nothing is left to a window
+                return maps.prior_boxes_cxcywh, maps.prior_scores, maps.prior_scores
+            return maps.boxes_cxcywh, maps.prior_scores, maps.prior_scores * self._window
+        logits = maps.policy_logits
+        probabilities = logits.flatten(1).softmax(1).view_as(logits)
+        response = (logits if self._rule.window == "logits" else probabilities) * self._window
+        return maps.boxes_cxcywh, probabilities, response

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relo.geometry import CropRule, cut_squares
+from relo.tracking import upload
+from relo.tracking.upload import FrameUploader
+
+random = np.random.default_rng(0)
+FRAMES = [random.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in ((60, 80), (40, 33), (7, 9))]
+RULE = CropRule(4.0, 24)
+
+targets = st.lists(
+    st.tuples(st.integers(0, 2), st.floats(-60, 140), st.floats(-60, 120), st.integers(1, 90)), min_size=1, max_size=6
+)
+
+
+def assert_same_crops(uploader, images, regions):
+    pixels, squares = uploader(images, regions)
+    expected = np.stack([RULE.cut(image, region) for image, region in zip(images, regions, strict=True)])
+    np.testing.assert_allclose(cut_squares(pixels, squares, RULE.size).permute(0, 2, 3, 1), expected, rtol=0, atol=1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(targets)
+def test_crops_are_those_of_the_whole_frames(targets):
+    images = [FRAMES[frame] for frame, *_ in targets]
+    regions = torch.tensor([region for _, *region in targets], dtype=torch.float64)
+    assert_same_crops(FrameUploader(torch.device("cpu")), images, regions)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(targets, min_size=2, max_size=4))
+def test_the_buffer_is_used_again(steps):
+    uploader = FrameUploader(torch.device("cpu"))
+    for step in steps:
+        images = [FRAMES[frame] for frame, *_ in step]
+        assert_same_crops(uploader, images, torch.tensor([region for _, *region in step], dtype=torch.float64))
+
+
+def test_the_buffer_grows_where_it_must(monkeypatch):
+    monkeypatch.setattr(upload, "LEAST_PIXELS", 64)
+    uploader = FrameUploader(torch.device("cpu"))
+    lengths = []
+    # The last square lies outside, behind a frame that fills 64 of 64 pixels but for its last.
+    for side in (4, 8, 16, 4):
+        regions = torch.tensor([[40, 30, side], [500, 500, 8]], dtype=torch.float64)
+        assert_same_crops(uploader, [FRAMES[0]] * 2, regions)
+        lengths.append(len(uploader(FRAMES[:1] * 2, regions)[0]))
+    assert lengths == [64, 128, 512, 512]
+
+
+@pytest.mark.parametrize(
+    ("regions", "sent"),
+    [
+        ([[30, 30, 20]], 400),  # not the whole frame
+        ([[30, 30, 20], [35, 30, 20]], 500),  # one rectangle around both
+        ([[10, 10, 20], [70, 50, 20]], 800),  # too far apart
+        ([[0, 0, 20]], 100),  # nothing is sent of what is outside
+    ],
+)
+def test_only_what_is_cut_is_sent(regions, sent):
+    regions = torch.tensor(regions, dtype=torch.float64)
+    images = [FRAMES[0]] * len(regions)
+    squares = FrameUploader(torch.device("cpu"))(images, regions)[1]
+    windows = {tuple(row) for row in squares[:, :3].tolist()}
+    assert sum(width * height for _, width, height in windows) == sent
+    assert_same_crops(FrameUploader(torch.device("cpu")), images, regions)
