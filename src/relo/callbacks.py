@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from torchmetrics import MetricCollection
 
-from relo.evaluation.one_pass import SequenceResult
 from relo.evaluation.plots import success_plot
+from relo.evaluation.result_folder import SequenceResult
 from relo.metrics import SuccessAUC
 from relo.module import RELOModule
 from relo.tracking.boxes_file import write_boxes, write_values, write_whole

@@ -18,7 +18,8 @@ from torchmetrics import MetricCollection
 from relo.data.clip_batch import ClipBatch
 from relo.data.sequences.base import Sequence as TrackingSequence
 from relo.errors import UserError
-from relo.evaluation.one_pass import SequenceResult, run_one_pass
+from relo.evaluation.one_pass import run_one_pass
+from relo.evaluation.result_folder import SequenceResult
 from relo.learning.base import Objective, StepResult
 from relo.learning.rollout import Rollout
 from relo.metrics import AverageOverlap, NormalizedPrecision, Precision, SuccessAUC, SuccessRate

@@ -1,5 +1,7 @@
+import json
+import re
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -171,6 +173,30 @@ def test_results_of_two_trackers_do_not_mix(tracker, network, sequences, tmp_pat
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UserError, match="cannot be used"):
         run_one_pass(tracker, sequences, folder=tmp_path)
+
+
+def test_a_folder_is_of_one_dataset_and_split(tracker, sequences, tmp_path):
+    run_one_pass(tracker, sequences[:1], folder=tmp_path, split="test")
+    again = CountingTracker(tracker.network)
+    run_one_pass(again, sequences[:1], folder=tmp_path, split="test")
+    assert again.frames == 0
+    with pytest.raises(UserError, match="results on made, split test, not on made, split val"):
+        run_one_pass(tracker, sequences, folder=tmp_path, split="val")
+    with pytest.raises(UserError, match="results on made, split test, not on other, split test"):
+        run_one_pass(tracker, [replace(sequences[0], dataset="other")], folder=tmp_path, split="test")
+    assert len(list(tmp_path.glob("made-?.txt"))) == 1
+
+
+def test_a_folder_that_names_no_dataset_is_used_once_it_does(tracker, sequences, tmp_path):
+    run_one_pass(tracker, sequences[:1], folder=tmp_path, split="test")
+    file = tmp_path / "run.json"
+    whole = file.read_text()
+    file.write_text(json.dumps({key: value for key, value in json.loads(whole).items() if key != "dataset"}))
+    with pytest.raises(UserError, match="names none") as error:
+        run_one_pass(tracker, sequences[:1], folder=tmp_path, split="test")
+    advised = re.search(r"add (.*) there", str(error.value))[1]
+    file.write_text(file.read_text().replace("{", "{" + advised + ",", 1))
+    run_one_pass(tracker, sequences[:1], folder=tmp_path, split="test")
 
 
 def test_failing_sequences_are_named_and_the_others_done(tracker, sequences, tmp_path):

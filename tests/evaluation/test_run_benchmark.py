@@ -7,15 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from rich.progress import Progress
 
 from relo.cli import main
 from relo.data.sequences import open_reader
 from relo.data.synthetic.command import synthesize
 from relo.errors import UserError
+from relo.evaluation import run
 from relo.evaluation.command import submit
 from relo.evaluation.run import ChosenSequences, longest_first, run_benchmark
 from relo.tracking.boxes_file import read_boxes
@@ -66,11 +69,27 @@ def test_every_frame_has_a_row(reference):
     assert {boxes_xywh.shape for boxes_xywh in reference.values()} == {(FRAMES, 4)}
 
 
-@pytest.mark.parametrize("settings", [("3", "1", "cpu"), ("8", "4", "cpu"), ("2", "2", "cpu,cpu")])
-def test_boxes_do_not_depend_on_batch_workers_and_devices(root, model, reference, tmp_path, settings):
-    options = zip(("--batch_size", "--workers", "--device"), settings, strict=True)
-    main(command(root, model, tmp_path, *(word for option in options for word in option)))
+@pytest.mark.parametrize("settings", [("3", "1"), ("8", "4")])
+def test_boxes_do_not_depend_on_batch_and_workers(root, model, reference, tmp_path, settings):
+    main(command(root, model, tmp_path, "--batch_size", settings[0], "--workers", settings[1], "--device", "cpu"))
     assert_same(boxes(tmp_path), reference)
+
+
+def test_two_devices_share_the_sequences(root, model, reference, tmp_path, monkeypatch, capsys):
+    shown = []
+
+    class Recorded(Progress):
+        def stop(self):
+            shown.append((self.tasks[0].completed, self.tasks[0].total))
+            super().stop()
+
+    monkeypatch.setattr(run, "frame_progress", lambda console: Recorded(console=console))
+    main(command(root, model, tmp_path, "--device", "cpu,cpu", "--batch_size", "2"))
+    assert_same(boxes(tmp_path), reference)
+    frames = SEQUENCES * FRAMES
+    assert shown == [(frames, frames)]
+    assert f"{SEQUENCES} of {SEQUENCES} sequences" in (printed := capsys.readouterr().out)
+    assert f" {frames} frames tracked now" in printed
 
 
 def test_shards_make_up_the_whole(root, model, reference, tmp_path):
@@ -182,6 +201,51 @@ def test_two_devices_do_not_mix_trackers(root, model, tmp_path):
         run_benchmark(
             model=str(model), dataset="lasot", root=root, output=tmp_path, device="cpu,cpu", localization="prior"
         )
+
+
+def test_a_killed_process_ends_the_run_in_one_sentence(root, model, reference, tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    arguments = command(root, model, tmp_path, "--device", "cpu,cpu")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "relo.cli", *arguments], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and len(workers := worker_processes(process.pid)) < 2:
+        time.sleep(0.01)
+    os.kill(workers[0], signal.SIGKILL)
+    _, message = process.communicate()
+    assert process.returncode == 2
+    assert message.splitlines()[-1].startswith("relo: error: The process for cpu was killed")
+    assert "Traceback" not in message
+    main(command(root, model, tmp_path))
+    assert_same(boxes(tmp_path), reference)
+
+
+def worker_processes(parent):
+    children = (Path("/proc") / str(parent) / "task" / str(parent) / "children").read_text().split()
+    return [int(child) for child in children if "spawn_main" in (Path("/proc") / child / "cmdline").read_text()]
+
+
+def test_results_of_two_datasets_do_not_mix(model, tmp_path, capsys):
+    """UAV123 and UAV123@10fps have sequences of the same names."""
+    roots = {name: tmp_path / name for name in ("uav123", "uav123_10fps")}
+    for name, root in roots.items():
+        synthesize(root, layout=name, split="test", sequences=2, frames=6, width=160, height=120, workers=0)
+
+    def arguments(name, *options):
+        places = ["--root", str(roots[name]), "--output", str(tmp_path / "out")]
+        return ["test", "--model", str(model), "--dataset", name, *places, *options]
+
+    main(arguments("uav123_10fps"))
+    before = boxes(tmp_path / "out")
+    main(arguments("uav123_10fps", "--split", "test"))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(arguments("uav123"))
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert "holds results on uav123_10fps, split test, not on uav123, split test" in message
+    assert message.count("\n") == 1
+    assert_same(boxes(tmp_path / "out"), before)
 
 
 def test_long_sequences_come_first(root, tmp_path):

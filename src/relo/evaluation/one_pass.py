@@ -1,46 +1,20 @@
 """One-pass evaluation: from its first box to its last frame through every sequence, many sequences in one batch."""
 
-import hashlib
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.data.sequences.base import SequenceReader
 from relo.errors import UserError
-from relo.tracking.boxes_file import read_boxes, read_values, write_boxes, write_values, write_whole
+from relo.evaluation.result_folder import SequenceResult, claim, read_finished, write_result
 from relo.tracking.state import TargetState
 from relo.tracking.tracker import RGBImage, Tracker
-
-RUN_FILE = "run.json"
-
-
-@dataclass(frozen=True)
-class SequenceResult:
-    """What a tracker gave on one sequence of N frames."""
-
-    sequence: AnnotatedSequence
-    boxes_xywh: NDArray[np.float64]  # [N, 4], image pixels; the first is the given one
-    scores: NDArray[np.float64]  # [N], see `Tracker`
-    seconds: NDArray[
-        np.float64
-    ]  # [N], the tracker's time: a batch's, shared evenly among its targets; decoding not counted
-    presence: NDArray[np.float64] | None  # [N], where the network has a presence head
-
-    @property
-    def name(self) -> str:
-        """The sequence's name."""
-        return self.sequence.name
 
 
 class FailedSequences(UserError):
@@ -124,6 +98,7 @@ def run_one_pass(
     batch_size: int = 8,
     workers: int = 2,
     folder: Path | None = None,
+    split: str | None = None,
     on_result: Callable[[SequenceResult], None] | None = None,
     on_frames: Callable[[int], None] | None = None,
 ) -> list[SequenceResult]:
@@ -134,12 +109,13 @@ def run_one_pass(
 
     Args:
         tracker: the tracker; its rule names the localization.
-        sequences: a reader, or a list of sequences (of one data set: names must differ).
+        sequences: a reader, or a list of sequences (of one dataset: names must differ).
         batch_size: sequences in one forward.
         workers: threads that decode frames ahead; at most `batch_size` + 2 `workers` frames and a few wait in memory.
         folder: write each sequence's boxes there as soon as it is done (`<name>.txt`, beside it `<name>_score.txt`,
             `<name>_time.txt` and, where the network says so, `<name>_presence.txt`), and take sequences that are
             there already from their files.
+        split: the split that the sequences are of, to be noted in the folder with the dataset's name.
         on_result: called with each result when it is done, in the order of their ends; not for those taken from
             files.
         on_frames: called with the number of frames just done, those taken from files included.
@@ -149,10 +125,10 @@ def run_one_pass(
 
     Raises:
         FailedSequences: sequences that cannot be read or tracked, by name, after all the others are done.
-        UserError: the folder holds the results of another tracker or rule, or two sequences would share a file.
+        UserError: the folder holds results of another dataset, tracker or rule, or two sequences would share a file.
     """
     if folder is not None:
-        _claim(folder, tracker)
+        claim(folder, tracker, _dataset(sequences), split)
     _keep_freed_memory()
     ahead = max(1, -(-2 * workers // batch_size)) + 1
     results: dict[int, SequenceResult] = {}
@@ -173,9 +149,9 @@ def run_one_pass(
             finished = None
             if folder is not None:
                 if sequence.name in filed:
-                    raise UserError(f"Two sequences are named {sequence.name}; give each data set a folder of its own.")
+                    raise UserError(f"Two sequences are named {sequence.name}; give each dataset a folder of its own.")
                 filed.add(sequence.name)
-                finished = _read_result(folder, sequence)
+                finished = read_finished(folder, sequence)
             if finished is not None:
                 results[number] = finished
                 if on_frames is not None:
@@ -202,7 +178,7 @@ def run_one_pass(
                 lanes.remove(lane)
                 result = results[lane.number] = lane.result()
                 if folder is not None:
-                    _write_result(folder, result)
+                    write_result(folder, result)
                 if on_result is not None:
                     on_result(result)
     finally:
@@ -258,54 +234,11 @@ def _step(tracker: Tracker, under_way: Sequence[tuple[_Lane, RGBImage]]) -> None
         lane.record(state, share)
 
 
+def _dataset(sequences: SequenceReader | Sequence[AnnotatedSequence]) -> str:
+    if isinstance(sequences, SequenceReader):
+        return sequences.dataset
+    return " and ".join(sorted({sequence.dataset for sequence in sequences}))
+
+
 def _name(sequences: SequenceReader | Sequence[AnnotatedSequence], number: int) -> str:
     return sequences.names[number] if isinstance(sequences, SequenceReader) else sequences[number].name
-
-
-def _write_result(folder: Path, result: SequenceResult) -> None:
-    write_values(folder / f"{result.name}_score.txt", result.scores)
-    write_values(folder / f"{result.name}_time.txt", result.seconds)
-    if result.presence is not None:
-        write_values(folder / f"{result.name}_presence.txt", result.presence)
-    write_boxes(folder / f"{result.name}.txt", result.boxes_xywh)  # last: a sequence with boxes is done
-
-
-def _read_result(folder: Path, sequence: AnnotatedSequence) -> SequenceResult | None:
-    """The result of an earlier run; None if it is missing or incomplete."""
-    count = len(sequence)
-    with suppress(UserError):
-        boxes_xywh = read_boxes(folder / f"{sequence.name}.txt")
-        scores = read_values(folder / f"{sequence.name}_score.txt", count)
-        seconds = read_values(folder / f"{sequence.name}_time.txt", count)
-        presence = read_values(folder / f"{sequence.name}_presence.txt", count)
-        if len(boxes_xywh) == count and scores is not None and seconds is not None:
-            return SequenceResult(sequence, boxes_xywh, scores, seconds, presence)
-    return None
-
-
-def _claim(folder: Path, tracker: Tracker) -> None:
-    """Note in the folder what makes its results, and refuse one of others: a score must not mix two trackers."""
-    identity = _identity(tracker)
-    path = folder / RUN_FILE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            write_whole(path, json.dumps(identity, indent=2) + "\n")
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"The results folder {folder} cannot be used ({error}); choose another.") from error
-    different = sorted(key for key in identity if not isinstance(found, dict) or found.get(key) != identity[key])
-    if different:
-        raise UserError(
-            f"The folder {folder} holds results made with other {' and '.join(different)} (see {path.name}): "
-            "choose another folder, or delete it."
-        )
-
-
-def _identity(tracker: Tracker) -> dict[str, Any]:
-    """The settings that decide the boxes, and a digest of the weights."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in tracker.network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return {"rule": asdict(tracker.rule), "precision": tracker.precision, "weights": digest.hexdigest()}

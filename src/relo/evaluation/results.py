@@ -15,7 +15,7 @@ from torch import Tensor
 from relo.data.sequences.parsing import read_boxes, read_text
 from relo.errors import UserError
 from relo.evaluation.benchmarks import Benchmark, canonical_name
-from relo.evaluation.one_pass import RUN_FILE
+from relo.evaluation.result_folder import RUN_FILE
 
 # What trackers write beside the boxes of a sequence.
 _BESIDE_BOXES = re.compile(r"(.+)_(times?|all_boxes|all_scores|scores?|confidence|presence|object_presence_scores)")

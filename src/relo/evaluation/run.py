@@ -18,7 +18,8 @@ from relo.data.sequences import Sequence as AnnotatedSequence
 from relo.data.sequences import SequenceReader, open_reader
 from relo.errors import UserError
 from relo.evaluation.benchmarks import find_benchmark
-from relo.evaluation.one_pass import FailedSequences, SequenceResult, reasons, run_one_pass, told
+from relo.evaluation.one_pass import FailedSequences, reasons, run_one_pass, told
+from relo.evaluation.result_folder import SequenceResult
 from relo.inference import Precision
 from relo.tracking.progress import frame_progress
 from relo.tracking.rule import Localization, TrackingRule, load_rule
@@ -50,6 +51,7 @@ class _Share:
     """What one process tracks, and how."""
 
     sequences: SequenceReader
+    split: str
     model: str
     rule: TrackingRule | None
     localization: Localization | None
@@ -79,6 +81,7 @@ class _Share:
                 batch_size=self.batch_size,
                 workers=self.workers,
                 folder=self.folder,
+                split=self.split,
                 on_result=count,
                 on_frames=on_frames,
             )
@@ -122,7 +125,7 @@ def run_benchmark(
         dataset: lasot, lasot_extension, got10k, trackingnet, tnl2k, vasttrack, otb100, uav123, uav123_10fps, nfs,
             nfs_pytracking, nfs_released, dtb70 or plain.
         root: the dataset's folder.
-        output: the results' folder, one for each dataset: its name is the tracker's name in scores.
+        output: the results' folder, one for each dataset and split: its name is the tracker's name in scores.
         split: a split of the dataset; its test split if not given.
         rule: a YAML file of tracking settings; the model's own, or the default, if not given.
         benchmark: apply what that file says under `benchmarks` for this one, such as lasot. Without it, one setting
@@ -149,7 +152,8 @@ def run_benchmark(
     if not 0 <= shard < shards:
         raise UserError(f"There is no shard {shard} of {shards}: --shard goes from 0 to --shards less one.")
     settings = _rule(model, rule, benchmark)
-    reader = open_reader(dataset, root, split or ("all" if dataset == "plain" else "test"))
+    split = split or ("all" if dataset == "plain" else "test")
+    reader = open_reader(dataset, root, split)
     console = Console()
     with console.status(f"looking at {len(reader)} sequences"):
         numbers, lengths = longest_first(reader)
@@ -157,6 +161,7 @@ def run_benchmark(
     shares = [
         _Share(
             ChosenSequences(reader, numbers[place :: len(devices)]),
+            split,
             model,
             settings,
             localization,

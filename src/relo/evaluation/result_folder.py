@@ -1,0 +1,109 @@
+"""The folder of one tracker's results on one dataset: what made them, and the files of each sequence."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from relo.data.sequences.base import Sequence as AnnotatedSequence
+from relo.errors import UserError
+from relo.tracking.boxes_file import read_boxes, read_values, write_boxes, write_values, write_whole
+from relo.tracking.tracker import Tracker
+
+RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class SequenceResult:
+    """What a tracker gave on one sequence of N frames."""
+
+    sequence: AnnotatedSequence
+    boxes_xywh: NDArray[np.float64]  # [N, 4], image pixels; the first is the given one
+    scores: NDArray[np.float64]  # [N], see `Tracker`
+    seconds: NDArray[
+        np.float64
+    ]  # [N], the tracker's time: a batch's, shared evenly among its targets; decoding not counted
+    presence: NDArray[np.float64] | None  # [N], where the network has a presence head
+
+    @property
+    def name(self) -> str:
+        """The sequence's name."""
+        return self.sequence.name
+
+
+def write_result(folder: Path, result: SequenceResult) -> None:
+    """Write `<name>_score.txt`, `<name>_time.txt`, `<name>_presence.txt` where there is one, and `<name>.txt`."""
+    write_values(folder / f"{result.name}_score.txt", result.scores)
+    write_values(folder / f"{result.name}_time.txt", result.seconds)
+    if result.presence is not None:
+        write_values(folder / f"{result.name}_presence.txt", result.presence)
+    write_boxes(folder / f"{result.name}.txt", result.boxes_xywh)  # last: a sequence with boxes is done
+
+
+def read_finished(folder: Path, sequence: AnnotatedSequence) -> SequenceResult | None:
+    """The result of an earlier run; None if it is missing or incomplete."""
+    count = len(sequence)
+    with suppress(UserError):
+        boxes_xywh = read_boxes(folder / f"{sequence.name}.txt")
+        scores = read_values(folder / f"{sequence.name}_score.txt", count)
+        seconds = read_values(folder / f"{sequence.name}_time.txt", count)
+        presence = read_values(folder / f"{sequence.name}_presence.txt", count)
+        if len(boxes_xywh) == count and scores is not None and seconds is not None:
+            return SequenceResult(sequence, boxes_xywh, scores, seconds, presence)
+    return None
+
+
+def claim(folder: Path, tracker: Tracker, dataset: str, split: str | None) -> None:
+    """Note in the folder what its results are of, and what makes them; a score must mix neither.
+
+    Raises:
+        UserError: the folder holds the results of another dataset, split, rule, precision or network, or does not say
+            which dataset they are of, or cannot be written.
+    """
+    source = {"dataset": dataset, "split": split}
+    identity = {**source, **_identity(tracker)}
+    path = folder / RUN_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            write_whole(path, json.dumps(identity, indent=2) + "\n")
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"The results folder {folder} cannot be used ({error}); choose another.") from error
+    found = found if isinstance(found, dict) else {}
+    if "dataset" not in found:
+        raise UserError(
+            f"The results in {folder} may be of another dataset, for its {path.name} names none: choose another "
+            f"folder, or add {json.dumps(source)[1:-1]} there if it is that."
+        )
+    if any(found.get(key) != value for key, value in source.items()):
+        raise UserError(
+            f"The folder {folder} holds results on {_told(found)}, not on {_told(source)}: choose another folder."
+        )
+    different = sorted(key for key in identity if found.get(key) != identity[key])
+    if different:
+        raise UserError(
+            f"The folder {folder} holds results made with other {' and '.join(different)} (see {path.name}): "
+            "choose another folder, or delete it."
+        )
+
+
+def _told(source: Mapping[str, Any]) -> str:
+    split = source.get("split")
+    return f"{source['dataset']}" + ("" if split is None else f", split {split}")
+
+
+def _identity(tracker: Tracker) -> dict[str, Any]:
+    """The settings that decide the boxes, and a digest of the weights."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in tracker.network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return {"rule": asdict(tracker.rule), "precision": tracker.precision, "weights": digest.hexdigest()}
