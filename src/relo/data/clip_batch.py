@@ -1,11 +1,25 @@
 """The batch of clips that the data module yields and the objectives learn from."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+
+
+@dataclass
+class Surroundings:
+    """Consecutive frames around the target, for walks that choose their own search regions.
+
+    A point p of an image is at (p - (x, y)) * (scale_x, scale_y) in its square, as in `relo.data.frame_geometry`.
+    """
+
+    images: Tensor  # [B, T, 3, Hs, Hs] uint8 RGB, not normalised; black outside the image
+    geometry: Tensor  # [B, T, 4] float64: x, y, scale_x, scale_y
+    boxes_xywh: Tensor  # [B, T, 4] float64, the truth in image pixels (the nearest visible box where hidden)
+    first_box_xywh: Tensor  # [B, 4] float64, image pixels: the truth on the frame before the first, where a walk starts
+    image_sizes: Tensor  # [B, T, 2] int64: width, height of the images
 
 
 @dataclass
@@ -19,33 +33,56 @@ class ClipBatch:
     present: Tensor  # [B, T] bool: the target can be seen
     sequence_id: list[str]  # B names, "dataset/sequence"
     frame_index: Tensor  # [B, T] int64, 0-based frame numbers of the search frames
+    surroundings: Surroundings | None = None  # where the data module was asked for them
 
     def __len__(self) -> int:
         return self.search_images.shape[0]
 
     def to(self, *args: Any, **kwargs: Any) -> "ClipBatch":
         """The same batch with every tensor moved, as `Tensor.to` does for a device."""
-        return self._map(lambda tensor: tensor.to(*args, **kwargs))
+        moved: ClipBatch = _mapped(self, lambda tensor: tensor.to(*args, **kwargs))
+        return moved
 
     def pin_memory(self) -> "ClipBatch":
         """The same batch in page-locked memory (called by the data loader)."""
-        return self._map(Tensor.pin_memory)
+        pinned: ClipBatch = _mapped(self, Tensor.pin_memory)
+        return pinned
 
     def select(self, clips: Tensor) -> "ClipBatch":
         """The batch of some of the clips [M] (int64), which may repeat."""
-        return replace(
-            self._map(lambda tensor: tensor[clips]), sequence_id=[self.sequence_id[i] for i in clips.tolist()]
-        )
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> "ClipBatch":
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved: dict[str, Any] = {n: function(v) if isinstance(v, Tensor) else v for n, v in values.items()}
-        return ClipBatch(**moved)
+        selected: ClipBatch = _mapped(self, lambda tensor: tensor[clips])
+        return replace(selected, sequence_id=[self.sequence_id[i] for i in clips.tolist()])
 
     @staticmethod
     def stack(clips: list["ClipBatch"]) -> "ClipBatch":
-        """One batch out of several (the data loader's collate function)."""
-        columns = {field.name: [getattr(clip, field.name) for clip in clips] for field in fields(ClipBatch)}
-        ids = [name for clip in clips for name in clip.sequence_id]
-        tensors = {name: torch.cat(column) for name, column in columns.items() if name != "sequence_id"}
-        return ClipBatch(sequence_id=ids, **tensors)
+        """One batch out of several (the data loader's collate function).
+
+        Raises:
+            ValueError: some carry surroundings and some do not.
+        """
+        if len({clip.surroundings is None for clip in clips}) > 1:
+            raise ValueError("Clips with surroundings and clips without make no batch.")
+        stacked: ClipBatch = _joined(clips)
+        return stacked
+
+
+def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """A dataclass with every tensor in it changed, also in the dataclasses it holds."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: _mapped(getattr(value, field.name), function) for field in fields(value)})
+    return value
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    """One dataclass out of several: tensors and lists end to end, those of the dataclasses they hold alike."""
+    first = values[0]
+    if first is None:
+        return None
+    if isinstance(first, Tensor):
+        return torch.cat(list(values))
+    if isinstance(first, list):
+        return [item for value in values for item in value]
+    names = [field.name for field in fields(first)]
+    return replace(first, **{name: _joined([getattr(value, name) for value in values]) for name in names})
