@@ -5,22 +5,40 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from relo.learning.base import masked_mean, target_cell
+from relo.errors import UserError
+from relo.geometry import cxcywh_to_xyxy, xywh_to_xyxy
+from relo.learning.base import box_losses, masked_mean, target_cell
+from relo.models.network import LocalizationMaps
 from relo.plugin import Plugin
 
 
 class Prior(Plugin):
-    """Contract: compares a score map with what the prior says it should be."""
+    """Contract: compares what a prior head gives with what the prior says it should be."""
 
     @abstractmethod
-    def loss(self, scores: Tensor, boxes_xywh: Tensor, present: Tensor) -> Tensor:
-        """The loss of score maps [B, S, S] in (0, 1) for target boxes [B, 4] (shares of the crop's side).
+    def loss(self, maps: LocalizationMaps, boxes_xywh: Tensor, present: Tensor) -> Tensor:
+        """The loss of the maps of B targets with boxes [B, 4] (shares of the crop's side).
 
         Frames whose `present` [B] is false do not count.
+
+        Raises:
+            UserError: the network has no prior head, or one that cannot learn this prior.
         """
 
 
-class GaussianPrior(Prior):
+class ScorePrior(Prior):
+    """A prior that says what the score of every cell should be."""
+
+    def _learned_scores(self, maps: LocalizationMaps) -> Tensor:
+        if maps.prior_scores is None or maps.prior_boxes_cxcywh is not None:
+            raise UserError(
+                f"{type(self).__name__} needs a prior head that learns a score for every cell: set the network's prior "
+                "to relo.models.heads.ConvPrior."
+            )
+        return maps.prior_scores
+
+
+class GaussianPrior(ScorePrior):
     """A Gaussian bump at the target's cell, learned with CornerNet's focal loss (Law and Deng, ECCV 2018)."""
 
     def __init__(self, min_overlap: float = 0.7, alpha: float = 2.0, beta: float = 4.0) -> None:
@@ -36,8 +54,9 @@ class GaussianPrior(Prior):
         self.alpha = alpha
         self.beta = beta
 
-    def loss(self, scores: Tensor, boxes_xywh: Tensor, present: Tensor) -> Tensor:
+    def loss(self, maps: LocalizationMaps, boxes_xywh: Tensor, present: Tensor) -> Tensor:
         """Focal loss, averaged over the frames that count."""
+        scores = self._learned_scores(maps)
         heat = gaussian_map(boxes_xywh, scores.shape[-1], self.min_overlap)
         peak = heat == 1
         at_peak = -((1 - scores) ** self.alpha) * scores.log()
@@ -45,14 +64,15 @@ class GaussianPrior(Prior):
         return masked_mean(torch.where(peak, at_peak, elsewhere).sum((-2, -1)), present)
 
 
-class BinaryPrior(Prior):
+class BinaryPrior(ScorePrior):
     """1 inside the target's box, 0 outside, learned with binary cross-entropy.
 
     A box smaller than a cell keeps its own cell.
     """
 
-    def loss(self, scores: Tensor, boxes_xywh: Tensor, present: Tensor) -> Tensor:
+    def loss(self, maps: LocalizationMaps, boxes_xywh: Tensor, present: Tensor) -> Tensor:
         """Binary cross-entropy, averaged over cells and over the frames that count."""
+        scores = self._learned_scores(maps)
         side = scores.shape[-1]
         centers = (torch.arange(side, device=scores.device, dtype=boxes_xywh.dtype) + 0.5) / side
         x, y, w, h = boxes_xywh[..., None].unbind(-2)
@@ -62,6 +82,49 @@ class BinaryPrior(Prior):
         inside[torch.arange(len(scores), device=scores.device), row, column] = True
         entropy = torch.nn.functional.binary_cross_entropy(scores, inside.to(scores.dtype), reduction="none")
         return masked_mean(entropy.mean((-2, -1)), present)
+
+
+class CornerExpectation(Prior):
+    """The box itself, from the expectations of two corners, learned with GIoU and L1 (STARK, Yan et al., ICCV 2021)."""
+
+    def __init__(self, giou_weight: float = 2.0, l1_weight: float = 5.0) -> None:
+        """Set the loss.
+
+        Args:
+            giou_weight: weight of 1 - GIoU.
+            l1_weight: weight of the mean absolute error of x1, y1, x2, y2 (shares of the search side).
+        """
+        self.giou_weight = giou_weight
+        self.l1_weight = l1_weight
+
+    def loss(self, maps: LocalizationMaps, boxes_xywh: Tensor, present: Tensor) -> Tensor:
+        """GIoU and L1 of the prior head's own box, averaged over the frames that count."""
+        if maps.prior_boxes_cxcywh is None:
+            raise UserError(
+                f"{type(self).__name__} needs a prior head that gives a box from its corners: set the network's prior "
+                "to relo.models.heads.CornerPrior."
+            )
+        losses = box_losses(prior_boxes_xyxy(maps), xywh_to_xyxy(boxes_xywh).clamp(0, 1), present)
+        return self.giou_weight * losses["giou_loss"] + self.l1_weight * losses["l1_loss"]
+
+
+def best_cell(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and column [B] of the greatest of the scores [B, S, S]."""
+    side = scores.shape[-1]
+    best = scores.flatten(1).argmax(1)
+    return best // side, best % side
+
+
+def boxes_xyxy_at(cells_cxcywh: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """The boxes x1, y1, x2, y2 [B, 4] of one cell a target, of the boxes of all [B, S, S, 4]."""
+    return cxcywh_to_xyxy(cells_cxcywh[torch.arange(len(row), device=row.device), row, column])
+
+
+def prior_boxes_xyxy(maps: LocalizationMaps) -> Tensor:
+    """The boxes [B, 4] by which the prior alone localizes: its best cell's, from its own head or the box head."""
+    assert maps.prior_scores is not None
+    cells_cxcywh = maps.boxes_cxcywh if maps.prior_boxes_cxcywh is None else maps.prior_boxes_cxcywh
+    return boxes_xyxy_at(cells_cxcywh, *best_cell(maps.prior_scores))
 
 
 def gaussian_map(boxes_xywh: Tensor, map_size: int, min_overlap: float) -> Tensor:

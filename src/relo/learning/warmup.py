@@ -1,5 +1,6 @@
 """The warm-up: the box regression learns at the target's cell, and the prior's score map beside it."""
 
+from collections.abc import Callable, Collection
 from typing import Literal
 
 import torch
@@ -7,9 +8,9 @@ from torch import Tensor
 
 from relo.data.clip_batch import ClipBatch
 from relo.errors import UserError
-from relo.geometry import cxcywh_to_xyxy, xywh_to_xyxy
+from relo.geometry import xywh_to_xyxy
 from relo.learning.base import Objective, StepResult, box_losses, target_cell
-from relo.learning.priors import Prior
+from relo.learning.priors import Prior, best_cell, boxes_xyxy_at
 from relo.models.network import LocalizationMaps, LocalizationNetwork
 
 
@@ -47,33 +48,42 @@ class WarmupObjective(Objective):
 
     def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
         """Walk the network over the clip's frames and average the losses of the frames with a visible target."""
-        if self.prior is not None and network.prior is None:
-            raise UserError("The objective trains a prior, but the network has no prior head: add one to the network.")
-        skip = ["critic"] if self.prior is not None else ["critic", "prior"]
-        templates = network.encode_templates(clip.template_images, clip.template_boxes_xywh)
-        memory = None
-        frames = []
-        for t in range(clip.search_images.shape[1]):
-            maps, memory = network(clip.search_images[:, t], templates, memory, skip)
-            frames.append(self._frame_losses(maps, clip.search_boxes_xywh[:, t], clip.present[:, t]))
-        means = {name: torch.stack([frame[name] for frame in frames]).mean() for name in frames[0]}
+        skip = ("critic",) if self.prior is not None else ("critic", "prior")
+        means = frame_means(network, clip, skip, self._frame_losses)
         loss = self.giou_weight * means["giou_loss"] + self.l1_weight * means["l1_loss"]
         if self.prior is not None:
             loss = loss + self.prior_weight * means["prior_loss"]
         return StepResult(loss, {"loss": loss.detach(), **{name: value.detach() for name, value in means.items()}})
 
     def _frame_losses(self, maps: LocalizationMaps, truth_xywh: Tensor, present: Tensor) -> dict[str, Tensor]:
-        batch, side = maps.boxes_cxcywh.shape[:2]
+        prior_loss = {} if self.prior is None else {"prior_loss": self.prior.loss(maps, truth_xywh, present)}
         if self.box_cell == "target":
-            row, column = target_cell(truth_xywh, side)
+            row, column = target_cell(truth_xywh, maps.boxes_cxcywh.shape[1])
         else:
             assert maps.prior_scores is not None
-            best = maps.prior_scores.flatten(1).argmax(1)
-            row, column = best // side, best % side
-        boxes_xyxy = cxcywh_to_xyxy(maps.boxes_cxcywh[torch.arange(batch, device=row.device), row, column])
-        truth_xyxy = xywh_to_xyxy(truth_xywh).clamp(0, 1)
-        losses = box_losses(boxes_xyxy, truth_xyxy, present)
-        if self.prior is not None:
-            assert maps.prior_scores is not None
-            losses["prior_loss"] = self.prior.loss(maps.prior_scores, truth_xywh, present)
-        return losses
+            row, column = best_cell(maps.prior_scores)
+        boxes_xyxy = boxes_xyxy_at(maps.boxes_cxcywh, row, column)
+        return box_losses(boxes_xyxy, xywh_to_xyxy(truth_xywh).clamp(0, 1), present) | prior_loss
+
+
+def frame_means(
+    network: LocalizationNetwork,
+    clip: ClipBatch,
+    skip: Collection[str],
+    frame_losses: Callable[[LocalizationMaps, Tensor, Tensor], dict[str, Tensor]],
+) -> dict[str, Tensor]:
+    """Walk the network over the clip's frames, and average what every frame gives.
+
+    Args:
+        network: the network.
+        clip: B clips of T search frames.
+        skip: heads that are not needed.
+        frame_losses: scalars by name, from a frame's maps, its truths xywh [B, 4] and present [B].
+    """
+    templates = network.encode_templates(clip.template_images, clip.template_boxes_xywh)
+    memory = None
+    frames = []
+    for t in range(clip.search_images.shape[1]):
+        maps, memory = network(clip.search_images[:, t], templates, memory, skip)
+        frames.append(frame_losses(maps, clip.search_boxes_xywh[:, t], clip.present[:, t]))
+    return {name: torch.stack([frame[name] for frame in frames]).mean() for name in frames[0]}

@@ -41,11 +41,15 @@ class BoxHead(PluginModule):
 
 
 class PriorHead(PluginModule):
-    """Contract: the map [B, C, S, S] -> a score in (0, 1) for every cell [B, S, S], trained against a prior."""
+    """Contract: the map [B, C, S, S] -> a score in (0, 1) for every cell, trained against a prior, and maybe boxes.
+
+    The boxes of the cells are the box head's, unless the prior head brings its own. One that does has made up its mind:
+    a tracker takes the box with the greatest score, whatever its window.
+    """
 
     @abstractmethod
-    def forward(self, features: Tensor) -> Tensor:
-        """[B, C, S, S] -> scores [B, S, S]."""
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """[B, C, S, S] -> scores [B, S, S]; boxes_cxcywh [B, S, S, 4] as shares of the search side, or None."""
 
 
 def conv_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -116,13 +120,56 @@ class ConvBox(BoxHead):
 
 
 class ConvPrior(PriorHead):
-    """A tower, then a sigmoid."""
+    """A tower, then a sigmoid. The boxes are the box head's."""
 
     def __init__(self, channels: int, hidden: Sequence[int] = PAPER_TOWER) -> None:
         """Args: `channels`, of the encoder's map; `hidden`, widths of the tower."""
         super().__init__()
         self.tower = tower(channels, hidden, 1)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """[B, C, S, S] -> scores [B, S, S]."""
-        return clamped_sigmoid(self.tower(features).squeeze(1).float())
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """[B, C, S, S] -> scores [B, S, S], None."""
+        return clamped_sigmoid(self.tower(features).squeeze(1).float()), None
+
+
+class CornerPrior(PriorHead):
+    """A tower each for the top-left and the bottom-right corner: one box a frame, without the box head.
+
+    A tower's softmax over the cells is a distribution of its corner, which lies at the expectation of the cells'
+    centres (STARK, Yan et al., ICCV 2021). So corners stay within the centres of the outer cells.
+
+    The box is the same at every cell. The score of the cell that holds its centre is the geometric mean of the two
+    distributions' peaks, and carries no gradient; the others score the floor. A tracker's window has no say, as there
+    is one box only.
+    """
+
+    def __init__(self, channels: int, hidden: Sequence[int] = PAPER_TOWER) -> None:
+        """Args: `channels`, of the encoder's map; `hidden`, widths of the towers."""
+        super().__init__()
+        self.top_left = tower(channels, hidden, 1)
+        self.bottom_right = tower(channels, hidden, 1)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """[B, C, S, S] -> scores [B, S, S] and boxes_cxcywh [B, S, S, 4]."""
+        side = features.shape[-1]
+        cells = (torch.arange(side, device=features.device) + 0.5) / side
+        distributions = [
+            corner(features).float().flatten(1).softmax(1).unflatten(1, (side, side))  # [B, S, S]
+            for corner in (self.top_left, self.bottom_right)
+        ]
+        # Products and sums rather than a matrix product, which autocast would round.
+        top_left, bottom_right = (
+            torch.stack([(shares.sum(1) * cells).sum(1), (shares.sum(2) * cells).sum(1)], dim=1)  # [B, 2]: x, y
+            for shares in distributions
+        )
+        center, size = (top_left + bottom_right) / 2, bottom_right - top_left
+        # Corners in the wrong order give the least size, but the gradient of their own places: learning parts them.
+        size = size + (size.clamp(min=SCORE_FLOOR) - size).detach()
+        boxes_cxcywh = torch.cat([center, size], dim=1)[:, None, None].expand(-1, side, side, -1)
+
+        peaks = torch.stack([shares.detach().amax((1, 2)) for shares in distributions])
+        confidence = peaks.prod(0).sqrt().clamp(SCORE_FLOOR, 1 - SCORE_FLOOR)
+        column, row = (center.detach()[..., None] - cells).abs().argmin(-1).unbind(1)
+        holds_center = torch.arange(side**2, device=features.device) == (row * side + column)[:, None]
+        scores = torch.where(holds_center, confidence[:, None], SCORE_FLOOR).unflatten(1, (side, side))
+        return scores, boxes_cxcywh

@@ -20,6 +20,7 @@ class LocalizationMaps:
     boxes_cxcywh: Tensor  # [B, S, S, 4], shares of the search side
     value: Tensor | None = None  # [B]
     prior_scores: Tensor | None = None  # [B, S, S], in (0, 1)
+    prior_boxes_cxcywh: Tensor | None = None  # [B, S, S, 4], where the prior's head brings its own; else boxes_cxcywh
     presence: Tensor | None = None  # [B], probability that the target can be seen
 
 
@@ -47,7 +48,7 @@ class LocalizationNetwork(PluginModule):
             policy: the localization policy.
             box: the box of every cell.
             critic: the value of a state; needed to train with actor-critic or PPO only.
-            prior: the score map trained against a handcrafted prior; the baseline's localization.
+            prior: what is trained against a handcrafted prior; the baseline's localization.
 
         Raises:
             UserError: parts whose widths do not fit together.
@@ -75,11 +76,13 @@ class LocalizationNetwork(PluginModule):
         """Run the heads on the map [B, C, S, S], but those named in `skip` ("critic", "prior")."""
         critic = None if "critic" in skip else self.critic
         prior = None if "prior" in skip else self.prior
+        prior_scores, prior_boxes_cxcywh = (None, None) if prior is None else prior(features)
         return LocalizationMaps(
             policy_logits=self.policy(features).float(),
             boxes_cxcywh=self.box(features).float(),
             value=None if critic is None else critic(features).float(),
-            prior_scores=None if prior is None else prior(features).float(),
+            prior_scores=None if prior_scores is None else prior_scores.float(),
+            prior_boxes_cxcywh=None if prior_boxes_cxcywh is None else prior_boxes_cxcywh.float(),
         )
 
     def forward(
