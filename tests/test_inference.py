@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from relo.inference import fastest_precision, optimize_for_inference
+from relo.inference import computing, fastest_precision, optimize_for_inference
 from relo.models.encoders.fast_itpn import FastITPN
 from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
 from relo.models.network import LocalizationNetwork
@@ -64,6 +64,31 @@ def test_near_ties_are_not_rounded_away():
     spacing = 0.25  # of bfloat16 between 32 and 64
     assert logits.std() < 4 * spacing
     assert all(len(target.unique()) == len(target) for target in logits)
+
+
+def test_a_block_has_fewer_products():
+    def products(of: LocalizationNetwork) -> int:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            two_frames(of)
+        return sum(event.count for event in profile.key_averages() if event.key == "aten::linear")
+
+    # Two blocks, on two frames, with 4 in place of 7.
+    assert products(network()) - products(optimize_for_inference(network())) == 2 * 2 * 3
+
+
+def test_settings_are_given_back_after_an_error():
+    before = torch.backends.cudnn.conv.fp32_precision
+
+    def fail():
+        with computing(torch.device("cpu"), "bfloat16"):
+            assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+            assert torch.is_autocast_enabled("cpu")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert torch.backends.cudnn.conv.fp32_precision == before
+    assert not torch.is_autocast_enabled("cpu")
 
 
 def test_doing_it_twice_is_doing_it_once():

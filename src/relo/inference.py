@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from timm.layers import LayerScale
+from timm.layers import LayerScale, Mlp, SwiGLU
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from relo.models.encoders.fast_itpn import Block
+from relo.models.encoders.fast_itpn import Attention, Block, StemBlock
+from relo.models.encoders.fused import FusedAttention, FusedMlp
 from relo.models.network import LocalizationNetwork
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -26,10 +27,11 @@ TRIALS = 25
 def optimize_for_inference(network: LocalizationNetwork, precision: Precision = "float32") -> LocalizationNetwork:
     """A copy of a network that computes the same with less work.
 
-    BatchNorm is folded into the convolution before it, and layer scale into the projection before it. In reduced
-    precision the weights of convolutions and linear layers are stored reduced, so that autocast has none to convert on
-    each frame; tokens and normalisations stay float32, and so does the last convolution of each head's tower: rounded,
-    logits of neighbouring cells would tie and boxes would move by half a pixel.
+    BatchNorm is folded into the convolution before it, and layer scale into the projection before it; products of the
+    same tokens become one. In reduced precision the weights of convolutions and linear layers are stored reduced, so
+    that autocast has none to convert on each frame; tokens and normalisations stay float32, but for those of an MLP's
+    hidden channels, and so does the last convolution of each head's tower: rounded, logits of neighbouring cells would
+    tie and boxes would move by half a pixel.
 
     Args:
         network: the network; left as it is.
@@ -44,7 +46,9 @@ def optimize_for_inference(network: LocalizationNetwork, precision: Precision = 
         if isinstance(module, nn.Sequential):
             _fold_batch_norm(module)
         elif isinstance(module, Block):
-            _fold_layer_scale(module)
+            _fuse(module)
+        elif isinstance(module, StemBlock) and isinstance(module.mlp, Mlp):
+            module.mlp = FusedMlp(module.mlp)
     for head in (network.policy, network.box, network.prior):
         for tower in head.modules() if head is not None else ():
             if isinstance(tower, nn.Sequential) and isinstance(tower[-1], nn.Conv2d):
@@ -55,7 +59,7 @@ def optimize_for_inference(network: LocalizationNetwork, precision: Precision = 
             module.to(memory_format=torch.channels_last)
         if isinstance(module, (nn.Conv2d, nn.Linear)) and module not in exact:
             module.to(getattr(torch, precision))
-    return network
+    return network.requires_grad_(False)
 
 
 @contextmanager
@@ -135,10 +139,13 @@ def _fold_batch_norm(layers: nn.Sequential) -> None:
             layers[index + 1] = nn.Identity()
 
 
-def _fold_layer_scale(block: Block) -> None:
-    for scale, projection in ((block.scale1, block.attention.project), (block.scale2, block.mlp.fc2)):
+def _fuse(block: Block) -> None:
+    attention, mlp = block.attention, block.mlp
+    if not (isinstance(attention, Attention) and isinstance(mlp, SwiGLU)):
+        return  # done already
+    for scale, projection in ((block.scale1, attention.project), (block.scale2, mlp.fc2)):
         if isinstance(scale, LayerScale):
             projection.weight.mul_(scale.gamma[:, None])
             projection.bias.mul_(scale.gamma)
-    block.scale1 = nn.Identity()
-    block.scale2 = nn.Identity()
+    block.scale1, block.attention = nn.Identity(), FusedAttention(attention)
+    block.scale2, block.mlp = nn.Identity(), FusedMlp(mlp)

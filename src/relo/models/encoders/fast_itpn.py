@@ -27,7 +27,7 @@ class StemBlock(nn.Module):
     def __init__(self, width: int, mlp_ratio: float, drop_path: float) -> None:
         super().__init__()
         self.norm = LayerNorm(width)
-        self.mlp = Mlp(width, int(width * mlp_ratio), norm_layer=LayerNorm)
+        self.mlp: nn.Module = Mlp(width, int(width * mlp_ratio), norm_layer=LayerNorm)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, grid: Tensor) -> Tensor:
@@ -75,10 +75,10 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int, mlp_ratio: float, layer_scale: float, drop_path: float) -> None:
         super().__init__()
         self.norm1 = LayerNorm(width)
-        self.attention = Attention(width, heads)
+        self.attention: nn.Module = Attention(width, heads)
         self.scale1: nn.Module = LayerScale(width, layer_scale)
         self.norm2 = LayerNorm(width)
-        self.mlp = SwiGLU(width, int(width * mlp_ratio), norm_layer=LayerNorm)
+        self.mlp: nn.Module = SwiGLU(width, int(width * mlp_ratio), norm_layer=LayerNorm)
         self.scale2: nn.Module = LayerScale(width, layer_scale)
         self.drop_path = DropPath(drop_path)
 
