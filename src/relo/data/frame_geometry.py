@@ -1,11 +1,17 @@
 """Where a packed frame lies in its image: cut around the target, then scaled down.
 
 The geometry of a frame is x, y, scale_x, scale_y: a point p of the image is at (p - (x, y)) * (scale_x, scale_y) in the
-packed frame.
+packed frame. Boxes and geometry are arrays, or tensors on one device.
 """
 
+from typing import TypeVar
+
 import numpy as np
+from einops import rearrange
 from numpy.typing import NDArray
+from torch import Tensor
+
+Boxes = TypeVar("Boxes", NDArray[np.float64], Tensor)
 
 
 def surroundings(
@@ -36,13 +42,19 @@ def nearest_visible(visible: NDArray[np.bool_]) -> NDArray[np.int64]:
     return seen[np.where(closer, before, after)]
 
 
-def to_packed(boxes_xywh: NDArray[np.float64], geometry: NDArray[np.float64]) -> NDArray[np.float64]:
+def to_packed(boxes_xywh: Boxes, geometry: Boxes) -> Boxes:
     """Boxes [..., 4] in image pixels -> in pixels of the packed frames with geometry [..., 4]."""
-    offset, scale = geometry[..., :2], geometry[..., 2:]
-    return np.concatenate([(boxes_xywh[..., :2] - offset) * scale, boxes_xywh[..., 2:] * scale], axis=-1)
+    x, y, w, h = (boxes_xywh[..., i] for i in range(4))
+    left, top, scale_x, scale_y = (geometry[..., i] for i in range(4))
+    return _stacked([(x - left) * scale_x, (y - top) * scale_y, w * scale_x, h * scale_y])
 
 
-def to_image(boxes_xywh: NDArray[np.float64], geometry: NDArray[np.float64]) -> NDArray[np.float64]:
+def to_image(boxes_xywh: Boxes, geometry: Boxes) -> Boxes:
     """Boxes [..., 4] in pixels of the packed frames with geometry [..., 4] -> in image pixels."""
-    offset, scale = geometry[..., :2], geometry[..., 2:]
-    return np.concatenate([boxes_xywh[..., :2] / scale + offset, boxes_xywh[..., 2:] / scale], axis=-1)
+    x, y, w, h = (boxes_xywh[..., i] for i in range(4))
+    left, top, scale_x, scale_y = (geometry[..., i] for i in range(4))
+    return _stacked([x / scale_x + left, y / scale_y + top, w / scale_x, h / scale_y])
+
+
+def _stacked(columns: list[Boxes]) -> Boxes:
+    return rearrange(columns, "column ... -> ... column")

@@ -1,0 +1,130 @@
+"""Closed-loop rollouts: the next search region is cut around the box that the policy chose."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from relo.data.clip_batch import ClipBatch
+from relo.data.frame_geometry import to_image, to_packed
+from relo.errors import UserError
+from relo.geometry import CropRule, clip_to_image, cxcywh_to_xywh, xywh_to_cxcywh, xywh_to_xyxy
+from relo.images import normalise_images
+from relo.learning.rewards import RewardTerm
+from relo.learning.rollout import Rollout, RolloutRule, Walk, chosen, draw_cells
+from relo.models.network import LocalizationNetwork
+
+
+class ClosedLoop(RolloutRule):
+    """Tracking as it is done: an action moves the next search region, so it has consequences.
+
+    Needs clips of consecutive frames with their surroundings (data.sampler `relo.data.sampler.ConsecutiveSampler` and
+    data.surroundings). Crops are cut on the clip's device. A walk that has lost its target would teach nothing more: it
+    begins anew from the truth, at a cost.
+    """
+
+    def __init__(
+        self,
+        drift_limit: float | None = 2.0,
+        size_limit: float = 3.0,
+        restart_cost: float = 1.0,
+        jitter: float = 0.1,
+        search_factor: float = 4.0,
+        margin_px: float = 10.0,
+        released: bool = False,
+    ) -> None:
+        """Set the loop.
+
+        Args:
+            drift_limit: the target is lost where the box's centre is further from the truth's than this, in units of
+                the truth's sqrt(w h); 2 is where the truth's centre leaves a search region of factor 4. None lets
+                every walk go on to its end.
+            size_limit: the target is lost, too, where sqrt(w h) of the box is that many times too large or too small.
+            restart_cost: what losing the target costs, in reward.
+            jitter: the first box of a walk is the truth moved and scaled at random: standard deviation, in units of its
+                width and height, and of the logarithm of these.
+            search_factor: side of the search region as a multiple of sqrt(w h), as in the tracking rule.
+            margin_px: how much of a box stays in the image, as in the tracking rule.
+            released: cut as the public release does, as in the tracking rule.
+
+        Raises:
+            UserError: a limit that would lose every target.
+        """
+        if size_limit <= 1 or (drift_limit is not None and drift_limit <= 0):
+            raise UserError(
+                f"drift_limit must be positive and size_limit above 1, not {drift_limit} and {size_limit}: a perfect "
+                "box would count as lost."
+            )
+        self.drift_limit = drift_limit
+        self.size_limit = size_limit
+        self.restart_cost = restart_cost
+        self.jitter = jitter
+        self.search_factor = search_factor
+        self.margin_px = margin_px
+        self.released = released
+
+    def __call__(
+        self,
+        network: LocalizationNetwork,
+        clip: ClipBatch,
+        rewards: Sequence[RewardTerm],
+        generator: torch.Generator,
+        samples: int = 1,
+        skip: Collection[str] = ("prior",),
+    ) -> Rollout:
+        """Track through every clip `samples` times; the memory stays where a walk begins anew.
+
+        Raises:
+            UserError: the clips carry no surroundings.
+        """
+        if clip.surroundings is None:
+            raise UserError(
+                "A closed loop needs clips with surroundings: set data.surroundings (8 is a good value) and "
+                "data.sampler to relo.data.sampler.ConsecutiveSampler."
+            )
+        if samples > 1:
+            clip = clip.select(torch.arange(len(clip), device=clip.present.device).repeat_interleave(samples))
+        around = clip.surroundings
+        assert around is not None
+        rule = CropRule(self.search_factor, network.encoder.search_size, self.released)
+        walk = Walk(network, clip, skip)
+        box_xywh = self._jittered(around.first_box_xywh, generator)
+        actions, truths_xywh, losses = [], [], []
+        for t in range(around.images.shape[1]):
+            geometry, truth_xywh = around.geometry[:, t], around.boxes_xywh[:, t]
+            region = rule.region(to_packed(box_xywh, geometry))  # in pixels of the surroundings
+            crops = rule.cut_on_device(around.images[:, t], region)
+            logits, boxes_cxcywh = walk.step(normalise_images(crops.movedim(1, -1)))
+            cell = draw_cells(logits, generator)
+            box_cxcywh = chosen(boxes_cxcywh.detach().flatten(1, 2)[:, None], cell[:, None])[:, 0]
+            box_xywh = to_image(rule.to_image(box_cxcywh.double(), region), geometry)
+            width, height = around.image_sizes[:, t].unbind(-1)
+            box_xywh = clip_to_image(box_xywh, width, height, self.margin_px)
+            lost = self._is_lost(box_xywh, truth_xywh) & clip.present[:, t]
+            actions.append(cell)
+            truths_xywh.append(rule.to_crop(to_packed(truth_xywh, geometry), region).float())
+            losses.append(lost)
+            box_xywh = torch.where(lost[:, None], self._jittered(truth_xywh, generator), box_xywh)
+        restarts = torch.stack(losses, dim=1)
+        truth_xyxy = xywh_to_xyxy(torch.stack(truths_xywh, dim=1)).clamp(0, 1)
+        rollout = walk.rollout(torch.stack(actions, dim=1), truth_xyxy, clip.present, rewards)
+        cost = -self.restart_cost * restarts.to(truth_xyxy.dtype)
+        return replace(rollout, terms=rollout.terms | {"restart": cost}, restarts=restarts, samples=samples)
+
+    def _jittered(self, boxes_xywh: Tensor, generator: torch.Generator) -> Tensor:
+        """Boxes [R, 4], moved and scaled at random."""
+        noise = torch.empty_like(boxes_xywh).normal_(generator=generator) * self.jitter
+        boxes_cxcywh = xywh_to_cxcywh(boxes_xywh)
+        sizes = boxes_cxcywh[:, 2:]
+        return cxcywh_to_xywh(torch.cat([boxes_cxcywh[:, :2] + noise[:, :2] * sizes, sizes * noise[:, 2:].exp()], -1))
+
+    def _is_lost(self, boxes_xywh: Tensor, truth_xywh: Tensor) -> Tensor:
+        """Whether each box [R, 4] is too far from its truth [R, 4], or of too different a size: bool [R]."""
+        if self.drift_limit is None:
+            return torch.zeros(len(boxes_xywh), dtype=torch.bool, device=boxes_xywh.device)
+        boxes_cxcywh, truth_cxcywh = xywh_to_cxcywh(boxes_xywh), xywh_to_cxcywh(truth_xywh)
+        size, truth_size = (boxes[:, 2:].clamp(min=1).prod(-1).sqrt() for boxes in (boxes_cxcywh, truth_cxcywh))
+        drift = (boxes_cxcywh[:, :2] - truth_cxcywh[:, :2]).norm(dim=-1) / truth_size
+        ratio = (size / truth_size).log().abs().exp()
+        return (drift > self.drift_limit) | (ratio > self.size_limit)
