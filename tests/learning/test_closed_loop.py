@@ -185,7 +185,7 @@ def test_every_objective_learns_in_the_loop(objective):
 
 
 def test_clips_without_surroundings_are_refused():
-    with pytest.raises(UserError, match="data.surroundings"):
+    with pytest.raises(UserError, match=r"data\.surroundings"):
         roll(make_network(), make_clip())
 
 
