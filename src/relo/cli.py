@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import os
 import re
 import signal
 import sys
@@ -31,6 +32,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]] | tuple[str, str]] = {
     },
     "import": ("relo.weights:import_command", "Turn a released checkpoint into a model folder."),
     "export": ("relo.export:export", "Export a network to ONNX."),
+    "ablate": ("relo.ablation.command:ablate", "Train and evaluate the rows of an ablation, and compare them."),
     "report": ("relo.evaluation.demo_report:write_report", "Write the report of the demo's runs."),
 }
 
@@ -48,6 +50,8 @@ _WORDS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake prints one sentence and exits with code 2."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if os.getcwd() not in sys.path:  # configs may name parts of the user's own, in a file beside them
+        sys.path.append(os.getcwd())
     try:
         run(arguments)
     except UserError as error:
@@ -112,17 +116,24 @@ def _call(program: str, target: str, arguments: list[str]) -> None:
     parameters = inspect.signature(function).parameters.values()
     positional = {p.name for p in parameters if p.kind is not p.KEYWORD_ONLY}
     options = {p.name for p in parameters} - positional
-    several = [p for p in parameters if p.name in positional and get_origin(p.annotation) is list]
+    several = {p.name: item for p in parameters if (item := _item_type(p.annotation)) is not None}
     documentation = parse(function.__doc__ or "")
     help_texts = {parameter.arg_name: parameter.description for parameter in documentation.params}
     parser: Any = Parser(prog=program, description=documentation.description)
-    skipped = options | {p.name for p in several}
-    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=skipped, fail_untyped=True)
-    for p in several:
-        parser.add_argument(p.name, type=get_args(p.annotation)[0], nargs="+", help=help_texts.get(p.name))
-    parser.add_function_arguments(function, as_group=False, skip=positional, fail_untyped=True)
+    lists = set(several)
+    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=options | lists, fail_untyped=True)
+    for name, item in several.items():
+        flag = name if name in positional else f"--{name}"
+        parser.add_argument(flag, type=item, nargs="+", help=help_texts.get(name))
+    parser.add_function_arguments(function, as_group=False, skip=positional | lists, fail_untyped=True)
     values = parser.instantiate_classes(parser.parse_args(arguments))
     function(**values.as_dict())
+
+
+def _item_type(annotation: Any) -> Any:
+    """The type of the items of a list, or of a list that may be left out; None for anything else."""
+    lists = [candidate for candidate in (annotation, *get_args(annotation)) if get_origin(candidate) is list]
+    return get_args(lists[0])[0] if lists else None
 
 
 def _print_overview() -> None:
