@@ -2,18 +2,27 @@
 
     python benchmarks/speed.py [--models t256 b256 l256] [--batches 1 4 16] [--device cuda] [--compile]
 
-A row is a network, a precision and a batch of targets in one 1280 x 720 video. Times are medians of few runs, in
-milliseconds a frame of one target; another program on the same cores shows in them. Weights are random unless a model
-folder is named; they do not change the speed. "GFLOP" counts a multiply-add as two; "of peak" is their rate as a
-share of the fastest square matrix product measured in the same precision. "of plain" is the time of encoder and heads
-as a share of the plain path's (see plain.py) in float32 at the same batch; the two are measured in turn. "box px" is
-the largest difference between the two in any cell's box.
+A row is a network, a precision and a batch of targets in one 1280 x 720 video. Times are medians, in milliseconds a
+frame of one target; another program on the same machine shows in them. Weights are random unless a model folder is
+named; they do not change the speed.
+
+- crop, encode, heads, decode: the stages of a step that runs operation by operation, waiting for the device after each.
+- ms, frames/s: the whole step as the tracker runs it, images in, boxes out. On a GPU it is a CUDA graph, which cannot
+  be seen into and leaves out the gaps between operations: it is shorter than its stages together.
+- GFLOP: of encoder and heads; a multiply-add is two. "of peak" is their rate in the whole step, as a share of the
+  fastest square matrix product measured in the same precision.
+- of plain: the time of encoder and heads, operation by operation, as a share of the plain path's (see plain.py) in
+  float32 at the same batch; the two are measured in turn.
+- differs: the largest difference from the plain path in any cell's logit or box (shares of the search side).
+
+On a GPU a last table says which of the times are met that the project wants of an H200.
 """
 
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +31,7 @@ import torch
 from plain import plain_step
 from torch.utils.flop_counter import FlopCounterMode
 
-from relo.inference import Precision, fastest_precision, optimize_for_inference
+from relo.inference import Precision, computing, fastest_precision, optimize_for_inference
 from relo.models.network import LocalizationNetwork
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
@@ -31,159 +40,229 @@ from relo.weights import load_network, released_network
 STAGES = ("crop", "encode", "heads", "decode")
 RELEASED = ("t256", "b256", "l256")
 
+H200_TARGETS = {"t256": (1.5, 3000), "b256": (2.5, 1500), "l256": (5.0, 500)}
+"""Milliseconds a frame of one target, at most; frames a second in batches, at least."""
+
+TOLERANCE = 1e-4
+"""How far float32 outputs may be from the plain path's."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one network in one precision at one batch."""
+
+    model: str
+    precision: Precision
+    batch: int
+    stages: Sequence[float]  # ms a step
+    step: float  # ms
+    plain: float  # ms a step
+    flops: float  # a step
+    differs: float
+
+    @property
+    def frames_per_second(self) -> float:
+        """Targets' frames."""
+        return 1e3 * self.batch / self.step
+
 
 class StageClock:
     """Times the stages of `Tracker.step` by marking where the network's encoder and heads begin and end."""
 
     def __init__(self, network: LocalizationNetwork, device: torch.device) -> None:
         self.device = device
-        self.marks: list[float] = []
+        self.marks: list[float] | None = None
         for name in ("encode", "localize"):
             setattr(network, name, self._marked(getattr(network, name)))
-
-    def mark(self) -> None:
-        """Take the time, when the device has done what it was given."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.marks.append(time.perf_counter())
 
     def stages(self, work: Callable[[], Any]) -> list[float]:
         """Milliseconds of each of `STAGES` in one step."""
         self.marks = []
-        self.mark()
+        self._mark()
         work()
-        self.mark()
-        start, encode, encoded, heads, localized, end = self.marks
+        self._mark()
+        (start, encode, encoded, heads, localized, end), self.marks = self.marks, None
         return [1e3 * s for s in (encode - start, encoded - encode, localized - heads, end - localized)]
+
+    def _mark(self) -> None:
+        if self.marks is not None:  # not while a CUDA graph is recorded, which must not wait
+            wait(self.device)
+            self.marks.append(time.perf_counter())
 
     def _marked(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def marked(*args: Any, **kwargs: Any) -> Any:
-            self.mark()
+            self._mark()
             result = function(*args, **kwargs)
-            self.mark()
+            self._mark()
             return result
 
         return marked
 
 
-def runs(seconds: float, work: Callable[[], Any]) -> list[Any]:
-    """Results of `work`, again and again: once to warm up, then until the time is used, three times at least."""
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def milliseconds(work: Callable[[], Any], device: torch.device) -> float:
+    wait(device)
+    start = time.perf_counter()
     work()
+    wait(device)
+    return 1e3 * (time.perf_counter() - start)
+
+
+def runs(seconds: float, work: Callable[[], Any], device: torch.device) -> list[Any]:
+    """Results of `work`, again and again: first to warm up, then until the time is used, three times at least."""
+    for _ in range(5 if device.type == "cuda" else 1):  # a CUDA graph is recorded at the second time
+        work()
     results, start = [], time.perf_counter()
     while len(results) < 3 or time.perf_counter() - start < seconds:
         results.append(work())
     return results
 
 
-def peak_flops(dtype: torch.dtype, device: torch.device) -> float:
+def peak_flops(precision: Precision, device: torch.device) -> float:
     """FLOP a second of the fastest of some large square matrix products."""
     side = 8192 if device.type == "cuda" else 2048
-    matrix = torch.randn(side, side, device=device).to(dtype)
-
-    def product() -> float:
-        start = time.perf_counter()
-        matrix @ matrix
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - start
-
-    return 2 * side**3 / min(runs(0.5, product))
+    matrix = torch.randn(side, side, device=device).to(getattr(torch, precision))
+    with computing(device, "float32"):  # what is float32 stays it
+        return 2e3 * side**3 / min(runs(0.5, lambda: milliseconds(lambda: matrix @ matrix, device), device))
 
 
 def measure(
-    network: LocalizationNetwork, precision: Precision, batch: int, device: torch.device, seconds: float, compiled: bool
-) -> tuple[list[float], float, float, float]:
-    """Medians of the stages and of the plain path (ms a step), FLOP a step, largest difference of boxes (px)."""
+    name: str,
+    network: LocalizationNetwork,
+    precision: Precision,
+    batch: int,
+    device: torch.device,
+    seconds: float,
+    compiled: bool,
+) -> Row:
+    """Measure a network in evaluation mode on the device."""
     templates = 1 if network.encoder.width < 512 else 2
     fast = optimize_for_inference(network, precision)
     if compiled:
+        torch.compiler.reset()  # or torch would give up compiling after some rows
         torch._inductor.config.freezing = device.type == "cpu"
-        fast.encode = torch.compile(
-            fast.encode, dynamic=False, mode=None if device.type == "cpu" else "max-autotune-no-cudagraphs"
-        )
-    tracker = Tracker(fast, TrackingRule(templates=templates), device, precision)
+        fast.encode = torch.compile(fast.encode, dynamic=False)
+        fast.localize = torch.compile(fast.localize, dynamic=False)
     clock = StageClock(fast, device)
+    rule = TrackingRule(templates=templates)
     generator = np.random.default_rng(0)
     images = [generator.integers(0, 256, (720, 1280, 3), dtype=np.uint8) for _ in range(2)]
-    boxes_xywh = [[60.0 + 70 * (i % 16), 40.0 * (i + 1), 70.0, 50.0] for i in range(batch)]
-    states = tracker.step([images[1]] * batch, tracker.initialize([images[0]] * batch, boxes_xywh))
+    boxes_xywh = [[60.0 + 70 * (i % 16), 60.0 + 80 * (i // 16 % 8), 70.0, 50.0] for i in range(batch)]
+    stepwise = Tracker(fast, rule, device, precision, cuda_graphs=False)
+    states = stepwise.step([images[1]] * batch, stepwise.initialize([images[0]] * batch, boxes_xywh))
+
     size = network.encoder.search_size
     inputs = torch.randn(batch, 3, size, size, device=device)
     template_images = torch.randn(batch, templates, 3, *[network.encoder.template_size] * 2, device=device)
     template_boxes = torch.tensor([0.25, 0.25, 0.5, 0.5], device=device).expand(batch, templates, 4)
-    memory = network(inputs, network.encode_templates(template_images, template_boxes))[1]
 
-    def plain() -> Any:
-        return plain_step(network, inputs, template_images, template_boxes, memory)
+    def plain(memory: torch.Tensor | None) -> Any:
+        with computing(device, "float32"):
+            return plain_step(network, inputs, template_images, template_boxes, memory)
 
-    def both() -> tuple[list[float], float]:
-        stages = clock.stages(lambda: tracker.step([images[1]] * batch, states))
-        clock.mark()
-        plain()
-        clock.mark()
-        return stages, 1e3 * (clock.marks[-1] - clock.marks[-2])
-
-    measured = runs(seconds, both)
+    memory = plain(None)[1]
+    measured = runs(
+        seconds,
+        lambda: (
+            clock.stages(lambda: stepwise.step([images[1]] * batch, states)),
+            milliseconds(lambda: plain(memory), device),
+        ),
+        device,
+    )
     stages = [statistics.median(column) for column in zip(*(stages for stages, _ in measured), strict=True)]
-    with torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32"):
-        fast_templates = fast.encode_templates(template_images, template_boxes)
-        with FlopCounterMode(display=False) as counter:
-            network(inputs, network.encode_templates(template_images, template_boxes), memory, skip=("critic", "prior"))
-        found = fast(inputs, fast_templates, memory, skip=("critic", "prior"))[0]
-    difference = size * float((found.boxes_cxcywh - plain()[0].boxes_cxcywh).abs().max())
-    template_flops = _template_flops(network, template_images, template_boxes)
-    return stages, statistics.median(t for _, t in measured), counter.get_total_flops() - template_flops, difference
+    step = sum(stages)
+    if device.type == "cuda":
+        tracker = Tracker(fast, rule, device, precision)
+        step = statistics.median(
+            runs(seconds, lambda: milliseconds(lambda: tracker.step([images[1]] * batch, states), device), device)
+        )
 
-
-def _template_flops(network: LocalizationNetwork, images: torch.Tensor, boxes_xywh: torch.Tensor) -> int:
+    with computing(device, precision):
+        found = fast(inputs, fast.encode_templates(template_images, template_boxes), memory, skip=("critic", "prior"))
+    expected = plain(memory)[0]
+    differs = max(
+        float((getattr(found[0], name) - getattr(expected, name)).abs().max())
+        for name in ("policy_logits", "boxes_cxcywh")
+    )
+    encoded = network.encode_templates(template_images, template_boxes)
     with FlopCounterMode(display=False) as counter:
-        network.encode_templates(images, boxes_xywh)
-    return counter.get_total_flops()
+        network(inputs, encoded, memory, skip=("critic", "prior"))
+    plain_time = statistics.median(plain_time for _, plain_time in measured)
+    return Row(name, precision, batch, stages, step, plain_time, counter.get_total_flops(), differs)
+
+
+def judged(rows: Sequence[Row]) -> Iterator[list[str]]:
+    """The cells of the last table: what is wanted of an H200, the best that was measured, whether that is enough."""
+    for model, (most, least) in H200_TARGETS.items():
+        of_model = [row for row in rows if row.model == model]
+        single = min((row for row in of_model if row.batch == 1), key=lambda row: row.step, default=None)
+        batched = max((row for row in of_model if row.batch > 1), key=lambda row: row.frames_per_second, default=None)
+        exact = max((row for row in of_model if row.precision == "float32"), key=lambda row: row.differs, default=None)
+        if single is not None:
+            met = "met" if single.step <= most else "missed"
+            yield [model, f"at most {most} ms", f"{single.step:.2f} ms", single.precision, "batch 1", met]
+        if batched is not None:
+            rate = batched.frames_per_second
+            met = "met" if rate >= least else "missed"
+            wanted = f"at least {least} frames/s"
+            yield [model, wanted, f"{rate:.0f} frames/s", batched.precision, f"batch {batched.batch}", met]
+        if exact is not None:
+            met = "met" if exact.differs <= TOLERANCE else "missed"
+            wanted = f"differs by at most {TOLERANCE:g}"
+            yield [model, wanted, f"{exact.differs:.1g}", exact.precision, f"batch {exact.batch}", met]
 
 
 @torch.inference_mode()
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--models", nargs="+", default=RELEASED, help="released variants (random weights) or model folders"
     )
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 4, 16], help="targets in one step")
+    parser.add_argument("--batches", nargs="+", type=int, help="targets in one step; 1 4 16, on a GPU 64 too")
+    parser.add_argument("--precisions", nargs="+", help="float32 and the reduced one chosen by trial, if not given")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
-    parser.add_argument("--seconds", type=float, default=2.0, help="how long to measure a row")
-    parser.add_argument("--compile", action="store_true", help="compile the encoder (a minute a row)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long to measure each thing in a row")
+    parser.add_argument("--compile", action="store_true", help="compile encoder and heads (a minute a row)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    reduced = fastest_precision(device)
-    precisions: list[Precision] = ["float32"] if reduced == "float32" else ["float32", reduced]
-    peaks = {precision: peak_flops(getattr(torch, precision), device) for precision in precisions}
+    precisions = options.precisions or list(dict.fromkeys(["float32", fastest_precision(device)]))
+    batches = options.batches or ([1, 4, 16, 64] if device.type == "cuda" else [1, 4, 16])
+    peaks = {precision: peak_flops(precision, device) for precision in precisions}
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {options.threads} threads"
     listed = ", ".join(f"{precision} {peak / 1e9:,.0f} GFLOP/s" for precision, peak in peaks.items())
-    print(f"{name}; matrix products: {listed}; reduced precision chosen by trial: {reduced}.")
-    _print_row("model", "precision", "batch", *STAGES, "ms", "frames/s", "GFLOP", "of peak", "of plain", "box px")
+    print(f"{name}; torch {torch.__version__}; matrix products: {listed}.")
+    _print_row("model", "precision", "batch", *STAGES, "ms", "frames/s", "GFLOP", "of peak", "of plain", "differs")
+    rows = []
     for model in options.models:
-        network = released_network(model) if model in RELEASED else load_network(model)
-        network = network.eval().to(device)
+        network = (released_network(model) if model in RELEASED else load_network(model)).eval().to(device)
         for precision in precisions:
-            for batch in options.batches:
-                stages, plain, flops, difference = measure(
-                    network, precision, batch, device, options.seconds, options.compile
-                )
-                total, computed = sum(stages), stages[1] + stages[2]
+            for batch in batches:
+                row = measure(Path(model).name, network, precision, batch, device, options.seconds, options.compile)
+                rows.append(row)
                 _print_row(
-                    Path(model).name,
+                    row.model,
                     precision,
                     str(batch),
-                    *(f"{stage / batch:.2f}" for stage in stages),
-                    f"{total / batch:.2f}",
-                    f"{1e3 * batch / total:.1f}",
-                    f"{flops / batch / 1e9:.1f}",
-                    f"{flops / (computed / 1e3) / peaks[precision]:.0%}",
-                    f"{computed / plain:.2f}",
-                    f"{difference:.1g}",
+                    *(f"{stage / batch:.2f}" for stage in row.stages),
+                    f"{row.step / batch:.2f}",
+                    f"{row.frames_per_second:.1f}",
+                    f"{row.flops / batch / 1e9:.1f}",
+                    f"{1e3 * row.flops / row.step / peaks[precision]:.0%}",
+                    f"{(row.stages[1] + row.stages[2]) / row.plain:.2f}",
+                    f"{row.differs:.1g}",
                 )
+    if device.type == "cuda":
+        print(f"\nWanted of an H200, measured on {name}:")
+        for cells in judged(rows):
+            print("".join(f"{cell:<24}" for cell in cells))
 
 
 def _print_row(*cells: str) -> None:

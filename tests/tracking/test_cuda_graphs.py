@@ -190,7 +190,10 @@ def test_old_recordings_are_dropped(monkeypatch):
 
 def test_what_cannot_be_recorded_runs_as_it_is(caplog):
     def refuse(function, inputs):
-        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        try:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        finally:
+            raise RuntimeError("the capture was invalidated")
 
     function, calls = counting(lambda resident, a: (a.sum(),))
     replayed, resident = ReplayedFunction(function, refuse), torch.ones(1)

@@ -96,7 +96,7 @@ class ReplayedFunction:
             try:
                 recorded = self._recorded[key] = self._begin(self._record, resident, inputs)
             except RuntimeError as error:
-                logger.warning("No CUDA graph of this network, which makes it slower: %s", str(error).splitlines()[0])
+                logger.warning("No CUDA graph of this network, which makes it slower: %s", _first_cause(error))
                 self._record = None
                 self._recorded.clear()
                 return self._function(resident, *inputs)
@@ -109,3 +109,10 @@ class ReplayedFunction:
     def _begin(self, record: Recorder, resident: Tensor, inputs: Tensors) -> _Recorded:
         kept = (resident, *(None if tensor is None else tensor.clone() for tensor in inputs))
         return _Recorded(kept, record(self._function, kept))
+
+
+def _first_cause(error: BaseException) -> str:
+    """The first line of the error that others came after: to end a recording that failed fails too."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -94,6 +94,8 @@ class Tracker:
         device: str | torch.device | None = None,
         precision: PrecisionChoice = "float32",
         localization: Localization | None = None,
+        *,
+        cuda_graphs: bool | None = None,
     ) -> "Tracker":
         """A tracker with the weights of a name, a folder or a checkpoint, made to run fast (and not to be trained).
 
@@ -106,6 +108,7 @@ class Tracker:
                 faster in it. In reduced precision a cell that was nearly as good may win, and the target be lost or
                 kept where it is not in float32.
             localization: the map that picks the cell; None is the rule's.
+            cuda_graphs: run a step as one CUDA graph; None is on a GPU.
 
         Raises:
             UserError: the weights or the rule cannot be read.
@@ -121,7 +124,9 @@ class Tracker:
             rule = replace(rule, localization=localization)
         if precision == "auto":
             precision = fastest_precision(device)
-        return cls(optimize_for_inference(load_network(path), precision), rule, device, precision)
+        return cls(
+            optimize_for_inference(load_network(path), precision), rule, device, precision, cuda_graphs=cuda_graphs
+        )
 
     @torch.inference_mode()
     def initialize(
