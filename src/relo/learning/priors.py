@@ -80,7 +80,8 @@ class BinaryPrior(ScorePrior):
         inside = rows[..., :, None] & columns[..., None, :]
         row, column = target_cell(boxes_xywh, side)
         inside[torch.arange(len(scores), device=scores.device), row, column] = True
-        entropy = torch.nn.functional.binary_cross_entropy(scores, inside.to(scores.dtype), reduction="none")
+        # Written out: autocast forbids torch's binary cross-entropy of probabilities on a GPU.
+        entropy = -torch.where(inside, scores, 1 - scores).log()
         return masked_mean(entropy.mean((-2, -1)), present)
 
 
