@@ -284,6 +284,15 @@ class TestResultFiles:
         assert kinds == {("alpha-1", "long"), ("Beta_2", "short"), ("Beta_2", "invalid")}
         assert "Beta_2" in capsys.readouterr().out
 
+    @pytest.mark.parametrize(
+        ("benchmark", "told"), [("plain", []), ("trackingnet", []), ("got10k", []), ("pysot", [1])]
+    )
+    def test_a_first_row_that_no_rule_reads_is_not_listed(self, tmp_path, flat, tracker, benchmark, told):
+        write(tracker / "alpha-1.txt", [[np.nan] * 4, *BOXES[1:]])
+        rule = {"rule": "pysot"} if benchmark == "pysot" else {}
+        scores = run(tmp_path, tracker, flat, "otb" if rule else benchmark, **rule)
+        assert len(scores["remarks"]) == len(told)
+
     def test_missing_results_of_trackingnet_are_zeros(self, tmp_path, flat, tracker):
         (tracker / "Beta_2.txt").unlink()
         scores = run(tmp_path, tracker, flat, "trackingnet")
@@ -345,6 +354,19 @@ class TestRefusals:
         assert "LaSOT" in self.refused(tmp_path, tracker, tmp_path / "annos", "uav123")
         message = self.refused(tmp_path, tracker, tmp_path / "annos", "lasot")
         assert "absent" in message
+
+    def test_annotations_at_another_frame_rate(self, tmp_path):
+        """UAV123 and UAV123@10fps have sequences of the same names."""
+        lengths = {"uav123": {"bird1_1": 253, "bird1_2": 703}, "uav123_10fps": {"bird1_1": 85, "bird1_2": 235}}
+        for benchmark, sequences in lengths.items():
+            for name, length in sequences.items():
+                write(tmp_path / benchmark / f"{name}.txt", BOXES[[0] * length])
+        for benchmark, other in (lengths, reversed(lengths)):
+            message = self.refused(tmp_path, tmp_path / benchmark, tmp_path / other, benchmark)
+            assert f"{other} holds annotations of UAV123" in message
+            assert f"or --benchmark {other}." in message
+        for benchmark in lengths:
+            assert run(tmp_path, tmp_path / benchmark, tmp_path / benchmark, benchmark)["sequences"] == 2
 
     def test_results_of_another_benchmark(self, tmp_path, flat):
         write(tmp_path / "mine" / "something-else.txt")

@@ -80,7 +80,7 @@ def test_page(report):
     assert "<script" not in page
     assert "COCO, LaSOT" in page
     assert "20.0" in page  # frames a second, without the first frame
-    assert re.search(r"airplane-9: 1 rows without a box", page)
+    assert re.search(r"airplane-9: row 4 is without a box", page)
 
 
 def test_tables(report):

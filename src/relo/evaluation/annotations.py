@@ -16,7 +16,7 @@ from relo.data.sequences.nfs import read_vatic
 from relo.data.sequences.parsing import check_count, read_boxes, read_flags, read_names, read_numbers, read_text
 from relo.data.sequences.tables import read_table
 from relo.errors import UserError
-from relo.evaluation.benchmarks import Benchmark, canonical_name, check_names, leading_rows
+from relo.evaluation.benchmarks import Benchmark, canonical_name, check_origin, leading_rows
 from relo.evaluation.scoring import SequenceTruth
 
 # The files of every sequence: boxes first, then whatever the layout keeps beside them.
@@ -45,7 +45,7 @@ def read_annotations(path: Path, benchmark: Benchmark) -> dict[str, SequenceTrut
     else:
         files = _find_files(path, benchmark)
         truths = {name: _read_truth(name, files[name], benchmark) for name in _test_set(path, files, benchmark)}
-    check_names(benchmark, truths, path)
+    check_origin(benchmark, {name: len(truth) for name, truth in truths.items()}, path)
     if all(len(truth) == 1 for truth in truths.values()):
         remedy = "give the whole annotations"
         if benchmark.only_first_frame_public:

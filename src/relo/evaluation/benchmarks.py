@@ -1,7 +1,7 @@
 """The benchmarks: which rule scores each, and how its annotations and results are named."""
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from relo.data.sequences.lasot import challenge_attributes
@@ -122,21 +122,48 @@ def leading_rows(benchmark: Benchmark, name: str, rows: int) -> int:
     return int(row["first"]) - 1 if row is not None and row["last"] == str(rows) else 0
 
 
-def check_names(benchmark: Benchmark, names: Collection[str], origin: object) -> None:
-    """Refuse annotations whose sequences are named as another benchmark's.
+def check_origin(benchmark: Benchmark, lengths: Mapping[str, int], origin: object) -> None:
+    """Refuse annotations whose sequences have another benchmark's names, or its lengths.
+
+    Args:
+        benchmark: the benchmark that they should be of.
+        lengths: the number of frames of each sequence.
+        origin: where they lie, for the error.
 
     Raises:
-        UserError: most names are another benchmark's, and none is this one's.
+        UserError: most names are another benchmark's and none is this one's, or all lengths are those of UAV123 at the
+            other frame rate.
     """
+    other = _named_like_another(benchmark, lengths) or _at_another_rate(benchmark, lengths)
+    if other is not None:
+        raise UserError(
+            f"{origin} holds annotations of {other.title} (such as {min(lengths)}), not of {benchmark.title}; give "
+            f"those of {benchmark.title}, or --benchmark {other.name}."
+        )
+
+
+def _named_like_another(benchmark: Benchmark, names: Collection[str]) -> Benchmark | None:
     shares = {family: sum(map(belongs(), names)) / len(names) for family, belongs in _NAMED_LIKE.items()}
     family = max(shares, key=lambda family: shares[family])
     own = benchmark.name.partition("_10fps")[0]
-    if family != own and shares[family] > 0.9 and not shares.get(own):
-        title = BENCHMARKS[family].title
-        raise UserError(
-            f"{origin} holds annotations of {title} (such as {min(names)}), not of {benchmark.title}; give those of "
-            f"{benchmark.title}, or --benchmark {family}."
-        )
+    return BENCHMARKS[family] if family != own and shares[family] > 0.9 and not shares.get(own) else None
+
+
+def _at_another_rate(benchmark: Benchmark, lengths: Mapping[str, int]) -> Benchmark | None:
+    """UAV123 and UAV123@10fps have sequences of the same names."""
+    if benchmark.name not in _UAV123_FRAME_STEPS:
+        return None
+    ranges = {canonical_name(name): row for name, row in read_table("uav123.csv").items()}
+    found = {canonical_name(name): length for name, length in lengths.items()}
+    fitting = []
+    for name, step in _UAV123_FRAME_STEPS.items():
+        frames = {key: (int(row["last"]) - 1) // step - (int(row["first"]) - 1) // step for key, row in ranges.items()}
+        if all(frames.get(key) == length - 1 for key, length in found.items()):
+            fitting.append(name)
+    return BENCHMARKS[fitting[0]] if fitting and benchmark.name not in fitting else None
+
+
+_UAV123_FRAME_STEPS = {"uav123": 1, "uav123_10fps": 3}
 
 
 def _named_in_lasot() -> Callable[[str], bool]:

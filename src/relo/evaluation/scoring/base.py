@@ -138,6 +138,16 @@ def count_rows(truth: SequenceTruth, rows: int, treatment: str) -> tuple[Remark,
     return (Remark(truth.name, kind, f"{rows} rows for {len(truth)} frames; {treatment}"),)
 
 
+def count_invalid(truth: SequenceTruth, invalid: Tensor, treatment: str) -> tuple[Remark, ...]:
+    """A remark where rows [M] of a result are no box."""
+    count = int(invalid.sum())
+    if not count:
+        return ()
+    first = int(invalid.nonzero()[0]) + 1
+    rows = f"{count} rows without a box (the first is row {first})" if count > 1 else f"row {first} is without a box"
+    return (Remark(truth.name, "invalid", f"{rows}; {treatment}"),)
+
+
 def refuse_rows(truth: SequenceTruth, rows: int, rule: str) -> None:
     """Refuse a result whose number of rows the rule cannot score."""
     if rows != len(truth):

@@ -9,7 +9,15 @@ from torch import Tensor
 
 from relo import geometry
 from relo.errors import UserError
-from relo.evaluation.scoring.base import Remark, ScoringRule, SequenceScore, SequenceTruth, count_rows, refuse_rows
+from relo.evaluation.scoring.base import (
+    Remark,
+    ScoringRule,
+    SequenceScore,
+    SequenceTruth,
+    count_invalid,
+    count_rows,
+    refuse_rows,
+)
 from relo.metrics import functional
 
 _THRESHOLDS = {
@@ -112,11 +120,10 @@ class CurveRule(ScoringRule):
         predicted_xywh = predicted_xywh[:frames]
 
         invalid = self._invalid_rows(truth, predicted_xywh)
-        if invalid.any():
-            first = int(invalid.nonzero()[0]) + 1
-            text = f"{int(invalid.sum())} rows without a box (the first is row {first})"
-            treatment = "misses" if self.invalid_prediction == "keep" else "replaced by the row before"
-            remarks += (Remark(truth.name, "invalid", f"{text}; {treatment}"),)
+        counted = invalid.clone()
+        counted[0] &= not self.first_frame_is_truth
+        treatment = "misses" if self.invalid_prediction == "keep" else "replaced by the row before"
+        remarks += count_invalid(truth, counted, treatment)
         if self.invalid_prediction != "keep":
             predicted_xywh = _repeat_previous(predicted_xywh, invalid, truth.boxes_xywh)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from relo import geometry
-from relo.evaluation.scoring.base import Remark, ScoringRule, SequenceScore, SequenceTruth, refuse_rows
+from relo.evaluation.scoring.base import Remark, ScoringRule, SequenceScore, SequenceTruth, count_invalid, refuse_rows
 from relo.metrics import functional
 
 
@@ -37,10 +37,8 @@ class Got10kRule(ScoringRule):
         for predicted_xywh in predictions_xywh:
             refuse_rows(truth, len(predicted_xywh), self.name)
             invalid = ~predicted_xywh.isfinite().all(-1)
-            if invalid[1:].any():
-                first = int(invalid.nonzero()[0]) + 1
-                text = f"{int(invalid.sum())} rows without a box (the first is row {first}); misses"
-                remarks += (Remark(truth.name, "invalid", text),)
+            invalid[0] = False  # does not count
+            remarks += count_invalid(truth, invalid, "misses")
             iou = geometry.iou_xywh(
                 _bounded(predicted_xywh, truth.image_size), _bounded(truth.boxes_xywh, truth.image_size)
             )

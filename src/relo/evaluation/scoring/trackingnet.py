@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from relo import geometry
-from relo.evaluation.scoring.base import BenchmarkScore, Remark, ScoringRule, SequenceScore, SequenceTruth, count_rows
+from relo.evaluation.scoring.base import (
+    BenchmarkScore,
+    ScoringRule,
+    SequenceScore,
+    SequenceTruth,
+    count_invalid,
+    count_rows,
+)
 from relo.metrics import functional
 
 _THRESHOLDS = {
@@ -44,8 +51,8 @@ class TrackingNetRule(ScoringRule):
         rows, frames = len(predicted_xywh), len(truth)
         remarks = count_rows(truth, rows, "the rest are misses" if rows < frames else "the rest is cut off")
         invalid = predicted_xywh[:frames].isnan().any(-1)
-        if invalid.any():
-            remarks += (Remark(truth.name, "invalid", f"{int(invalid.sum())} rows without a box; misses"),)
+        invalid[:1] = False  # replaced by the truth
+        remarks += count_invalid(truth, invalid, "misses")
 
         truth_xywh = truth.boxes_xywh.round()  # half to even
         padding = torch.full((max(frames - rows, 0), 4), torch.nan, dtype=torch.float64)
