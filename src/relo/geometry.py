@@ -39,6 +39,12 @@ def cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
     return box_convert(boxes_cxcywh, "cxcywh", "xyxy")
 
 
+def mirror_xywh(boxes_xywh: Tensor, width: float | Tensor) -> Tensor:
+    """Boxes [..., 4] in the mirrored image; its width is one for all, or [...]."""
+    x, y, w, h = boxes_xywh.unbind(-1)
+    return torch.stack([width - x - w, y, w, h], dim=-1)
+
+
 def _intersection(boxes_xyxy: Tensor, others_xyxy: Tensor) -> Tensor:
     """Intersection areas [...] of paired boxes [..., 4]; shapes broadcast."""
     corner_min = torch.maximum(boxes_xyxy[..., :2], others_xyxy[..., :2])

@@ -2,22 +2,26 @@
 
 import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import cv2
 import numpy as np
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler, get_worker_info
 
-from relo.data.clip_batch import ClipBatch
+from relo.data.clip_batch import ClipBatch, Surroundings
 from relo.data.clip_store import ClipStore
-from relo.data.frame_geometry import nearest_visible
-from relo.data.sampler import ClipSampler
-from relo.data.transforms import ClipTransform
+from relo.data.frame_geometry import nearest_visible, to_image
+from relo.data.sampler import ClipFrames, ClipSampler
+from relo.data.sequences.base import Sequence as TrackingSequence
+from relo.data.transforms import ClipTransform, Image
 from relo.errors import UserError
+from relo.geometry import mirror_xywh
 from relo.images import normalise_images
 
 _ATTEMPTS = 100
@@ -65,12 +69,18 @@ class ClipDataset(Dataset[ClipBatch]):
             workers: processes that will read from the dataset.
 
         Raises:
-            UserError: no source, a bad weight, a store that cannot be read, or one without a usable sequence.
+            UserError: no source, a bad weight, a store that cannot be read, or one without a usable sequence;
+                surroundings of frames that are not consecutive.
         """
         if not sources:
             raise UserError("No clip store to train on: give data.train at least one path.")
         if not all(source.weight >= 0 for source in sources) or not sum(source.weight for source in sources) > 0:
             raise UserError("The weights of data.train must not be negative, and one must be positive.")
+        if transform.surroundings_crop is not None and not sampler.consecutive:
+            raise UserError(
+                f"data.surroundings needs consecutive frames, which data.sampler {type(sampler).__name__} does not "
+                "draw: use relo.data.sampler.ConsecutiveSampler, or leave data.surroundings out."
+            )
         self.sampler = sampler
         self.transform = transform
         self.clips_per_epoch = clips_per_epoch
@@ -119,14 +129,22 @@ class ClipDataset(Dataset[ClipBatch]):
         clip = self.sampler.sample(sequence.visible, rng)
         images = {int(i): sequence.frames[int(i)] for i in {*clip.templates, *clip.search}}
         # Where the target is hidden, crops are cut around its nearest visible box.
-        boxes_xywh = torch.from_numpy(sequence.boxes_xywh[nearest_visible(sequence.visible)])
+        nearest = nearest_visible(sequence.visible)
+        boxes_xywh = torch.from_numpy(sequence.boxes_xywh[nearest])
         is_grey, is_mirrored = self.transform.joint(rng)
         template_crops, template_boxes_xywh = self.transform.templates(
             [images[int(i)] for i in clip.templates], boxes_xywh[clip.templates], is_grey, is_mirrored, rng
         )
+        search_frames = [images[int(i)] for i in clip.search]
         search_crops, search_boxes_xywh = self.transform.searches(
-            [images[int(i)] for i in clip.search], boxes_xywh[clip.search], is_grey, is_mirrored, rng
+            search_frames, boxes_xywh[clip.search], is_grey, is_mirrored, rng
         )
+        surroundings = None
+        if self.transform.surroundings_crop is not None:
+            squares, squares_xywh = self.transform.surroundings(
+                search_frames, boxes_xywh[clip.search], is_grey, is_mirrored, rng
+            )
+            surroundings = _surroundings(sequence, clip, search_frames, squares, squares_xywh, is_mirrored)
         return ClipBatch(
             template_images=normalise_images(torch.from_numpy(template_crops))[None],
             template_boxes_xywh=template_boxes_xywh.float()[None],
@@ -135,6 +153,7 @@ class ClipDataset(Dataset[ClipBatch]):
             present=torch.from_numpy(sequence.visible[clip.search])[None],
             sequence_id=[f"{sequence.dataset}/{sequence.name}"],
             frame_index=torch.from_numpy(clip.search)[None],
+            surroundings=surroundings,
         )
 
 
@@ -167,6 +186,39 @@ def start_worker(worker: int) -> None:
     """One thread a loader's process: the cores belong to the training step. Ctrl-C is the trainer's to handle."""
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _surroundings(
+    sequence: TrackingSequence,
+    clip: ClipFrames,
+    frames: Sequence[Image],
+    squares: NDArray[np.uint8],
+    squares_xywh: Tensor,
+    is_mirrored: bool,
+) -> Surroundings:
+    """Squares [T, Hs, Hs, 3], cut at boxes [T, 4] of the packed search frames, as surroundings of a batch of one."""
+    assert clip.start is not None
+    attributes = cast(Mapping[str, Any], sequence.attributes)  # of frames that were cut or scaled
+    nearest = nearest_visible(sequence.visible)[[clip.start, *clip.search]]
+    truth_xywh = torch.from_numpy(attributes.get("image_boxes_xywh", sequence.boxes_xywh)[nearest])  # [1 + T, 4]
+    if "geometry" in attributes:
+        sizes = torch.from_numpy(attributes["image_sizes"][clip.search].astype(np.int64))
+        squares_xywh = to_image(squares_xywh, torch.from_numpy(attributes["geometry"][clip.search]))
+    else:
+        sizes = torch.tensor([[frame.shape[1], frame.shape[0]] for frame in frames])
+    if is_mirrored:
+        widths = sizes[:, 0]
+        squares_xywh = mirror_xywh(squares_xywh, widths)
+        # The start frame is not read; the images of a video are of one size.
+        truth_xywh = mirror_xywh(truth_xywh, torch.cat([widths[:1], widths]))
+    geometry = torch.cat([squares_xywh[:, :2], squares.shape[1] / squares_xywh[:, 2:]], dim=-1)
+    return Surroundings(
+        images=rearrange(torch.from_numpy(squares), "frames h w rgb -> 1 frames rgb h w").contiguous(),
+        geometry=geometry[None],
+        boxes_xywh=truth_xywh[None, 1:],
+        first_box_xywh=truth_xywh[:1],
+        image_sizes=sizes[None],
+    )
 
 
 def _usable(store: ClipStore, source: StoreSource, sampler: ClipSampler) -> NDArray[np.int64]:

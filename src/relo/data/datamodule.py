@@ -1,5 +1,6 @@
 """The LightningDataModule: clips to train on, whole sequences to validate on."""
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class TrackingDataModule(lightning.LightningDataModule):
         sampler: ClipSampler | None = None,
         augmentation: Augmentation | None = None,
         photometric: list[ImageOnlyTransform] | None = None,
+        surroundings: float | None = None,
         clips_per_epoch: int = 100_000,
         batch_size: int = 8,
         workers: int = 2,
@@ -70,6 +72,8 @@ class TrackingDataModule(lightning.LightningDataModule):
             sampler: which frames make a clip.
             augmentation: what is changed at random; the release's choice if not given.
             photometric: further albumentations transforms of the crops' pixels.
+            surroundings: side of the square around the target that clips carry for closed-loop rollouts, as a multiple
+                of sqrt(w h), such as 8; it needs a sampler of consecutive frames, and no image is mirrored on its own.
             clips_per_epoch: clips in an epoch, over all ranks.
             batch_size: clips in a batch of one rank.
             workers: processes that prepare clips, for each rank.
@@ -77,13 +81,21 @@ class TrackingDataModule(lightning.LightningDataModule):
             validation_batch: sequences that are tracked side by side.
             on_broken: what a frame that cannot be decoded does: stop the run, or be skipped and counted.
             seed: of the stream of clips.
+
+        Raises:
+            UserError: surroundings that are smaller than a search region.
         """
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have no sequence to validate
         self.train_sources = train or []
         self.validation_sources = validation or []
+        search_crop = search_crop or CropRule(4.0, 256)
         self.transform = ClipTransform(
-            template_crop or CropRule(2.0, 128), search_crop or CropRule(4.0, 256), augmentation, photometric or ()
+            template_crop or CropRule(2.0, 128),
+            search_crop,
+            augmentation,
+            photometric or (),
+            None if surroundings is None else _surroundings_crop(surroundings, search_crop),
         )
         self.sampler = sampler or OrderSampler()
         self.clips_per_epoch = clips_per_epoch
@@ -225,6 +237,16 @@ class SequenceDataset(Dataset[TrackingSequence]):
         """The sequence number `index`."""
         reader, number = self.members[index]
         return reader[number]
+
+
+def _surroundings_crop(factor: float, search_crop: CropRule) -> CropRule:
+    """How surroundings are cut, so that a search crop cut from them keeps its resolution."""
+    if not search_crop.factor <= factor < math.inf:
+        raise UserError(
+            f"data.surroundings must be at least {search_crop.factor:g}, the factor of the search region that is cut "
+            f"from them, not {factor:g}."
+        )
+    return CropRule(factor, round(search_crop.size * factor / search_crop.factor))
 
 
 def _whole_images(store: ClipStore) -> ClipStore:

@@ -4,8 +4,10 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from relo.errors import UserError
 from relo.plugin import Plugin
 
 
@@ -15,6 +17,7 @@ class ClipFrames:
 
     templates: NDArray[np.int64]  # [N], 0-based frame numbers
     search: NDArray[np.int64]  # [T]
+    start: int | None = None  # the frame before the first search frame, where these are consecutive
 
 
 class ClipSampler(Plugin):
@@ -23,10 +26,12 @@ class ClipSampler(Plugin):
     Attributes:
         templates: N, template frames a clip.
         search_frames: T, search frames a clip.
+        consecutive: its clips have a start frame, which their search frames follow at equal steps.
     """
 
     templates: int
     search_frames: int
+    consecutive: bool = False
 
     @abstractmethod
     def accepts(self, visible: NDArray[np.bool_]) -> bool:
@@ -84,3 +89,68 @@ class OrderSampler(ClipSampler):
         if rng.random() < self.backwards:
             frames = frames[::-1]
         return ClipFrames(frames[: self.templates].copy(), frames[self.templates :].copy())
+
+
+class ConsecutiveSampler(ClipSampler):
+    """A stretch of video, as a tracker sees it: search frames at equal steps after a start frame, forwards in time.
+
+    The stride is drawn among those that the video is long enough for, the start among the visible frames that have a
+    visible one among their search frames; the others may be hidden. Templates are drawn with replacement among the
+    visible frames up to the start, the oldest first. Stills cannot give a clip.
+    """
+
+    consecutive = True
+
+    def __init__(
+        self,
+        templates: int = 1,
+        search_frames: int = 8,
+        max_stride: int = 1,
+        max_gap: int = 400,
+        min_frames: int = 20,
+    ) -> None:
+        """Set the clip.
+
+        Args:
+            templates: N, template frames a clip.
+            search_frames: T, search frames a clip.
+            max_stride: the most frames from one search frame to the next.
+            max_gap: how far before the start frame a template may be.
+            min_frames: shorter videos are not used.
+
+        Raises:
+            UserError: a value too small.
+        """
+        settings = {"templates": templates, "search_frames": search_frames, "max_stride": max_stride}
+        for name, value, least in [*((name, value, 1) for name, value in settings.items()), ("max_gap", max_gap, 0)]:
+            if value < least:
+                raise UserError(f"ConsecutiveSampler takes {name} of at least {least}, not {value}.")
+        self.templates = templates
+        self.search_frames = search_frames
+        self.max_stride = max_stride
+        self.max_gap = max_gap
+        self.min_frames = min_frames
+
+    def accepts(self, visible: NDArray[np.bool_]) -> bool:
+        """At least `min_frames` frames, and a start frame for one stride or more."""
+        return len(visible) >= self.min_frames and any(len(self._starts(visible, s)) for s in self._strides())
+
+    def sample(self, visible: NDArray[np.bool_], rng: np.random.Generator) -> ClipFrames:
+        """A clip from a random visible frame on."""
+        starts = {stride: self._starts(visible, stride) for stride in self._strides()}
+        stride = int(rng.choice([stride for stride, possible in starts.items() if len(possible)]))
+        start = int(rng.choice(starts[stride]))
+        shown = np.flatnonzero(visible[: start + 1])
+        templates = np.sort(rng.choice(shown[shown >= start - self.max_gap], self.templates))
+        return ClipFrames(templates, start + stride * np.arange(1, self.search_frames + 1), start)
+
+    def _strides(self) -> range:
+        return range(1, self.max_stride + 1)
+
+    def _starts(self, visible: NDArray[np.bool_], stride: int) -> NDArray[np.int64]:
+        """The frames from which a clip of this stride can start."""
+        length = self.search_frames * stride + 1
+        if len(visible) < length:
+            return np.empty(0, np.int64)
+        clips = sliding_window_view(visible, length)[:, ::stride]  # [starts, 1 + T]
+        return np.flatnonzero(clips[:, 0] & clips[:, 1:].any(axis=1))

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for its newest version
 
@@ -15,7 +15,7 @@ from albumentations.augmentations.pixel.functional import multiply, to_gray
 from numpy.typing import NDArray
 from torch import Tensor
 
-from relo.geometry import CropRule, cxcywh_to_xywh, xywh_to_cxcywh
+from relo.geometry import CropRule, cxcywh_to_xywh, mirror_xywh, xywh_to_cxcywh
 
 Image = NDArray[np.uint8]
 
@@ -29,7 +29,7 @@ class Augmentation:
         scale_jitter: standard deviation of the logarithm of the factors on w and h that size the search crop.
         grey: probability that a whole clip is grey.
         clip_flip: probability that a whole clip is mirrored.
-        image_flip: probability that an image is mirrored, each on its own.
+        image_flip: probability that an image is mirrored, each on its own; never where a clip carries surroundings.
         brightness: an image's pixels are multiplied by 1 +- up to this, each image on its own.
     """
 
@@ -50,6 +50,7 @@ class ClipTransform:
         search_crop: CropRule,
         augmentation: Augmentation | None = None,
         photometric: Sequence[ImageOnlyTransform] = (),
+        surroundings_crop: CropRule | None = None,
     ) -> None:
         """Set the transform.
 
@@ -58,10 +59,15 @@ class ClipTransform:
             search_crop: how search crops are cut; they are jittered.
             augmentation: what is changed at random.
             photometric: further albumentations transforms of pixels, applied to each crop on its own.
+            surroundings_crop: how the surroundings of targets are cut, for clips that carry them.
         """
         self.template_crop = template_crop
         self.search_crop = search_crop
+        self.surroundings_crop = surroundings_crop
         self.augmentation = augmentation or Augmentation()
+        if surroundings_crop is not None:
+            # What moves must go on moving the same way: only the whole clip can be mirrored.
+            self.augmentation = replace(self.augmentation, image_flip=0.0)
         self.photometric = Compose(list(photometric)) if photometric else None
 
     def templates(
@@ -76,6 +82,18 @@ class ClipTransform:
         """Crops [T, Hx, Hx, 3] around displaced boxes [T, 4] in the frames' pixels, and the true ones in them."""
         around_xywh = self.jitter(boxes_xywh, rng)
         return self._cut(self.search_crop, frames, around_xywh, boxes_xywh, is_grey, is_mirrored, rng)
+
+    def surroundings(
+        self, frames: Sequence[Image], boxes_xywh: Tensor, is_grey: bool, is_mirrored: bool, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], Tensor]:
+        """Squares [T, Hs, Hs, 3] around boxes [T, 4] in the frames' pixels, and where each was cut: x, y, w, h [T, 4].
+
+        The pixels may be mirrored; where they were cut is told of the frame as it is.
+        """
+        assert self.surroundings_crop is not None
+        regions = self.surroundings_crop.region(boxes_xywh)
+        squares, _ = self._crops(self.surroundings_crop, frames, regions, is_grey, is_mirrored, rng)
+        return squares, cxcywh_to_xywh(regions[:, [0, 1, 2, 2]])
 
     def joint(self, rng: np.random.Generator) -> tuple[bool, bool]:
         """What a whole clip shares: whether it is grey, whether it is mirrored."""
@@ -106,7 +124,21 @@ class ClipTransform:
         rng: np.random.Generator,
     ) -> tuple[NDArray[np.uint8], Tensor]:
         regions = rule.region(around_xywh)
+        crops, flips = self._crops(rule, frames, regions, is_grey, is_mirrored, rng)
         crop_boxes_xywh = rule.to_crop(boxes_xywh, regions)
+        mirrored_xywh = mirror_xywh(crop_boxes_xywh, 1.0)
+        return crops, torch.where(torch.from_numpy(flips)[:, None], mirrored_xywh, crop_boxes_xywh)
+
+    def _crops(
+        self,
+        rule: CropRule,
+        frames: Sequence[Image],
+        regions: Tensor,
+        is_grey: bool,
+        is_mirrored: bool,
+        rng: np.random.Generator,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """The changed crops [T, size, size, 3] at regions [T, 3], and which of them were mirrored [T]."""
         flips = is_mirrored ^ (rng.random(len(frames)) < self.augmentation.image_flip)
         factors = 1 + self.augmentation.brightness * rng.uniform(-1, 1, len(frames))
         crops = []
@@ -120,6 +152,4 @@ class ClipTransform:
                 self.photometric.set_random_seed(int(rng.integers(1 << 32)))
                 crop = self.photometric(image=crop)["image"]
             crops.append(crop)
-        mirrored_x = 1 - crop_boxes_xywh[:, :1] - crop_boxes_xywh[:, 2:3]
-        x = torch.where(torch.from_numpy(flips)[:, None], mirrored_x, crop_boxes_xywh[:, :1])
-        return np.stack(crops), torch.cat([x, crop_boxes_xywh[:, 1:]], dim=-1)
+        return np.stack(crops), flips

@@ -10,7 +10,7 @@ from relo.data.clip_batch import ClipBatch
 from relo.data.frame_geometry import to_image, to_packed
 from relo.errors import UserError
 from relo.geometry import CropRule, clip_to_image, cxcywh_to_xywh, xywh_to_cxcywh, xywh_to_xyxy
-from relo.images import normalise_images
+from relo.images import normalise_crops
 from relo.learning.rewards import RewardTerm
 from relo.learning.rollout import Rollout, RolloutRule, Walk, chosen, draw_cells
 from relo.models.network import LocalizationNetwork
@@ -95,7 +95,7 @@ class ClosedLoop(RolloutRule):
             geometry, truth_xywh = around.geometry[:, t], around.boxes_xywh[:, t]
             region = rule.region(to_packed(box_xywh, geometry))  # in pixels of the surroundings
             crops = rule.cut_on_device(around.images[:, t], region)
-            logits, boxes_cxcywh = walk.step(normalise_images(crops.movedim(1, -1)))
+            logits, boxes_cxcywh = walk.step(normalise_crops(crops))
             cell = draw_cells(logits, generator)
             box_cxcywh = chosen(boxes_cxcywh.detach().flatten(1, 2)[:, None], cell[:, None])[:, 0]
             box_xywh = to_image(rule.to_image(box_cxcywh.double(), region), geometry)
