@@ -437,6 +437,44 @@ def test_crops_of_the_device_for_many_targets(network):
             torch.testing.assert_close(state.memory, other.memory, rtol=0, atol=0.05)
 
 
+def step_in_views(tracker, images, states):
+    """A step whose crops are cut beforehand; frames that are not kept are wiped out."""
+    regions = tracker.search_regions(states)
+    copies = [image.copy() for image in images]
+    views = [tracker.view(*seen) for seen in zip(copies, states, regions, strict=True)]
+    for copy, view in zip(copies, views, strict=True):
+        copy[...] = copy if view.image is copy else 0
+    return tracker.step_views(views, states)
+
+
+@pytest.mark.parametrize("crop_on_device", [False, True])
+def test_crops_cut_beforehand_give_the_same_states(network, crop_on_device):
+    rule = TrackingRule(templates=2, template_update_interval=3, template_update_threshold=-1e9)
+    tracker = Tracker(network, rule)
+    other = Tracker(network, rule, crop_on_device=crop_on_device)
+    videos = [[noise(10 * target + t, 100 + 20 * target) for t in range(8)] for target in range(3)]
+    states = others = tracker.initialize([video[0] for video in videos], [[40, 30, 30 + i, 40] for i in range(3)])
+    for t in range(1, 8):
+        images = [video[t] for video in videos]
+        states, others = tracker.step(images, states), step_in_views(other, images, others)
+        for state, same in zip(states, others, strict=True):
+            torch.testing.assert_close(same.box_xywh, state.box_xywh, rtol=0, atol=1e-4)
+            assert torch.equal(same.template_crops, state.template_crops)
+            assert same.frame_index == t
+
+
+def test_a_frame_is_kept_only_where_a_template_may_be_cut_from_it(network):
+    rule = TrackingRule(templates=2, template_update_interval=2, template_update_threshold=-1e9)
+    for tracker, due in ((Tracker(network), []), (Tracker(network, rule), [2, 4])):
+        states = tracker.initialize([noise(0)], [[40, 30, 30, 40]])
+        for t in range(1, 5):
+            view = tracker.view(noise(t), states[0], tracker.search_regions(states)[0])
+            assert (view.image is not None) == (t in due)
+            states = tracker.step_views([view], states)
+        with pytest.raises(ValueError, match="uint8"):
+            tracker.view(noise(0).astype(float), states[0], tracker.search_regions(states)[0])
+
+
 def test_settings_for_training_do_not_reach_float32():
     seen = []
 

@@ -21,6 +21,7 @@ from relo.tracking.localizer import Localizer, Located
 from relo.tracking.rule import Localization, TrackingRule, load_rule, rule_from_settings
 from relo.tracking.state import TargetState
 from relo.tracking.upload import FrameUploader, upload
+from relo.tracking.view import SearchView
 
 RGBImage = NDArray[np.uint8]  # [H, W, 3]
 
@@ -176,30 +177,71 @@ class Tracker:
             UserError: the network's output is not a number.
         """
         _check_images(images, len(states))
+        views = [
+            SearchView(region, image.shape, crop=None, image=image)
+            for image, region in zip(images, self.search_regions(states), strict=True)
+        ]
+        return self.step_views(views, states, keep_response)
+
+    @torch.inference_mode()
+    def search_regions(self, states: Sequence[TargetState]) -> Tensor:
+        """Where B targets are looked for in their next frames: regions [B, 3] float64, see `CropRule`."""
+        boxes_xywh = [state.box_xywh for state in states]
+        return self._search_crop.region(torch.stack(boxes_xywh) if boxes_xywh else torch.empty(0, 4))
+
+    def view(self, image: RGBImage, state: TargetState, region: Tensor) -> SearchView:
+        """Cut from a target's next frame what `step_views` needs of it.
+
+        It may run in any thread, also while a step is under way: many frames can be cut side by side, each where it was
+        decoded, and need not be kept.
+
+        Args:
+            image: RGB image, uint8 [H, W, 3].
+            state: what is known of the target.
+            region: its entry of `search_regions`.
+
+        Raises:
+            ValueError: an image of another type or shape.
+        """
+        _check_images([image], 1)
+        kept = image if self._is_update_due(state.frame_index + 1) else None
+        return SearchView(region, image.shape, crop=self._search_crop.cut(image, region), image=kept)
+
+    @torch.inference_mode()
+    def step_views(
+        self, views: Sequence[SearchView], states: Sequence[TargetState], keep_response: bool = False
+    ) -> list[TargetState]:
+        """`step`, given the views [B] of the targets' next frames in place of the frames."""
         found: list[TargetState | None] = [None] * len(states)
         # Without memory the propagator starts anew, so new targets cannot share a forward with those under way.
         order = sorted(range(len(states)), key=lambda i: states[i].memory is None)
         for _, group in groupby(order, key=lambda i: states[i].memory is None):
             members = list(group)
-            stepped = self._step([images[i] for i in members], [states[i] for i in members], keep_response)
+            stepped = self._step([views[i] for i in members], [states[i] for i in members], keep_response)
             for i, state in zip(members, stepped, strict=True):
                 found[i] = state
         return [state for state in found if state is not None]
 
     def _step(
-        self, images: Sequence[RGBImage], states: Sequence[TargetState], keep_response: bool
+        self, views: Sequence[SearchView], states: Sequence[TargetState], keep_response: bool
     ) -> list[TargetState]:
         """Step targets that all have a memory, or all have none."""
-        regions = self._search_crop.region(torch.stack([state.box_xywh for state in states]))
+        regions = torch.stack([view.region for view in views])
         templates = Templates.cat([state.templates for state in states])
         memories = [state.memory for state in states if state.memory is not None]
-        located = self._locate(images, regions, templates, torch.cat(memories, dim=1) if memories else None)
+        memory = torch.cat(memories, dim=1) if memories else None
+        crops = [view.crop for view in views if view.crop is not None]
+        if len(crops) == len(views):
+            located = self._locate_in_crops(crops, templates, memory)
+        else:
+            images = [view.image for view in views if view.image is not None]
+            located = self._locate(images, regions, templates, memory)
         chosen = located.chosen.cpu().double()  # the one wait for the device, but where a response is asked for
         if not torch.isfinite(chosen).all():
             raise UserError(
                 f"The network's output is not a number: its weights are broken, or too large for {self.precision}."
             )
-        boxes_xywh = self._clip(self._search_crop.to_image(chosen[:, :4], regions), images)
+        boxes_xywh = self._clip(self._search_crop.to_image(chosen[:, :4], regions), views)
         responses = located.response.cpu() if keep_response else None
         stepped = [
             replace(
@@ -213,36 +255,53 @@ class Tracker:
             )
             for i, (state, (score, _, *presence)) in enumerate(zip(states, chosen[:, 4:].tolist(), strict=True))
         ]
-        return self._update_templates(images, stepped, chosen[:, 5].tolist())
+        return self._update_templates(views, stepped, chosen[:, 5].tolist())
 
     def _locate(
         self, images: Sequence[RGBImage], regions: Tensor, templates: Templates, memory: Tensor | None
     ) -> Located:
         """Find B targets in their search regions [B, 3]."""
         if self._upload_frames is None:
-            crops = _cut(self._search_crop, images, regions)
-            return self._localizer(normalise_images(upload(crops, self.device)), templates, memory)
+            crops = [self._search_crop.cut(image, region) for image, region in zip(images, regions, strict=True)]
+            return self._locate_in_crops(crops, templates, memory)
         pixels, squares = self._upload_frames(images, regions)
         return Located(*self._in_frames(pixels, squares, templates.tokens, templates.kernel, memory))
 
-    def _clip(self, boxes_xywh: Tensor, images: Sequence[RGBImage]) -> Tensor:
+    def _locate_in_crops(self, crops: Sequence[RGBImage], templates: Templates, memory: Tensor | None) -> Located:
+        """Find B targets in crops [Hx, Hx, 3] of their search regions."""
+        if self._upload_frames is None:
+            images = normalise_images(upload(torch.from_numpy(np.stack(crops)), self.device))
+            return self._localizer(images, templates, memory)
+        size = self._search_crop.size
+        # A crop is a frame that is search region from edge to edge.
+        whole = torch.tensor([size / 2, size / 2, size], dtype=torch.float64).expand(len(crops), 3)
+        return self._locate(crops, whole, templates, memory)
+
+    def _clip(self, boxes_xywh: Tensor, views: Sequence[SearchView]) -> Tensor:
         """Boxes [B, 4] that keep the rule's margin inside their images."""
-        heights, widths = torch.tensor([image.shape[:2] for image in images]).unbind(1)
+        heights, widths = torch.tensor([view.image_shape[:2] for view in views]).unbind(1)
         return clip_to_image(boxes_xywh, widths, heights, self.rule.margin_px)
 
+    def _is_update_due(self, frame_index: int) -> bool:
+        interval = self.rule.template_update_interval
+        return interval is not None and frame_index % interval == 0
+
     def _update_templates(
-        self, images: Sequence[RGBImage], states: list[TargetState], peaks: Sequence[float]
+        self, views: Sequence[SearchView], states: list[TargetState], peaks: Sequence[float]
     ) -> list[TargetState]:
         """Where it is due, put the newest crop in the place of the oldest template but the first."""
-        interval, threshold = self.rule.template_update_interval, self.rule.template_update_threshold
-        due = [
-            i
-            for i, state in enumerate(states)
-            if interval is not None and state.frame_index % interval == 0 and peaks[i] > threshold
-        ]
+        images = {
+            i: view.image
+            for i, (view, state, peak) in enumerate(zip(views, states, peaks, strict=True))
+            if view.image is not None
+            and self._is_update_due(state.frame_index)
+            and peak > self.rule.template_update_threshold
+        }
+        due = list(images)
         if not due:
             return states
-        crop, crop_box = self._cut_templates([images[i] for i in due], torch.stack([states[i].box_xywh for i in due]))
+        boxes_xywh = torch.stack([states[i].box_xywh for i in due])
+        crop, crop_box = self._cut_templates(list(images.values()), boxes_xywh)
         crops = _newest_in(torch.stack([states[i].template_crops for i in due]), crop)
         crop_boxes = _newest_in(torch.stack([states[i].template_boxes_xywh for i in due]), crop_box)
         templates = self._encode_templates(crops, crop_boxes)
