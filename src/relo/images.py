@@ -21,6 +21,13 @@ def normalise_crops(crops: Tensor) -> Tensor:
     return (crops - mean).div_(deviation)
 
 
+def restore_images(images: Tensor) -> Tensor:
+    """Normalised images [..., 3, H, W] -> RGB uint8 [..., H, W, 3], for people to look at."""
+    mean, deviation = _statistics(images.device)
+    pixels = (images.float() * deviation + mean).round().clamp(0, 255)
+    return pixels.movedim(-3, -1).to(torch.uint8)
+
+
 @cache
 def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
     """ImageNet's mean and standard deviation [3, 1, 1] of values 0 to 255; kept, since sending them to a GPU waits."""

@@ -21,6 +21,7 @@ from relo.cli import one_sentence
 from relo.data.datamodule import TrackingDataModule
 from relo.errors import UserError
 from relo.module import RELOModule
+from relo.monitoring import EffectiveBatch
 from relo.weights import load_stage, read_checkpoint
 
 FOUND_BY_LIGHTNING = ("best", "hpc")
@@ -62,6 +63,18 @@ class CLI(LightningCLI):
             settings.verbose = False  # `ValidationReport` prints the scores
         if settings.ckpt_path not in (None, "last", *FOUND_BY_LIGHTNING):
             read_checkpoint(Path(settings.ckpt_path))
+
+    def instantiate_classes(self) -> None:
+        """Build the parts; the parser wraps what a part says in its refusal where it is optional or one of a list."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            reason: BaseException | None = error
+            while reason is not None and not isinstance(reason, (UserError, MisconfigurationException)):
+                reason = reason.__cause__
+            if reason is None:
+                raise
+            raise reason from None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer; what it does not accept is the config's mistake."""
@@ -108,7 +121,7 @@ def run(arguments: list[str]) -> None:
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
                 trainer_defaults={
-                    "callbacks": [NetworkSummary(), ValidationReport(), InterruptCheckpoint()],
+                    "callbacks": [NetworkSummary(), EffectiveBatch(), ValidationReport(), InterruptCheckpoint()],
                     "num_sanity_val_steps": 0,
                     "enable_model_summary": False,
                 },

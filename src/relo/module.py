@@ -47,6 +47,7 @@ class RELOModule(lightning.LightningModule):
         init_from: str | None = None,
         fresh_parts: Sequence[str] = (),
         frozen_stochastic_depth: bool = True,
+        checkpoint_activations: bool = False,
         localizations: Sequence[Localization] = ("policy", "prior"),
         seed: int = 0,
     ) -> None:
@@ -65,6 +66,8 @@ class RELOModule(lightning.LightningModule):
             fresh_parts: parts that keep their random weights when `init_from` is loaded, such as "policy".
             frozen_stochastic_depth: frozen parts keep their stochastic depth on while the others learn, as in the
                 release.
+            checkpoint_activations: compute the encoder's layers anew in the backward pass instead of keeping what they
+                computed: less memory, a third more time.
             localizations: the maps to validate with, one pass each: "policy", "prior" or both.
             seed: seeds what the objective draws, together with epoch, batch and rank.
         """
@@ -79,12 +82,16 @@ class RELOModule(lightning.LightningModule):
         self.init_from = init_from
         self.fresh_parts = tuple(fresh_parts)
         self.frozen_stochastic_depth = frozen_stochastic_depth
+        network.encoder.checkpoint_activations = checkpoint_activations
         self.localizations = tuple(localizations)
         self.seed = seed
         self.scores: dict[str, MetricCollection] = {name: _tracking_metrics() for name in self.localizations}
         self.metrics = nn.ModuleDict(self.scores)  # so that they follow the module to its device
         self._updates: Iterator[StepResult] | None = None
-        self.rollout: Rollout | None = None  # of the last update, for figures
+        # Of the last update, for callbacks:
+        self.rollout: Rollout | None = None
+        self.logs: dict[str, Tensor] = {}
+        self._clips: list[str] = []  # whose gradients wait for the optimizer
         self.validation_results: dict[str, list[SequenceResult]] = {}
         self.template_crop = self.rule.template_crop(network.encoder.template_size)
         self.search_crop = self.rule.search_crop(network.encoder.search_size)
@@ -151,11 +158,30 @@ class RELOModule(lightning.LightningModule):
                 f"The loss is {result.loss.item()} at step {self.global_step}, on clips of "
                 f"{', '.join(batch.sequence_id)}: lower the learning rate, or look at these clips."
             )
-        self.log_dict(
-            {f"train/{name}": value for name, value in result.logs.items()}, prog_bar=False, batch_size=len(batch)
-        )
+        self._clips += batch.sequence_id
+        self.logs = dict(result.logs)
+        self.log_dict({f"train/{name}": value for name, value in result.logs.items()}, batch_size=len(batch))
         self.log("loss", result.loss.detach(), prog_bar=True, logger=False, batch_size=len(batch))
         return result.loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Log the gradient's norm before it is clipped, as a whole and of each part that learns.
+
+        Raises:
+            UserError: it is not finite.
+        """
+        norms = gradient_norms(self.network)
+        total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
+        clips, self._clips = self._clips, []
+        # Where gradients are scaled (16-mixed), steps that overflow are skipped, and the scale is lowered.
+        if getattr(self.trainer.precision_plugin, "scaler", None) is None and not torch.isfinite(total):
+            raise UserError(
+                f"The norm of the gradient is {total.item()} at step {self.global_step}, after clips of "
+                f"{', '.join(clips)}: lower the learning rate, or look at these clips."
+            )
+        logs = {"grad_norm": total, **{f"grad_norm_{part}": norm for part, norm in norms.items()}}
+        self.logs |= logs
+        self.log_dict({f"train/{name}": value for name, value in logs.items()})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One parameter group for the encoder, one for the rest; parts that do not learn are in neither."""
@@ -236,6 +262,15 @@ class RELOModule(lightning.LightningModule):
                 raise UserError(f"The network has no part {name!r}; it has {', '.join(sorted(parts))}.")
         if "prior" in self.localizations and self.network.prior is None:
             raise UserError("Validation asks for the prior, but the network has no prior: see model.localizations.")
+
+
+def gradient_norms(network: LocalizationNetwork) -> dict[str, Tensor]:
+    """The norm of the gradient of each part that learns: scalars by the part's name."""
+    gradients = {
+        name: [parameter.grad for parameter in part.parameters() if parameter.grad is not None]
+        for name, part in network.named_children()
+    }
+    return {name: torch.nn.utils.get_total_norm(tensors) for name, tensors in gradients.items() if tensors}
 
 
 def _leave_epoch_unfinished(fit_loop: dict[str, Any], batches: float) -> None:

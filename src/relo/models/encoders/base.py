@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from relo.models.temporal import TemporalPropagator
 from relo.plugin import PluginModule
@@ -44,6 +45,7 @@ class Encoder(PluginModule):
         channels: channels of the map that the heads read.
         map_size: S, cells on a side of the map.
         search_size, template_size: side of the crops, in pixels.
+        checkpoint_activations: compute each layer anew in the backward pass instead of keeping what it computed.
     """
 
     width: int
@@ -52,6 +54,7 @@ class Encoder(PluginModule):
     map_size: int
     search_size: int
     template_size: int
+    checkpoint_activations: bool = False
 
     def config(self) -> dict[str, Any]:
         """How to build the encoder anew; without `pretrained`, since a saved network brings its own weights."""
@@ -106,6 +109,9 @@ class Encoder(PluginModule):
             is_last = index == self.depth - 1
             temporal_read = propagator.tokens_read(is_last, memory is not None)
             needed = search_tokens.shape[1] if is_last and not temporal_read else static + temporal_read
-            tokens = self.run_layer(index, tokens, static, needed)
+            if self.checkpoint_activations and tokens.requires_grad:  # which they do where gradients are computed
+                tokens = checkpoint(self.run_layer, index, tokens, static, needed, use_reentrant=False)
+            else:
+                tokens = self.run_layer(index, tokens, static, needed)
         next_memory = propagator.after_layers(tokens, static, record)
         return self.to_map(tokens[:, : search_tokens.shape[1]], bypass), next_memory
