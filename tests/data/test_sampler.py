@@ -1,4 +1,4 @@
-"""The paper's clip sampler, rule by rule."""
+"""The clip samplers, rule by rule."""
 
 import pickle
 
@@ -8,7 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from relo.data.sampler import OrderSampler
+from relo.data.sampler import ConsecutiveSampler, OrderSampler
+from relo.errors import UserError
 
 flags = arrays(np.bool_, st.integers(20, 1500), elements=st.booleans())
 
@@ -86,3 +87,77 @@ def test_stills_are_repeated():
 def test_sampler_can_be_sent_to_a_process():
     sampler = pickle.loads(pickle.dumps(OrderSampler(2, 8, max_gap=7)))
     assert (sampler.templates, sampler.search_frames, sampler.max_gap) == (2, 8, 7)
+
+
+# ----------------------------------------------------------------------------------------------- consecutive frames
+
+
+def possible(visible, search_frames, stride):
+    """The start frames of a stride, one by one."""
+    return [
+        start
+        for start in range(len(visible) - search_frames * stride)
+        if visible[start] and any(visible[start + stride * step] for step in range(1, search_frames + 1))
+    ]
+
+
+rarely = arrays(np.bool_, st.integers(1, 60), elements=st.sampled_from([False, False, True]))
+
+
+@given(rarely | flags, st.integers(1, 3), st.integers(1, 9), st.integers(1, 4), st.integers(0, 30), st.integers(0, 99))
+def test_rules_of_a_stretch(visible, templates, search_frames, max_stride, max_gap, seed):
+    sampler = ConsecutiveSampler(templates, search_frames, max_stride, max_gap, min_frames=2)
+    starts = {stride: possible(visible, search_frames, stride) for stride in range(1, max_stride + 1)}
+    assert sampler.accepts(visible) == any(starts.values())
+    assume(any(starts.values()))
+    clip = sampler.sample(visible, np.random.default_rng(seed))
+    (stride,) = set(np.diff([clip.start, *clip.search]))  # one step, also from the start to the first search frame
+    assert clip.start in starts[stride]
+    assert (len(clip.templates), len(clip.search)) == (templates, search_frames)
+    assert clip.templates.dtype == clip.search.dtype == np.int64
+    assert visible[clip.templates].all()
+    assert (np.diff(clip.templates) >= 0).all()
+    assert ((clip.templates <= clip.start) & (clip.templates >= clip.start - max_gap)).all()
+    again = sampler.sample(visible, np.random.default_rng(seed))
+    assert again.start == clip.start
+    assert np.array_equal([*again.templates, *again.search], [*clip.templates, *clip.search])
+
+
+def test_every_stretch_can_be_drawn():
+    visible = np.ones(30, bool)
+    visible[10:14] = False
+    sampler = ConsecutiveSampler(search_frames=4, max_stride=3)
+    rng = np.random.default_rng(0)
+    clips = [sampler.sample(visible, rng) for _ in range(6000)]
+    drawn = {(int(clip.search[0] - clip.start), clip.start) for clip in clips}
+    assert drawn == {(stride, start) for stride in (1, 2, 3) for start in possible(visible, 4, stride)}
+    strides = np.array([clip.search[0] - clip.start for clip in clips])
+    assert all(abs((strides == stride).mean() - 1 / 3) < 0.03 for stride in (1, 2, 3))
+    assert any(not visible[clip.search].all() for clip in clips)  # hidden targets are part of tracking
+    assert {0, 5} <= {int(clip.start - clip.templates[0]) for clip in clips}
+
+
+def test_which_sequences_have_a_stretch():
+    sampler = ConsecutiveSampler(search_frames=8, min_frames=9)
+    assert not sampler.accepts(np.array([True]))  # a still
+    assert not sampler.accepts(np.ones(8, bool))
+    assert sampler.accepts(np.ones(9, bool))
+    assert not ConsecutiveSampler(search_frames=8, min_frames=10).accepts(np.ones(9, bool))
+    assert not ConsecutiveSampler(search_frames=1, min_frames=1).accepts(np.array([True]))
+    alternating = np.arange(20) % 2 == 0
+    assert not ConsecutiveSampler(search_frames=1).accepts(alternating)
+    assert ConsecutiveSampler(search_frames=1, max_stride=2).accepts(alternating)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("templates", 0), ("search_frames", 0), ("max_stride", 0), ("max_gap", -1)]
+)
+def test_values_that_give_no_stretch_are_refused(name, value):
+    with pytest.raises(UserError, match=f"ConsecutiveSampler takes {name} of at least {value + 1}, not {value}"):
+        ConsecutiveSampler(**{name: value})
+
+
+def test_samplers_say_whether_their_frames_are_consecutive():
+    visible, rng = np.ones(30, bool), np.random.default_rng(0)
+    for sampler in (OrderSampler(), ConsecutiveSampler()):
+        assert sampler.consecutive == (sampler.sample(visible, rng).start is not None)

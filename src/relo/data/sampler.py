@@ -121,8 +121,9 @@ class ConsecutiveSampler(ClipSampler):
         Raises:
             UserError: a value too small.
         """
-        settings = {"templates": templates, "search_frames": search_frames, "max_stride": max_stride}
-        for name, value, least in [*((name, value, 1) for name, value in settings.items()), ("max_gap", max_gap, 0)]:
+        least_of = {"templates": 1, "search_frames": 1, "max_stride": 1, "max_gap": 0}
+        values = (templates, search_frames, max_stride, max_gap)
+        for (name, least), value in zip(least_of.items(), values, strict=True):
             if value < least:
                 raise UserError(f"ConsecutiveSampler takes {name} of at least {least}, not {value}.")
         self.templates = templates

@@ -1,0 +1,43 @@
+"""Boxes between an image and a part of it, as arrays and as tensors."""
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from relo.data.frame_geometry import to_image, to_packed
+
+places = st.floats(-1e4, 1e4)
+sizes = st.floats(0.01, 1e4)
+boxes = st.integers(1, 5).flatmap(
+    lambda count: st.tuples(
+        arrays(np.float64, (count, 2), elements=places),
+        arrays(np.float64, (count, 2), elements=sizes),
+        arrays(np.float64, (count, 2), elements=places),
+        arrays(np.float64, (count, 2), elements=st.floats(0.05, 20)),
+    )
+)
+
+
+@given(boxes)
+def test_tensors_and_arrays_give_the_same(drawn):
+    corners, extents, offsets, scales = drawn
+    boxes_xywh, geometry = np.concatenate([corners, extents], 1), np.concatenate([offsets, scales], 1)
+    tensor_xywh, tensor_geometry = torch.from_numpy(boxes_xywh), torch.from_numpy(geometry)
+    for way in (to_packed, to_image):
+        expected, found = way(boxes_xywh, geometry), way(tensor_xywh, tensor_geometry)
+        assert isinstance(expected, np.ndarray)
+        assert isinstance(found, torch.Tensor)
+        np.testing.assert_array_equal(found.numpy(), expected)
+    np.testing.assert_allclose(to_packed(boxes_xywh, geometry)[:, :2], (corners - offsets) * scales)
+    back = to_image(to_packed(tensor_xywh, tensor_geometry), tensor_geometry)
+    torch.testing.assert_close(back, tensor_xywh, atol=1e-6, rtol=1e-9)
+
+
+def test_tensors_keep_their_device_and_gradients():
+    boxes_xywh = torch.ones(2, 4, device="meta")
+    assert to_packed(boxes_xywh, torch.ones(2, 4, device="meta")).is_meta
+    learning = torch.tensor([[1.0, 2.0, 3.0, 4.0]], requires_grad=True)
+    to_image(learning, torch.tensor([[5.0, 5.0, 2.0, 4.0]])).sum().backward()
+    torch.testing.assert_close(learning.grad, torch.tensor([[0.5, 0.25, 0.5, 0.25]]))
