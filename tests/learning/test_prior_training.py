@@ -102,3 +102,14 @@ def test_a_head_that_does_not_fit_the_prior_is_a_clear_error() -> None:
 def test_a_network_without_prior_is_refused_before_it_trains() -> None:
     with pytest.raises(UserError, match="no part 'prior'"):
         RELOModule(network_with(None), PriorObjective(GaussianPrior()), localizations=["policy"])
+
+
+def test_the_box_head_learns_along_where_asked() -> None:
+    network = network_with(ConvPrior)
+    before = copy.deepcopy(network.state_dict())
+    objective = PriorObjective(GaussianPrior(), box_weight=1.0)
+    first, last = learn(RELOModule(network, objective), steps=40)
+    assert last["giou_loss"] < first["giou_loss"]
+    assert last["iou"] > first["iou"]
+    changed = {name.partition(".")[0] for name, t in network.state_dict().items() if not torch.equal(t, before[name])}
+    assert changed == {"prior", "box"}
