@@ -24,7 +24,7 @@ from relo.learning.base import Objective, StepResult
 from relo.learning.rollout import Rollout
 from relo.metrics import AverageOverlap, NormalizedPrecision, Precision, SuccessAUC, SuccessRate
 from relo.models.network import LocalizationNetwork
-from relo.states import misfit
+from relo.states import load_state_strictly, misfit
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 from relo.weights import load_stage
@@ -46,6 +46,7 @@ class RELOModule(lightning.LightningModule):
         encoder_lr_factor: float = 1.0,
         init_from: str | None = None,
         fresh_parts: Sequence[str] = (),
+        policy_from_prior: bool = False,
         frozen_stochastic_depth: bool = True,
         checkpoint_activations: bool = False,
         localizations: Sequence[Localization] = ("policy", "prior"),
@@ -64,6 +65,8 @@ class RELOModule(lightning.LightningModule):
             init_from: a checkpoint or model folder of an earlier stage; its weights are loaded strictly at the start of
                 a fit (not when a run is resumed), and by `relo validate` where no checkpoint is given.
             fresh_parts: parts that keep their random weights when `init_from` is loaded, such as "policy".
+            policy_from_prior: start the policy with the weights of the prior's head in `init_from`, not with random ones;
+                both must be towers of one size (`ConvPolicy` and `ConvPrior`).
             frozen_stochastic_depth: frozen parts keep their stochastic depth on while the others learn, as in the
                 release.
             checkpoint_activations: compute the encoder's layers anew in the backward pass instead of keeping what they
@@ -81,6 +84,7 @@ class RELOModule(lightning.LightningModule):
         self.encoder_lr_factor = encoder_lr_factor
         self.init_from = init_from
         self.fresh_parts = tuple(fresh_parts)
+        self.policy_from_prior = policy_from_prior
         self.frozen_stochastic_depth = frozen_stochastic_depth
         network.encoder.checkpoint_activations = checkpoint_activations
         self.localizations = tuple(localizations)
@@ -103,6 +107,9 @@ class RELOModule(lightning.LightningModule):
         """Load the weights of the earlier stage, unless a checkpoint of this one is about to be loaded."""
         if stage == "fit" and self.init_from is not None and self.trainer.ckpt_path is None:
             load_stage(self.network, self.init_from, self.fresh_parts)
+            if self.policy_from_prior:
+                assert self.network.prior is not None  # checked when the module was made
+                load_state_strictly(self.network.policy, self.network.prior.state_dict(), "The prior's head")
 
     def train(self, mode: bool = True) -> "RELOModule":
         """Switch to training; frozen parts stay in evaluation mode, so that BatchNorm statistics stay as they are."""
@@ -260,6 +267,8 @@ class RELOModule(lightning.LightningModule):
         for name in (*self.fresh_parts, *(self.objective.trained_parts or ())):
             if name not in parts:
                 raise UserError(f"The network has no part {name!r}; it has {', '.join(sorted(parts))}.")
+        if self.policy_from_prior and (self.init_from is None or self.network.prior is None):
+            raise UserError("policy_from_prior needs a network with a prior, and init_from, which brings its weights.")
         if "prior" in self.localizations and self.network.prior is None:
             raise UserError("Validation asks for the prior, but the network has no prior: see model.localizations.")
 
