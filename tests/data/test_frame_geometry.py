@@ -35,6 +35,15 @@ def test_tensors_and_arrays_give_the_same(drawn):
     torch.testing.assert_close(back, tensor_xywh, atol=1e-6, rtol=1e-9)
 
 
+def test_a_box_of_its_own_and_one_geometry_for_many_boxes():
+    box_xywh, geometry = np.array([10.0, 20.0, 30.0, 40.0]), np.array([4.0, 8.0, 0.5, 0.25])
+    expected = np.array([3.0, 3.0, 15.0, 10.0])
+    np.testing.assert_array_equal(to_packed(box_xywh, geometry), expected)
+    np.testing.assert_array_equal(to_image(expected, geometry), box_xywh)
+    np.testing.assert_array_equal(to_packed(np.tile(box_xywh, (2, 3, 1)), geometry), np.tile(expected, (2, 3, 1)))
+    assert to_image(torch.from_numpy(expected), torch.from_numpy(geometry)).tolist() == box_xywh.tolist()
+
+
 def test_tensors_keep_their_device_and_gradients():
     boxes_xywh = torch.ones(2, 4, device="meta")
     assert to_packed(boxes_xywh, torch.ones(2, 4, device="meta")).is_meta

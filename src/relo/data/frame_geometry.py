@@ -44,17 +44,16 @@ def nearest_visible(visible: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 def to_packed(boxes_xywh: Boxes, geometry: Boxes) -> Boxes:
     """Boxes [..., 4] in image pixels -> in pixels of the packed frames with geometry [..., 4]."""
-    x, y, w, h = (boxes_xywh[..., i] for i in range(4))
-    left, top, scale_x, scale_y = (geometry[..., i] for i in range(4))
-    return _stacked([(x - left) * scale_x, (y - top) * scale_y, w * scale_x, h * scale_y])
+    offset, scale = geometry[..., :2], geometry[..., 2:]
+    return _joined([(boxes_xywh[..., :2] - offset) * scale, boxes_xywh[..., 2:] * scale])
 
 
 def to_image(boxes_xywh: Boxes, geometry: Boxes) -> Boxes:
     """Boxes [..., 4] in pixels of the packed frames with geometry [..., 4] -> in image pixels."""
-    x, y, w, h = (boxes_xywh[..., i] for i in range(4))
-    left, top, scale_x, scale_y = (geometry[..., i] for i in range(4))
-    return _stacked([x / scale_x + left, y / scale_y + top, w / scale_x, h / scale_y])
+    offset, scale = geometry[..., :2], geometry[..., 2:]
+    return _joined([boxes_xywh[..., :2] / scale + offset, boxes_xywh[..., 2:] / scale])
 
 
-def _stacked(columns: list[Boxes]) -> Boxes:
-    return rearrange(columns, "column ... -> ... column")
+def _joined(corners_and_sizes: list[Boxes]) -> Boxes:
+    """Corners [..., 2] and sizes [..., 2] -> boxes [..., 4]."""
+    return rearrange(corners_and_sizes, "part ... xy -> ... (part xy)")
