@@ -1,10 +1,12 @@
 """Gradients are measured before they are clipped, and one that is no number stops the run."""
 
 import csv
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from relo.errors import UserError
 from relo.learning.policy import ActorCritic
 from relo.module import RELOModule, gradient_norms
 from small_networks import make_clip, make_network
@@ -36,15 +38,41 @@ def test_norms_are_logged_as_they_were_before_clipping(data, tmp_path, monkeypat
         assert "train/grad_norm_box" not in row
 
 
-@pytest.mark.parametrize("accumulated", [1, 2])
-def test_a_gradient_that_is_no_number_stops_the_run(data, accumulated, tmp_path, monkeypatch, capsys):
-    path = write_config(tmp_path / "config.yaml", config(data, {"class_path": "broken_gradient.BrokenGradient"}))
+def stopped(monkeypatch, capsys, data, folder, objective, *arguments):
+    """The sentence with which a run ends."""
+    path = write_config(folder / "config.yaml", config(data, {"class_path": f"broken_objectives.{objective}"}))
     with pytest.raises(SystemExit) as stop:
-        relo_here(
-            monkeypatch, "fit", "--config", path, f"--trainer.accumulate_grad_batches={accumulated}", cwd=tmp_path
-        )
+        relo_here(monkeypatch, "fit", "--config", path, *arguments, cwd=folder)
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_a_gradient_that_is_no_number_stops_the_run(data, accumulated, tmp_path, monkeypatch, capsys):
+    accumulation = f"--trainer.accumulate_grad_batches={accumulated}"
+    error = stopped(monkeypatch, capsys, data, tmp_path, "BrokenGradient", accumulation)
     assert "The norm of the gradient is nan at step 0" in error
     assert error.count("got10k/") == 2 * accumulated  # batches of 2 clips, named
+
+
+def test_a_loss_that_is_no_number_stops_the_run(data, tmp_path, monkeypatch, capsys):
+    error = stopped(monkeypatch, capsys, data, tmp_path, "BrokenLoss", "--trainer.accumulate_grad_batches=2")
+    assert "The loss is nan at step 0" in error
+    assert error.count("got10k/") == 2  # the batch with that loss, and not the other
+
+
+def test_overflow_of_scaled_gradients_is_left_to_the_scaler(tmp_path):
+    """In half precision the scale is found by trying: steps whose gradients overflow are skipped."""
+    module = RELOModule(make_network(), ActorCritic())
+    module.log_dict = lambda logs: None
+    module.trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=object()), world_size=1, global_step=3)
+    for parameter in module.network.policy.parameters():
+        parameter.grad = torch.full_like(parameter, torch.inf)
+    module._pending = [(torch.zeros(()), ["made/clip"])]
+    module.on_before_optimizer_step(None)
+    assert module.logs["grad_norm"] == torch.inf
+    module._pending = [(torch.tensor(torch.nan), ["made/clip"])]
+    with pytest.raises(UserError, match="The loss is nan at step 3, on clips of made/clip"):
+        module.on_before_optimizer_step(None)

@@ -4,6 +4,7 @@ import csv
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,16 +121,19 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent), "COLUMNS": "200"}
 
 
-def start_relo(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "relo.cli", *map(str, arguments)]
+def start_relo(
+    *arguments: object, cwd: Path, launcher: Sequence[str] = (), variables: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    command = [sys.executable, *launcher, "-m", "relo.cli", *map(str, arguments)]
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     # In a session of its own, as from a shell: a signal can be sent to it and its workers alone.
-    return subprocess.Popen(command, cwd=cwd, env=environment(), start_new_session=True, **pipes)
+    variables = environment() | dict(variables or {})
+    return subprocess.Popen(command, cwd=cwd, env=variables, start_new_session=True, **pipes)
 
 
-def relo(*arguments: object, cwd: Path) -> str:
-    """Run the command in a process of its own, and give what it printed."""
-    process = start_relo(*arguments, cwd=cwd)
+def relo(*arguments: object, cwd: Path, launcher: Sequence[str] = ()) -> str:
+    """Run the command in a process of its own, or as a launcher starts it, and give what it printed."""
+    process = start_relo(*arguments, cwd=cwd, launcher=launcher)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, out + err
     return out + err

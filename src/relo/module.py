@@ -95,7 +95,7 @@ class RELOModule(lightning.LightningModule):
         # Of the last update, for callbacks:
         self.rollout: Rollout | None = None
         self.logs: dict[str, Tensor] = {}
-        self._clips: list[str] = []  # whose gradients wait for the optimizer
+        self._pending: list[tuple[Tensor, list[str]]] = []  # losses and clips whose gradients wait for the optimizer
         self.validation_results: dict[str, list[SequenceResult]] = {}
         self.template_crop = self.rule.template_crop(network.encoder.template_size)
         self.search_crop = self.rule.search_crop(network.encoder.search_size)
@@ -160,12 +160,7 @@ class RELOModule(lightning.LightningModule):
         assert self._updates is not None
         result = next(self._updates)
         self.rollout = result.rollout
-        if not torch.isfinite(result.loss):
-            raise UserError(
-                f"The loss is {result.loss.item()} at step {self.global_step}, on clips of "
-                f"{', '.join(batch.sequence_id)}: lower the learning rate, or look at these clips."
-            )
-        self._clips += batch.sequence_id
+        self._pending.append((result.loss.detach(), batch.sequence_id))
         self.logs = dict(result.logs)
         self.log_dict({f"train/{name}": value for name, value in result.logs.items()}, batch_size=len(batch))
         self.log("loss", result.loss.detach(), prog_bar=True, logger=False, batch_size=len(batch))
@@ -175,17 +170,12 @@ class RELOModule(lightning.LightningModule):
         """Log the gradient's norm before it is clipped, as a whole and of each part that learns.
 
         Raises:
-            UserError: it is not finite.
+            UserError: the norm or a loss is not finite. Said here and not before the backward pass, where the other
+                ranks would wait for this one.
         """
         norms = gradient_norms(self.network)
         total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
-        clips, self._clips = self._clips, []
-        # Where gradients are scaled (16-mixed), steps that overflow are skipped, and the scale is lowered.
-        if getattr(self.trainer.precision_plugin, "scaler", None) is None and not torch.isfinite(total):
-            raise UserError(
-                f"The norm of the gradient is {total.item()} at step {self.global_step}, after clips of "
-                f"{', '.join(clips)}: lower the learning rate, or look at these clips."
-            )
+        self._check_finite(total)
         logs = {"grad_norm": total, **{f"grad_norm_{part}": norm for part, norm in norms.items()}}
         self.logs |= logs
         self.log_dict({f"train/{name}": value for name, value in logs.items()})
@@ -258,6 +248,26 @@ class RELOModule(lightning.LightningModule):
         checkpoint["relo_rule"] = asdict(rule)
         if self.trainer.state.fn == "fit":
             _leave_epoch_unfinished(checkpoint["loops"]["fit_loop"], self.trainer.num_training_batches)
+
+    def _check_finite(self, gradient_norm: Tensor) -> None:
+        pending, self._pending = self._pending, []
+        # Where gradients are scaled (16-mixed), steps that overflow are skipped, and the scale is lowered.
+        is_scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        losses = torch.stack([loss.float() for loss, _ in pending])
+        if torch.isfinite(losses.sum() if is_scaled else losses.sum() + gradient_norm):
+            return
+        guilty = [(loss.item(), clips) for loss, clips in pending if not torch.isfinite(loss)]
+        if guilty:
+            loss, clips = guilty[0]
+            told = f"The loss is {loss} at step {self.global_step}, on clips of {', '.join(clips)}"
+        else:
+            elsewhere = " or those of another rank" if self.trainer.world_size > 1 else ""
+            clips = [clip for _, clips in pending for clip in clips]
+            told = (
+                f"The norm of the gradient is {gradient_norm.item()} at step {self.global_step}, after clips of "
+                f"{', '.join(clips)}{elsewhere}"
+            )
+        raise UserError(f"{told}: lower the learning rate, or look at these clips.")
 
     def _learns(self, part: str) -> bool:
         return self.objective.trained_parts is None or part in self.objective.trained_parts
