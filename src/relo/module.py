@@ -65,8 +65,8 @@ class RELOModule(lightning.LightningModule):
             init_from: a checkpoint or model folder of an earlier stage; its weights are loaded strictly at the start of
                 a fit (not when a run is resumed), and by `relo validate` where no checkpoint is given.
             fresh_parts: parts that keep their random weights when `init_from` is loaded, such as "policy".
-            policy_from_prior: start the policy with the weights of the prior's head in `init_from`, not with random ones;
-                both must be towers of one size (`ConvPolicy` and `ConvPrior`).
+            policy_from_prior: start the policy with the weights of the prior's head in `init_from`, not with random
+                ones; both must be towers of one size (`ConvPolicy` and `ConvPrior`).
             frozen_stochastic_depth: frozen parts keep their stochastic depth on while the others learn, as in the
                 release.
             checkpoint_activations: compute the encoder's layers anew in the backward pass instead of keeping what they
