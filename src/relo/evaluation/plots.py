@@ -84,6 +84,7 @@ def attribute_radar(scores: Mapping[str, Mapping[str, float]], counts: Mapping[s
         axes.plot([*angles, angles[0]], [*values, values[0]], label=name)
         axes.fill(angles, values, alpha=0.1)
     axes.set_xticks(angles, list(counts))
+    axes.set_rlabel_position(180 / len(counts))  # between two spokes' names
     axes.set_ylim(0, max(0.1, 1.1 * max(max(values.values()) for values in scores.values())))
     axes.legend(loc="lower right", bbox_to_anchor=(1.15, -0.12), fontsize="small")
     return figure

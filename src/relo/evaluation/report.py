@@ -196,7 +196,9 @@ def _page(scores: Sequence[TrackerScore], table: ReportTable, figures: Mapping[s
         for remark in score.remarks
     ]
     sections.append(_Section("Remarks", f"<ul>{''.join(remarks)}</ul>" if remarks else "<p>None.</p>"))
-    sections.append(_Section("Sequences", sequences.html()))
+    score = "scores" if len(scores) == 1 else TITLES[first.rule.scores[0]]
+    note = f"<p>Percent; every sequence's {score}, those where {escape(first.tracker)} is worst first.</p>"
+    sections.append(_Section("Sequences", note + sequences.html()))
     rule = f"Rule <b>{escape(first.rule.name)}</b>: {escape(first.rule.source)}."
     facts = f"{len(first.sequences)} sequences, {frames:,} frames. {rule}"
     body = "".join(f"<section><h2>{escape(section.title)}</h2>{section.html}</section>" for section in sections)
@@ -233,7 +235,7 @@ h1{font-size:1.7rem;margin:0 0 .5rem}h2{font-size:1.15rem;margin:0 0 .8rem}
 section{background:#fff;border-radius:10px;box-shadow:0 1px 3px #0002;padding:1.2rem 1.4rem;margin:1.2rem
 0;overflow-x:auto} table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
 th,td{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #e4e6ea;white-space:nowrap}
-.text{text-align:left;white-space:normal}tr.own{background:#eaf2ff;font-weight:600}tr:target{background:#fff3c4}
+.text{text-align:left;white-space:normal}td:first-child{white-space:nowrap}tr.own{background:#eaf2ff;font-weight:600}tr:target{background:#fff3c4}
 .gallery{display:flex;flex-wrap:wrap;gap:1rem;justify-content:center}.gallery img{max-width:100%;height:auto;flex:0
-1 auto} p{color:#555}a{color:#1558b0}ol,ul{columns:16rem;margin:0;padding-left:1.4rem}
+1 auto} p{color:#555}a{color:#1558b0}ol,ul{margin:0;padding-left:1.4rem}ol{columns:16rem}li{break-inside:avoid}
 """.strip()
