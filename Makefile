@@ -6,9 +6,12 @@ RELO := $(VENV)/bin/relo
 # The given dataset roots; without any, `make data` makes synthetic ones.
 OUT ?= data
 WORKERS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+# Of `make ablation`: the study, and trainings at once (a gigabyte or two each).
+STUDY ?= study
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install data demo test test-slow check bench clean
+.PHONY: help install data demo ablation test test-slow check bench clean
 
 help:  ## Explain the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +35,9 @@ demo:  ## Train and evaluate a small tracker on synthetic video: runs/demo/repor
 	$(RELO) fit --config configs/demo/rl.yaml
 	$(RELO) validate --config configs/demo/rl.yaml --ckpt_path runs/demo/rl/rl.ckpt
 	$(RELO) report runs/demo --started "$$(cat runs/demo/started)"
+
+ablation: install  ## Train and compare the rows of configs/ablation/STUDY.yaml: runs/ablation/ (five hours on 2 cores)
+	$(RELO) ablate configs/ablation/$(STUDY).yaml --jobs $(JOBS) --threads 1
 
 test: install  ## Run the tests (15 minutes on 2 cores at most)
 	$(VENV)/bin/python -m pytest -q -m 'not slow'

@@ -16,6 +16,7 @@ from torchmetrics import MetricCollection
 
 from relo.evaluation.plots import success_plot
 from relo.evaluation.result_folder import SequenceResult
+from relo.evaluation.sequence_auc import sequence_auc
 from relo.metrics import SuccessAUC
 from relo.module import RELOModule
 from relo.tracking.boxes_file import write_boxes, write_values, write_whole
@@ -151,13 +152,7 @@ def _summary(metrics: MetricCollection) -> dict[str, Any]:
 
 def _scores(results: list[SequenceResult]) -> dict[str, float]:
     """Each sequence's AUC, by dataset and name."""
-    scores = {}
-    for result in results:
-        sequence = result.sequence
-        metric = SuccessAUC(sync_on_compute=False)  # ranks have different numbers of sequences
-        metric.update(*(torch.from_numpy(v) for v in (result.boxes_xywh, sequence.boxes_xywh, sequence.visible)))
-        scores[f"{sequence.dataset}/{sequence.name}"] = float(metric.compute())
-    return scores
+    return {f"{result.sequence.dataset}/{result.sequence.name}": sequence_auc(result) for result in results}
 
 
 def _gather(scores: dict[str, float]) -> dict[str, float]:

@@ -120,12 +120,15 @@ def _call(program: str, target: str, arguments: list[str]) -> None:
     documentation = parse(function.__doc__ or "")
     help_texts = {parameter.arg_name: parameter.description for parameter in documentation.params}
     parser: Any = Parser(prog=program, description=documentation.description)
-    lists = set(several)
-    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=options | lists, fail_untyped=True)
+    switches = {p.name: p.default for p in parameters if p.annotation is bool}
+    own = several.keys() | switches.keys()
+    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=options | own, fail_untyped=True)
     for name, item in several.items():
         flag = name if name in positional else f"--{name}"
         parser.add_argument(flag, type=item, nargs="+", help=help_texts.get(name))
-    parser.add_function_arguments(function, as_group=False, skip=positional | lists, fail_untyped=True)
+    parser.add_function_arguments(function, as_group=False, skip=positional | own, fail_untyped=True)
+    for name, default in switches.items():
+        parser.add_argument(f"--{name}", type=bool, nargs="?", const=True, default=default, help=help_texts.get(name))
     values = parser.instantiate_classes(parser.parse_args(arguments))
     function(**values.as_dict())
 

@@ -23,7 +23,9 @@ from training_runs import losses, relo_here
 CONFIGS = Path(__file__).parents[2] / "configs"
 MODELS = sorted(CONFIGS.glob("model/*.yaml"))
 STAGES = sorted(
-    path for path in CONFIGS.rglob("*.yaml") if {"model", "data"} <= (yaml.safe_load(path.read_text()) or {}).keys()
+    path
+    for path in CONFIGS.rglob("*.yaml")
+    if {"trainer", "model", "data"} <= (yaml.safe_load(path.read_text()) or {}).keys()
 )
 
 

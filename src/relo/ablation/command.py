@@ -1,0 +1,128 @@
+"""`relo ablate`."""
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from relo.ablation.plan import Plan, chosen_rows, make_plan
+from relo.ablation.report import write_results
+from relo.ablation.results import entries
+from relo.ablation.run import run_steps
+from relo.ablation.sequences import missing_sequences, render
+from relo.ablation.steps import Evaluation, Step, Training
+from relo.ablation.study import Study, read_study
+from relo.errors import UserError
+
+
+def ablate(
+    study: Path,
+    *,
+    output: Path | None = None,
+    only: list[str] | None = None,
+    seeds: list[int] | None = None,
+    jobs: int = 1,
+    threads: int | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Train and evaluate the rows of an ablation with several seeds, and compare them.
+
+    Writes table.md, table.csv, results.json, report.html and plots. May be stopped or killed at any time: the same
+    command goes on from there, and does nothing twice. A training whose settings have changed is begun anew in another
+    folder; changes of the code are not noticed.
+
+    Args:
+        study: the study, such as configs/ablation/study.yaml (about five hours on two cores) or
+            configs/ablation/claim.yaml.
+        output: the folder of data, trainings, scores and tables; runs/ablation/<the study's name> if not given.
+        only: groups or rows; all of them if not given.
+        seeds: the study's if not given.
+        jobs: trainings and evaluations at once.
+        threads: threads of each; the cores, shared evenly, if not given.
+        dry_run: say what would be done.
+
+    Raises:
+        UserError: the study makes no sense, or steps failed: these are named, after all the others are done.
+        KeyboardInterrupt: it was stopped; what was finished is kept.
+    """
+    if jobs < 1 or (threads is not None and threads < 1):
+        raise UserError(f"Cannot work with --jobs {jobs} and --threads {threads}; both start at 1.")
+    console = Console()
+    described = read_study(study)
+    output = (output or Path("runs/ablation") / study.stem).resolve()
+    chosen = tuple(dict.fromkeys(seeds or described.seeds))
+    plan = make_plan(described, chosen_rows(described, only or []), chosen)
+    missing = missing_sequences(described, output)
+    _tell(plan, missing, output, console, listed=dry_run)
+    if dry_run:
+        return
+    whole = make_plan(described, described.rows, sorted({*described.seeds, *chosen}))
+    with _locked(output) as lock:
+        threads = threads or max(1, (os.cpu_count() or 1) // jobs)
+        render(described, output, missing, jobs * threads, console)
+        failed: dict[Step, str] = {}
+        try:
+            failed = run_steps(plan.steps, output, jobs=jobs, threads=threads, lock=lock, console=console)
+        finally:
+            _write(described, whole, output, console)
+    if failed:
+        told = "; ".join(f"{step.name}: {reason}" for step, reason in failed.items())
+        raise UserError(f"{len(failed)} of {len(plan.steps)} steps failed, the others are done. {told}")
+
+
+def _tell(plan: Plan, missing: Sequence[str], output: Path, console: Console, *, listed: bool) -> None:
+    """How much there is to do, and what has changed since an earlier run."""
+    finished = [step for step in plan.steps if step.is_finished(output)]
+    ahead = [step for step in plan.steps if step not in set(finished)]
+    trainings = [step for step in ahead if isinstance(step, Training)]
+    evaluations = [step for step in ahead if isinstance(step, Evaluation)]
+    lines = [
+        f"{len(plan.steps)} steps, {len(finished)} of them finished; ahead: {len(missing)} sets of sequences to "
+        f"render, {len(trainings)} trainings, {len(evaluations)} evaluations."
+    ]
+    for label in dict.fromkeys(step.label for step in trainings if _other_settings(step, output)):
+        lines.append(f"The settings of {label} have changed: it is trained anew, and the earlier training stays.")
+    stale = list(dict.fromkeys(step.row for step in evaluations if step.is_stale(output)))
+    if stale:
+        lines.append(f"Scores of other settings are written over: {', '.join(stale)}.")
+    if listed:
+        lines += [f"render {place}" for place in missing] + [step.name for step in ahead]
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _other_settings(step: Training, output: Path) -> bool:
+    """Whether a training of the same name was done with other settings."""
+    own = step.folder(output).parent
+    return any(folder != own for folder in own.parent.glob(f"{step.label}-{'?' * len(step.digest)}"))
+
+
+@contextmanager
+def _locked(output: Path) -> Iterator[int]:
+    """Keep others out of the results' folder; the lock is held until this process and those it started have ended."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(output / ".lock", os.O_CREAT | os.O_RDWR)
+    except OSError as error:
+        raise UserError(f"The results' folder {output} cannot be written ({error.strerror}).") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"Another `relo ablate`, or a training that one has left behind, is at work in {output}: wait for its "
+                "end, stop it, or choose another --output."
+            ) from error
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _write(study: Study, whole: Plan, output: Path, console: Console) -> None:
+    found = entries(study, whole, output)
+    if found:
+        files = write_results(study, whole, found, output)
+        console.print(f"Results: {', '.join(map(str, files))}", highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,104 @@
+"""The upper bound: a tracker that is shown the truth, and takes the cell whose box is best. It cheats, by design."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from relo.data.frame_geometry import nearest_visible
+from relo.data.sequences.base import FrameSource, SequenceReader
+from relo.data.sequences.base import Sequence as AnnotatedSequence
+from relo.geometry import cxcywh_to_xyxy, generalized_iou, iou, xywh_to_xyxy
+from relo.images import normalise_images
+from relo.inference import computing
+from relo.models.encoders.base import Templates
+from relo.tracking.localizer import Located
+from relo.tracking.state import TargetState
+from relo.tracking.tracker import RGBImage, Tracker
+from relo.tracking.upload import upload
+from relo.tracking.view import SearchView
+
+
+class ImageWithTruth(np.ndarray):
+    """An RGB image that carries the target's box x, y, w, h in it."""
+
+    truth_xywh: NDArray[np.float64]  # [4]
+
+
+class OracleTracker(Tracker):
+    """Takes, on every frame, the cell whose box has the greatest IoU with the truth; where none has any, the nearest.
+
+    What is left to miss is what no cell's box fits, or lies outside the search region. It is greedy: a worse box now
+    might have led to a better one later. It tracks images with their truth, from a `ReaderWithTruth`.
+    """
+
+    def view(self, image: RGBImage, state: TargetState, region: Tensor) -> SearchView:
+        """The whole frame, which carries the truth."""
+        return SearchView(region, image.shape, crop=None, image=image)
+
+    def _locate(
+        self, images: Sequence[RGBImage], regions: Tensor, templates: Templates, memory: Tensor | None
+    ) -> Located:
+        """Find B targets in their search regions [B, 3], by their truths."""
+        crops = np.stack([self._search_crop.cut(image, region) for image, region in zip(images, regions, strict=True)])
+        with computing(self.device, self.precision):
+            maps, memory = self.network(
+                normalise_images(upload(torch.from_numpy(crops), self.device)), templates, memory, ("critic", "prior")
+            )
+        truths_xywh = torch.from_numpy(np.stack([_truth(image) for image in images]))
+        truths_xyxy = xywh_to_xyxy(self._search_crop.to_crop(truths_xywh, regions)).float().to(self.device)
+        cells_xyxy = cxcywh_to_xyxy(maps.boxes_cxcywh)
+        ious = iou(cells_xyxy, truths_xyxy[:, None, None])  # [B, S, S]
+        nearness = generalized_iou(cells_xyxy, truths_xyxy[:, None, None])
+        overlaps = torch.where(ious.amax((1, 2), keepdim=True) > 0, ious, nearness)
+        value, cell = overlaps.flatten(1).max(1, keepdim=True)
+        boxes_cxcywh = maps.boxes_cxcywh.flatten(1, 2).gather(1, cell[..., None].expand(-1, -1, 4))[:, 0]
+        return Located(torch.cat([boxes_cxcywh, value, value], dim=1), overlaps, memory)
+
+
+@dataclass(frozen=True)
+class _FramesWithTruth(FrameSource):
+    frames: FrameSource
+    truths_xywh: NDArray[np.float64]  # [N, 4]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def name(self, index: int) -> str:
+        return self.frames.name(index)
+
+    def encoded(self, index: int) -> bytes:
+        return self.frames.encoded(index)
+
+    def __getitem__(self, index: int) -> RGBImage:
+        image = self.frames[index].view(ImageWithTruth)
+        image.truth_xywh = self.truths_xywh[index]
+        return image
+
+
+class ReaderWithTruth(SequenceReader):
+    """The sequences of a reader, their images with the truth: where the target cannot be seen, of the nearest frame."""
+
+    def __init__(self, reader: SequenceReader) -> None:
+        """Args: `reader`, of sequences whose every box is annotated."""
+        self.dataset = reader.dataset
+        self._reader = reader
+
+    @property
+    def names(self) -> list[str]:
+        """The sequences' names."""
+        return self._reader.names
+
+    def __getitem__(self, index: int) -> AnnotatedSequence:
+        """The sequence number `index`."""
+        sequence = self._reader[index]
+        truths_xywh = sequence.boxes_xywh[nearest_visible(sequence.visible)]
+        return replace(sequence, frames=_FramesWithTruth(sequence.frames, truths_xywh))
+
+
+def _truth(image: RGBImage) -> NDArray[np.float64]:
+    assert isinstance(image, ImageWithTruth)
+    return image.truth_xywh

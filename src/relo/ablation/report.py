@@ -1,0 +1,169 @@
+"""What a study leaves behind: one table as Markdown, CSV and JSON, the figures, and an HTML page."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from html import escape
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from relo.ablation.figures import differences, scores_over
+from relo.ablation.plan import Plan
+from relo.ablation.results import POOLED, Entry
+from relo.ablation.statistics import CONFIDENCE, DRAWS
+from relo.ablation.steps import Training
+from relo.ablation.study import Study
+from relo.evaluation.report import html_figure, html_page
+from relo.evaluation.report_tables import ReportTable
+from relo.tracking.boxes_file import write_whole
+
+_MISSING = "-"
+_COLUMNS = (
+    *("group", "row", "title", "test", "seeds", "sequences", "auc", "deviation", "standard_error"),
+    *("difference", "low", "high", "p"),
+)
+
+
+def write_results(study: Study, plan: Plan, found: Sequence[Entry], output: Path) -> list[Path]:
+    """Write table.md, table.csv, results.json, report.html, and a PNG for each group with an axis.
+
+    Args:
+        study: the study.
+        plan: of all its rows and seeds.
+        found: the entries, some or all.
+        output: where to write.
+
+    Returns:
+        The files.
+    """
+    note = _note(study, found)
+    sections, markdown, files = [], [], {}
+    for name, group in study.groups.items():
+        of_group = [entry for entry in found if entry.group == name]
+        if not of_group:
+            continue
+        tables = [_score_table(study, name, of_group), _difference_table(study, name, of_group)]
+        markdown += [f"## {group.title}\n", *(table.markdown() for table in tables if table is not None)]
+        figures = [differences(f"Difference to {group.rows[group.reference]}", of_group)]
+        if group.axis is not None:
+            figures.append(scores_over(group.axis, of_group))
+            files[output / f"auc_over_{name}.png"] = figures[-1]
+        shown = [table.html() for table in tables if table is not None]
+        shown.append(f'<div class="gallery">{"".join(html_figure(f) for f in figures if f is not None)}</div>')
+        sections.append(f"<section><h2>{escape(group.title)}</h2>{''.join(shown)}</section>")
+    title = f"Ablation: {study.path.stem}"
+    texts = {
+        output / "table.md": "\n".join([f"# {title}\n", *markdown, note, ""]),
+        output / "table.csv": _csv(found),
+        output / "results.json": json.dumps(_json(study, plan, found, output), indent=1) + "\n",
+        output / "report.html": html_page(title, f"<p>{escape(note)}</p>{''.join(sections)}"),
+    }
+    for path, text in texts.items():
+        write_whole(path, text)
+    for path, figure in files.items():
+        if figure is not None:
+            figure.savefig(path, dpi=150)
+    return [*texts, *files]
+
+
+def _columns(study: Study) -> list[str]:
+    return [*study.tests, POOLED] if len(study.tests) > 1 else list(study.tests)
+
+
+def _score_table(study: Study, name: str, of_group: Sequence[Entry]) -> ReportTable:
+    """Mean and deviation of every row on every test set."""
+    group, columns = study.groups[name], _columns(study)
+    rows = []
+    for row, title in group.rows.items():
+        by_test = {entry.test: entry for entry in of_group if entry.row == row}
+        cells = [_score(by_test[test]) if test in by_test else _MISSING for test in columns]
+        main = by_test.get(columns[-1])
+        error = None if main is None else main.summary.standard_error
+        rows.append([title, *cells, _percent(error), _MISSING if main is None else str(len(main.seeds))])
+    highlighted = frozenset({list(group.rows).index(group.reference)})
+    return ReportTable(["AUC", *columns, "standard error", "seeds"], rows, highlighted=highlighted)
+
+
+def _difference_table(study: Study, name: str, of_group: Sequence[Entry]) -> ReportTable | None:
+    """Every row against the reference; None without any."""
+    group, columns = study.groups[name], _columns(study)
+    rows = []
+    for row, title in group.rows.items():
+        by_test = {entry.test: entry for entry in of_group if entry.row == row and entry.comparison is not None}
+        main = by_test.get(columns[-1])
+        if by_test:
+            cells = [_difference(by_test[test]) if test in by_test else _MISSING for test in columns]
+            p_value = _MISSING if main is None or main.comparison is None else f"{main.comparison.p_value:.4f}"
+            rows.append([title, *cells, p_value])
+    if not rows:
+        return None
+    return ReportTable([f"difference to {group.rows[group.reference]}", *columns, f"p, {columns[-1]}"], rows)
+
+
+def _score(entry: Entry) -> str:
+    deviation = entry.summary.deviation
+    return _percent(entry.summary.mean) + ("" if deviation is None else f" ± {_percent(deviation)}")
+
+
+def _difference(entry: Entry) -> str:
+    comparison = entry.comparison
+    assert comparison is not None
+    mean = f"{100 * comparison.mean:+.2f}"
+    if comparison.low is None or comparison.high is None:
+        return mean
+    return f"{mean} [{100 * comparison.low:+.2f}, {100 * comparison.high:+.2f}]"
+
+
+def _percent(value: float | None) -> str:
+    return _MISSING if value is None else f"{100 * value:.2f}"
+
+
+def _note(study: Study, found: Sequence[Entry]) -> str:
+    counts = {entry.test: entry.sequences for entry in found}
+    sizes = ", ".join(f"{test} {counts[test]}" for test in study.tests if test in counts)
+    most = max((len(entry.seeds) for entry in found), default=0)
+    note = (
+        f"Success AUC in percent over one pass of each sequence (sequences: {sizes}; {POOLED}: those of "
+        f"{', '.join(study.pooled)}). "
+    )
+    share = f"{100 * CONFIDENCE:g} %"
+    if most < 2:
+        return note + (
+            f"One seed: the seed was not varied, so {share} intervals (in brackets) and p hold for these networks, not "
+            "for the way they were trained. Intervals are Student's t over sequences; p is of a paired sign-flip test."
+        )
+    return note + (
+        "± is the standard deviation over seeds; the standard error is over sequences. Differences are paired by seed "
+        f"and sequence, with a {share} interval in brackets that takes both as drawn at random (two-way analysis of "
+        f"variance, Satterthwaite's degrees of freedom). p is of a paired sign-flip test over sequences, averaged over "
+        f"seeds ({DRAWS:,} draws): it asks whether these networks differ, the interval whether the ways to train do. "
+        "Neither is corrected for the number of comparisons."
+    )
+
+
+def _csv(found: Sequence[Entry]) -> str:
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for entry in found:
+        comparison = [None] * 4 if entry.comparison is None else list(asdict(entry.comparison).values())
+        numbers = [*asdict(entry.summary).values(), *comparison]
+        shown = ["" if number is None else f"{number:.6f}" for number in numbers]
+        writer.writerow([entry.group, entry.row, entry.title, entry.test, len(entry.seeds), entry.sequences, *shown])
+    return text.getvalue()
+
+
+def _json(study: Study, plan: Plan, found: Sequence[Entry], output: Path) -> dict[str, Any]:
+    trainings: dict[str, dict[str, float | None]] = {}
+    for step in plan.steps:
+        if isinstance(step, Training) and step.is_finished(output):
+            trainings.setdefault(f"{step.label}-{step.digest}", {})[str(step.seed)] = step.seconds(output)
+    return {
+        "study": study.path.stem,
+        "pooled": list(study.pooled),
+        "confidence": CONFIDENCE,
+        "training_seconds_by_seed": trainings,
+        "entries": [asdict(entry) for entry in found],
+    }

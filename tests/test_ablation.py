@@ -1,0 +1,511 @@
+"""`relo ablate`: a tiny study from data to table, stopped and gone on with; its statistics and its configs."""
+
+import csv
+import fcntl
+import itertools
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from lightning import Trainer
+from lightning.pytorch.cli import LightningArgumentParser
+from scipy import stats
+
+from relo.ablation.evaluation import evaluate
+from relo.ablation.figures import differences, scores_over
+from relo.ablation.oracle import OracleTracker, ReaderWithTruth
+from relo.ablation.plan import make_plan
+from relo.ablation.results import Entry
+from relo.ablation.statistics import Comparison, Summary, compare, interval, sign_flip_test, summarize
+from relo.ablation.study import read_study
+from relo.data.datamodule import TrackingDataModule
+from relo.data.sequences import open_reader
+from relo.data.synthetic.command import synthesize
+from relo.errors import UserError
+from relo.evaluation.one_pass import run_one_pass
+from relo.geometry import cxcywh_to_xyxy, iou, xywh_to_xyxy
+from relo.images import normalise_images
+from relo.module import RELOModule
+from relo.tracking.rule import TrackingRule
+from relo.tracking.tracker import Tracker
+from relo.weights import read_checkpoint
+from training_runs import ACTOR_CRITIC, ADAMW, NETWORK, WARMUP, relo_here, start_relo, write_config
+
+CONFIGS = Path(__file__).parents[1] / "configs" / "ablation"
+SIZE = {"width": 160, "height": 120}
+
+
+def stage(objective, **model):
+    """4 steps."""
+    return {
+        "trainer": {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "limit_val_batches": 0},
+        "model": {"network": NETWORK, "objective": objective, "optimizer": ADAMW, **model},
+        "data": {
+            "train": [{"path": "data/clips"}],
+            "sampler": {"class_path": "relo.data.sampler.OrderSampler", "init_args": {"search_frames": 2}},
+            "clips_per_epoch": 8,
+            "batch_size": 2,
+            "workers": 0,
+        },
+    }
+
+
+def write_study(folder, **changes):
+    write_config(folder / "warmup.yaml", stage(WARMUP, localizations=["prior"]))
+    write_config(folder / "rl.yaml", stage(ACTOR_CRITIC, fresh_parts=["policy", "critic"]))
+    study = {
+        "warmup": "warmup.yaml",
+        "rl": "rl.yaml",
+        "seeds": [0, 1],
+        "data": {"clips": {"sequences": 4, "frames": 24, **SIZE}},
+        "tests": {"short": {"sequences": 3, "frames": 12, **SIZE}, "shorter": {"sequences": 2, "frames": 6, **SIZE}},
+        "evaluation": {"batch_size": 4},
+        "rows": {"policy": {}, "prior": {"stages": ["warmup"], "localization": "prior"}},
+        "groups": {"main": {"title": "Main", "reference": "prior", "rows": {"prior": "the prior", "policy": "RL"}}},
+    }
+    return write_config(folder / "study.yaml", study | changes)
+
+
+def snapshot(output):
+    """When each finished result was written."""
+    found = [*output.glob("training/*/*/finished.json"), *output.glob("scores/*/*/*.json")]
+    return {path: path.stat().st_mtime_ns for path in found if path.name != "request.json"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A study that was stopped in the middle, and gone on with; what was finished before, and its folder."""
+    folder = tmp_path_factory.mktemp("study")
+    study, output = write_study(folder), folder / "out"
+    command = ("ablate", study, "--output", output, "--jobs", 2, "--threads", 1)
+    process = start_relo(*command, cwd=folder)
+    deadline = time.monotonic() + 200
+    while not snapshot(output) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 130, out + err
+    assert "Traceback" not in out + err
+    before = snapshot(output)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        relo_here(monkeypatch, *command, cwd=folder)
+    return folder, before
+
+
+def test_stopped_training_goes_on_where_it_was(finished, tmp_path, monkeypatch):
+    """From a checkpoint in the middle of its steps, as Ctrl-C leaves one."""
+    output = tmp_path / "out"
+    shutil.copytree(finished[0] / "out/data", output / "data")
+    training, _ = make_plan(read_study(write_study(tmp_path)), ["prior"], [0]).steps
+    weights = training.folder(output) / "last.ckpt"
+    for limit, done in (["--trainer.max_steps=2"], 2), ([], 4):
+        _, _, _, *arguments = training.command(output)
+        relo_here(monkeypatch, *arguments, *limit, cwd=output)
+        assert read_checkpoint(weights)["global_step"] == done
+        assert not training.is_finished(output)
+    training.finish(output, 1.0)
+    assert training.is_finished(output)
+
+
+def scores_in(output, row, test):
+    """The AUCs [2 seeds, sequences] of a row, read from its files."""
+    found = [json.loads((output / f"scores/{row}/seed{seed}/{test}.json").read_text())["auc"] for seed in (0, 1)]
+    return np.array([[of_seed[name] for name in sorted(of_seed)] for of_seed in found])
+
+
+def test_stopped_study_goes_on_without_repeating_itself(finished):
+    folder, before = finished
+    after = snapshot(folder / "out")
+    assert before
+    assert {path: after[path] for path in before} == before
+    weights = list(folder.glob("out/training/*/*/last.ckpt"))
+    assert len(weights) == 2 * 2
+    assert {read_checkpoint(path)["global_step"] for path in weights} == {4}
+    assert len(list(folder.glob("out/scores/*/*/short*.json"))) == 2 * 2 * 2
+
+
+def test_table_tells_what_was_scored(finished):
+    output = finished[0] / "out"
+    table = {(row["row"], row["test"]): row for row in csv.DictReader((output / "table.csv").open())}
+    assert len(table) == 2 * 3
+    for test in ("short", "shorter", "pooled"):
+        members = ("short", "shorter") if test == "pooled" else (test,)
+        policy, prior = (np.hstack([scores_in(output, row, t) for t in members]) for row in ("policy", "prior"))
+        assert 0 <= policy.mean() <= 1
+        row = table["policy", test]
+        assert row["sequences"] == str(policy.shape[1])
+        assert row["seeds"] == "2"
+        assert float(row["auc"]) == pytest.approx(policy.mean(), abs=1e-6)
+        assert float(row["deviation"]) == pytest.approx(abs(policy[0].mean() - policy[1].mean()) / 2**0.5, abs=1e-6)
+        assert float(row["difference"]) == pytest.approx(policy.mean() - prior.mean(), abs=1e-6)
+        assert float(row["low"]) <= float(row["difference"]) <= float(row["high"])
+        assert 0 < float(row["p"]) <= 1
+        assert table["prior", test]["difference"] == ""
+        shown = f"{100 * policy.mean():.2f} ± "
+        assert shown in (output / "table.md").read_text()
+        assert shown in (output / "report.html").read_text()
+    seconds = json.loads((output / "results.json").read_text())["training_seconds_by_seed"]
+    assert {label.partition("-")[0] for label in seconds} == {"warmup", "rl"}
+
+
+def test_finished_study_has_nothing_to_do(finished, monkeypatch, capsys):
+    folder, _ = finished
+    before = snapshot(folder / "out")
+    relo_here(monkeypatch, "ablate", folder / "study.yaml", "--output", folder / "out", cwd=folder)
+    assert "8 steps, 8 of them finished" in capsys.readouterr().out
+    assert snapshot(folder / "out") == before
+
+
+def test_lost_scores_are_made_again(finished, monkeypatch):
+    folder, _ = finished
+    lost = folder / "out/scores/prior/seed1/shorter.json"
+    content, before = lost.read_text(), snapshot(folder / "out")
+    lost.unlink()
+    relo_here(monkeypatch, "ablate", folder / "study.yaml", "--output", folder / "out", cwd=folder)
+    assert json.loads(lost.read_text())["auc"] == json.loads(content)["auc"]
+    assert {**snapshot(folder / "out"), lost: before[lost]} == before
+
+
+def told(finished, monkeypatch, capsys, study, *options):
+    """What a dry run says of a study in the folder of the finished one."""
+    output = finished[0] / "out"
+    before = snapshot(output)
+    relo_here(monkeypatch, "ablate", study, "--output", output, "--dry_run", *options, cwd=finished[0])
+    assert snapshot(output) == before
+    return capsys.readouterr().out
+
+
+def test_changed_training_is_noticed(finished, tmp_path, monkeypatch, capsys):
+    study = write_study(tmp_path)
+    assert "0 trainings, 0 evaluations" in told(finished, monkeypatch, capsys, study)
+    slower = stage(ACTOR_CRITIC, fresh_parts=["policy", "critic"])
+    slower["model"]["optimizer"] = {**ADAMW, "init_args": {"lr": 1e-4}}
+    (tmp_path / "rl.yaml").write_text("# a comment changes nothing\n" + (tmp_path / "rl.yaml").read_text())
+    assert "0 trainings, 0 evaluations" in told(finished, monkeypatch, capsys, study)
+    write_config(tmp_path / "rl.yaml", slower)
+    said = told(finished, monkeypatch, capsys, study)
+    assert "2 trainings, 2 evaluations" in said
+    assert "The settings of rl have changed" in said
+    assert "Scores of other settings are written over: policy." in said
+    said = told(finished, monkeypatch, capsys, study, "--only", "prior")
+    assert "0 trainings, 0 evaluations" in said
+
+
+def test_changed_evaluation_is_noticed(finished, tmp_path, monkeypatch, capsys):
+    study = write_study(tmp_path, evaluation={"batch_size": 4, "precision": "bfloat16"})
+    said = told(finished, monkeypatch, capsys, study, "--only", "main", "--seeds", "1")
+    assert "0 trainings, 2 evaluations" in said
+
+
+def test_changed_sequences_are_refused(finished, tmp_path, monkeypatch, capsys):
+    study = write_study(tmp_path, data={"clips": {"sequences": 5, "frames": 24, **SIZE}})
+    with pytest.raises(SystemExit) as stop:
+        relo_here(monkeypatch, "ablate", study, "--output", finished[0] / "out", cwd=tmp_path)
+    assert stop.value.code == 2
+    assert "rendered with other settings" in capsys.readouterr().err
+
+
+def test_failing_row_is_named_and_the_others_are_done(finished, tmp_path, monkeypatch, capsys):
+    """In the finished study's folder, whose warm-up is used."""
+    rows = {"broken": {"rl": "broken.yaml"}, "prior": {"stages": ["warmup"], "localization": "prior"}}
+    group = {"title": "Main", "reference": "prior", "rows": {name: name for name in rows}}
+    write_config(tmp_path / "broken.yaml", {"model": {"objective": {"class_path": "no.such.Objective"}}})
+    study = write_study(tmp_path, rows=rows, groups={"main": group})
+    output = finished[0] / "out"
+    kept = {path: path.read_text() for path in output.glob("table*")}
+    with pytest.raises(SystemExit) as stop:
+        relo_here(monkeypatch, "ablate", study, "--output", output, "--seeds", 0, cwd=tmp_path)
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert "2 of 4 steps failed" in said
+    assert "rl.broken, seed 0:" in said
+    assert "no.such.Objective" in said
+    assert "broken, seed 0: evaluation: it needs rl.broken, seed 0" in said
+    assert {row["row"] for row in csv.DictReader((output / "table.csv").open())} == {"prior"}
+    for path, text in kept.items():  # for the other tests
+        path.write_text(text)
+
+
+def test_oracle_and_tracking_rules_are_evaluated(finished, tmp_path):
+    """As the evaluating process does it."""
+    output = finished[0] / "out"
+    (weights,) = output.glob("training/warmup-*/seed0/last.ckpt")
+    request = json.loads((output / "scores/prior/seed0/request.json").read_text())
+    assert request["checkpoint"] == str(weights)
+    scores = {}
+    for localization, rule in itertools.product(("prior", "oracle"), (None, tmp_path / "rule.yaml")):
+        if rule is not None:
+            rule.write_text("{localization: prior, window_exponent: 0.0}")
+        test = {**request["tests"][0], "output": str(tmp_path / "scores.json")}
+        evaluate({**request, "localization": localization, "rule": rule and str(rule), "tests": [test]})
+        scores[localization, rule is None] = json.loads((tmp_path / "scores.json").read_text())["auc"]
+    assert scores["prior", True] == json.loads((output / "scores/prior/seed0/short.json").read_text())["auc"]
+    assert scores["prior", False] != scores["prior", True] != scores["oracle", True]
+    assert scores["oracle", False] == scores["oracle", True], "an oracle has no use for a window"
+
+
+def test_second_run_in_the_same_folder_is_refused(finished, monkeypatch, capsys):
+    folder, _ = finished
+    with (folder / "out/.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(SystemExit) as stop:
+            relo_here(monkeypatch, "ablate", folder / "study.yaml", "--output", folder / "out", cwd=folder)
+    assert stop.value.code == 2
+    assert "is at work in" in capsys.readouterr().err
+
+
+def group(reference="prior", **titles):
+    return {"title": "Main", "reference": reference, "rows": {"prior": "the prior", "policy": "RL", **titles}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seeds": []}, "at least one seed"),
+        ({"seed": [0]}, "seed"),
+        ({"pooled": ["long"]}, "'long'"),
+        ({"rows": {"policy": {"rll": "x.yaml"}}}, "rows.policy: There is no setting 'rll'"),
+        ({"rows": {"policy": {"rl": "x.yaml"}, "prior": {}}}, "there is no file"),
+        ({"rows": {"policy": {"stages": ["warmup"]}}}, "which the warm-up does not train"),
+        ({"rows": {"policy": {"stages": ["rl"], "warmup": "rl.yaml"}}}, "which is not trained"),
+        ({"rows": {"policy": {}, "lonely": {}}}, "rows.lonely is in no group"),
+        ({"rows": {"a row": {}}}, "'a row'"),
+        ({"groups": {"main": group(reference="a")}}, "reference 'a'"),
+        ({"groups": {"main": group(a="x")}}, "'a', which is no row"),
+        ({"groups": {"main": {**group(policy="2"), "axis": "T"}}}, "must be numbers"),
+        ({"tests": {"short": {"sequences": "many"}}}, "tests.short: Setting 'sequences'"),
+        ({"tests": {"short": {"path": "x"}}}, "dataset"),
+        ({"tests": 3}, "settings by name"),
+    ],
+)
+def test_mistakes_in_a_study_are_named(changes, said, tmp_path):
+    path = write_study(tmp_path, **changes)
+    with pytest.raises(UserError) as error:
+        read_study(path)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_names_that_are_no_rows_are_refused(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        relo_here(monkeypatch, "ablate", write_study(tmp_path), "--only", "polici", "--dry_run", cwd=tmp_path)
+    assert "no group and no row 'polici'" in capsys.readouterr().err
+
+
+# The statistics.
+
+
+def test_sign_flips_are_all_tried_where_they_are_few():
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 5, 9):
+        differences = rng.normal(0.3, 1, count)
+        sums = [
+            abs(sum(sign * d for sign, d in zip(signs, differences, strict=True)))
+            for signs in itertools.product((-1, 1), repeat=count)
+        ]
+        expected = sum(total >= abs(sum(differences)) - 1e-9 for total in sums) / len(sums)
+        assert sign_flip_test(differences, rng) == pytest.approx(expected)
+
+
+def test_random_sign_flips_agree_with_all_of_them():
+    differences = np.random.default_rng(1).normal(0.4, 1, 13)
+    exact = sign_flip_test(differences, np.random.default_rng(0))
+    drawn = sign_flip_test(differences, np.random.default_rng(0), draws=5000)
+    assert 0.01 < exact < 0.5
+    assert drawn == pytest.approx(exact, abs=4 * (exact / 5000) ** 0.5)
+    assert drawn == sign_flip_test(differences, np.random.default_rng(0), draws=5000)
+
+
+def test_summary_and_comparison_of_hand_made_scores():
+    scores = np.array([[0.2, 0.4, 0.9], [0.4, 0.6, 0.8]])
+    summary = summarize(scores)
+    assert summary.mean == pytest.approx(0.55)
+    assert summary.deviation == pytest.approx(abs(0.5 - 0.6) / 2**0.5)
+    assert summary.standard_error == pytest.approx(stats.sem([0.3, 0.5, 0.85]))
+    comparison = compare(scores, scores - np.array([0.1, 0.2, 0.3]), np.random.default_rng(0))
+    assert comparison.mean == pytest.approx(0.2)
+    assert comparison.p_value == 2 / 8
+    one = summarize(scores[:1, :1])
+    assert (one.mean, one.deviation, one.standard_error) == (0.2, None, None)
+
+
+def test_interval_of_one_seed_is_the_paired_t_test():
+    differences = np.random.default_rng(0).normal(0.1, 0.3, (1, 12))
+    expected = stats.ttest_1samp(differences[0], 0).confidence_interval(0.95)
+    assert interval(differences) == pytest.approx((expected.low, expected.high))
+
+
+def test_interval_where_only_seeds_differ_is_students_over_seeds():
+    differences = np.random.default_rng(0).normal(0, 1, (4, 1)) + np.zeros((1, 50))
+    expected = stats.ttest_1samp(differences[:, 0], 0).confidence_interval(0.95)
+    assert interval(differences) == pytest.approx((expected.low, expected.high))
+
+
+def test_interval_of_equal_differences_is_their_value():
+    assert interval(np.full((3, 5), 0.25)) == (0.25, 0.25)
+
+
+@pytest.mark.parametrize("seed_deviation", [0.0, 0.03, 0.1])
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_intervals_hold_the_true_mean_as_often_as_they_say(seeds, seed_deviation):
+    """Where seeds, sequences and both together vary."""
+    rng = np.random.default_rng(0)
+    trials, sequences = 600, 40
+    held = 0
+    for _ in range(trials):
+        of_seed, of_sequence = rng.normal(0, seed_deviation, (seeds, 1)), rng.normal(0, 0.2, (1, sequences))
+        low, high = interval(0.3 + of_seed + of_sequence + rng.normal(0, 0.2, (seeds, sequences)))
+        held += low <= 0.3 <= high
+    assert 0.91 <= held / trials <= 0.99
+
+
+# The oracle.
+
+
+@pytest.fixture(scope="module")
+def easy(tmp_path_factory):
+    root = tmp_path_factory.mktemp("easy")
+    synthesize(root, split="test", sequences=2, frames=8, workers=0, **SIZE)
+    return open_reader("lasot", root, "test")
+
+
+def test_oracle_takes_the_cell_whose_box_is_best(network, easy):
+    """On the first frame, whose search region is known."""
+    rule = TrackingRule()
+    oracle, tracker = (kind(network, rule) for kind in (OracleTracker, Tracker))
+    sequence = ReaderWithTruth(easy)[0]
+    image, following = sequence.frames[0], sequence.frames[1]
+    states = oracle.initialize([image], sequence.boxes_xywh[:1])
+    found = oracle.step([following], states)[0]
+    crop = rule.search_crop(64)
+    region = crop.region(torch.from_numpy(sequence.boxes_xywh[0]))
+    search = normalise_images(torch.from_numpy(crop.cut(following, region))[None])
+    with torch.inference_mode():
+        maps, _ = network(search, states[0].templates)
+    cells_xyxy = xywh_to_xyxy(crop.to_image(maps.boxes_cxcywh[0].double(), region))
+    truth_xyxy = xywh_to_xyxy(torch.from_numpy(sequence.boxes_xywh[1]))
+    best = iou(cells_xyxy, truth_xyxy).max()
+    assert best > 0
+    # Up to the margin that boxes keep inside the image.
+    assert iou(xywh_to_xyxy(found.box_xywh), truth_xyxy) == pytest.approx(float(best), abs=1e-3)
+    assert cxcywh_to_xyxy(maps.boxes_cxcywh).shape == cells_xyxy[None].shape
+    plain = tracker.step([following], tracker.initialize([image], sequence.boxes_xywh[:1]))[0]
+    assert iou(xywh_to_xyxy(plain.box_xywh), truth_xyxy) <= best + 1e-3
+
+
+def test_oracle_tracks_many_sequences_in_a_batch(network, easy):
+    tracker = OracleTracker(network)
+    results = run_one_pass(tracker, ReaderWithTruth(easy), batch_size=2)
+    for result, sequence in zip(results, ReaderWithTruth(easy), strict=True):
+        states = tracker.initialize([sequence.frames[0]], sequence.boxes_xywh[:1])
+        for index in range(1, len(sequence)):
+            states = tracker.step([sequence.frames[index]], states)
+            np.testing.assert_allclose(result.boxes_xywh[index], states[0].box_xywh, atol=0.05)
+    plain = run_one_pass(Tracker(network), easy, batch_size=2)
+    assert not np.allclose(plain[0].boxes_xywh, results[0].boxes_xywh, atol=1)
+
+
+def test_truth_of_a_hidden_target_is_the_nearest_frames(easy):
+    sequence = easy[0]
+    sequence.visible[3:5] = False
+    sequence.boxes_xywh[3:5] = 0
+
+    class Reader(type(easy)):
+        def __init__(self):
+            self.dataset = "made"
+
+        names = property(lambda self: ["one"])
+
+        def __getitem__(self, index):
+            return sequence
+
+    frames = ReaderWithTruth(Reader())[0].frames
+    for index, nearest in enumerate((0, 1, 2, 2, 5, 5, 6, 7)):
+        np.testing.assert_array_equal(frames[index].truth_xywh, sequence.boxes_xywh[nearest])
+
+
+# Figures and configs.
+
+
+def test_figures_show_every_row_and_test_set():
+    of_group = [
+        Entry(
+            "T", f"t{t}", str(t), test, (0, 1), 3, (0.5, 0.6), Summary(0.55, 0.07, 0.1), Comparison(0.1, 0, 0.2, 0.04)
+        )
+        for t in (1, 2, 16)
+        for test in ("easy", "pooled")
+    ]
+    main, single = scores_over("T", of_group).axes
+    assert [label.get_text() for label in main.get_xticklabels()] == ["1", "2", "16"]
+    assert [text.get_text() for text in single.get_legend().get_texts()] == ["easy"]
+    figure = differences("Against base", of_group)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["1", "2", "16"]
+
+
+@pytest.mark.parametrize("name", ["study", "claim"])
+def test_the_studies_make_sense(name):
+    study = read_study(CONFIGS / f"{name}.yaml")
+    used = {file for row in study.rows.values() for file in (row.warmup, row.rl) if file is not None}
+    assert used <= {f"rows/{path.name}" for path in CONFIGS.glob("rows/*.yaml")}
+
+
+def test_no_config_is_left_out_of_the_studies():
+    rows = [row for name in ("study", "claim") for row in read_study(CONFIGS / f"{name}.yaml").rows.values()]
+    used = {file for row in rows for file in (row.warmup, row.rl) if file is not None}
+    assert used == {f"rows/{path.name}" for path in CONFIGS.glob("rows/*.yaml")}
+
+
+@pytest.fixture(scope="module")
+def parser():
+    """Reads configs as `relo fit` does; it is built once, which takes most of the time."""
+    parser = LightningArgumentParser()
+    parser.add_argument("--config", action="config")
+    parser.add_lightning_class_args(Trainer, "trainer")
+    parser.add_lightning_class_args(RELOModule, "model")
+    parser.add_lightning_class_args(TrackingDataModule, "data")
+    return parser
+
+
+def merged(parser, path, base="rl"):
+    """A base config with a row's over it."""
+    settings = parser.parse_args([f"--config={CONFIGS / base}.yaml", f"--config={path}"])
+    return yaml.safe_load(parser.dump(settings))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("rows/*.yaml")), ids=lambda path: path.stem)
+def test_rows_override_and_nothing_else(path, parser):
+    settings = merged(parser, path)
+    objective, data = settings["model"]["objective"], settings["data"]
+    steps = data["clips_per_epoch"] / data["batch_size"]
+    assert steps == settings["model"]["scheduler"]["init_args"]["total_steps"]
+    assert data["batch_size"] * data["sampler"]["init_args"]["search_frames"] == 128
+    if "reward" not in path.stem and "PriorObjective" not in objective["class_path"]:
+        rewards = [reward["class_path"].rpartition(".")[2] for reward in objective["init_args"]["rewards"]]
+        assert rewards == ["IoUReward", "AUCReward"]
+        assert objective["init_args"]["entropy_weight"] == 0.05
+    assert settings["model"]["network"]["init_args"]["encoder"]["init_args"]["width"] == 160
+
+
+def frames_seen(data):
+    return data["clips_per_epoch"] * data["sampler"]["init_args"]["search_frames"]
+
+
+def test_learning_without_warmup_sees_as_many_frames(parser):
+    stages = [yaml.safe_load((CONFIGS / f"{stage}.yaml").read_text())["data"] for stage in ("warmup", "rl")]
+    alone = merged(parser, CONFIGS / "rows/no_warmup.yaml")["data"]
+    assert frames_seen(alone) == sum(map(frames_seen, stages))
+
+
+@pytest.mark.parametrize("name", ["no_propagation", "deep_to_shallow"])
+def test_rows_of_both_stages_fit_the_warmup(name, parser):
+    settings = merged(parser, CONFIGS / f"rows/{name}.yaml", base="warmup")
+    propagator = settings["model"]["network"]["init_args"]["propagator"]["class_path"]
+    assert propagator.endswith({"no_propagation": "NoPropagation", "deep_to_shallow": "DeepToShallow"}[name])
+    assert settings["model"]["objective"]["class_path"].endswith("WarmupObjective")
