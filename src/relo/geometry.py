@@ -154,7 +154,7 @@ class CropRule:
 
         A region wholly outside the image gives a black crop.
         """
-        center_x, center_y, side = (float(value) for value in region)
+        center_x, center_y, side = region.tolist()
         # Python's round() rounds half to even, as the release does.
         return cut_square(image, round(center_x - side / 2), round(center_y - side / 2), round(side), self.size)
 

@@ -1,6 +1,7 @@
 import json
 import re
 import threading
+import time
 from dataclasses import dataclass, replace
 
 import cv2
@@ -67,11 +68,11 @@ class CountingTracker(Tracker):
         super().__init__(*args, **kwargs)
         self.frames, self.stop_at, self.error = 0, stop_at, error
 
-    def step(self, images, states, keep_response=False):
+    def step_views(self, views, states, keep_response=False):
         if self.stop_at is not None and self.frames >= self.stop_at:
             raise self.error
-        self.frames += len(images)
-        return super().step(images, states, keep_response)
+        self.frames += len(views)
+        return super().step_views(views, states, keep_response)
 
 
 def break_frame(sequence, index):
@@ -94,6 +95,70 @@ def test_boxes_do_not_depend_on_batch_and_workers(tracker, sequences):
         assert [result.name for result in results] == [sequence.name for sequence in sequences]
         for result, boxes_xywh in zip(results, reference, strict=True):
             np.testing.assert_allclose(result.boxes_xywh, boxes_xywh, rtol=0, atol=1e-3)
+
+
+def test_batches_are_full_and_the_same_in_every_run(network):
+    class Recording(Tracker):
+        def step_views(self, views, states, keep_response=False):
+            batches.append([state.frame_index for state in states])
+            return super().step_views(views, states, keep_response)
+
+    recorded, boxes_xywh = [], []
+    for workers in (3, 3, 1):
+        batches = []
+        results = run_one_pass(
+            Recording(network), [make_sequence(i, 5 + i) for i in range(12)], batch_size=4, workers=workers
+        )
+        recorded.append(batches)
+        boxes_xywh.append(np.concatenate([result.boxes_xywh for result in results]))
+    assert recorded[0] == recorded[1]
+    assert np.array_equal(boxes_xywh[0], boxes_xywh[1])
+    for batches in recorded:
+        assert sum(map(len, batches)) == sum(4 + i for i in range(12))
+        full = [batch for batch in batches if len(batch) == 4]
+        assert sum(map(len, full)) > 0.8 * sum(map(len, batches))
+
+
+@pytest.mark.parametrize(("count", "batch_size", "workers"), [(1, 8, 2), (2, 1, 1), (8, 3, 1), (8, 2, 16)])
+def test_few_sequences_and_many_workers(tracker, sequences, count, batch_size, workers):
+    whole = run_one_pass(tracker, sequences)
+    for result, expected in zip(
+        run_one_pass(tracker, sequences[:count], batch_size=batch_size, workers=workers), whole[:count], strict=True
+    ):
+        np.testing.assert_allclose(result.boxes_xywh, expected.boxes_xywh, rtol=0, atol=1e-3)
+
+
+def test_frames_of_few_sequences_are_decoded_during_a_step(network):
+    """Else a network would wait for every frame."""
+    decoded, at_hand = set(), []
+
+    @dataclass(frozen=True)
+    class Watched(EncodedFrames):
+        def __getitem__(self, index):
+            image = super().__getitem__(index)
+            decoded.add(index)
+            return image
+
+    class Waiting(Tracker):
+        def step_views(self, views, states, keep_response=False):
+            next_frame = states[0].frame_index + 2
+            deadline = time.monotonic() + 5
+            while next_frame < 20 and next_frame not in decoded and time.monotonic() < deadline:
+                time.sleep(0.001)
+            at_hand.append(next_frame in decoded)
+            return super().step_views(views, states, keep_response)
+
+    base = make_sequence(0, 20)
+    run_one_pass(Waiting(network), [replace(base, frames=Watched(base.frames.files))], workers=1)
+    assert all(at_hand[:-1])
+
+
+def test_an_error_that_is_no_sequences_own_stops_the_run(tracker, sequences):
+    def fail(result):
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        run_one_pass(tracker, sequences, batch_size=3, on_result=fail)
 
 
 def test_results_hold_a_row_a_frame(tracker, sequences):
@@ -221,10 +286,10 @@ def test_failing_sequences_are_named_and_the_others_done(tracker, sequences, tmp
 
 def test_failure_of_a_step_is_laid_to_its_sequence(network, sequences):
     class Picky(Tracker):
-        def step(self, images, states, keep_response=False):
+        def step_views(self, views, states, keep_response=False):
             if any(state.box_xywh[0] == marked and state.frame_index == 0 for state in states):
                 raise RuntimeError("no such kernel")
-            return super().step(images, states, keep_response)
+            return super().step_views(views, states, keep_response)
 
     marked = sequences[1].boxes_xywh[0, 0]
     assert sum(sequence.boxes_xywh[0, 0] == marked for sequence in sequences) == 1
@@ -267,12 +332,12 @@ def test_frames_wait_in_bounded_numbers(network):
             return super().__getitem__(index)
 
     class Taking(Tracker):
-        def step(self, images, states, keep_response=False):
+        def step_views(self, views, states, keep_response=False):
             with lock:
                 for state in states:
                     taken = {key for key in waiting if key[1] <= state.frame_index + 1}
                     waiting.difference_update(taken)
-            return super().step(images, states, keep_response)
+            return super().step_views(views, states, keep_response)
 
     base = make_sequence(0, 40)
     watched = [
