@@ -6,6 +6,7 @@ from itertools import cycle
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.projections.polar import PolarAxes
 
 from relo.metrics.functional import success_thresholds
 
@@ -78,6 +79,7 @@ def attribute_radar(scores: Mapping[str, Mapping[str, float]], counts: Mapping[s
     """A radar chart with one spoke an attribute; the arguments are those of `attribute_bars`."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot(projection="polar")
+    assert isinstance(axes, PolarAxes)
     angles = [2 * math.pi * number / len(counts) for number in range(len(counts))]
     for name, by_attribute in scores.items():
         values = [by_attribute[attribute] for attribute in counts]
