@@ -7,7 +7,9 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import torch
 import yaml
 from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
+from rich.console import Console
 from scipy import stats
 
 from relo.ablation.evaluation import evaluate
@@ -23,7 +26,9 @@ from relo.ablation.figures import differences, scores_over
 from relo.ablation.oracle import OracleTracker, ReaderWithTruth
 from relo.ablation.plan import make_plan
 from relo.ablation.results import Entry
+from relo.ablation.run import run_steps
 from relo.ablation.statistics import Comparison, Summary, compare, interval, sign_flip_test, summarize
+from relo.ablation.steps import Step
 from relo.ablation.study import read_study
 from relo.data.datamodule import TrackingDataModule
 from relo.data.sequences import open_reader
@@ -259,6 +264,84 @@ def test_second_run_in_the_same_folder_is_refused(finished, monkeypatch, capsys)
             relo_here(monkeypatch, "ablate", folder / "study.yaml", "--output", folder / "out", cwd=folder)
     assert stop.value.code == 2
     assert "is at work in" in capsys.readouterr().err
+
+
+# The runner.
+
+
+@dataclass(frozen=True)
+class ShellStep(Step):
+    """Runs a script, which leaves the file `<name>` if it ends well."""
+
+    script: str
+    label: str
+    before: tuple[Step, ...] = ()
+
+    name = property(lambda self: self.label)
+    needs = property(lambda self: self.before)
+
+    def folder(self, output):
+        return output / "logs" / self.name
+
+    def is_finished(self, output):
+        return (output / self.name).exists()
+
+    def command(self, output):
+        return ["sh", "-c", self.script]
+
+    def finish(self, output, seconds):
+        (output / self.name).write_text(f"{seconds}")
+
+
+def run_shell(output, *steps, jobs=2):
+    with (output / "lock").open("w") as lock:
+        return run_steps(steps, output, jobs=jobs, threads=1, lock=lock.fileno(), console=Console(quiet=True))
+
+
+def test_steps_wait_for_those_they_need_and_for_room(tmp_path):
+    first = ShellStep("echo begin 1 >> order; sleep 0.3; echo end 1 >> order", "first")
+    other = ShellStep("echo begin 2 >> order; sleep 0.6; echo end 2 >> order", "other")
+    third = ShellStep("echo $OMP_NUM_THREADS >> order", "third", (first,))
+    assert run_shell(tmp_path, first, other, third) == {}
+    begun, *ended = (tmp_path / "order").read_text().splitlines()[1:]
+    assert begun.startswith("begin")
+    assert ended == ["end 1", "1", "end 2"]
+    assert run_shell(tmp_path, first, other, third) == {}, "finished steps are not run again"
+    assert len((tmp_path / "order").read_text().splitlines()) == 5
+
+
+def test_failed_steps_are_told_and_those_after_them_not_begun(tmp_path):
+    failing = ShellStep("echo why; echo; exit 3", "failing")
+    killed = ShellStep("kill -9 $$", "killed")
+    after, good = ShellStep("touch begun", "after", (failing,)), ShellStep("true", "good")
+    failed = run_shell(tmp_path, failing, killed, after, good)
+    assert failed.keys() == {failing, killed, after}
+    assert failed[failing] == f"why (see {tmp_path / 'logs/failing/output.log'})"
+    assert failed[killed].startswith("killed by SIGKILL")
+    assert failed[after] == "it needs failing"
+    assert (tmp_path / "good").exists()
+    assert not (tmp_path / "begun").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_steps_may_save_what_they_have(number, tmp_path):
+    saving = ShellStep("trap 'touch saved; exit 0' INT; touch begun; while :; do sleep 0.05; done", "saving")
+
+    def stop():
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        run_shell(tmp_path, saving)
+    thread.join()
+    assert (tmp_path / "saved").exists()
+    assert not saving.is_finished(tmp_path)
+
+
+# Mistakes.
 
 
 def group(reference="prior", **titles):

@@ -4,12 +4,24 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
 
 from relo.ablation.steps import Step
 
@@ -31,8 +43,8 @@ def run_steps(
 ) -> dict[Step, str]:
     """Carry out the steps that are not finished.
 
-    On Ctrl-C the processes are asked to stop, so that they can save what they have, and waited for; at a second one
-    they are killed.
+    On Ctrl-C or SIGTERM the processes are asked to stop, so that they can save what they have, and waited for; at a
+    second one they are killed.
 
     Args:
         steps: each after those that it needs.
@@ -52,7 +64,7 @@ def run_steps(
     waiting = [step for step in steps if step not in finished]
     failed: dict[Step, str] = {}
     running: list[_Running] = []
-    with _progress(console) as progress:
+    with _progress(console) as progress, _interrupted_by_sigterm():
         overall = progress.add_task("steps", total=len(steps), completed=len(finished))
         try:
             while waiting or running:
@@ -83,17 +95,39 @@ def run_steps(
     return failed
 
 
+class _Count(MofNCompleteColumn):
+    """How many are done, where there are several."""
+
+    def render(self, task: Task) -> Text:
+        """The count."""
+        return Text("") if task.total is None else super().render(task)
+
+
 def _progress(console: Console) -> Progress:
     """A bar over the steps, and below it a line for each that is under way."""
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
-        MofNCompleteColumn(),
+        _Count(),
         TimeElapsedColumn(),
         console=console,
         transient=True,
     )
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Take SIGTERM, by which schedulers end jobs, as Ctrl-C."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _start(step: Step, output: Path, threads: int, lock: int) -> "subprocess.Popen[bytes]":
