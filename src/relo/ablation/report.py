@@ -73,16 +73,20 @@ def _columns(study: Study) -> list[str]:
 
 
 def _score_table(study: Study, name: str, of_group: Sequence[Entry]) -> ReportTable:
-    """Mean and deviation of every row on every test set."""
+    """Mean and deviation of every row that has been evaluated, on every test set."""
     group, columns = study.groups[name], _columns(study)
-    rows = []
+    rows: list[list[str]] = []
+    highlighted: frozenset[int] = frozenset()
     for row, title in group.rows.items():
         by_test = {entry.test: entry for entry in of_group if entry.row == row}
+        if not by_test:
+            continue
+        if row == group.reference:
+            highlighted = frozenset({len(rows)})
         cells = [_score(by_test[test]) if test in by_test else _MISSING for test in columns]
         main = by_test.get(columns[-1])
         error = None if main is None else main.summary.standard_error
         rows.append([title, *cells, _percent(error), _MISSING if main is None else str(len(main.seeds))])
-    highlighted = frozenset({list(group.rows).index(group.reference)})
     return ReportTable(["AUC", *columns, "standard error", "seeds"], rows, highlighted=highlighted)
 
 
@@ -139,7 +143,8 @@ def _note(study: Study, found: Sequence[Entry]) -> str:
         f"and sequence, with a {share} interval in brackets that takes both as drawn at random (two-way analysis of "
         f"variance, Satterthwaite's degrees of freedom). p is of a paired sign-flip test over sequences, averaged over "
         f"seeds ({DRAWS:,} draws): it asks whether these networks differ, the interval whether the ways to train do. "
-        "Neither is corrected for the number of comparisons."
+        "Neither is corrected for the number of comparisons. Where a row has one seed, its interval is over sequences "
+        "alone."
     )
 
 
