@@ -103,7 +103,8 @@ class HealthTable(Callback):
             return
         names = list(self._seen)
         means = torch.stack([torch.stack(self._seen[name]).float().mean() for name in names]).tolist()
-        get_console().print(health_row(step, dict(zip(names, means, strict=True)), self._rows % _HEADER_EVERY == 0))
+        row = health_row(step, dict(zip(names, means, strict=True)), with_header=self._rows % _HEADER_EVERY == 0)
+        get_console().print(row, crop=False)
         self._seen, self._rows, self._last_step = {}, self._rows + 1, step
 
 
@@ -117,9 +118,10 @@ def health_row(step: int, values: dict[str, float], with_header: bool) -> Table:
         cells[name] = (title, _number(values[name]))
         if name == "reward":
             cells |= {term: (f"reward\n{short}", _number(values[term])) for term, short in terms.items()}
-    for title, _ in cells.values():
-        width = max(7, *map(len, title.split("\n")))
+    widths = [max(7, *map(len, title.split("\n"))) for title, _ in cells.values()]
+    for (title, _), width in zip(cells.values(), widths, strict=True):
         table.add_column(title, justify="right", width=width, no_wrap=True)
+    table.width = sum(widths) + len(widths) - 1  # a file, which counts as 80 columns wide, gets all of it
     table.add_row(*(cell for _, cell in cells.values()))
     return table
 
