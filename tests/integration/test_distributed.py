@@ -75,7 +75,7 @@ def test_policy_takes_the_steps_of_one_process(data, tmp_path, monkeypatch):
     """Started by torchrun. Where the gradient is expected and not sampled, ranks that draw otherwise learn the same."""
     objective = {
         "class_path": "relo.learning.expected.ExpectedGradient",
-        "init_args": {"rewards": [{"class_path": "relo.learning.rewards.IoUReward"}], "normalise_advantages": False},
+        "init_args": {"rewards": [{"class_path": "relo.learning.rewards.IoUReward"}]},
     }
     path = write_config(tmp_path / "config.yaml", still(config(data, objective), lr=10.0))
     steps = ("fit", "--config", path, "--trainer.max_steps=2")

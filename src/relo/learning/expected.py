@@ -9,6 +9,7 @@ from torch import Tensor
 from relo.learning.base import masked_mean
 from relo.learning.health import policy_health
 from relo.learning.policy import PolicyObjective
+from relo.learning.ranks import mean_over_ranks
 from relo.learning.returns import generalized_advantages
 from relo.learning.rewards import RewardTerm, reward_terms
 from relo.learning.rollout import Rollout
@@ -37,7 +38,8 @@ class ExpectedGradient(PolicyObjective):
         """Set the objective.
 
         Args:
-            normalise_advantages: scale so that advantages have deviation 1 under the policy, over the batch.
+            normalise_advantages: scale so that advantages have deviation 1 under the policy, over the batches of all
+                ranks.
             discount: what a frame's reward is worth one frame earlier; other than 0, a critic is needed.
             gae_lambda: 1 sums the rewards that were seen, 0 trusts the critic from the next frame on.
             value_weight: weight of the critic's squared error.
@@ -58,7 +60,8 @@ class ExpectedGradient(PolicyObjective):
         advantages = rewards - expected[..., None]
         scale = torch.ones(())
         if self.normalise_advantages:
-            scale = masked_mean((policy.detach() * advantages.square()).sum(-1), rollout.present).sqrt() + 1e-8
+            variances = (policy.detach() * advantages.square()).sum(-1)
+            scale = mean_over_ranks(variances, rollout.present).sqrt() + 1e-8
         losses = {"policy_loss": -masked_mean((policy * advantages).sum(-1) / scale, rollout.present)}
         logs = {"expected_reward": masked_mean(expected, rollout.present)}
         if self.discount:

@@ -124,7 +124,7 @@ class ActorCritic(PolicyObjective):
             value_weight: weight of the critic's squared error.
             discount: what a frame's reward is worth one frame earlier.
             gae_lambda: 1 sums the rewards that were seen, 0 trusts the critic from the next frame on.
-            normalise_advantages: scale advantages to mean 0 and deviation 1 over the batch.
+            normalise_advantages: scale advantages to mean 0 and deviation 1 over the batches of all ranks.
             shared: see `PolicyObjective`.
         """
         super().__init__(**shared)

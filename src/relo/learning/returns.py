@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from relo.learning.base import masked_mean, masked_variance
+from relo.learning.ranks import mean_over_ranks
 
 
 def generalized_advantages(
@@ -33,6 +33,6 @@ def generalized_advantages(
 
 
 def normalise(advantages: Tensor, mask: Tensor) -> Tensor:
-    """Zero mean and unit deviation over the frames that count; the others become 0. Shapes [R, T]."""
-    deviation = masked_variance(advantages, mask).sqrt()
-    return (advantages - masked_mean(advantages, mask)) / (deviation + 1e-8) * mask
+    """Zero mean and unit deviation over the frames of all ranks that count; the others become 0. Shapes [R, T]."""
+    centered = advantages - mean_over_ranks(advantages, mask)
+    return centered / (mean_over_ranks(centered.square(), mask).sqrt() + 1e-8) * mask

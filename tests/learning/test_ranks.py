@@ -1,0 +1,27 @@
+"""Advantages are normalised over the batches of all ranks."""
+
+import torch
+from torch import distributed, multiprocessing
+
+from relo.learning.returns import normalise
+
+torch.manual_seed(0)
+ADVANTAGES = 3 + 2 * torch.randn(4, 3)
+PRESENT = torch.tensor([[True, True, True], [True, False, True], [False, False, False], [False, True, False]])
+
+
+def normalise_half(rank, folder):
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    half = slice(2 * rank, 2 * rank + 2)
+    torch.save(normalise(ADVANTAGES[half], PRESENT[half]), f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_two_ranks_normalise_as_one(tmp_path):
+    """With 5 frames that count on one rank, and 1 on the other."""
+    multiprocessing.spawn(normalise_half, (str(tmp_path),), nprocs=2)
+    halves = torch.cat([torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)])
+    torch.testing.assert_close(halves, normalise(ADVANTAGES, PRESENT))
+    counted = halves[PRESENT]
+    torch.testing.assert_close(counted.mean(), torch.zeros(()), rtol=0, atol=1e-6)
+    torch.testing.assert_close(counted.std(correction=0), torch.ones(()), rtol=0, atol=1e-6)
