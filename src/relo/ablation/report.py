@@ -46,7 +46,9 @@ def write_results(study: Study, plan: Plan, found: Sequence[Entry], output: Path
             continue
         tables = [_score_table(study, name, of_group), _difference_table(study, name, of_group)]
         markdown += [f"## {group.title}\n", *(table.markdown() for table in tables if table is not None)]
-        figures = [differences(f"Difference to {group.rows[group.reference]}", of_group)]
+        # An oracle is so far from the others that they could not be told apart beside it.
+        fair = [entry for entry in of_group if study.rows[entry.row].localization != "oracle"]
+        figures = [differences(f"Difference to {group.rows[group.reference]}", fair)]
         if group.axis is not None:
             figures.append(scores_over(group.axis, of_group))
             files[output / f"auc_over_{name}.png"] = figures[-1]
@@ -69,7 +71,8 @@ def write_results(study: Study, plan: Plan, found: Sequence[Entry], output: Path
 
 
 def _columns(study: Study) -> list[str]:
-    return [*study.tests, POOLED] if len(study.tests) > 1 else list(study.tests)
+    """What tables show, the main one first."""
+    return [POOLED, *study.tests] if len(study.tests) > 1 else list(study.tests)
 
 
 def _score_table(study: Study, name: str, of_group: Sequence[Entry]) -> ReportTable:
@@ -83,11 +86,12 @@ def _score_table(study: Study, name: str, of_group: Sequence[Entry]) -> ReportTa
             continue
         if row == group.reference:
             highlighted = frozenset({len(rows)})
-        cells = [_score(by_test[test]) if test in by_test else _MISSING for test in columns]
-        main = by_test.get(columns[-1])
+        main, *others = (by_test.get(test) for test in columns)
         error = None if main is None else main.summary.standard_error
-        rows.append([title, *cells, _percent(error), _MISSING if main is None else str(len(main.seeds))])
-    return ReportTable(["AUC", *columns, "standard error", "seeds"], rows, highlighted=highlighted)
+        seeds = _MISSING if main is None else str(len(main.seeds))
+        rows.append([title, seeds, _score(main), _percent(error), *map(_score, others)])
+    header = ["AUC", "seeds", columns[0], "standard error", *columns[1:]]
+    return ReportTable(header, rows, highlighted=highlighted)
 
 
 def _difference_table(study: Study, name: str, of_group: Sequence[Entry]) -> ReportTable | None:
@@ -96,24 +100,26 @@ def _difference_table(study: Study, name: str, of_group: Sequence[Entry]) -> Rep
     rows = []
     for row, title in group.rows.items():
         by_test = {entry.test: entry for entry in of_group if entry.row == row and entry.comparison is not None}
-        main = by_test.get(columns[-1])
         if by_test:
-            cells = [_difference(by_test[test]) if test in by_test else _MISSING for test in columns]
+            main, *others = (by_test.get(test) for test in columns)
             p_value = _MISSING if main is None or main.comparison is None else f"{main.comparison.p_value:.4f}"
-            rows.append([title, *cells, p_value])
+            rows.append([title, _difference(main), p_value, *map(_difference, others)])
     if not rows:
         return None
-    return ReportTable([f"difference to {group.rows[group.reference]}", *columns, f"p, {columns[-1]}"], rows)
+    return ReportTable([f"difference to {group.rows[group.reference]}", columns[0], "p", *columns[1:]], rows)
 
 
-def _score(entry: Entry) -> str:
+def _score(entry: Entry | None) -> str:
+    if entry is None:
+        return _MISSING
     deviation = entry.summary.deviation
     return _percent(entry.summary.mean) + ("" if deviation is None else f" ± {_percent(deviation)}")
 
 
-def _difference(entry: Entry) -> str:
+def _difference(entry: Entry | None) -> str:
+    if entry is None or entry.comparison is None:
+        return _MISSING
     comparison = entry.comparison
-    assert comparison is not None
     mean = f"{100 * comparison.mean:+.2f}"
     if comparison.low is None or comparison.high is None:
         return mean
