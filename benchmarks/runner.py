@@ -1,7 +1,7 @@
 """How well one-pass evaluation keeps a network busy: its frames a second with a network that costs nothing, as a share
 of those that bare JPEG decoding gives on the same threads.
 
-    python benchmarks/runner.py [--width 1280 --height 720] [--workers 16] [--batch_size 8] [--rounds 5]
+    python benchmarks/runner.py [--width 1280 --height 720] [--workers 16] [--batch_size 16] [--rounds 5]
 
 Both are measured in turn on the same files, by the clock and by the processor's time; the last line has the medians of
 the rounds' ratios. Another program on the same cores shows in the first; waiting shows only in the first.
@@ -96,10 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=int, default=1280)
     parser.add_argument("--height", type=int, default=720)
-    parser.add_argument("--sequences", type=int, default=24)
-    parser.add_argument("--frames", type=int, default=40, help="frames of a sequence")
+    parser.add_argument("--sequences", type=int, default=48)
+    parser.add_argument("--frames", type=int, default=60, help="frames of a sequence")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="decoding threads")
-    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # as `relo test` does beside a GPU

@@ -130,7 +130,7 @@ def run_one_pass(
         tracker: the tracker; its rule names the localization.
         sequences: a reader, or a list of sequences (of one dataset: names must differ).
         batch_size: sequences in one forward.
-        workers: threads that decode frames and cut them; at most `batch_size` + 2 `workers` sequences are under way,
+        workers: threads that decode frames and cut them; at most `batch_size` + 4 `workers` sequences are under way,
             and about as many frames, or what was cut from them, wait in memory.
         folder: write each sequence's boxes there as soon as it is done (`<name>.txt`, beside it `<name>_score.txt`,
             `<name>_time.txt` and, where the network says so, `<name>_presence.txt`), and take sequences that are
@@ -198,7 +198,7 @@ class _Run:
         self._tracker = tracker
         self._pool = pool
         self._batch_size = batch_size
-        self._in_hand = 2 * workers  # jobs that keep the threads busy during a step
+        self._in_hand = 4 * workers  # jobs that keep the threads busy during a step
         self._folder = folder
         self._on_result = on_result or (lambda result: None)
         self._on_frames = on_frames or (lambda frames: None)

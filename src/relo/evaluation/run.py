@@ -108,7 +108,7 @@ def run_benchmark(
     rule: Path | None = None,
     benchmark: str | None = None,
     localization: Localization | None = None,
-    batch_size: int = 8,
+    batch_size: int = 16,
     workers: int | None = None,
     device: str | None = None,
     precision: Precision = "float32",
