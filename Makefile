@@ -11,10 +11,10 @@ STUDY ?= study
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install data demo ablation test test-slow check bench clean
+.PHONY: help install data demo ablation test test-slow test-toolkits check bench clean
 
 help:  ## Explain the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 install: $(VENV)/.installed  ## Make .venv and install the package with its development tools
 
@@ -45,6 +45,13 @@ test: install  ## Run the tests (15 minutes on 2 cores at most)
 test-slow: install  ## Run the tests that take minutes each
 	$(VENV)/bin/python -m pytest -q -m slow
 
+# An environment of their own, which sees the packages of the first: one of them brings another build of OpenCV.
+test-toolkits: install  ## Run the adapters' tests with the real got10k and VOT toolkits
+	$(PYTHON) -m venv $(VENV)-toolkits
+	echo "$$(echo $(CURDIR)/$(VENV)/lib/python*/site-packages)" > "$$(echo $(VENV)-toolkits/lib/python*/site-packages)/first.pth"
+	$(VENV)-toolkits/bin/python -m pip install --quiet --editable '.[got10k,vot]'
+	$(VENV)-toolkits/bin/python -m pytest -q tests/evaluation/test_got10k_adapter.py tests/evaluation/test_vot_adapter.py
+
 check: install  ## Lint, formatting and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -54,4 +61,4 @@ bench: install  ## Measure speed stage by stage
 	$(VENV)/bin/python benchmarks/speed.py
 
 clean:  ## Remove the virtual environment and caches; data/ and runs/ stay
-	rm -rf $(VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-toolkits build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
