@@ -35,6 +35,7 @@ from relo.data.sequences import open_reader
 from relo.data.synthetic.command import synthesize
 from relo.errors import UserError
 from relo.evaluation.one_pass import run_one_pass
+from relo.evaluation.sequence_auc import sequence_auc
 from relo.geometry import cxcywh_to_xyxy, iou, xywh_to_xyxy
 from relo.images import normalise_images
 from relo.module import RELOModule
@@ -256,6 +257,43 @@ def test_oracle_and_tracking_rules_are_evaluated(finished, tmp_path):
     assert scores["oracle", False] == scores["oracle", True], "an oracle has no use for a window"
 
 
+def test_window_is_the_best_on_the_validation_sets(finished, tmp_path, monkeypatch):
+    output, exponents = tmp_path / "out", [0.0, 1.0]
+    shutil.copytree(finished[0] / "out", output)
+    validation = {name: {"sequences": 3, "frames": 12, "seed": seed, **SIZE} for name, seed in (("one", 5), ("two", 6))}
+    study = write_study(tmp_path, validation=validation, evaluation={"batch_size": 4, "window_exponents": exponents})
+    command = ("ablate", study, "--output", output, "--only", "prior", "--seeds", 0)
+    relo_here(monkeypatch, *command, cwd=tmp_path)
+
+    (weights,) = output.glob("training/warmup-*/seed0/last.ckpt")
+
+    def mean_auc(folder, exponent):
+        rule = TrackingRule(localization="prior", window_exponent=exponent)
+        results = run_one_pass(Tracker.from_pretrained(weights, rule), open_reader("lasot", folder, "test"))
+        return np.mean([sequence_auc(result) for result in results])
+
+    own = {
+        exponent: np.mean([mean_auc(output / "validation" / name, exponent) for name in validation])
+        for exponent in exponents
+    }
+    assert len(set(own.values())) == len(exponents)
+    best = max(own, key=own.get)
+    scores = output / "scores/prior/seed0"
+    found = json.loads((scores / "short.json").read_text())
+    assert found["window_exponent"] == best
+    assert found["auc_mean"] == pytest.approx(mean_auc(output / "tests/short", best), abs=1e-5)
+    table = {row["row"]: row for row in csv.DictReader((output / "table.csv").open())}
+    assert table["prior"]["window_exponents"] == f"{best:g}"
+    assert f" {best:g} |" in (output / "table.md").read_text()
+
+    choice = scores / ".window.json"
+    chosen_at = choice.stat().st_mtime_ns
+    (scores / "short.json").unlink()
+    relo_here(monkeypatch, *command, cwd=tmp_path)
+    assert json.loads((scores / "short.json").read_text())["auc"] == found["auc"]
+    assert choice.stat().st_mtime_ns == chosen_at, "what was chosen is not chosen anew"
+
+
 def test_second_run_in_the_same_folder_is_refused(finished, monkeypatch, capsys):
     folder, _ = finished
     with (folder / "out/.lock").open() as lock:
@@ -366,6 +404,9 @@ def group(reference="prior", **titles):
         ({"tests": {"short": {"sequences": "many"}}}, "tests.short: Setting 'sequences'"),
         ({"tests": {"short": {"path": "x"}}}, "dataset"),
         ({"tests": 3}, "settings by name"),
+        ({"evaluation": {"window_exponents": [1]}}, "need each other"),
+        ({"validation": {"one": {"sequences": 2}}}, "need each other"),
+        ({"validation": {"one": {"sequences": 2}}, "evaluation": {"window_exponents": [-1]}}, "start at 0"),
     ],
 )
 def test_mistakes_in_a_study_are_named(changes, said, tmp_path):
@@ -520,7 +561,16 @@ def test_truth_of_a_hidden_target_is_the_nearest_frames(easy):
 def test_figures_show_every_row_and_test_set():
     of_group = [
         Entry(
-            "T", f"t{t}", str(t), test, (0, 1), 3, (0.5, 0.6), Summary(0.55, 0.07, 0.1), Comparison(0.1, 0, 0.2, 0.04)
+            "T",
+            f"t{t}",
+            str(t),
+            test,
+            (0, 1),
+            3,
+            (0.5, 0.6),
+            (),
+            Summary(0.55, 0.07, 0.1),
+            Comparison(0.1, 0, 0.2, 0.04),
         )
         for t in (1, 2, 16)
         for test in ("easy", "pooled")
@@ -568,7 +618,7 @@ def test_rows_override_and_nothing_else(path, parser):
     objective, data = settings["model"]["objective"], settings["data"]
     steps = data["clips_per_epoch"] / data["batch_size"]
     assert steps == settings["model"]["scheduler"]["init_args"]["total_steps"]
-    assert data["batch_size"] * data["sampler"]["init_args"]["search_frames"] == 128
+    assert data["batch_size"] * data["sampler"]["init_args"]["search_frames"] == 64, "as many frames a step as the base"
     if "reward" not in path.stem and "PriorObjective" not in objective["class_path"]:
         rewards = [reward["class_path"].rpartition(".")[2] for reward in objective["init_args"]["rewards"]]
         assert rewards == ["IoUReward", "AUCReward"]

@@ -1,12 +1,15 @@
 """A process that evaluates one checkpoint on some test sets: `python -m relo.ablation.evaluation REQUEST.json`.
 
-The request says what to do (see `relo.ablation.steps.Evaluation.command`); a test set's scores are written as soon as
-they are complete.
+The request says what to do (see `relo.ablation.steps.Evaluation.command`); the choice of the window and each test
+set's scores are written as soon as they are complete.
 """
 
 import json
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import cv2
@@ -17,46 +20,86 @@ from relo.ablation.oracle import OracleTracker, ReaderWithTruth
 from relo.data.sequences import open_reader
 from relo.errors import UserError
 from relo.evaluation.one_pass import run_one_pass
+from relo.evaluation.result_folder import SequenceResult
 from relo.evaluation.run import ChosenSequences, longest_first
 from relo.evaluation.sequence_auc import sequence_auc
 from relo.tracking.boxes_file import write_whole
-from relo.tracking.rule import load_rule
+from relo.tracking.rule import TrackingRule, load_rule
 from relo.tracking.tracker import Tracker
 
 
 def evaluate(request: dict[str, Any]) -> None:
-    """Track the sequences of every test set in one pass, and write their AUCs.
+    """Choose the window, where the request has several; track every test set in one pass, and write the AUCs.
 
     Raises:
         UserError: the checkpoint, the rule or a test set cannot be used, or a sequence cannot be tracked.
     """
-    is_oracle = request["localization"] == "oracle"
-    tracker = (OracleTracker if is_oracle else Tracker).from_pretrained(
-        request["checkpoint"],
-        None if request["rule"] is None else load_rule(Path(request["rule"])),
-        precision=request["precision"],
-        localization=None if is_oracle else request["localization"],
-    )
-    threads = torch.get_num_threads()
-    cv2.setNumThreads(threads)
+    cv2.setNumThreads(torch.get_num_threads())
+    rule = None if request["rule"] is None else load_rule(Path(request["rule"]))
+    tracker = _tracker(request, rule)
+    if request["window"] is not None:
+        exponent = request["window"]["chosen"]
+        if exponent is None:
+            exponent = _choose_window(request, tracker.rule)
+        tracker = _tracker(request, replace(tracker.rule, window_exponent=exponent))
     for test in request["tests"]:
-        reader = open_reader(test["dataset"], test["root"], test["split"])
-        sequences = ReaderWithTruth(reader) if is_oracle else reader
-        order, _ = longest_first(sequences)
-        results = run_one_pass(
-            tracker, ChosenSequences(sequences, order), batch_size=request["batch_size"], workers=threads
-        )
-        scores = {result.name: sequence_auc(result) for result in results if result.sequence.visible.any()}
+        results = _track(tracker, test, request)
+        scores = _aucs(results)
         frames = sum(len(result.boxes_xywh) for result in results)
         content = {
             "digest": test["digest"],
             "localization": request["localization"],
+            "window_exponent": tracker.rule.window_exponent,
             "auc_mean": sum(scores.values()) / len(scores),
             "frames": frames,
             "frames_per_second": round(frames / sum(float(result.seconds.sum()) for result in results), 1),
-            "auc": {name: round(auc, 6) for name, auc in sorted(scores.items())},
+            "auc": scores,
         }
         write_whole(Path(test["output"]), json.dumps(content, indent=1) + "\n")
+
+
+def _choose_window(request: dict[str, Any], rule: TrackingRule) -> float:
+    """The exponent with the best AUC, the mean of the validation sets' own; of equal ones the first."""
+    window = request["window"]
+    means = {}
+    for exponent in window["exponents"]:
+        tracker = _tracker(request, replace(rule, window_exponent=exponent))
+        of_sets = [_aucs(_track(tracker, source, request)).values() for source in window["validation"]]
+        means[exponent] = mean(mean(aucs) for aucs in of_sets)
+    chosen: float = max(means, key=means.__getitem__)
+    content = {"digest": window["digest"], "window_exponent": chosen, "auc_by_exponent": means}
+    write_whole(Path(window["output"]), json.dumps(content, indent=1) + "\n")
+    return chosen
+
+
+def _tracker(request: dict[str, Any], rule: TrackingRule | None) -> Tracker:
+    """The checkpoint's tracker with a rule, or with its own."""
+    is_oracle = request["localization"] == "oracle"
+    return (OracleTracker if is_oracle else Tracker).from_pretrained(
+        request["checkpoint"],
+        rule,
+        precision=request["precision"],
+        localization=None if is_oracle else request["localization"],
+    )
+
+
+def _track(tracker: Tracker, source: dict[str, str], request: dict[str, Any]) -> list[SequenceResult]:
+    """One pass over some sequences."""
+    reader = open_reader(source["dataset"], source["root"], source["split"])
+    sequences = ReaderWithTruth(reader) if isinstance(tracker, OracleTracker) else reader
+    order, _ = longest_first(sequences)
+    return run_one_pass(
+        tracker,
+        ChosenSequences(sequences, order),
+        batch_size=request["batch_size"],
+        workers=torch.get_num_threads(),
+    )
+
+
+def _aucs(results: Iterable[SequenceResult]) -> dict[str, float]:
+    """The AUC of every sequence whose target can be seen, by name."""
+    found = {result.name: sequence_auc(result) for result in results if result.sequence.visible.any()}
+    return {name: round(auc, 6) for name, auc in sorted(found.items())}
 
 
 if __name__ == "__main__":

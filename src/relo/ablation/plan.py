@@ -65,9 +65,8 @@ def _evaluation(study: Study, name: str, row: Row, seed: int) -> Evaluation:
         training = _training(study, stage, base, override, training, seed)
     assert training is not None
     rule = row.rule or study.evaluation.rule
-    return Evaluation(
-        name, training, row.localization, study.tests, study.evaluation, None if rule is None else study.file(rule)
-    )
+    rule_file = None if rule is None else study.file(rule)
+    return Evaluation(name, training, row.localization, study.tests, study.validation, study.evaluation, rule_file)
 
 
 def _with_seed(training: Training, seed: int) -> Training:

@@ -22,7 +22,7 @@ from relo.tracking.boxes_file import write_whole
 _MISSING = "-"
 _COLUMNS = (
     *("group", "row", "title", "test", "seeds", "sequences", "auc", "deviation", "standard_error"),
-    *("difference", "low", "high", "p"),
+    *("difference", "low", "high", "p", "window_exponents"),
 )
 
 
@@ -90,7 +90,10 @@ def _score_table(study: Study, name: str, of_group: Sequence[Entry]) -> ReportTa
         error = None if main is None else main.summary.standard_error
         seeds = _MISSING if main is None else str(len(main.seeds))
         rows.append([title, seeds, _score(main), _percent(error), *map(_score, others)])
-    header = ["AUC", "seeds", columns[0], "standard error", *columns[1:]]
+        if study.validation:
+            windows = next(iter(by_test.values())).windows
+            rows[-1].append(" ".join(f"{window:g}" for window in windows) or _MISSING)
+    header = ["AUC", "seeds", columns[0], "standard error", *columns[1:], *["window"] * bool(study.validation)]
     return ReportTable(header, rows, highlighted=highlighted)
 
 
@@ -138,6 +141,12 @@ def _note(study: Study, found: Sequence[Entry]) -> str:
         f"Success AUC in percent over one pass of each sequence (sequences: {sizes}; {POOLED}: those of "
         f"{', '.join(study.pooled)}). "
     )
+    if study.validation:
+        note += (
+            "Window: the exponent of the Hann window, for each seed the best of "
+            f"{', '.join(f'{exponent:g}' for exponent in study.evaluation.window_exponents)} on other sequences "
+            f"({', '.join(study.validation)}; the mean of these sets). "
+        )
     share = f"{100 * CONFIDENCE:g} %"
     if most < 2:
         return note + (
@@ -162,7 +171,8 @@ def _csv(found: Sequence[Entry]) -> str:
         comparison = [None] * 4 if entry.comparison is None else list(asdict(entry.comparison).values())
         numbers = [*asdict(entry.summary).values(), *comparison]
         shown = ["" if number is None else f"{number:.6f}" for number in numbers]
-        writer.writerow([entry.group, entry.row, entry.title, entry.test, len(entry.seeds), entry.sequences, *shown])
+        named = [entry.group, entry.row, entry.title, entry.test, len(entry.seeds), entry.sequences]
+        writer.writerow([*named, *shown, " ".join(f"{window:g}" for window in entry.windows)])
     return text.getvalue()
 
 

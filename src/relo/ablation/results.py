@@ -27,6 +27,7 @@ class Entry:
         seeds: those with which the row has been trained and evaluated.
         sequences: how many there are.
         by_seed: the mean of each seed.
+        windows: the window's exponent that was chosen for each seed; empty where there was no choice.
         summary: mean and spread.
         comparison: with the group's reference; None for the reference itself, and where it has not been evaluated.
     """
@@ -38,6 +39,7 @@ class Entry:
     seeds: tuple[int, ...]
     sequences: int
     by_seed: tuple[float, ...]
+    windows: tuple[float, ...]
     summary: Summary
     comparison: Comparison | None
 
@@ -76,6 +78,7 @@ def _entries(study: Study, plan: Plan, output: Path) -> Iterator[Entry]:
                 comparison = None
                 if row != group.reference and reference is not None:
                     comparison = _compare(found, reference, f"{row} and {group.reference} on {test}")
+                windows = [plan.evaluations[row, seed].window_exponent(output) for seed in found.seeds]
                 yield Entry(
                     group_name,
                     row,
@@ -84,6 +87,7 @@ def _entries(study: Study, plan: Plan, output: Path) -> Iterator[Entry]:
                     found.seeds,
                     len(found.sequences),
                     tuple(found.scores.mean(1).tolist()),
+                    tuple(window for window in windows if window is not None),
                     summarize(found.scores),
                     comparison,
                 )

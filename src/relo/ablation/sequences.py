@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from relo.ablation.steps import test_root
+from relo.ablation.steps import SETS, rendered
 from relo.ablation.study import Rendering, Study
 from relo.data.packing import pack
 from relo.data.sequences import open_reader
@@ -17,7 +17,7 @@ from relo.tracking.boxes_file import write_whole
 
 
 def missing_sequences(study: Study, output: Path) -> list[str]:
-    """What has not been rendered, by its place in the study: `data.<name>`, `tests.<name>`.
+    """What has not been rendered, by its place in the study: `data.<name>`, `tests.<name>`, `validation.<name>`.
 
     Raises:
         UserError: something has been rendered with other settings.
@@ -30,7 +30,7 @@ def render(study: Study, output: Path, missing: Collection[str], workers: int, c
     for place, (settings, folder) in _places(study, output).items():
         if place not in missing:
             continue
-        if place.startswith("tests."):
+        if place.partition(".")[0] in SETS:
             synthesize(folder, layout="lasot", split="test", workers=workers, **asdict(settings))
         else:
             root = output / "rendered" / folder.name
@@ -42,12 +42,13 @@ def render(study: Study, output: Path, missing: Collection[str], workers: int, c
 def _places(study: Study, output: Path) -> dict[str, tuple[Rendering, Path]]:
     """What is to be rendered, and its folder."""
     stores = {f"data.{name}": (settings, output / "data" / name) for name, settings in study.data.items()}
-    tests = {
-        f"tests.{name}": (settings, test_root(output, name))
-        for name, settings in study.tests.items()
+    sets = {
+        f"{kind}.{name}": (settings, rendered(output, kind, name))
+        for kind, entries in zip(SETS, (study.tests, study.validation), strict=True)
+        for name, settings in entries.items()
         if isinstance(settings, Rendering)
     }
-    return stores | tests
+    return stores | sets
 
 
 def _is_there(settings: Rendering, folder: Path) -> bool:

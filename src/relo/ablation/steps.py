@@ -16,7 +16,10 @@ from relo.ablation.study import EvaluationSettings, Recorded, Rendering, RowLoca
 from relo.tracking.boxes_file import write_whole
 
 CHECKPOINT = "last.ckpt"
+SETS = ("tests", "validation")
+"""The folders, in the results' folder, of the sequences to evaluate on."""
 _FINISHED = "finished.json"
+_WINDOW = ".window.json"  # no test set's name starts with a dot
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ class Evaluation(Step):
         training: what it is evaluated after.
         localization: the map that picks the cell.
         tests: the test sets.
+        validation: the sets that the window is chosen on.
         settings: how rows are evaluated.
         rule: the settings in `settings.rule`.
     """
@@ -158,7 +162,8 @@ class Evaluation(Step):
     training: Training
     localization: RowLocalization
     tests: Mapping[str, Rendering | Recorded] = field(hash=False)
-    settings: EvaluationSettings
+    validation: Mapping[str, Rendering | Recorded] = field(hash=False)
+    settings: EvaluationSettings = field(hash=False)
     rule: Path | None
 
     @property
@@ -177,8 +182,21 @@ class Evaluation(Step):
 
     def digest(self, test: str) -> str:
         """Of everything that the scores on a test set depend on."""
+        return digest([self._window_digest(), asdict(self.tests[test])])
+
+    def _window_digest(self) -> str:
+        """Of everything that the choice of the window depends on."""
         evaluation = asdict(self.settings) | {"rule": None if self.rule is None else resolved(self.rule)}
-        return digest([self.training.digest, self.localization, asdict(self.tests[test]), evaluation])
+        validation = {name: asdict(entry) for name, entry in self.validation.items()}
+        return digest([self.training.digest, self.localization, evaluation, validation])
+
+    def window_exponent(self, output: Path) -> float | None:
+        """The exponent that was chosen; None where there is no choice, or it has not been made."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            content = json.loads((self.folder(output) / _WINDOW).read_text())
+            if content["digest"] == self._window_digest():
+                return float(content["window_exponent"])
+        return None
 
     def aucs(self, output: Path, test: str) -> dict[str, float] | None:
         """Every sequence's AUC; None where they are missing or of other settings."""
@@ -208,10 +226,14 @@ class Evaluation(Step):
             "rule": None if self.rule is None else str(self.rule),
             "batch_size": self.settings.batch_size,
             "precision": self.settings.precision,
+            "window": self._window_request(output),
             "tests": [
-                {**_source(output, test, self.tests[test]), "digest": self.digest(test), "output": str(path)}
+                {
+                    **_source(output, "tests", test, self.tests[test]),
+                    "digest": self.digest(test),
+                    "output": str(self._file(output, test)),
+                }
                 for test in self.missing(output)
-                for path in [self._file(output, test)]
             ],
         }
         path = self.folder(output) / "request.json"
@@ -221,19 +243,31 @@ class Evaluation(Step):
     def finish(self, output: Path, seconds: float) -> None:
         """Nothing is left to note: the process has written the scores."""
 
+    def _window_request(self, output: Path) -> dict[str, Any] | None:
+        """How the window is chosen; None where there is no choice."""
+        if self.localization == "oracle" or not self.settings.window_exponents:
+            return None
+        return {
+            "chosen": self.window_exponent(output),
+            "exponents": self.settings.window_exponents,
+            "validation": [_source(output, "validation", name, entry) for name, entry in self.validation.items()],
+            "digest": self._window_digest(),
+            "output": str(self.folder(output) / _WINDOW),
+        }
+
     def _file(self, output: Path, test: str) -> Path:
         return self.folder(output) / f"{test}.json"
 
 
-def test_root(output: Path, name: str) -> Path:
-    """Where a rendered test set lies."""
-    return output / "tests" / name
+def rendered(output: Path, kind: str, name: str) -> Path:
+    """Where rendered sequences to evaluate on lie; `kind` is one of `SETS`."""
+    return output / kind / name
 
 
-def _source(output: Path, name: str, test: Rendering | Recorded) -> dict[str, str]:
-    if isinstance(test, Recorded):
-        return {"root": str(output / test.path), "dataset": test.dataset, "split": test.split}
-    return {"root": str(test_root(output, name)), "dataset": "lasot", "split": "test"}
+def _source(output: Path, kind: str, name: str, sequences: Rendering | Recorded) -> dict[str, str]:
+    if isinstance(sequences, Recorded):
+        return {"root": str(output / sequences.path), "dataset": sequences.dataset, "split": sequences.split}
+    return {"root": str(rendered(output, kind, name)), "dataset": "lasot", "split": "test"}
 
 
 def digest(content: Any) -> str:

@@ -56,11 +56,14 @@ class EvaluationSettings:
         batch_size: sequences in one batch.
         precision: of the network's layers.
         rule: a file of tracking settings; the training config's own if not given.
+        window_exponents: each row and seed tracks the validation sets with each of these, and the test sets with the
+            one whose AUC, averaged over the sets, was best; the rule's own if none are given. Oracles have no window.
     """
 
     batch_size: int = 32
     precision: Precision = "float32"
     rule: str | None = None
+    window_exponents: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ class Study:
         data: what to render and pack into the clip store `data/<name>` of the results' folder, by name. Training runs
             in that folder, so configs name these stores by their relative path.
         tests: what to evaluate on, by name.
+        validation: what `evaluation.window_exponents` are chosen on, by name.
         pooled: the test sets whose sequences make up a row's main score.
         evaluation: how rows are evaluated.
         rows: what to train and evaluate, by name.
@@ -136,6 +140,7 @@ class Study:
     seeds: tuple[int, ...]
     data: Mapping[str, Rendering]
     tests: Mapping[str, Rendering | Recorded]
+    validation: Mapping[str, Rendering | Recorded]
     pooled: tuple[str, ...]
     evaluation: EvaluationSettings
     rows: Mapping[str, Row]
@@ -154,7 +159,8 @@ def read_study(path: Path) -> Study:
     """
     content = read_settings(path)
     tables: dict[str, dict[str, Any]] = {
-        name: _table(content.pop(name, None) or {}, f"{path}, {name}") for name in ("data", "tests", "rows", "groups")
+        name: _table(content.pop(name, None) or {}, f"{path}, {name}")
+        for name in ("data", "tests", "validation", "rows", "groups")
     }
     base = _typed(_Base, content, str(path))
     study = Study(
@@ -164,6 +170,9 @@ def read_study(path: Path) -> Study:
         seeds=tuple(base.seeds),
         data={name: _typed(Rendering, entry, f"{path}, data.{name}") for name, entry in tables["data"].items()},
         tests={name: _test_set(entry, f"{path}, tests.{name}") for name, entry in tables["tests"].items()},
+        validation={
+            name: _test_set(entry, f"{path}, validation.{name}") for name, entry in tables["validation"].items()
+        },
         pooled=tuple(base.pooled or tables["tests"]),
         evaluation=base.evaluation,
         rows={name: _typed(Row, entry or {}, f"{path}, rows.{name}") for name, entry in tables["rows"].items()},
@@ -220,8 +229,11 @@ def _check(study: Study) -> None:
 
     require(bool(study.seeds) and len(set(study.seeds)) == len(study.seeds), "give at least one seed, and none twice")
     require(bool(study.tests) and bool(study.groups), "give at least one test set and one group")
-    for name in (*study.data, *study.tests, *study.rows, *study.groups):
+    for name in (*study.data, *study.tests, *study.validation, *study.rows, *study.groups):
         require(_NAME.fullmatch(name) is not None, f"{name!r} names folders, so letters, digits, - and _ only")
+    exponents = study.evaluation.window_exponents
+    require(bool(exponents) == bool(study.validation), "window_exponents and validation sets need each other")
+    require(all(exponent >= 0 for exponent in exponents), f"window_exponents start at 0: {exponents}")
     for name in study.pooled:
         require(name in study.tests, f"pooled names {name!r}, which is no test set ({', '.join(study.tests)})")
     for name, row in study.rows.items():
