@@ -20,6 +20,7 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 from rich.text import Text
 
@@ -104,13 +105,15 @@ class _Count(MofNCompleteColumn):
 
 
 def _progress(console: Console) -> Progress:
-    """A bar over the steps, and below it a line for each that is under way."""
+    """A bar over the steps, with the time that is left if they go on as fast, and below it those that are under way."""
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
         _Count(),
         TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        speed_estimate_period=float("inf"),  # steps take minutes
         console=console,
         transient=True,
     )
