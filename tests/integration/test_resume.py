@@ -70,7 +70,7 @@ def test_killed_run_goes_on(data, uninterrupted, tmp_path, monkeypatch):
 def test_interrupted_run_keeps_what_is_done(data, uninterrupted, tmp_path, monkeypatch):
     process, path = _start_long_run(data, tmp_path, every_n_train_steps=1000, workers=1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the loader's processes get it too
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=200)
     assert process.returncode == 130, out + err
     assert "Traceback" not in err
     assert "what was finished is kept" in err
