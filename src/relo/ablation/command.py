@@ -30,7 +30,8 @@ def ablate(
 ) -> None:
     """Train and evaluate the rows of an ablation with several seeds, and compare them.
 
-    Writes table.md, table.csv, results.json, report.html and plots. May be stopped or killed at any time: the same
+    Writes table.md, table.csv, results.json, report.html and plots. Where the study has validation sets, each row and
+    seed chooses its tracking window on them. May be stopped or killed at any time: the same
     command goes on from there, and does nothing twice. A training whose settings have changed is begun anew in another
     folder; changes of the code are not noticed.
 
