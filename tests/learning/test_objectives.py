@@ -186,6 +186,20 @@ def test_what_follows_an_action_counts_with_a_discount():
     assert errors[0].max() < 0.1 * means[0].abs().max()  # the comparison means something
 
 
+def test_a_critic_that_is_wrong_everywhere_alike_does_no_harm():
+    """As one is that has not learned yet: it would call whatever followed the chosen cells good."""
+    bandit = Bandit(WIDTHS)
+    bandit.logits.data = torch.tensor([0.3, -0.5, 0.8, 0.1])
+    objective = ExpectedGradient(discount=0.9, value_weight=0.0)
+    gradients = []
+    for baseline in (0.0, 7.0):
+        bandit.baseline.data = torch.tensor(baseline)
+        loss = objective(bandit, bandit_clip(8, 3), torch.Generator().manual_seed(0)).loss
+        gradients.append(gradient_of(bandit, loss))
+    torch.testing.assert_close(*gradients)
+    assert gradients[0].abs().max() > 0.01
+
+
 @pytest.mark.parametrize("setting", [{"minibatches": 0}, {"epochs": 0}])
 def test_empty_passes_are_refused(setting):
     with pytest.raises(UserError, match="at least 1"):

@@ -39,7 +39,7 @@ class ExpectedGradient(PolicyObjective):
 
         Args:
             normalise_advantages: scale so that advantages have deviation 1 under the policy, over the batches of all
-                ranks.
+                ranks; what follows a frame is judged against its mean over these batches.
             discount: what a frame's reward is worth one frame earlier; other than 0, a critic is needed.
             gae_lambda: 1 sums the rewards that were seen, 0 trusts the critic from the next frame on.
             value_weight: weight of the critic's squared error.
@@ -71,6 +71,8 @@ class ExpectedGradient(PolicyObjective):
             )
             # Of the return, the frame's own reward is dealt with above; so is its part of the critic's expectation.
             following = (returns - rollout.rewards) - (rollout.values.detach() - expected)
+            if self.normalise_advantages:  # a critic that has not learned yet would call whatever was done good
+                following = following - mean_over_ranks(following, rollout.present)
             ratio = torch.exp(rollout.log_probs - rollout.log_probs.detach())
             losses["policy_loss"] = losses["policy_loss"] - masked_mean(ratio * following / scale, rollout.present)
             losses["value_loss"] = self.value_weight * (rollout.values - returns).square().mean()
