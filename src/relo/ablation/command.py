@@ -31,13 +31,13 @@ def ablate(
     """Train and evaluate the rows of an ablation with several seeds, and compare them.
 
     Writes table.md, table.csv, results.json, report.html and plots. Where the study has validation sets, each row and
-    seed chooses its tracking window on them. May be stopped or killed at any time: the same
-    command goes on from there, and does nothing twice. A training whose settings have changed is begun anew in another
-    folder; changes of the code are not noticed.
+    seed chooses its tracking window on them. May be stopped or killed at any time: the same command goes on from there,
+    and does nothing twice. A training whose settings have changed is begun anew in another folder; changes of the code
+    are not noticed.
 
     Args:
-        study: the study, such as configs/ablation/study.yaml (about five hours on two cores) or
-            configs/ablation/claim.yaml.
+        study: the study, such as configs/ablation/study.yaml or configs/ablation/claim.yaml (each about two hours on
+            two cores).
         output: the folder of data, trainings, scores and tables; runs/ablation/<the study's name> if not given.
         only: groups or rows; all of them if not given.
         seeds: the study's if not given.
