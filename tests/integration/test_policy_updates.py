@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from relo.learning.clipped import GRPO, PPO
-from relo.learning.expected import ExpectedGradient
+from relo.learning.expected import ExpectedGradient, RewardAugmentedLikelihood
 from relo.learning.policy import ActorCritic
 from relo.learning.prior_training import PriorObjective
 from relo.learning.priors import GaussianPrior
@@ -30,6 +30,7 @@ OBJECTIVES = {
     "grpo": lambda: GRPO(group_size=4, epochs=2, minibatches=2),
     "expected": ExpectedGradient,
     "expected, discounted": lambda: ExpectedGradient(discount=0.5),
+    "reward-augmented": RewardAugmentedLikelihood,
 }
 
 

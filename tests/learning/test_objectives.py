@@ -8,8 +8,8 @@ import torch
 from bandit import Bandit, bandit_clip
 from relo.errors import UserError
 from relo.learning.clipped import GRPO, PPO, clipped_surrogate, group_advantages
-from relo.learning.expected import ExpectedGradient, cell_rewards
-from relo.learning.policy import ActorCritic
+from relo.learning.expected import ExpectedGradient, RewardAugmentedLikelihood, cell_rewards
+from relo.learning.policy import ActorCritic, trained_boxes_xyxy
 from relo.learning.returns import generalized_advantages
 from relo.learning.rewards import AUCReward, IoUReward
 from relo.learning.rollout import TeacherForced, reevaluate
@@ -22,6 +22,7 @@ OBJECTIVES = {
     "grpo": lambda **shared: GRPO(group_size=8, **shared),
     "grpo in passes": lambda **shared: GRPO(group_size=4, epochs=2, minibatches=2, **shared),
     "expected": lambda **shared: ExpectedGradient(**shared),
+    "reward-augmented": lambda **shared: RewardAugmentedLikelihood(**shared),
 }
 
 
@@ -88,6 +89,33 @@ def test_the_expected_gradient_of_iou_is_the_gradient_of_the_mean():
     gradient = gradient_of(bandit, objective(bandit, bandit_clip(5, 3), torch.Generator()).loss)
     policy, iou = bandit.logits.detach().softmax(0), torch.tensor(WIDTHS) / 0.4
     torch.testing.assert_close(gradient, -policy * (iou - policy @ iou))
+
+
+def test_reward_augmented_likelihood_pulls_a_good_cell_however_unlikely_it_is():
+    """By hand: the gradient is the policy minus softmax(r / temperature); a policy gradient vanishes where p does."""
+    bandit = Bandit(WIDTHS)
+    bandit.logits.data = torch.tensor([20.0, 0.0, 0.0, 0.0])  # sure of the worst cell
+    policy, iou = bandit.logits.detach().softmax(0), torch.tensor(WIDTHS) / 0.4
+    objective = RewardAugmentedLikelihood(0.2, rewards=[IoUReward()])
+    gradient = gradient_of(bandit, objective(bandit, bandit_clip(5, 3), torch.Generator()).loss)
+    torch.testing.assert_close(gradient, policy - (iou / 0.2).softmax(0))
+    expected = ExpectedGradient(rewards=[IoUReward()], normalise_advantages=False)
+    assert gradient_of(bandit, expected(bandit, bandit_clip(5, 3), torch.Generator()).loss).abs().max() < 1e-7
+
+
+def test_reward_augmented_likelihood_and_an_entropy_bonus_have_one_optimum():
+    settings = {"rewards": [IoUReward()]}
+    expected = ExpectedGradient(entropy_weight=0.3, normalise_advantages=False, **settings)
+    for objective in (RewardAugmentedLikelihood(0.3, **settings), expected):
+        bandit = Bandit(WIDTHS)
+        train(bandit, objective, 300, lr=0.05)
+        optimum = (torch.tensor(WIDTHS) / 0.4 / 0.3).softmax(0)
+        torch.testing.assert_close(bandit.logits.detach().softmax(0), optimum, atol=1e-3, rtol=0)
+
+
+def test_a_temperature_must_be_positive():
+    with pytest.raises(UserError, match="must be positive, not 0"):
+        RewardAugmentedLikelihood(0.0)
 
 
 def test_rewards_of_cells_are_those_of_clips_with_one_cell_changed():
@@ -274,7 +302,24 @@ def test_a_divergence_from_the_prior_pulls_the_policy_to_it():
     assert losses[-1] >= 0
 
 
-def test_boxes_learn_at_the_sampled_cells():
+@pytest.mark.parametrize("box_cell", ["sampled", "best", "target"])
+def test_boxes_learn_at_the_cell_that_is_named(box_cell):
+    generator = torch.Generator().manual_seed(0)
+    rollout = TeacherForced()(make_network(), make_clip(3, 2), [IoUReward()], generator)
+    for walk in range(3):
+        for t in range(2):
+            x1, y1, x2, y2 = rollout.truth_xyxy[walk, t].tolist()
+            side = rollout.logits.shape[-1]
+            cell = {
+                "sampled": rollout.actions[walk, t].item(),
+                "best": rollout.logits[walk, t].argmax().item(),
+                "target": int((y1 + y2) / 2 * side) * side + int((x1 + x2) / 2 * side),
+            }[box_cell]
+            expected = rollout.cells_xyxy[walk, t].flatten(0, 1)[cell]
+            assert torch.equal(trained_boxes_xyxy(rollout, box_cell)[walk, t], expected)
+
+
+def test_boxes_learn_along():
     network, clip = make_network(), make_clip(2, 2)
     objective = ExpectedGradient(box_weight=1.0, trained_parts=["policy", "box"])
     objective(network, clip, torch.Generator().manual_seed(0)).loss.backward()

@@ -1,4 +1,4 @@
-"""The expected policy gradient: every cell's box is known, so the reward need not be sampled."""
+"""Objectives that know the reward of every cell, since every cell's box is known, and need not sample it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relo.errors import UserError
 from relo.learning.base import masked_mean
 from relo.learning.health import policy_health
 from relo.learning.policy import PolicyObjective
@@ -78,6 +79,42 @@ class ExpectedGradient(PolicyObjective):
             losses["value_loss"] = self.value_weight * (rollout.values - returns).square().mean()
             logs |= policy_health(rollout, returns)
         return losses, logs
+
+
+class RewardAugmentedLikelihood(PolicyObjective):
+    """Cross-entropy with softmax(reward / temperature) over the cells (Norouzi et al., NeurIPS 2016).
+
+    A policy gradient moves a cell by the policy's own probability, so a frame on which the policy is sure of a wrong
+    place teaches next to nothing. Here every good cell pulls, however unlikely it is. The policy that is best is the
+    same as for the expected reward with an entropy bonus of weight `temperature`: what is minimised is the KL
+    divergence from softmax(reward / temperature) to the policy, and there the divergence the other way round.
+    """
+
+    def __init__(self, temperature: float = 0.1, **shared: Any) -> None:
+        """Set the objective.
+
+        Args:
+            temperature: reward that makes a cell e times as probable; towards 0, the best cell is all that counts.
+            shared: see `PolicyObjective`.
+
+        Raises:
+            UserError: a temperature that is not positive.
+        """
+        if not temperature > 0:
+            raise UserError(f"The temperature must be positive, not {temperature}.")
+        super().__init__(**shared)
+        self.temperature = temperature
+
+    def policy_losses(self, rollout: Rollout) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The cross-entropy."""
+        rewards = cell_rewards(rollout, self.rewards)
+        log_policy = rollout.logits.flatten(2).log_softmax(-1)
+        cross_entropy = -((rewards / self.temperature).softmax(-1) * log_policy).sum(-1)
+        expected = (log_policy.detach().exp() * rewards).sum(-1)
+        return (
+            {"policy_loss": masked_mean(cross_entropy, rollout.present)},
+            {"expected_reward": masked_mean(expected, rollout.present)},
+        )
 
 
 @torch.no_grad()

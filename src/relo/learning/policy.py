@@ -1,19 +1,22 @@
 """Policy objectives: a rollout to a loss. The policy learns from reward alone; nothing tells it where the centre is."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from relo.data.clip_batch import ClipBatch
 from relo.errors import UserError
-from relo.learning.base import Objective, StepResult, box_losses, masked_mean
+from relo.geometry import xyxy_to_xywh
+from relo.learning.base import Objective, StepResult, box_losses, masked_mean, target_cell
 from relo.learning.health import policy_entropy, policy_health, prior_divergence
 from relo.learning.returns import generalized_advantages, normalise
 from relo.learning.rewards import AUCReward, IoUReward, RewardTerm
-from relo.learning.rollout import Rollout, RolloutRule, TeacherForced
+from relo.learning.rollout import Rollout, RolloutRule, TeacherForced, chosen
 from relo.models.network import LocalizationNetwork
+
+BoxCell = Literal["sampled", "best", "target"]
 
 
 class PolicyObjective(Objective):
@@ -32,6 +35,7 @@ class PolicyObjective(Objective):
         entropy_weight: float = 0.0,
         prior_weight: float = 0.0,
         box_weight: float = 0.0,
+        box_cell: BoxCell = "sampled",
         trained_parts: list[str] | None = None,
     ) -> None:
         """Set what is shared.
@@ -43,8 +47,10 @@ class PolicyObjective(Objective):
             entropy_weight: weight of a bonus on the policy's entropy, in nats; none in the paper. It keeps a policy
                 that learns fast from settling too early.
             prior_weight: weight of the policy's KL divergence from the network's prior map, in nats; none in the paper.
-            box_weight: weight of 2 GIoU + 5 L1 on the boxes of the sampled cells, for a box head that learns along
-                (name "box" in `trained_parts`); none in the paper.
+            box_weight: weight of 2 GIoU + 5 L1 on one box a frame, for a box head that learns along (name "box" in
+                `trained_parts`); none in the paper.
+            box_cell: the cell whose box is trained: the sampled one, the policy's best, or, as in the warm-up, the
+                target's. Sampled cells may lie anywhere, and boxes that learn there are less exact at the target.
             trained_parts: parts of the network that learn; the policy if not given, and the critic if the objective
                 needs one.
         """
@@ -53,6 +59,7 @@ class PolicyObjective(Objective):
         self.entropy_weight = entropy_weight
         self.prior_weight = prior_weight
         self.box_weight = box_weight
+        self.box_cell = box_cell
         self.trained_parts = tuple(trained_parts or ("policy", "critic")[: 1 + self.needs_critic])
 
     def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
@@ -96,9 +103,22 @@ class PolicyObjective(Objective):
             divergence = prior_divergence(rollout.logits, rollout.prior_scores.detach())
             added["prior_loss"] = self.prior_weight * masked_mean(divergence, rollout.present)
         if self.box_weight:
-            boxes = box_losses(rollout.chosen_xyxy, rollout.truth_xyxy, rollout.present)
+            boxes = box_losses(trained_boxes_xyxy(rollout, self.box_cell), rollout.truth_xyxy, rollout.present)
             added["box_loss"] = self.box_weight * (2 * boxes["giou_loss"] + 5 * boxes["l1_loss"])
         return added
+
+
+def trained_boxes_xyxy(rollout: Rollout, box_cell: BoxCell) -> Tensor:
+    """The box [R, T, 4] that is trained on each frame; the target's cell is that of what the crop shows of it."""
+    if box_cell == "sampled":
+        return rollout.chosen_xyxy
+    if box_cell == "best":
+        cells = rollout.logits.flatten(2).argmax(-1)
+    else:
+        side = rollout.logits.shape[-1]
+        row, column = target_cell(xyxy_to_xywh(rollout.truth_xyxy), side)
+        cells = row * side + column
+    return chosen(rollout.cells_xyxy.flatten(2, 3), cells)
 
 
 class ActorCritic(PolicyObjective):

@@ -1,0 +1,157 @@
+"""What a map's choice of cell earns on crops cut as in training, beside what the best cell would.
+
+    python benchmarks/cell_choice.py prior:runs/demo/warmup/last.ckpt policy:runs/demo/rl/rl.ckpt --store data/train
+
+Tracking mixes what a head has learned with its windows and with where earlier boxes led. Here the crops lie around
+each frame's truth, the clips are the same for all maps, and there is no window: "IoU" is the very thing that the frame
+reward trains. Where a policy is not ahead even on the clips it learned from, neither window nor crops nor new sequences
+are to blame. "lost" counts the frames whose box overlaps the target by less than 0.1, "IoU where found" is of the
+others. "best near" is the best box among the chosen cell and its eight neighbours, "best" that of all cells.
+Differences from the first map are paired by sequence, with their standard errors.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+from torch.nn.functional import max_pool2d, one_hot
+
+from relo.data.clip_batch import ClipBatch
+from relo.data.clip_dataset import StoreSource
+from relo.data.datamodule import ClipLoader, TrackingDataModule
+from relo.data.sampler import OrderSampler
+from relo.errors import UserError
+from relo.geometry import cxcywh_to_xyxy, iou, xywh_to_xyxy
+from relo.models.network import LocalizationMaps, LocalizationNetwork
+from relo.tracking.rule import TrackingRule
+from relo.weights import load_network
+
+LOST_IOU = 0.1
+
+
+@dataclass
+class Choices:
+    """A map, and the IoUs of what it chose, frame by frame."""
+
+    map_name: str
+    path: str
+    network: LocalizationNetwork
+    columns: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    @torch.inference_mode()
+    def look_at(self, clip: ClipBatch) -> None:
+        """Walk over B clips, and note the IoU of the chosen box, of the best near it and of the best."""
+        templates = self.network.encode_templates(clip.template_images, clip.template_boxes_xywh)
+        memory = None
+        for t in range(clip.search_images.shape[1]):
+            skip = [head for head in ("critic", "prior") if head != self.map_name]
+            maps, memory = self.network(clip.search_images[:, t], templates, memory, skip)
+            present = clip.present[:, t]
+            truth_xyxy = xywh_to_xyxy(clip.search_boxes_xywh[:, t]).clamp(0, 1)
+            ious = iou(cxcywh_to_xyxy(maps.boxes_cxcywh), truth_xyxy[:, None, None])  # [B, S, S]
+            seen = {"chosen": (ious * self._chosen(maps)).sum((1, 2)), "best": ious.amax((1, 2))}
+            seen["near"] = (ious * max_pool2d(self._chosen(maps), 3, stride=1, padding=1)).amax((1, 2))
+            for name, values in seen.items():
+                self.columns.setdefault(name, []).append(values[present])
+
+    def ious(self, name: str) -> Tensor:
+        """Of all frames so far, "chosen", "near" or "best"."""
+        return torch.cat(self.columns[name])
+
+    def _chosen(self, maps: LocalizationMaps) -> Tensor:
+        """1 at the cell with the greatest score, else 0: [B, S, S]."""
+        scores = maps.policy_logits if self.map_name == "policy" else maps.prior_scores
+        if scores is None:
+            raise UserError(f"{self.path} has no prior head: ask for its policy (policy:{self.path}).")
+        return one_hot(scores.flatten(1).argmax(1), scores[0].numel()).view_as(scores).float()
+
+
+def difference(choices: Choices, reference: Choices, sequences: Tensor) -> tuple[float, float]:
+    """The mean difference of the chosen IoUs over sequences, and its standard error."""
+    differences = choices.ious("chosen") - reference.ious("chosen")
+    means = torch.stack([differences[sequences == number].mean() for number in sequences.unique()])
+    return means.mean().item(), (means.std() / len(means) ** 0.5).item()
+
+
+def clip_loader(network: LocalizationNetwork, options: argparse.Namespace) -> ClipLoader:
+    """The clips, with the crops of the default tracking rule, moved and scaled as in training."""
+    rule = TrackingRule()
+    module = TrackingDataModule(
+        [StoreSource(options.store, start=options.start, stop=options.stop)],
+        template_crop=rule.template_crop(network.encoder.template_size),
+        search_crop=rule.search_crop(network.encoder.search_size),
+        sampler=OrderSampler(templates=1, search_frames=options.frames),
+        clips_per_epoch=options.clips,
+        batch_size=options.batch,
+        workers=0,
+        seed=options.seed,
+    )
+    module.setup("fit")
+    return module.train_dataloader()
+
+
+def compare(options: argparse.Namespace) -> Table:
+    """Show the clips to every map.
+
+    Raises:
+        UserError: a map, model or store cannot be used.
+    """
+    maps = []
+    for told in options.maps:
+        name, _, path = told.partition(":")
+        if name not in ("policy", "prior") or not path:
+            raise UserError(f"'{told}' is not policy:MODEL or prior:MODEL.")
+        maps.append(Choices(name, path, load_network(path)))
+    numbers: dict[str, int] = {}
+    sequences = []
+    loader = clip_loader(maps[0].network, options)
+    for clip in track(loader, "clips", console=Console(stderr=True)):
+        for choices in maps:
+            choices.look_at(clip)
+        ids = torch.tensor([numbers.setdefault(name, len(numbers)) for name in clip.sequence_id])
+        sequences += [ids[clip.present[:, t]] for t in range(options.frames)]
+    frame_sequences = torch.cat(sequences)
+    title = f"{len(frame_sequences):,} frames of {len(numbers)} sequences; IoU in percent"
+    table = Table("map", "IoU", "minus the first", "lost (%)", "IoU where found", "best near", "best", title=title)
+    for choices in maps:
+        chosen = choices.ious("chosen")
+        mean, error = difference(choices, maps[0], frame_sequences)
+        found = chosen >= LOST_IOU
+        table.add_row(
+            f"{choices.map_name} of {choices.path}",
+            f"{100 * chosen.mean():.1f}",
+            "" if choices is maps[0] else f"{100 * mean:+.2f} ± {100 * error:.2f}",
+            f"{100 * (1 - found.float().mean()):.1f}",
+            f"{100 * chosen[found].mean():.1f}",
+            *(f"{100 * choices.ious(name).mean():.1f}" for name in ("near", "best")),
+        )
+    return table
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "maps", nargs="+", metavar="MAP:MODEL", help="policy:MODEL or prior:MODEL; the first is the reference"
+    )
+    parser.add_argument("--store", required=True, help="a clip store (`relo data pack`)")
+    parser.add_argument("--start", type=int, default=0, help="the store's first sequence to use")
+    parser.add_argument("--stop", type=int, help="the first not to use any more")
+    parser.add_argument("--clips", type=int, default=640)
+    parser.add_argument("--frames", type=int, default=4, help="search frames of a clip")
+    parser.add_argument("--batch", type=int, default=32, help="clips")
+    parser.add_argument("--seed", type=int, default=5, help="of the clips")
+    options = parser.parse_args(arguments)
+    try:
+        Console().print(compare(options))
+    except UserError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
