@@ -1,6 +1,6 @@
 """What a step of reinforcement learning costs beside a pure inference pass over the same frames.
 
-    python benchmarks/rl_step.py [--model nano] [--objective actor-critic expected ppo grpo] [--batch 8] [--frames 8]
+    python benchmarks/rl_step.py [--model nano] [--objective actor-critic expected ...] [--batch 8] [--frames 8]
 
 With encoder and boxes frozen, a step should be little more than the inference that the rollout needs: no gradients of
 frozen parts, nothing kept of the encoder's graph. "ratio" is the time of forward, backward and optimizer step over that
@@ -24,7 +24,7 @@ from rich.table import Table
 from relo.data.clip_batch import ClipBatch
 from relo.learning.base import Objective
 from relo.learning.clipped import GRPO, PPO
-from relo.learning.expected import ExpectedGradient
+from relo.learning.expected import ExpectedGradient, RewardAugmentedLikelihood
 from relo.learning.policy import ActorCritic
 from relo.models.network import LocalizationNetwork
 from relo.plugin import build
@@ -32,6 +32,7 @@ from relo.plugin import build
 OBJECTIVES: dict[str, Callable[[], Objective]] = {
     "actor-critic": ActorCritic,
     "expected": ExpectedGradient,
+    "reward-augmented": RewardAugmentedLikelihood,
     "ppo": PPO,
     "grpo": GRPO,
 }
