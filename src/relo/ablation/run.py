@@ -69,7 +69,7 @@ def run_steps(
         overall = progress.add_task("steps", total=len(steps), completed=len(finished))
         try:
             while waiting or running:
-                for step in list(waiting):
+                for step in list(waiting) if len(running) < jobs else ():
                     broken = next((need for need in step.needs if need in failed), None)
                     if broken is not None:
                         failed[step] = f"it needs {broken.name}"
