@@ -1,13 +1,15 @@
 """What a map's choice of cell earns on crops cut as in training, beside what the best cell would.
 
-    python benchmarks/cell_choice.py prior:runs/demo/warmup/last.ckpt policy:runs/demo/rl/rl.ckpt --store data/train
+    python benchmarks/cell_choice.py prior:runs/demo/warmup/warmup.ckpt policy:runs/demo/rl/rl.ckpt \
+      --store data/demo/synthetic_train --start 240
 
 Tracking mixes what a head has learned with its windows and with where earlier boxes led. Here the crops lie around
-each frame's truth, the clips are the same for all maps, and there is no window: "IoU" is the very thing that the frame
-reward trains. Where a policy is not ahead even on the clips it learned from, neither window nor crops nor new sequences
-are to blame. "lost" counts the frames whose box overlaps the target by less than 0.1, "IoU where found" is of the
-others. "best near" is the best box among the chosen cell and its eight neighbours, "best" that of all cells.
-Differences from the first map are paired by sequence, with their standard errors.
+each frame's truth, the clips are the same for all maps, and there is no window: "IoU" is that of the most probable
+cell, where training raises that of sampled ones. Where a policy is not ahead even on the sequences it learned from,
+neither window nor crops nor new sequences are to blame. "lost" counts the frames whose box overlaps the target by less
+than 0.1, "IoU where found" is of the others. "best near" is the best box among the chosen cell and its eight
+neighbours, "best" that of all cells. All are means over sequences of their means over frames; differences from the
+first map are paired by sequence, with their standard errors.
 """
 
 import argparse
@@ -26,10 +28,9 @@ from relo.data.clip_dataset import StoreSource
 from relo.data.datamodule import ClipLoader, TrackingDataModule
 from relo.data.sampler import OrderSampler
 from relo.errors import UserError
-from relo.geometry import cxcywh_to_xyxy, iou, xywh_to_xyxy
-from relo.models.network import LocalizationMaps, LocalizationNetwork
-from relo.tracking.rule import TrackingRule
-from relo.weights import load_network
+from relo.geometry import CropRule, cxcywh_to_xyxy, iou, xywh_to_xyxy
+from relo.models.network import LocalizationMaps
+from relo.tracking.tracker import Tracker
 
 LOST_IOU = 0.1
 
@@ -40,20 +41,30 @@ class Choices:
 
     map_name: str
     path: str
-    network: LocalizationNetwork
+    tracker: Tracker
     columns: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    @property
+    def crops(self) -> tuple[CropRule, CropRule]:
+        """How the model cuts its template and its search regions."""
+        encoder, rule = self.tracker.network.encoder, self.tracker.rule
+        return rule.template_crop(encoder.template_size), rule.search_crop(encoder.search_size)
 
     @torch.inference_mode()
     def look_at(self, clip: ClipBatch) -> None:
         """Walk over B clips, and note the IoU of the chosen box, of the best near it and of the best."""
-        templates = self.network.encode_templates(clip.template_images, clip.template_boxes_xywh)
+        network = self.tracker.network
+        templates = network.encode_templates(clip.template_images, clip.template_boxes_xywh)
         memory = None
         for t in range(clip.search_images.shape[1]):
             skip = [head for head in ("critic", "prior") if head != self.map_name]
-            maps, memory = self.network(clip.search_images[:, t], templates, memory, skip)
+            maps, memory = network(clip.search_images[:, t], templates, memory, skip)
             present = clip.present[:, t]
             truth_xyxy = xywh_to_xyxy(clip.search_boxes_xywh[:, t]).clamp(0, 1)
-            ious = iou(cxcywh_to_xyxy(maps.boxes_cxcywh), truth_xyxy[:, None, None])  # [B, S, S]
+            boxes_cxcywh = maps.boxes_cxcywh
+            if self.map_name == "prior" and maps.prior_boxes_cxcywh is not None:
+                boxes_cxcywh = maps.prior_boxes_cxcywh
+            ious = iou(cxcywh_to_xyxy(boxes_cxcywh), truth_xyxy[:, None, None])  # [B, S, S]
             seen = {"chosen": (ious * self._chosen(maps)).sum((1, 2)), "best": ious.amax((1, 2))}
             seen["near"] = (ious * max_pool2d(self._chosen(maps), 3, stride=1, padding=1)).amax((1, 2))
             for name, values in seen.items():
@@ -71,23 +82,21 @@ class Choices:
         return one_hot(scores.flatten(1).argmax(1), scores[0].numel()).view_as(scores).float()
 
 
-def difference(choices: Choices, reference: Choices, sequences: Tensor) -> tuple[float, float]:
-    """The mean difference of the chosen IoUs over sequences, and its standard error."""
-    differences = choices.ious("chosen") - reference.ious("chosen")
-    means = torch.stack([differences[sequences == number].mean() for number in sequences.unique()])
-    return means.mean().item(), (means.std() / len(means) ** 0.5).item()
+def sequence_means(values: Tensor, sequences: Tensor) -> Tensor:
+    """Mean [N] over the frames of each of N sequences, of values [F] of frames in sequences [F] (0 .. N - 1)."""
+    counts = sequences.bincount()
+    return sequences.bincount(values, len(counts)) / counts
 
 
-def clip_loader(network: LocalizationNetwork, options: argparse.Namespace) -> ClipLoader:
-    """The clips, with the crops of the default tracking rule, moved and scaled as in training."""
-    rule = TrackingRule()
+def clip_loader(crops: tuple[CropRule, CropRule], options: argparse.Namespace) -> ClipLoader:
+    """The clips, cut, moved and scaled as in training."""
     module = TrackingDataModule(
         [StoreSource(options.store, start=options.start, stop=options.stop)],
-        template_crop=rule.template_crop(network.encoder.template_size),
-        search_crop=rule.search_crop(network.encoder.search_size),
+        template_crop=crops[0],
+        search_crop=crops[1],
         sampler=OrderSampler(templates=1, search_frames=options.frames),
         clips_per_epoch=options.clips,
-        batch_size=options.batch,
+        batch_size=min(options.batch, options.clips),
         workers=0,
         seed=options.seed,
     )
@@ -106,11 +115,12 @@ def compare(options: argparse.Namespace) -> Table:
         name, _, path = told.partition(":")
         if name not in ("policy", "prior") or not path:
             raise UserError(f"'{told}' is not policy:MODEL or prior:MODEL.")
-        maps.append(Choices(name, path, load_network(path)))
+        maps.append(Choices(name, path, Tracker.from_pretrained(path)))
+        if maps[-1].crops != maps[0].crops:
+            raise UserError(f"{path} cuts its crops in another way than {maps[0].path}: compare models that see alike.")
     numbers: dict[str, int] = {}
     sequences = []
-    loader = clip_loader(maps[0].network, options)
-    for clip in track(loader, "clips", console=Console(stderr=True)):
+    for clip in track(clip_loader(maps[0].crops, options), "clips", console=Console(stderr=True)):
         for choices in maps:
             choices.look_at(clip)
         ids = torch.tensor([numbers.setdefault(name, len(numbers)) for name in clip.sequence_id])
@@ -118,17 +128,19 @@ def compare(options: argparse.Namespace) -> Table:
     frame_sequences = torch.cat(sequences)
     title = f"{len(frame_sequences):,} frames of {len(numbers)} sequences; IoU in percent"
     table = Table("map", "IoU", "minus the first", "lost (%)", "IoU where found", "best near", "best", title=title)
+    first = maps[0].ious("chosen")
     for choices in maps:
         chosen = choices.ious("chosen")
-        mean, error = difference(choices, maps[0], frame_sequences)
         found = chosen >= LOST_IOU
+        difference = sequence_means(chosen - first, frame_sequences)
+        error = difference.std() / len(difference) ** 0.5
         table.add_row(
             f"{choices.map_name} of {choices.path}",
-            f"{100 * chosen.mean():.1f}",
-            "" if choices is maps[0] else f"{100 * mean:+.2f} ± {100 * error:.2f}",
-            f"{100 * (1 - found.float().mean()):.1f}",
-            f"{100 * chosen[found].mean():.1f}",
-            *(f"{100 * choices.ious(name).mean():.1f}" for name in ("near", "best")),
+            f"{100 * sequence_means(chosen, frame_sequences).mean():.1f}",
+            "" if choices is maps[0] else f"{100 * difference.mean():+.2f} ± {100 * error:.2f}",
+            f"{100 * sequence_means((~found).double(), frame_sequences).mean():.1f}",
+            f"{100 * sequence_means(chosen[found], frame_sequences[found].unique(return_inverse=True)[1]).mean():.1f}",
+            *(f"{100 * sequence_means(choices.ious(name), frame_sequences).mean():.1f}" for name in ("near", "best")),
         )
     return table
 

@@ -85,9 +85,12 @@ class RewardAugmentedLikelihood(PolicyObjective):
     """Cross-entropy with softmax(reward / temperature) over the cells (Norouzi et al., NeurIPS 2016).
 
     A policy gradient moves a cell by the policy's own probability, so a frame on which the policy is sure of a wrong
-    place teaches next to nothing. Here every good cell pulls, however unlikely it is. The policy that is best is the
-    same as for the expected reward with an entropy bonus of weight `temperature`: what is minimised is the KL
-    divergence from softmax(reward / temperature) to the policy, and there the divergence the other way round.
+    place teaches next to nothing. Here every good cell pulls, however unlikely it is: what is minimised is
+    KL(softmax(reward / temperature) || policy). Frame by frame the optimum is that of the expected reward with an
+    entropy bonus of weight `temperature`, which minimises KL(policy || softmax(reward / temperature)).
+
+    Frames on which all cells earn the same do not count. In a closed loop only a frame's own reward does: neither what
+    follows nor the cost of a restart.
     """
 
     def __init__(self, temperature: float = 0.1, **shared: Any) -> None:
@@ -111,8 +114,9 @@ class RewardAugmentedLikelihood(PolicyObjective):
         log_policy = rollout.logits.flatten(2).log_softmax(-1)
         cross_entropy = -((rewards / self.temperature).softmax(-1) * log_policy).sum(-1)
         expected = (log_policy.detach().exp() * rewards).sum(-1)
+        teaches = rollout.present & (rewards.amax(-1) > rewards.amin(-1))  # a target outside the crop says nothing
         return (
-            {"policy_loss": masked_mean(cross_entropy, rollout.present)},
+            {"policy_loss": masked_mean(cross_entropy, teaches)},
             {"expected_reward": masked_mean(expected, rollout.present)},
         )
 

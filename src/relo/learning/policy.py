@@ -16,7 +16,7 @@ from relo.learning.rewards import AUCReward, IoUReward, RewardTerm
 from relo.learning.rollout import Rollout, RolloutRule, TeacherForced, chosen
 from relo.models.network import LocalizationNetwork
 
-BoxCell = Literal["sampled", "best", "target"]
+BoxCell = Literal["sampled", "greedy", "target"]
 
 
 class PolicyObjective(Objective):
@@ -49,7 +49,7 @@ class PolicyObjective(Objective):
             prior_weight: weight of the policy's KL divergence from the network's prior map, in nats; none in the paper.
             box_weight: weight of 2 GIoU + 5 L1 on one box a frame, for a box head that learns along (name "box" in
                 `trained_parts`); none in the paper.
-            box_cell: the cell whose box is trained: the sampled one, the policy's best, or, as in the warm-up, the
+            box_cell: the cell whose box is trained: the sampled one, the most probable one, or, as in the warm-up, the
                 target's. Sampled cells may lie anywhere, and boxes that learn there are less exact at the target.
             trained_parts: parts of the network that learn; the policy if not given, and the critic if the objective
                 needs one.
@@ -103,7 +103,8 @@ class PolicyObjective(Objective):
             divergence = prior_divergence(rollout.logits, rollout.prior_scores.detach())
             added["prior_loss"] = self.prior_weight * masked_mean(divergence, rollout.present)
         if self.box_weight:
-            boxes = box_losses(trained_boxes_xyxy(rollout, self.box_cell), rollout.truth_xyxy, rollout.present)
+            shown = rollout.present & ((rollout.truth_xyxy[..., 2:] - rollout.truth_xyxy[..., :2]) > 0).all(-1)
+            boxes = box_losses(trained_boxes_xyxy(rollout, self.box_cell), rollout.truth_xyxy, shown)
             added["box_loss"] = self.box_weight * (2 * boxes["giou_loss"] + 5 * boxes["l1_loss"])
         return added
 
@@ -112,7 +113,7 @@ def trained_boxes_xyxy(rollout: Rollout, box_cell: BoxCell) -> Tensor:
     """The box [R, T, 4] that is trained on each frame; the target's cell is that of what the crop shows of it."""
     if box_cell == "sampled":
         return rollout.chosen_xyxy
-    if box_cell == "best":
+    if box_cell == "greedy":
         cells = rollout.logits.flatten(2).argmax(-1)
     else:
         side = rollout.logits.shape[-1]
