@@ -36,7 +36,7 @@ demo:  ## Train and evaluate a small tracker on synthetic video: runs/demo/repor
 	$(RELO) validate --config configs/demo/rl.yaml --ckpt_path runs/demo/rl/rl.ckpt
 	$(RELO) report runs/demo --started "$$(cat runs/demo/started)"
 
-ablation: install  ## Train and compare the rows of configs/ablation/STUDY.yaml: runs/ablation/ (two hours on 2 cores)
+ablation: install  ## Train and compare the rows of configs/ablation/STUDY.yaml: runs/ablation/ (two to four hours on 2 cores)
 	$(RELO) ablate configs/ablation/$(STUDY).yaml --jobs $(JOBS) --threads 1
 
 test: install  ## Run the tests (15 minutes on 2 cores at most)

@@ -36,7 +36,7 @@ def ablate(
     are not noticed.
 
     Args:
-        study: the study, such as configs/ablation/study.yaml or configs/ablation/claim.yaml (each about two hours on
+        study: the study, such as configs/ablation/study.yaml or configs/ablation/claim.yaml (two to four hours on
             two cores).
         output: the folder of data, trainings, scores and tables; runs/ablation/<the study's name> if not given.
         only: groups or rows; all of them if not given.
