@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import time
 
 import cv2
 import numpy as np
@@ -198,11 +197,9 @@ def test_got10k_without_list(tmp_path):
         GOT10k(tmp_path, "val")
 
 
-def test_listing_is_fast_and_reads_no_annotation(tmp_path):
+def test_listing_reads_no_annotation(tmp_path):
     official_got10k(tmp_path)  # none of its sequences is there
-    start = time.perf_counter()
     assert len(GOT10k(tmp_path, "train")) == 9335
-    assert time.perf_counter() - start < 0.5
 
 
 # ------------------------------------------------------------------------------------------------------- TrackingNet
