@@ -619,10 +619,12 @@ def test_rows_override_and_nothing_else(path, parser):
     steps = data["clips_per_epoch"] / data["batch_size"]
     assert steps == settings["model"]["scheduler"]["init_args"]["total_steps"]
     assert data["batch_size"] * data["sampler"]["init_args"]["search_frames"] == 64, "as many frames a step as the base"
-    if "reward" not in path.stem and "PriorObjective" not in objective["class_path"]:
+    name = objective["class_path"].rpartition(".")[2]
+    if path.stem not in ("reward_iou", "reward_auc") and name not in ("PriorObjective", "WarmupObjective"):
         rewards = [reward["class_path"].rpartition(".")[2] for reward in objective["init_args"]["rewards"]]
         assert rewards == ["IoUReward", "AUCReward"]
-        assert objective["init_args"]["entropy_weight"] == 0.05
+        # A likelihood has its temperature in place of the bonus.
+        assert objective["init_args"]["entropy_weight"] == (0.0 if name == "RewardAugmentedLikelihood" else 0.05)
     assert settings["model"]["network"]["init_args"]["encoder"]["init_args"]["width"] == 160
 
 
