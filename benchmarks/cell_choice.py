@@ -29,7 +29,6 @@ from relo.data.datamodule import ClipLoader, TrackingDataModule
 from relo.data.sampler import OrderSampler
 from relo.errors import UserError
 from relo.geometry import CropRule, cxcywh_to_xyxy, iou, xywh_to_xyxy
-from relo.models.network import LocalizationMaps
 from relo.tracking.tracker import Tracker
 
 LOST_IOU = 0.1
@@ -39,7 +38,6 @@ LOST_IOU = 0.1
 class Choices:
     """A map, and the IoUs of what it chose, frame by frame."""
 
-    map_name: str
     path: str
     tracker: Tracker
     columns: dict[str, list[Tensor]] = field(default_factory=dict)
@@ -53,33 +51,33 @@ class Choices:
     @torch.inference_mode()
     def look_at(self, clip: ClipBatch) -> None:
         """Walk over B clips, and note the IoU of the chosen box, of the best near it and of the best."""
-        network = self.tracker.network
+        network, is_prior = self.tracker.network, self.tracker.rule.localization == "prior"
+        skip = ("critic",) if is_prior else ("critic", "prior")
         templates = network.encode_templates(clip.template_images, clip.template_boxes_xywh)
         memory = None
         for t in range(clip.search_images.shape[1]):
-            skip = [head for head in ("critic", "prior") if head != self.map_name]
             maps, memory = network(clip.search_images[:, t], templates, memory, skip)
             present = clip.present[:, t]
             truth_xyxy = xywh_to_xyxy(clip.search_boxes_xywh[:, t]).clamp(0, 1)
-            boxes_cxcywh = maps.boxes_cxcywh
-            if self.map_name == "prior" and maps.prior_boxes_cxcywh is not None:
-                boxes_cxcywh = maps.prior_boxes_cxcywh
+            scores, boxes_cxcywh = maps.policy_logits, maps.boxes_cxcywh
+            if is_prior:
+                assert maps.prior_scores is not None  # checked when the tracker was made
+                scores = maps.prior_scores
+                boxes_cxcywh = boxes_cxcywh if maps.prior_boxes_cxcywh is None else maps.prior_boxes_cxcywh
             ious = iou(cxcywh_to_xyxy(boxes_cxcywh), truth_xyxy[:, None, None])  # [B, S, S]
-            seen = {"chosen": (ious * self._chosen(maps)).sum((1, 2)), "best": ious.amax((1, 2))}
-            seen["near"] = (ious * max_pool2d(self._chosen(maps), 3, stride=1, padding=1)).amax((1, 2))
+            chosen = one_hot(scores.flatten(1).argmax(1), scores[0].numel()).view_as(scores).float()
+            near = max_pool2d(chosen, 3, stride=1, padding=1)
+            seen = {
+                "chosen": (ious * chosen).sum((1, 2)),
+                "near": (ious * near).amax((1, 2)),
+                "best": ious.amax((1, 2)),
+            }
             for name, values in seen.items():
                 self.columns.setdefault(name, []).append(values[present])
 
     def ious(self, name: str) -> Tensor:
         """Of all frames so far, "chosen", "near" or "best"."""
         return torch.cat(self.columns[name])
-
-    def _chosen(self, maps: LocalizationMaps) -> Tensor:
-        """1 at the cell with the greatest score, else 0: [B, S, S]."""
-        scores = maps.policy_logits if self.map_name == "policy" else maps.prior_scores
-        if scores is None:
-            raise UserError(f"{self.path} has no prior head: ask for its policy (policy:{self.path}).")
-        return one_hot(scores.flatten(1).argmax(1), scores[0].numel()).view_as(scores).float()
 
 
 def sequence_means(values: Tensor, sequences: Tensor) -> Tensor:
@@ -115,7 +113,7 @@ def compare(options: argparse.Namespace) -> Table:
         name, _, path = told.partition(":")
         if name not in ("policy", "prior") or not path:
             raise UserError(f"'{told}' is not policy:MODEL or prior:MODEL.")
-        maps.append(Choices(name, path, Tracker.from_pretrained(path)))
+        maps.append(Choices(path, Tracker.from_pretrained(path, localization=name)))
         if maps[-1].crops != maps[0].crops:
             raise UserError(f"{path} cuts its crops in another way than {maps[0].path}: compare models that see alike.")
     numbers: dict[str, int] = {}
@@ -135,7 +133,7 @@ def compare(options: argparse.Namespace) -> Table:
         difference = sequence_means(chosen - first, frame_sequences)
         error = difference.std() / len(difference) ** 0.5
         table.add_row(
-            f"{choices.map_name} of {choices.path}",
+            f"{choices.tracker.rule.localization} of {choices.path}",
             f"{100 * sequence_means(chosen, frame_sequences).mean():.1f}",
             "" if choices is maps[0] else f"{100 * difference.mean():+.2f} ± {100 * error:.2f}",
             f"{100 * sequence_means((~found).double(), frame_sequences).mean():.1f}",
