@@ -623,8 +623,8 @@ def test_rows_override_and_nothing_else(path, parser):
     if path.stem not in ("reward_iou", "reward_auc") and name not in ("PriorObjective", "WarmupObjective"):
         rewards = [reward["class_path"].rpartition(".")[2] for reward in objective["init_args"]["rewards"]]
         assert rewards == ["IoUReward", "AUCReward"]
-        # A likelihood has its temperature in place of the bonus.
-        assert objective["init_args"]["entropy_weight"] == (0.0 if name == "RewardAugmentedLikelihood" else 0.05)
+        # A likelihood has its temperature, or the prior's map, in place of the bonus.
+        assert objective["init_args"]["entropy_weight"] == (0.0 if name.endswith("Likelihood") else 0.05)
     assert settings["model"]["network"]["init_args"]["encoder"]["init_args"]["width"] == 160
 
 

@@ -10,7 +10,7 @@ import torch
 from relo.learning.clipped import GRPO, PPO
 from relo.learning.expected import ExpectedGradient, RewardAugmentedLikelihood
 from relo.learning.policy import ActorCritic
-from relo.learning.prior_training import PriorObjective
+from relo.learning.prior_training import PriorLikelihood, PriorObjective
 from relo.learning.priors import GaussianPrior
 from relo.learning.warmup import WarmupObjective
 from relo.module import RELOModule
@@ -31,6 +31,7 @@ OBJECTIVES = {
     "expected": ExpectedGradient,
     "expected, discounted": lambda: ExpectedGradient(discount=0.5),
     "reward-augmented": RewardAugmentedLikelihood,
+    "prior likelihood": lambda: PriorLikelihood(GaussianPrior()),
 }
 
 

@@ -1,6 +1,8 @@
 """Every policy objective on a problem that can be solved by hand, and against its textbook form."""
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ from relo.errors import UserError
 from relo.learning.clipped import GRPO, PPO, clipped_surrogate, group_advantages
 from relo.learning.expected import ExpectedGradient, RewardAugmentedLikelihood, cell_rewards
 from relo.learning.policy import ActorCritic, trained_boxes_xyxy
+from relo.learning.prior_training import PriorLikelihood
+from relo.learning.priors import BinaryPrior, GaussianPrior
 from relo.learning.returns import generalized_advantages
 from relo.learning.rewards import AUCReward, IoUReward
 from relo.learning.rollout import TeacherForced, reevaluate
@@ -113,12 +117,22 @@ def test_reward_augmented_likelihood_and_an_entropy_bonus_have_one_optimum():
         torch.testing.assert_close(bandit.logits.detach().softmax(0), optimum, atol=1e-3, rtol=0)
 
 
+def test_prior_likelihood_fits_the_policy_to_the_map():
+    """By hand: of four cells the upper two have their centres in the box, so half the probability each is due them."""
+    clip = replace(bandit_clip(5, 3), search_boxes_xywh=torch.tensor([0.2, 0.2, 0.7, 0.4]).expand(5, 3, 4))
+    bandit = Bandit(WIDTHS)
+    bandit.logits.data = torch.tensor([0.3, -0.5, 0.8, 0.1])
+    gradient = gradient_of(bandit, PriorLikelihood(BinaryPrior())(bandit, clip, torch.Generator()).loss)
+    torch.testing.assert_close(gradient, bandit.logits.detach().softmax(0) - torch.tensor([0.5, 0.5, 0.0, 0.0]))
+
+
+@pytest.mark.parametrize("make", [RewardAugmentedLikelihood, partial(PriorLikelihood, GaussianPrior())])
 @pytest.mark.parametrize("box_cell", ["sampled", "greedy", "target"])
-def test_a_target_outside_the_crop_teaches_nothing(box_cell):
+def test_a_target_outside_the_crop_teaches_nothing(make, box_cell):
     """In a closed loop a target may be seen by the camera, not lost yet, and still lie beside the search region."""
     network, clip = make_network().eval(), make_clip(2, 2)  # BatchNorm would let clips see each other
     clip.search_boxes_xywh[0] = torch.tensor([1.2, 0.4, 0.5, 0.3])
-    objective = RewardAugmentedLikelihood(rewards=[IoUReward()], box_weight=1.0, box_cell=box_cell)
+    objective = make(rewards=[IoUReward()], box_weight=1.0, box_cell=box_cell)
     losses = [
         objective(network, clips, torch.Generator().manual_seed(0)).logs
         for clips in (clip, clip.select(torch.tensor([1])))

@@ -103,8 +103,7 @@ class PolicyObjective(Objective):
             divergence = prior_divergence(rollout.logits, rollout.prior_scores.detach())
             added["prior_loss"] = self.prior_weight * masked_mean(divergence, rollout.present)
         if self.box_weight:
-            shown = rollout.present & ((rollout.truth_xyxy[..., 2:] - rollout.truth_xyxy[..., :2]) > 0).all(-1)
-            boxes = box_losses(trained_boxes_xyxy(rollout, self.box_cell), rollout.truth_xyxy, shown)
+            boxes = box_losses(trained_boxes_xyxy(rollout, self.box_cell), rollout.truth_xyxy, rollout.shown)
             added["box_loss"] = self.box_weight * (2 * boxes["giou_loss"] + 5 * boxes["l1_loss"])
         return added
 

@@ -1,12 +1,16 @@
-"""The control experiment to RL: the prior's head learns, on the frozen network that the policy learns on."""
+"""The control experiments to RL: a prior is learned where the policy learns from reward, all else being the same."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from relo.data.clip_batch import ClipBatch
-from relo.geometry import xywh_to_xyxy
-from relo.learning.base import Objective, StepResult, box_losses
-from relo.learning.priors import Prior, prior_boxes_xyxy
+from relo.geometry import xywh_to_xyxy, xyxy_to_xywh
+from relo.learning.base import Objective, StepResult, box_losses, masked_mean
+from relo.learning.policy import PolicyObjective
+from relo.learning.priors import Prior, ScorePrior, prior_boxes_xyxy
+from relo.learning.rollout import Rollout
 from relo.learning.warmup import frame_means
 from relo.models.network import LocalizationMaps, LocalizationNetwork
 
@@ -50,3 +54,28 @@ class PriorObjective(Objective):
             "prior_loss": self.prior.loss(maps, truth_xywh, present),
             **box_losses(prior_boxes_xyxy(maps), truth_xyxy, present),
         }
+
+
+class PriorLikelihood(PolicyObjective):
+    """Cross-entropy of the policy with a prior's map, scaled to a distribution over the cells.
+
+    It is `relo.learning.expected.RewardAugmentedLikelihood` with the handcrafted map in the rewards' place: rollouts,
+    boxes and parts that learn are set alike, so what differs is the reward. Targets outside the crop do not count.
+    """
+
+    def __init__(self, prior: ScorePrior, **shared: Any) -> None:
+        """Set the map.
+
+        Args:
+            prior: what says how good a cell is.
+            shared: see `relo.learning.policy.PolicyObjective`; rewards are logged, nothing learns from them.
+        """
+        super().__init__(**shared)
+        self.prior = prior
+
+    def policy_losses(self, rollout: Rollout) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The cross-entropy."""
+        target = self.prior.target_map(xyxy_to_xywh(rollout.truth_xyxy), rollout.logits.shape[-1]).flatten(2)
+        target = target / target.sum(-1, keepdim=True)
+        cross_entropy = -(target * rollout.logits.flatten(2).log_softmax(-1)).sum(-1)
+        return {"policy_loss": masked_mean(cross_entropy, rollout.shown)}, {}

@@ -29,6 +29,10 @@ class Prior(Plugin):
 class ScorePrior(Prior):
     """A prior that says what the score of every cell should be."""
 
+    @abstractmethod
+    def target_map(self, boxes_xywh: Tensor, map_size: int) -> Tensor:
+        """The scores [..., S, S] in 0 to 1 that targets with boxes [..., 4] (shares of the crop's side) should get."""
+
     def _learned_scores(self, maps: LocalizationMaps) -> Tensor:
         if maps.prior_scores is None or maps.prior_boxes_cxcywh is not None:
             raise UserError(
@@ -54,10 +58,14 @@ class GaussianPrior(ScorePrior):
         self.alpha = alpha
         self.beta = beta
 
+    def target_map(self, boxes_xywh: Tensor, map_size: int) -> Tensor:
+        """The bump, 1 at its peak."""
+        return gaussian_map(boxes_xywh, map_size, self.min_overlap)
+
     def loss(self, maps: LocalizationMaps, boxes_xywh: Tensor, present: Tensor) -> Tensor:
         """Focal loss, averaged over the frames that count."""
         scores = self._learned_scores(maps)
-        heat = gaussian_map(boxes_xywh, scores.shape[-1], self.min_overlap)
+        heat = self.target_map(boxes_xywh, scores.shape[-1])
         peak = heat == 1
         at_peak = -((1 - scores) ** self.alpha) * scores.log()
         elsewhere = -((1 - heat) ** self.beta) * scores**self.alpha * (1 - scores).log()
@@ -70,16 +78,20 @@ class BinaryPrior(ScorePrior):
     A box smaller than a cell keeps its own cell.
     """
 
+    def target_map(self, boxes_xywh: Tensor, map_size: int) -> Tensor:
+        """1 at every cell whose centre is inside the box, and at the target's own."""
+        cells = torch.arange(map_size, device=boxes_xywh.device)
+        centers = (cells.to(boxes_xywh.dtype) + 0.5) / map_size
+        x, y, w, h = boxes_xywh[..., None].unbind(-2)
+        row, column = (index[..., None] == cells for index in target_cell(boxes_xywh, map_size))
+        columns, rows = (centers >= x) & (centers <= x + w), (centers >= y) & (centers <= y + h)
+        inside = (rows[..., :, None] & columns[..., None, :]) | (row[..., :, None] & column[..., None, :])
+        return inside.to(boxes_xywh.dtype)
+
     def loss(self, maps: LocalizationMaps, boxes_xywh: Tensor, present: Tensor) -> Tensor:
         """Binary cross-entropy, averaged over cells and over the frames that count."""
         scores = self._learned_scores(maps)
-        side = scores.shape[-1]
-        centers = (torch.arange(side, device=scores.device, dtype=boxes_xywh.dtype) + 0.5) / side
-        x, y, w, h = boxes_xywh[..., None].unbind(-2)
-        columns, rows = (centers >= x) & (centers <= x + w), (centers >= y) & (centers <= y + h)
-        inside = rows[..., :, None] & columns[..., None, :]
-        row, column = target_cell(boxes_xywh, side)
-        inside[torch.arange(len(scores), device=scores.device), row, column] = True
+        inside = self.target_map(boxes_xywh, scores.shape[-1]) == 1
         # Written out: autocast forbids torch's binary cross-entropy of probabilities on a GPU.
         entropy = -torch.where(inside, scores, 1 - scores).log()
         return masked_mean(entropy.mean((-2, -1)), present)

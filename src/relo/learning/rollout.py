@@ -44,6 +44,11 @@ class Rollout:
         return torch.stack(list(self.terms.values())).sum(0)
 
     @property
+    def shown(self) -> Tensor:
+        """Whether the crop shows anything of the target [R, T]: in a closed loop it may lie beside the crop."""
+        return self.present & (self.truth_xyxy[..., 2:] > self.truth_xyxy[..., :2]).all(-1)
+
+    @property
     def cell_ious(self) -> Tensor:
         """IoU of every cell's box with the truth [R, T, S, S]."""
         return iou(self.cells_xyxy.detach(), self.truth_xyxy[:, :, None, None])
