@@ -56,11 +56,16 @@ def random_clips(network: LocalizationNetwork, batch: int, frames: int, device: 
 
 @torch.inference_mode()
 def infer(network: LocalizationNetwork, clip: ClipBatch) -> None:
-    """What tracking these frames takes."""
+    """What tracking these frames takes, by the plain network: without `relo.tracking`'s fused layers and graphs."""
+    learning = [part for part in network.children() if part.training]
+    for part in learning:
+        part.eval()
     templates = network.encode_templates(clip.template_images, clip.template_boxes_xywh)
     memory = None
     for t in range(clip.search_images.shape[1]):
         _, memory = network(clip.search_images[:, t], templates, memory, skip=["critic", "prior"])
+    for part in learning:
+        part.train()
 
 
 def train(

@@ -9,12 +9,12 @@ from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned
 
 
-def make_network(seed: int = 0) -> LocalizationNetwork:
+def make_network(seed: int = 0, depth: int = 2) -> LocalizationNetwork:
     """A network that runs in milliseconds: 64 px search, 32 px template, an 8 x 8 map."""
     torch.manual_seed(seed)
     encoder = Nano(
         width=32,
-        depth=2,
+        depth=depth,
         heads=2,
         stem=(8, 16, 16),
         correlation_groups=4,
@@ -23,8 +23,9 @@ def make_network(seed: int = 0) -> LocalizationNetwork:
         template_size=32,
     )
     heads = {"channels": 16, "hidden": (8, 8)}
+    propagator = LayerAligned(32, 2, depth)
     return LocalizationNetwork(
-        encoder, LayerAligned(32, 2, 2), ConvPolicy(**heads), ConvBox(**heads), ConvCritic(**heads), ConvPrior(**heads)
+        encoder, propagator, ConvPolicy(**heads), ConvBox(**heads), ConvCritic(**heads), ConvPrior(**heads)
     )
 
 

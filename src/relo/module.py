@@ -1,5 +1,6 @@
 """The LightningModule: it only wires network, objective, optimizer, metrics and tracking together."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
@@ -92,7 +93,8 @@ class RELOModule(lightning.LightningModule):
         self.scores: dict[str, MetricCollection] = {name: _tracking_metrics() for name in self.localizations}
         self.metrics = nn.ModuleDict(self.scores)  # so that they follow the module to its device
         self._updates: Iterator[StepResult] | None = None
-        # Of the last update, for callbacks:
+        self._told: list[dict[str, Tensor]] = []  # logs of the batch's updates so far
+        # Of the last batch, for callbacks; logs are means over its updates:
         self.rollout: Rollout | None = None
         self.logs: dict[str, Tensor] = {}
         self._pending: list[tuple[Tensor, list[str]]] = []  # losses and clips whose gradients wait for the optimizer
@@ -104,8 +106,20 @@ class RELOModule(lightning.LightningModule):
             part.requires_grad_(self._learns(name))
 
     def setup(self, stage: str) -> None:
-        """Load the weights of the earlier stage, unless a checkpoint of this one is about to be loaded."""
-        if stage == "fit" and self.init_from is not None and self.trainer.ckpt_path is None:
+        """Load the weights of the earlier stage, unless a checkpoint of this one is about to be loaded.
+
+        Warns of parts that are frozen as they were made, at random: that is a mistake, or a test.
+        """
+        if stage != "fit" or self.trainer.ckpt_path is not None:
+            return
+        frozen = [name for name in ("encoder", "propagator", "box") if not self._learns(name)]
+        if self.init_from is None and frozen and self.trainer.is_global_zero:
+            warnings.warn(
+                f"Nothing trains {', '.join(frozen)}, whose weights are random: set model.init_from to a checkpoint of "
+                "the warm-up.",
+                stacklevel=1,
+            )
+        if self.init_from is not None:
             load_stage(self.network, self.init_from, self.fresh_parts)
             if self.policy_from_prior:
                 assert self.network.prior is not None  # checked when the module was made
@@ -143,6 +157,7 @@ class RELOModule(lightning.LightningModule):
         torch.manual_seed(seed)
         generator = torch.Generator(self.device).manual_seed(seed)
         self._updates = self.objective.losses(self.network, batch, generator)
+        self._told = []
 
     def optimizer_step(
         self,
@@ -161,8 +176,9 @@ class RELOModule(lightning.LightningModule):
         result = next(self._updates)
         self.rollout = result.rollout
         self._pending.append((result.loss.detach(), batch.sequence_id))
-        self.logs = dict(result.logs)
-        self.log_dict({f"train/{name}": value for name, value in result.logs.items()}, batch_size=len(batch))
+        self._told.append(result.logs)
+        self.logs = {name: torch.stack([told[name] for told in self._told]).mean() for name in result.logs}
+        self.log_dict({f"train/{name}": value for name, value in self.logs.items()}, batch_size=len(batch))
         self.log("loss", result.loss.detach(), prog_bar=True, logger=False, batch_size=len(batch))
         return result.loss
 

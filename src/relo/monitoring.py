@@ -193,7 +193,7 @@ def seen_frames(rollout: Rollout, prior: PriorHead | None, count: int) -> list[S
 
     Args:
         rollout: what was done.
-        prior: the network's head, for a rollout that kept the features but not the prior's scores.
+        prior: the network's head, for a rollout that was made without the prior's scores.
         count: how many, if there are so many.
     """
     present = rollout.present[:: rollout.samples]
@@ -208,7 +208,7 @@ def seen_frames(rollout: Rollout, prior: PriorHead | None, count: int) -> list[S
     images = restore_images(rollout.search_images[walks, times])
     visible = rollout.present[walks, times].tolist()
     scores = None if rollout.prior_scores is None else rollout.prior_scores[walks, times]
-    if scores is None and prior is not None and rollout.features is not None:
+    if scores is None and prior is not None:
         scores, own_cxcywh = _run(prior, rollout.features[walks, times])
         cells_xyxy = cells_xyxy if own_cxcywh is None else cxcywh_to_xyxy(own_cxcywh)
     frames = [

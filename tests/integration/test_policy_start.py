@@ -32,6 +32,14 @@ def test_the_policy_starts_as_the_prior(data, tmp_path, monkeypatch):
     assert not torch.equal(before, after)  # the policy learns on its own: its statistics have moved
 
 
+def test_learning_on_random_weights_is_warned_of(data, tmp_path, monkeypatch):
+    content = config(data, ACTOR_CRITIC)
+    content["trainer"]["max_steps"] = 1
+    path = write_config(tmp_path / "config.yaml", content)
+    with pytest.warns(UserWarning, match="Nothing trains encoder, propagator, box, whose weights are random"):
+        relo_here(monkeypatch, "fit", "--config", path, cwd=tmp_path)
+
+
 def test_a_head_of_another_size_is_refused(data, tmp_path, monkeypatch, capsys):
     made = make_network()
     network = LocalizationNetwork(

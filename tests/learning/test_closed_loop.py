@@ -184,6 +184,56 @@ def test_every_objective_learns_in_the_loop(objective):
     assert all(p.grad is None for p in network.encoder.parameters())
 
 
+class Chooser(Seer):
+    """Finds the target at half of its cells, and boxes beside it at the others."""
+
+    def localize(self, features, skip):
+        maps = super().localize(features, skip)
+        beside = torch.zeros(4, 4, 4)
+        beside[:2, :, 0] = 0.6
+        return replace(maps, boxes_cxcywh=maps.boxes_cxcywh + beside)
+
+
+@pytest.mark.parametrize("discount", [0.0, 0.8])
+def test_the_expected_gradient_pays_for_what_is_lost_as_sampled_ones_do(discount):
+    network = Chooser()
+    network.logits.data = torch.linspace(-0.5, 0.5, 16).view(4, 4)
+    loop = ClosedLoop(drift_limit=1.0, restart_cost=2.0, jitter=0.0)
+    settings = {"rollout": loop, "rewards": [IoUReward()], "normalise_advantages": False, "discount": discount}
+    generator, means, errors = torch.Generator().manual_seed(1), [], []
+    for objective in (ExpectedGradient(value_weight=0.0, **settings), ActorCritic(value_weight=0.0, **settings)):
+        samples = []
+        for _ in range(60):
+            network.logits.grad = None
+            objective(network, moving_clip(batch=32, frames=2), generator).loss.backward()
+            samples.append(network.logits.grad.clone())
+        samples = torch.stack(samples)
+        means.append(samples.mean(0))
+        errors.append(samples.std(0) / len(samples) ** 0.5)
+    assert ((means[0] - means[1]).abs() < 4.5 * (errors[0].square() + errors[1].square()).sqrt()).all()
+    assert means[0][:2].min() > 0.02, "what loses the target is pushed down, by its cost and more"
+    assert errors[1].max() < 0.2 * means[0].abs().max()  # the comparison means something
+
+
+def test_every_cells_restart_is_known_and_the_chosen_ones_is_paid():
+    rollout = roll(Chooser(), moving_clip(batch=8, frames=3), drift_limit=1.0, restart_cost=2.0)
+    expected = torch.zeros(4, 4)
+    expected[:2] = -2
+    torch.testing.assert_close(rollout.cell_costs, expected.expand(8, 3, 4, 4))
+    torch.testing.assert_close(rollout.terms["restart"], -2.0 * (rollout.actions < 8))
+    assert torch.equal(rollout.restarts, rollout.actions < 8)
+
+
+def test_a_network_that_has_come_apart_shows_in_the_loss():
+    """Its boxes are no numbers, and no crop can be cut around them."""
+    network = make_network().requires_grad_(False)
+    network.encoder.embed.weight[0] = torch.nan
+    network.policy.requires_grad_(True)
+    network.critic.requires_grad_(True)
+    objective = ActorCritic(rollout=ClosedLoop())
+    assert objective(network, moving_clip(), torch.Generator().manual_seed(0)).loss.isnan()
+
+
 def test_clips_without_surroundings_are_refused():
     with pytest.raises(UserError, match=r"data\.surroundings"):
         roll(make_network(), make_clip())

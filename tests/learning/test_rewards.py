@@ -41,6 +41,14 @@ def test_absent_frames_earn_nothing_and_leave_the_curve() -> None:
     assert reward[0].tolist() == [pytest.approx(1.975), 0.0]
 
 
+def test_terms_of_one_class_are_told_apart() -> None:
+    iou, present = torch.tensor([[0.5, 0.7]]), torch.ones(1, 2, dtype=torch.bool)
+    boxes = torch.zeros(1, 2, 4)
+    terms = reward_terms([IoUReward(), AUCReward(), IoUReward(2.0)], boxes, boxes, iou, present)
+    assert list(terms) == ["IoUReward", "AUCReward", "IoUReward_2"]
+    torch.testing.assert_close(terms["IoUReward_2"], 2 * iou)
+
+
 def test_clips_of_a_batch_are_scored_apart() -> None:
     together = reward_of([[1.0, 0.2], [0.4, 0.4]], [AUCReward()])
     assert torch.equal(together[1:], reward_of([[0.4, 0.4]], [AUCReward()]))

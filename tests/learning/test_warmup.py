@@ -50,6 +50,24 @@ def test_policy_and_critic_get_no_gradient(network: LocalizationNetwork, clip) -
     assert network.prior.tower[-1].weight.grad is not None
 
 
+def test_every_frame_with_a_target_counts_alike(network: LocalizationNetwork) -> None:
+    """Of four, two are hidden: the mean is that of the other two, wherever they are."""
+    network.eval()
+    clip = make_clip(batch=2, frames=2)
+    clip.search_images[1], clip.search_boxes_xywh[1] = clip.search_images[0], clip.search_boxes_xywh[0]
+    clip.template_images[1] = clip.template_images[0]
+    means = []
+    for hidden in ([(0, 1), (1, 1)], [(0, 0), (1, 1)], [(1, 0), (1, 1)], [(0, 0), (1, 0)]):
+        clip.present[:] = True
+        for walk, frame in hidden:
+            clip.present[walk, frame] = False
+        means.append(WarmupObjective()(network, clip, torch.Generator()).loss.item())
+    first, mixed, both, second = means
+    assert mixed == pytest.approx((first + second) / 2, rel=1e-5)
+    assert both == pytest.approx((first + second) / 2, rel=1e-5)
+    assert first != pytest.approx(second, rel=1e-2)
+
+
 def test_frames_without_target_teach_nothing(network: LocalizationNetwork) -> None:
     clip = make_clip(batch=1, frames=2)
     clip.present[0, 1] = False

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from relo.data.clip_batch import ClipBatch
 from relo.geometry import generalized_iou, iou
+from relo.learning.ranks import share_of_ranks
 from relo.learning.rollout import Rollout
 from relo.models.network import LocalizationNetwork
 
@@ -53,6 +54,14 @@ def target_cell(boxes_xywh: Tensor, map_size: int) -> tuple[Tensor, Tensor]:
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of the values [...] where the mask [...] holds; 0 where it never does."""
     return (values * mask).sum() / mask.sum().clamp(min=1)
+
+
+def mean_loss(losses: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the losses [...] where the mask [...] holds, times this rank's share of all that count.
+
+    So gradients that are averaged over ranks are those of one mean, however many frames count on each rank.
+    """
+    return masked_mean(losses, mask) * share_of_ranks(mask)
 
 
 def masked_variance(values: Tensor, mask: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Policy objectives that use a rollout for several steps, and clip how far these may lead: PPO and GRPO."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,7 +9,8 @@ from torch import Tensor
 
 from relo.data.clip_batch import ClipBatch
 from relo.errors import UserError
-from relo.learning.base import StepResult, masked_mean
+from relo.learning.base import StepResult, masked_mean, mean_loss
+from relo.learning.health import policy_health
 from relo.learning.policy import ActorCritic, PolicyObjective
 from relo.learning.rollout import Rollout, reevaluate
 from relo.models.network import LocalizationNetwork
@@ -33,7 +35,7 @@ def clipped_surrogate(
     log_ratio = log_probs - old_log_probs.detach()
     ratio = log_ratio.exp()
     limited = ratio.clamp(1 - clip_ratio, 1 + clip_ratio)
-    loss = -masked_mean(torch.minimum(ratio * advantages, limited * advantages), present)
+    loss = -mean_loss(torch.minimum(ratio * advantages, limited * advantages), present)
     with torch.no_grad():
         moved = {
             "clip_share": masked_mean(((ratio - 1).abs() > clip_ratio).float(), present),
@@ -63,7 +65,8 @@ class _Passes:
 class PPO(ActorCritic):
     """Proximal policy optimization: clipped ratios, several epochs over a rollout in minibatches of clips.
 
-    The rollout and what it was worth are fixed at the start; each step evaluates policy and critic anew.
+    The rollout and what it was worth are fixed at the start; each step evaluates policy and critic anew, on all of it,
+    and learns from a part.
     """
 
     def __init__(self, clip_ratio: float = 0.2, epochs: int = 4, minibatches: int = 2, **shared: Any) -> None:
@@ -86,9 +89,10 @@ class PPO(ActorCritic):
             rollout = self.collect(network, clip, generator)
         advantages, returns = self.advantages(rollout)
         for rows in self.passes.parts(len(rollout.actions), generator):
-            part = reevaluate(network, clip, rollout, rows)
+            seen = reevaluate(network, clip, rollout)
+            part = seen.select(rows)
             losses, logs = self._part_losses(part, rollout.log_probs[rows], advantages[rows], returns[rows])
-            yield self.result(part, losses, logs)
+            yield replace(self.result(part, losses, logs), rollout=seen.detach())
 
     def policy_losses(self, rollout: Rollout) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The losses of a first step, when policy and critic are those that the rollout was made with."""
@@ -98,14 +102,17 @@ class PPO(ActorCritic):
         self, part: Rollout, old_log_probs: Tensor, advantages: Tensor, returns: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         policy_loss, moved = clipped_surrogate(part.log_probs, old_log_probs, advantages, part.present, self.clip_ratio)
-        return {"policy_loss": policy_loss, "value_loss": self.value_loss(part, returns)}, moved
+        losses = {"policy_loss": policy_loss, "value_loss": self.value_loss(part, returns)}
+        return losses, moved | policy_health(part, returns)
 
 
 class GRPO(PolicyObjective):
     """Group relative policy optimization (Shao et al., 2024, section 4.1): no critic.
 
     Every clip is walked `group_size` times; an action's advantage is its reward less the mean of its group, over the
-    group's deviation, frame by frame. The paper's divergence from a reference policy is `prior_weight`.
+    group's deviation, frame by frame. In place of that paper's divergence from a reference policy there is
+    `prior_weight`, the divergence from the network's prior map. In a closed loop the walks of a group part, and the
+    rewards of a frame are compared all the same: nothing flows back from later frames.
     """
 
     def __init__(
@@ -145,8 +152,10 @@ class GRPO(PolicyObjective):
             rollout = self.collect(network, clip, generator)
         advantages = group_advantages(rollout.rewards, self.samples)
         for rows in self.passes.parts(len(rollout.actions), generator):
-            part = reevaluate(network, clip, rollout, rows)
-            yield self.result(part, *self._part_losses(part, rollout.log_probs[rows], advantages[rows]))
+            seen = reevaluate(network, clip, rollout)
+            part = seen.select(rows)
+            result = self.result(part, *self._part_losses(part, rollout.log_probs[rows], advantages[rows]))
+            yield replace(result, rollout=seen.detach())
 
     def policy_losses(self, rollout: Rollout) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The losses of a first step, when the policy is the one that the rollout was made with."""

@@ -22,6 +22,9 @@ class ClosedLoop(RolloutRule):
     Needs clips of consecutive frames with their surroundings (data.sampler `relo.data.sampler.ConsecutiveSampler` and
     data.surroundings). Crops are cut on the clip's device. A walk that has lost its target would teach nothing more: it
     begins anew from the truth, at a cost.
+
+    Actions on frames whose target is hidden earn nothing and teach nothing, though they move the crop of the next one:
+    what such a frame leads to is credited to the last action on which the target was seen.
     """
 
     def __init__(
@@ -39,7 +42,7 @@ class ClosedLoop(RolloutRule):
         Args:
             drift_limit: the target is lost where the box's centre is further from the truth's than this, in units of
                 the truth's sqrt(w h); 2 is where the truth's centre leaves a search region of factor 4. None lets
-                every walk go on to its end.
+                every walk go on to its end, whatever the size of its box.
             size_limit: the target is lost, too, where sqrt(w h) of the box is that many times too large or too small.
             restart_cost: what losing the target costs, in reward.
             jitter: the first box of a walk is the truth moved and scaled at random: standard deviation, in units of its
@@ -90,27 +93,35 @@ class ClosedLoop(RolloutRule):
         rule = CropRule(self.search_factor, network.encoder.search_size, self.released)
         walk = Walk(network, clip, skip)
         box_xywh = self._jittered(around.first_box_xywh, generator)
-        actions, truths_xywh, losses = [], [], []
+        actions, truths_xywh, losses = [], [], []  # losses: whether each cell's box would lose the target
         for t in range(around.images.shape[1]):
             geometry, truth_xywh = around.geometry[:, t], around.boxes_xywh[:, t]
             region = rule.region(to_packed(box_xywh, geometry))  # in pixels of the surroundings
             crops = rule.cut_on_device(around.images[:, t], region)
             logits, boxes_cxcywh = walk.step(normalise_crops(crops))
             cell = draw_cells(logits, generator)
-            box_cxcywh = chosen(boxes_cxcywh.detach().flatten(1, 2)[:, None], cell[:, None])[:, 0]
-            box_xywh = to_image(rule.to_image(box_cxcywh.double(), region), geometry)
-            width, height = around.image_sizes[:, t].unbind(-1)
-            box_xywh = clip_to_image(box_xywh, width, height, self.margin_px)
-            lost = self._is_lost(box_xywh, truth_xywh) & clip.present[:, t]
+            in_crop_cxcywh = boxes_cxcywh.detach().flatten(1, 2).double()  # [R, S * S, 4]
+            cells_xywh = to_image(rule.to_image(in_crop_cxcywh, region[:, None]), geometry[:, None])
+            width, height = around.image_sizes[:, t, None].unbind(-1)
+            cells_xywh = clip_to_image(cells_xywh, width, height, self.margin_px)
+            lost = self._is_lost(cells_xywh, truth_xywh[:, None]) & clip.present[:, t, None]
+            lost = lost | ~cells_xywh.isfinite().all(-1)  # no crop can be cut around such a box; the loss will tell
             actions.append(cell)
             truths_xywh.append(rule.to_crop(to_packed(truth_xywh, geometry), region).float())
             losses.append(lost)
-            box_xywh = torch.where(lost[:, None], self._jittered(truth_xywh, generator), box_xywh)
-        restarts = torch.stack(losses, dim=1)
+            box_xywh, is_lost = (chosen(values[:, None], cell[:, None])[:, 0] for values in (cells_xywh, lost))
+            box_xywh = torch.where(is_lost[:, None], self._jittered(truth_xywh, generator), box_xywh)
         truth_xyxy = xywh_to_xyxy(torch.stack(truths_xywh, dim=1)).clamp(0, 1)
         rollout = walk.rollout(torch.stack(actions, dim=1), truth_xyxy, clip.present, rewards)
-        cost = -self.restart_cost * restarts.to(truth_xyxy.dtype)
-        return replace(rollout, terms=rollout.terms | {"restart": cost}, restarts=restarts, samples=samples)
+        cell_losses = torch.stack(losses, dim=1)  # [R, T, S * S]
+        costs = -self.restart_cost * cell_losses.to(truth_xyxy.dtype)
+        return replace(
+            rollout,
+            terms=rollout.terms | {"restart": chosen(costs, rollout.actions)},
+            restarts=chosen(cell_losses, rollout.actions),
+            cell_costs=costs.view_as(rollout.logits),
+            samples=samples,
+        )
 
     def _jittered(self, boxes_xywh: Tensor, generator: torch.Generator) -> Tensor:
         """Boxes [R, 4], moved and scaled at random."""
@@ -120,11 +131,11 @@ class ClosedLoop(RolloutRule):
         return cxcywh_to_xywh(torch.cat([boxes_cxcywh[:, :2] + noise[:, :2] * sizes, sizes * noise[:, 2:].exp()], -1))
 
     def _is_lost(self, boxes_xywh: Tensor, truth_xywh: Tensor) -> Tensor:
-        """Whether each box [R, 4] is too far from its truth [R, 4], or of too different a size: bool [R]."""
+        """Whether each box [..., 4] is too far from its truth [..., 4], or of too different a size: bool [...]."""
         if self.drift_limit is None:
-            return torch.zeros(len(boxes_xywh), dtype=torch.bool, device=boxes_xywh.device)
+            return torch.zeros(boxes_xywh.shape[:-1], dtype=torch.bool, device=boxes_xywh.device)
         boxes_cxcywh, truth_cxcywh = xywh_to_cxcywh(boxes_xywh), xywh_to_cxcywh(truth_xywh)
-        size, truth_size = (boxes[:, 2:].clamp(min=1).prod(-1).sqrt() for boxes in (boxes_cxcywh, truth_cxcywh))
-        drift = (boxes_cxcywh[:, :2] - truth_cxcywh[:, :2]).norm(dim=-1) / truth_size
+        size, truth_size = (boxes[..., 2:].clamp(min=1).prod(-1).sqrt() for boxes in (boxes_cxcywh, truth_cxcywh))
+        drift = (boxes_cxcywh[..., :2] - truth_cxcywh[..., :2]).norm(dim=-1) / truth_size
         ratio = (size / truth_size).log().abs().exp()
         return (drift > self.drift_limit) | (ratio > self.size_limit)

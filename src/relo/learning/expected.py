@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from relo.errors import UserError
-from relo.learning.base import masked_mean
+from relo.learning.base import masked_mean, mean_loss
 from relo.learning.health import policy_health
 from relo.learning.policy import PolicyObjective
 from relo.learning.ranks import mean_over_ranks
@@ -24,8 +24,9 @@ class ExpectedGradient(PolicyObjective):
     sampling, with the frame's own action summed out (Rao-Blackwell), so unbiased and of less variance; the AUC is a
     mean over frames, so for it, too, the gradient is exact.
 
-    In a closed loop, where the later frames depend on the sampled action, what is known is a frame's own reward; with a
-    discount, what followed the sampled action is added as actor-critic does, with a critic as its baseline.
+    In a closed loop, where the later frames depend on the sampled action, what is known is a frame's own reward and
+    what losing the target there costs; with a discount, what followed the sampled action is added as actor-critic does,
+    with a critic as its baseline.
     """
 
     def __init__(
@@ -57,13 +58,15 @@ class ExpectedGradient(PolicyObjective):
         """Minus the expected reward, less what is expected anyway; and the critic's loss, where there is one."""
         policy = rollout.logits.flatten(2).softmax(-1)  # [R, T, S * S]
         rewards = cell_rewards(rollout, self.rewards)
+        if rollout.cell_costs is not None:
+            rewards = rewards + rollout.cell_costs.flatten(2)
         expected = (policy.detach() * rewards).sum(-1)
         advantages = rewards - expected[..., None]
         scale = torch.ones(())
         if self.normalise_advantages:
             variances = (policy.detach() * advantages.square()).sum(-1)
             scale = mean_over_ranks(variances, rollout.present).sqrt() + 1e-8
-        losses = {"policy_loss": -masked_mean((policy * advantages).sum(-1) / scale, rollout.present)}
+        losses = {"policy_loss": -mean_loss((policy * advantages).sum(-1) / scale, rollout.present)}
         logs = {"expected_reward": masked_mean(expected, rollout.present)}
         if self.discount:
             assert rollout.values is not None
@@ -75,7 +78,7 @@ class ExpectedGradient(PolicyObjective):
             if self.normalise_advantages:  # a critic that has not learned yet would call whatever was done good
                 following = following - mean_over_ranks(following, rollout.present)
             ratio = torch.exp(rollout.log_probs - rollout.log_probs.detach())
-            losses["policy_loss"] = losses["policy_loss"] - masked_mean(ratio * following / scale, rollout.present)
+            losses["policy_loss"] = losses["policy_loss"] - mean_loss(ratio * following / scale, rollout.present)
             losses["value_loss"] = self.value_weight * (rollout.values - returns).square().mean()
             logs |= policy_health(rollout, returns)
         return losses, logs
@@ -116,7 +119,7 @@ class RewardAugmentedLikelihood(PolicyObjective):
         expected = (log_policy.detach().exp() * rewards).sum(-1)
         teaches = rollout.present & (rewards.amax(-1) > rewards.amin(-1))  # a target outside the crop says nothing
         return (
-            {"policy_loss": masked_mean(cross_entropy, teaches)},
+            {"policy_loss": mean_loss(cross_entropy, teaches)},
             {"expected_reward": masked_mean(expected, rollout.present)},
         )
 

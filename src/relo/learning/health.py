@@ -13,7 +13,7 @@ def policy_health(rollout: Rollout, targets: Tensor | None = None) -> dict[str, 
     `reward`, and each of its terms as `reward_<class>`; `entropy` in nats; `iou` of the sampled boxes, `greedy_iou` of
     the most probable cell's and `best_iou` of the best cell's; `lost`, the share of frames on which a closed loop lost
     the target; `explained_variance` of the critic's `targets` [R, T] (the rewards if not given) by its values: 1 is
-    perfect, 0 as good as a constant.
+    perfect, 0 as good as a constant (and given where the targets are constant).
     """
     mask = rollout.present
     logits, cell_ious = rollout.logits.detach(), rollout.cell_ious.flatten(2)
@@ -26,12 +26,12 @@ def policy_health(rollout: Rollout, targets: Tensor | None = None) -> dict[str, 
         "best_iou": masked_mean(cell_ious.amax(-1), mask),
     }
     if rollout.restarts is not None:
-        health["lost"] = rollout.restarts.float().mean()
+        health["lost"] = masked_mean(rollout.restarts.float(), mask)
     if rollout.values is not None:
         targets = rollout.rewards if targets is None else targets
         spread = masked_variance(targets, mask)
         unexplained = masked_variance(targets - rollout.values.detach(), mask)
-        health["explained_variance"] = 1 - unexplained / spread.clamp(min=1e-8)
+        health["explained_variance"] = torch.where(spread > 1e-6, 1 - unexplained / spread, 0)
     return health
 
 

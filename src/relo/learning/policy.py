@@ -9,8 +9,9 @@ from torch import Tensor
 from relo.data.clip_batch import ClipBatch
 from relo.errors import UserError
 from relo.geometry import xyxy_to_xywh
-from relo.learning.base import Objective, StepResult, box_losses, masked_mean, target_cell
+from relo.learning.base import Objective, StepResult, box_losses, mean_loss, target_cell
 from relo.learning.health import policy_entropy, policy_health, prior_divergence
+from relo.learning.ranks import share_of_ranks
 from relo.learning.returns import generalized_advantages, normalise
 from relo.learning.rewards import AUCReward, IoUReward, RewardTerm
 from relo.learning.rollout import Rollout, RolloutRule, TeacherForced, chosen
@@ -53,6 +54,9 @@ class PolicyObjective(Objective):
                 target's. Sampled cells may lie anywhere, and boxes that learn there are less exact at the target.
             trained_parts: parts of the network that learn; the policy if not given, and the critic if the objective
                 needs one.
+
+        Raises:
+            UserError: a part is to learn that no loss reaches.
         """
         self.rewards = rewards or [IoUReward(), AUCReward()]
         self.rollout = rollout or TeacherForced()
@@ -61,6 +65,7 @@ class PolicyObjective(Objective):
         self.box_weight = box_weight
         self.box_cell = box_cell
         self.trained_parts = tuple(trained_parts or ("policy", "critic")[: 1 + self.needs_critic])
+        self._check_that_all_learn(self.trained_parts)
 
     def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
         """Roll out, and return the policy's loss with what is added to it."""
@@ -94,17 +99,28 @@ class PolicyObjective(Objective):
         told = {name: value.detach() for name, value in losses.items()} | policy_health(rollout) | logs
         return StepResult(loss, {"loss": loss.detach(), **told}, rollout.detach())
 
+    def _check_that_all_learn(self, parts: tuple[str, ...]) -> None:
+        reasons = {
+            "critic": None if self.needs_critic else "reads no critic as it is set",
+            "box": None if self.box_weight else "trains boxes with a box_weight above 0 alone",
+            "prior": "trains no prior",
+        }
+        for part in parts:
+            if reasons.get(part) is not None:
+                raise UserError(f"{part!r} is among trained_parts, but {type(self).__name__} {reasons[part]}.")
+
     def _additions(self, rollout: Rollout) -> dict[str, Tensor]:
         added: dict[str, Tensor] = {}
         if self.entropy_weight:
-            added["entropy_loss"] = -self.entropy_weight * masked_mean(policy_entropy(rollout.logits), rollout.present)
+            added["entropy_loss"] = -self.entropy_weight * mean_loss(policy_entropy(rollout.logits), rollout.present)
         if self.prior_weight:
             assert rollout.prior_scores is not None
             divergence = prior_divergence(rollout.logits, rollout.prior_scores.detach())
-            added["prior_loss"] = self.prior_weight * masked_mean(divergence, rollout.present)
+            added["prior_loss"] = self.prior_weight * mean_loss(divergence, rollout.present)
         if self.box_weight:
             boxes = box_losses(trained_boxes_xyxy(rollout, self.box_cell), rollout.truth_xyxy, rollout.shown)
-            added["box_loss"] = self.box_weight * (2 * boxes["giou_loss"] + 5 * boxes["l1_loss"])
+            share = share_of_ranks(rollout.shown)
+            added["box_loss"] = self.box_weight * share * (2 * boxes["giou_loss"] + 5 * boxes["l1_loss"])
         return added
 
 
@@ -159,7 +175,7 @@ class ActorCritic(PolicyObjective):
         # The ratio is 1; its gradient is that of the log-probability.
         ratio = torch.exp(rollout.log_probs - rollout.log_probs.detach())
         losses = {
-            "policy_loss": -masked_mean(ratio * advantages, rollout.present),
+            "policy_loss": -mean_loss(ratio * advantages, rollout.present),
             "value_loss": self.value_loss(rollout, returns),
         }
         return losses, policy_health(rollout, returns)
@@ -175,6 +191,7 @@ class ActorCritic(PolicyObjective):
         return advantages, returns
 
     def value_loss(self, rollout: Rollout, returns: Tensor) -> Tensor:
-        """The critic's weighted squared error over all frames: absent ones have reward 0, and value 0 to learn."""
+        """The critic's weighted squared error over all frames: absent ones have reward 0, and value 0 to learn (with a
+        discount, what comes after them)."""
         assert rollout.values is not None
         return self.value_weight * (rollout.values - returns).square().mean()

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from relo.data.clip_batch import ClipBatch
 from relo.geometry import xywh_to_xyxy, xyxy_to_xywh
-from relo.learning.base import Objective, StepResult, box_losses, masked_mean
+from relo.learning.base import Objective, StepResult, box_losses, mean_loss
 from relo.learning.policy import PolicyObjective
 from relo.learning.priors import Prior, ScorePrior, prior_boxes_xyxy
+from relo.learning.ranks import share_of_ranks
 from relo.learning.rollout import Rollout
 from relo.learning.warmup import frame_means
 from relo.models.network import LocalizationMaps, LocalizationNetwork
@@ -46,6 +47,7 @@ class PriorObjective(Objective):
         loss = self.prior_weight * means["prior_loss"]
         if self.box_weight:
             loss = loss + self.box_weight * (2 * means["giou_loss"] + 5 * means["l1_loss"])
+        loss = loss * share_of_ranks(clip.present)
         return StepResult(loss, {"loss": loss.detach(), **{name: value.detach() for name, value in means.items()}})
 
     def _frame_losses(self, maps: LocalizationMaps, truth_xywh: Tensor, present: Tensor) -> dict[str, Tensor]:
@@ -59,8 +61,9 @@ class PriorObjective(Objective):
 class PriorLikelihood(PolicyObjective):
     """Cross-entropy of the policy with a prior's map, scaled to a distribution over the cells.
 
-    It is `relo.learning.expected.RewardAugmentedLikelihood` with the handcrafted map in the rewards' place: rollouts,
-    boxes and parts that learn are set alike, so what differs is the reward. Targets outside the crop do not count.
+    It is `relo.learning.expected.RewardAugmentedLikelihood` with the handcrafted map in the place of the rewards'
+    softmax: rollouts, boxes and parts that learn are set alike. The map is drawn about what the crop shows of the
+    target (that of a small one may be a single cell); targets outside the crop do not count.
     """
 
     def __init__(self, prior: ScorePrior, **shared: Any) -> None:
@@ -78,4 +81,4 @@ class PriorLikelihood(PolicyObjective):
         target = self.prior.target_map(xyxy_to_xywh(rollout.truth_xyxy), rollout.logits.shape[-1]).flatten(2)
         target = target / target.sum(-1, keepdim=True)
         cross_entropy = -(target * rollout.logits.flatten(2).log_softmax(-1)).sum(-1)
-        return {"policy_loss": masked_mean(cross_entropy, rollout.shown)}, {}
+        return {"policy_loss": mean_loss(cross_entropy, rollout.shown)}, {}

@@ -1,6 +1,7 @@
 """Rewards: what an action earns, as weighted terms over a clip. They call the same formulas as the metrics."""
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -122,10 +123,15 @@ class AUCReward(RewardTerm):
 def reward_terms(
     terms: Sequence[RewardTerm], boxes_xyxy: Tensor, truth_xyxy: Tensor, iou: Tensor, present: Tensor
 ) -> dict[str, Tensor]:
-    """Each term [..., T] times its weight, by its class's name; 0 where the target cannot be seen."""
+    """Each term [..., T] times its weight, by its class's name; 0 where the target cannot be seen.
+
+    The second term of one class is called `<class>_2`, and so on.
+    """
     values: dict[str, Tensor] = {}
+    counts: Counter[str] = Counter()
     for term in terms:
         name = type(term).__name__
-        value = torch.where(present, term.weight * term(boxes_xyxy, truth_xyxy, iou, present), 0)
-        values[name] = values[name] + value if name in values else value
+        counts[name] += 1
+        name = name if counts[name] == 1 else f"{name}_{counts[name]}"
+        values[name] = torch.where(present, term.weight * term(boxes_xyxy, truth_xyxy, iou, present), 0)
     return values

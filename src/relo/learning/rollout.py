@@ -33,9 +33,10 @@ class Rollout:
     terms: dict[str, Tensor]  # [R, T] each: the weighted terms of the reward
     present: Tensor  # [R, T] bool
     search_images: Tensor  # [R, T, 3, Hx, Hx], what the network saw
-    features: Tensor | None  # [R, T, C, S, S], what the heads read, where encoder and propagator are frozen
+    features: Tensor  # [R, T, C, S, S], what the heads read, without gradients
     prior_scores: Tensor | None = None  # [R, T, S, S], where they were asked for
     restarts: Tensor | None = None  # [R, T] bool: the target was lost, and the next frame starts from the truth
+    cell_costs: Tensor | None = None  # [R, T, S, S]: the reward that the restart behind each cell takes; 0 for none
     samples: int = 1
 
     @property
@@ -65,9 +66,16 @@ class Rollout:
 
     def detach(self) -> "Rollout":
         """The same rollout without gradients."""
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        detached: dict[str, Any] = {n: v.detach() for n, v in values.items() if isinstance(v, Tensor)}
-        return replace(self, **detached)
+        return replace(self, **{name: tensor.detach() for name, tensor in self._tensors().items()})
+
+    def select(self, rows: Tensor) -> "Rollout":
+        """The walks `rows` [M] alone."""
+        selected: dict[str, Any] = {name: tensor[rows] for name, tensor in self._tensors().items()}
+        return replace(self, **selected, terms={name: term[rows] for name, term in self.terms.items()}, samples=1)
+
+    def _tensors(self) -> dict[str, Any]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 class RolloutRule(Plugin):
@@ -134,7 +142,6 @@ class Walk:
         """
         self.network = network
         self.skip = skip
-        self.is_frozen = not encoder_learns(network)
         self.clip = clip
         self.templates: Templates | None = None
         self.memory: Tensor | None = None
@@ -153,7 +160,7 @@ class Walk:
             "boxes_cxcywh": maps.boxes_cxcywh,
             "values": maps.value,
             "prior_scores": maps.prior_scores,
-            "features": features if self.is_frozen else None,
+            "features": features.detach(),
             "search_images": search_images,
         }
         for name, value in seen.items():
@@ -196,7 +203,7 @@ class Walk:
             terms=reward_terms(rewards, boxes_xyxy, truth_xyxy, iou(boxes_xyxy, truth_xyxy), present),
             present=present,
             search_images=seen["search_images"],
-            features=seen.get("features"),
+            features=seen["features"],
             prior_scores=seen.get("prior_scores"),
             samples=samples,
         )
@@ -209,8 +216,11 @@ def encoder_learns(network: LocalizationNetwork) -> bool:
 
 
 def draw_cells(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """One cell [...] of each map of logits [..., S, S], drawn from their softmax; int64, row * S + column."""
-    probabilities = logits.detach().flatten(-2).softmax(-1)
+    """One cell [...] of each map of logits [..., S, S], drawn from their softmax; int64, row * S + column.
+
+    A map that is not finite gives any of its cells: the loss then tells, by the names of the clips, what is wrong.
+    """
+    probabilities = logits.detach().flatten(-2).softmax(-1).nan_to_num(nan=1.0)
     return torch.multinomial(probabilities.flatten(0, -2), 1, generator=generator).view(logits.shape[:-2])
 
 
@@ -220,34 +230,30 @@ def chosen(values: Tensor, actions: Tensor) -> Tensor:
     return values.gather(2, index).squeeze(2)
 
 
-def reevaluate(network: LocalizationNetwork, clip: ClipBatch, rollout: Rollout, rows: Tensor) -> Rollout:
-    """Some walks of a rollout as policy, critic and boxes of today see them; actions and rewards stay.
+def reevaluate(network: LocalizationNetwork, clip: ClipBatch, rollout: Rollout) -> Rollout:
+    """A rollout as policy, critic and boxes of today see it; actions and rewards stay.
+
+    It is always the whole of it: BatchNorm would give the same policy other probabilities on a part of the clips.
 
     Args:
         network: the network; it walks anew where its encoder learns, else only the heads that the rollout ran are run.
         clip: the clips of the rollout.
         rollout: what was done.
-        rows: [M] int64, the walks to look at again.
     """
-    clips = rows // rollout.samples
+    if rollout.samples > 1:
+        clip = clip.select(torch.arange(len(clip), device=clip.present.device).repeat_interleave(rollout.samples))
     unneeded = {"critic": rollout.values, "prior": rollout.prior_scores}
-    walk = Walk(network, clip.select(clips), [head for head, output in unneeded.items() if output is None])
+    walk = Walk(network, clip, [head for head, output in unneeded.items() if output is None])
+    is_frozen = not encoder_learns(network)
     for t in range(rollout.actions.shape[1]):
-        walk.step(rollout.search_images[rows, t], None if rollout.features is None else rollout.features[rows, t])
+        walk.step(rollout.search_images[:, t], rollout.features[:, t] if is_frozen else None)
     seen = {name: torch.stack(column, dim=1) for name, column in walk.columns.items()}
     return replace(
         rollout,
         logits=seen["logits"],
-        actions=rollout.actions[rows],
-        log_probs=chosen(seen["logits"].flatten(2).log_softmax(-1), rollout.actions[rows]),
+        log_probs=chosen(seen["logits"].flatten(2).log_softmax(-1), rollout.actions),
         values=seen.get("values"),
         cells_xyxy=cxcywh_to_xyxy(seen["boxes_cxcywh"]),
-        truth_xyxy=rollout.truth_xyxy[rows],
-        terms={name: term[rows] for name, term in rollout.terms.items()},
-        present=rollout.present[rows],
-        search_images=rollout.search_images[rows],
-        features=None if rollout.features is None else rollout.features[rows],
+        features=seen["features"],
         prior_scores=seen.get("prior_scores"),
-        restarts=None if rollout.restarts is None else rollout.restarts[rows],
-        samples=1,
     )

@@ -11,6 +11,7 @@ from relo.errors import UserError
 from relo.geometry import xywh_to_xyxy
 from relo.learning.base import Objective, StepResult, box_losses, target_cell
 from relo.learning.priors import Prior, best_cell, boxes_xyxy_at
+from relo.learning.ranks import share_of_ranks
 from relo.models.network import LocalizationMaps, LocalizationNetwork
 
 
@@ -53,6 +54,7 @@ class WarmupObjective(Objective):
         loss = self.giou_weight * means["giou_loss"] + self.l1_weight * means["l1_loss"]
         if self.prior is not None:
             loss = loss + self.prior_weight * means["prior_loss"]
+        loss = loss * share_of_ranks(clip.present)
         return StepResult(loss, {"loss": loss.detach(), **{name: value.detach() for name, value in means.items()}})
 
     def _frame_losses(self, maps: LocalizationMaps, truth_xywh: Tensor, present: Tensor) -> dict[str, Tensor]:
@@ -72,13 +74,14 @@ def frame_means(
     skip: Collection[str],
     frame_losses: Callable[[LocalizationMaps, Tensor, Tensor], dict[str, Tensor]],
 ) -> dict[str, Tensor]:
-    """Walk the network over the clip's frames, and average what every frame gives.
+    """Walk the network over the clip's frames; means over all those with a visible target, as for one long frame.
 
     Args:
         network: the network.
         clip: B clips of T search frames.
         skip: heads that are not needed.
-        frame_losses: scalars by name, from a frame's maps, its truths xywh [B, 4] and present [B].
+        frame_losses: means by name over the clips whose target can be seen, from a frame's maps, its truths xywh
+            [B, 4] and present [B].
     """
     templates = network.encode_templates(clip.template_images, clip.template_boxes_xywh)
     memory = None
@@ -86,4 +89,6 @@ def frame_means(
     for t in range(clip.search_images.shape[1]):
         maps, memory = network(clip.search_images[:, t], templates, memory, skip)
         frames.append(frame_losses(maps, clip.search_boxes_xywh[:, t], clip.present[:, t]))
-    return {name: torch.stack([frame[name] for frame in frames]).mean() for name in frames[0]}
+    counts = clip.present.sum(0)
+    weights = counts / counts.sum().clamp(min=1)  # [T]
+    return {name: (torch.stack([frame[name] for frame in frames]) * weights).sum() for name in frames[0]}

@@ -69,7 +69,8 @@ class LayerAligned(TemporalPropagator):
             width: channels of a token.
             tokens: K.
             depth: layers of the encoder.
-            projection: put a linear layer of its own between frame t-1 and frame t at each layer (identity at first).
+            projection: put a linear layer of its own between frame t-1 and frame t at each layer (identity at first);
+                it learns on clips of two search frames or more.
             detach: cut the gradient between frames, as the release does.
         """
         super().__init__(width, tokens)
