@@ -93,7 +93,7 @@ class ClosedLoop(RolloutRule):
         rule = CropRule(self.search_factor, network.encoder.search_size, self.released)
         walk = Walk(network, clip, skip)
         box_xywh = self._jittered(around.first_box_xywh, generator)
-        actions, truths_xywh, losses = [], [], []  # losses: whether each cell's box would lose the target
+        actions, truths_xywh, lost_cells = [], [], []
         for t in range(around.images.shape[1]):
             geometry, truth_xywh = around.geometry[:, t], around.boxes_xywh[:, t]
             region = rule.region(to_packed(box_xywh, geometry))  # in pixels of the surroundings
@@ -108,17 +108,17 @@ class ClosedLoop(RolloutRule):
             lost = lost | ~cells_xywh.isfinite().all(-1)  # no crop can be cut around such a box; the loss will tell
             actions.append(cell)
             truths_xywh.append(rule.to_crop(to_packed(truth_xywh, geometry), region).float())
-            losses.append(lost)
+            lost_cells.append(lost)
             box_xywh, is_lost = (chosen(values[:, None], cell[:, None])[:, 0] for values in (cells_xywh, lost))
             box_xywh = torch.where(is_lost[:, None], self._jittered(truth_xywh, generator), box_xywh)
         truth_xyxy = xywh_to_xyxy(torch.stack(truths_xywh, dim=1)).clamp(0, 1)
         rollout = walk.rollout(torch.stack(actions, dim=1), truth_xyxy, clip.present, rewards)
-        cell_losses = torch.stack(losses, dim=1)  # [R, T, S * S]
-        costs = -self.restart_cost * cell_losses.to(truth_xyxy.dtype)
+        lost = torch.stack(lost_cells, dim=1)  # [R, T, S * S]: a box there would lose the target
+        costs = -self.restart_cost * lost.to(truth_xyxy.dtype)
         return replace(
             rollout,
             terms=rollout.terms | {"restart": chosen(costs, rollout.actions)},
-            restarts=chosen(cell_losses, rollout.actions),
+            restarts=chosen(lost, rollout.actions),
             cell_costs=costs.view_as(rollout.logits),
             samples=samples,
         )
