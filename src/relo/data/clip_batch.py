@@ -53,6 +53,12 @@ class ClipBatch:
         selected: ClipBatch = _mapped(self, lambda tensor: tensor[clips])
         return replace(selected, sequence_id=[self.sequence_id[i] for i in clips.tolist()])
 
+    def repeat(self, times: int) -> "ClipBatch":
+        """The batch with every clip `times` times, its copies beside it."""
+        if times == 1:
+            return self
+        return self.select(torch.arange(len(self), device=self.present.device).repeat_interleave(times))
+
     @staticmethod
     def stack(clips: list["ClipBatch"]) -> "ClipBatch":
         """One batch out of several (the data loader's collate function).

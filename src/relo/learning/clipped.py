@@ -10,7 +10,7 @@ from torch import Tensor
 from relo.data.clip_batch import ClipBatch
 from relo.errors import UserError
 from relo.learning.base import StepResult, masked_mean, mean_loss
-from relo.learning.health import policy_health
+from relo.learning.health import explained_variance
 from relo.learning.policy import ActorCritic, PolicyObjective
 from relo.learning.rollout import Rollout, reevaluate
 from relo.models.network import LocalizationNetwork
@@ -103,7 +103,7 @@ class PPO(ActorCritic):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         policy_loss, moved = clipped_surrogate(part.log_probs, old_log_probs, advantages, part.present, self.clip_ratio)
         losses = {"policy_loss": policy_loss, "value_loss": self.value_loss(part, returns)}
-        return losses, moved | policy_health(part, returns)
+        return losses, moved | {"explained_variance": explained_variance(part, returns)}
 
 
 class GRPO(PolicyObjective):

@@ -86,8 +86,7 @@ class ClosedLoop(RolloutRule):
                 "A closed loop needs clips with surroundings: set data.surroundings (8 is a good value) and "
                 "data.sampler to relo.data.sampler.ConsecutiveSampler."
             )
-        if samples > 1:
-            clip = clip.select(torch.arange(len(clip), device=clip.present.device).repeat_interleave(samples))
+        clip = clip.repeat(samples)
         around = clip.surroundings
         assert around is not None
         rule = CropRule(self.search_factor, network.encoder.search_size, self.released)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from relo.errors import UserError
 from relo.learning.base import masked_mean, mean_loss
-from relo.learning.health import policy_health
+from relo.learning.health import explained_variance
 from relo.learning.policy import PolicyObjective
 from relo.learning.ranks import mean_over_ranks
 from relo.learning.returns import generalized_advantages
@@ -80,7 +80,7 @@ class ExpectedGradient(PolicyObjective):
             ratio = torch.exp(rollout.log_probs - rollout.log_probs.detach())
             losses["policy_loss"] = losses["policy_loss"] - mean_loss(ratio * following / scale, rollout.present)
             losses["value_loss"] = self.value_weight * (rollout.values - returns).square().mean()
-            logs |= policy_health(rollout, returns)
+            logs["explained_variance"] = explained_variance(rollout, returns)
         return losses, logs
 
 

@@ -7,13 +7,12 @@ from relo.learning.base import masked_mean, masked_variance
 from relo.learning.rollout import Rollout, chosen
 
 
-def policy_health(rollout: Rollout, targets: Tensor | None = None) -> dict[str, Tensor]:
+def policy_health(rollout: Rollout) -> dict[str, Tensor]:
     """Detached scalars over the frames with a visible target.
 
     `reward`, and each of its terms as `reward_<class>`; `entropy` in nats; `iou` of the sampled boxes, `greedy_iou` of
     the most probable cell's and `best_iou` of the best cell's; `lost`, the share of frames on which a closed loop lost
-    the target; `explained_variance` of the critic's `targets` [R, T] (the rewards if not given) by its values: 1 is
-    perfect, 0 as good as a constant (and given where the targets are constant).
+    the target; `explained_variance` of the rewards by the critic's values.
     """
     mask = rollout.present
     logits, cell_ious = rollout.logits.detach(), rollout.cell_ious.flatten(2)
@@ -28,11 +27,19 @@ def policy_health(rollout: Rollout, targets: Tensor | None = None) -> dict[str, 
     if rollout.restarts is not None:
         health["lost"] = masked_mean(rollout.restarts.float(), mask)
     if rollout.values is not None:
-        targets = rollout.rewards if targets is None else targets
-        spread = masked_variance(targets, mask)
-        unexplained = masked_variance(targets - rollout.values.detach(), mask)
-        health["explained_variance"] = torch.where(spread > 1e-6, 1 - unexplained / spread, 0)
+        health["explained_variance"] = explained_variance(rollout, rollout.rewards)
     return health
+
+
+def explained_variance(rollout: Rollout, targets: Tensor) -> Tensor:
+    """The share of the variance of the critic's targets [R, T] that its values explain, over the visible frames.
+
+    1 is perfect, 0 as good as a constant, and given where the targets are constant.
+    """
+    assert rollout.values is not None
+    spread = masked_variance(targets, rollout.present)
+    unexplained = masked_variance(targets - rollout.values.detach(), rollout.present)
+    return torch.where(spread > 1e-6, 1 - unexplained / spread, 0)
 
 
 def policy_entropy(logits: Tensor) -> Tensor:

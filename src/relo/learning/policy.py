@@ -10,7 +10,7 @@ from relo.data.clip_batch import ClipBatch
 from relo.errors import UserError
 from relo.geometry import xyxy_to_xywh
 from relo.learning.base import Objective, StepResult, box_losses, mean_loss, target_cell
-from relo.learning.health import policy_entropy, policy_health, prior_divergence
+from relo.learning.health import explained_variance, policy_entropy, policy_health, prior_divergence
 from relo.learning.ranks import share_of_ranks
 from relo.learning.returns import generalized_advantages, normalise
 from relo.learning.rewards import AUCReward, IoUReward, RewardTerm
@@ -178,7 +178,7 @@ class ActorCritic(PolicyObjective):
             "policy_loss": -mean_loss(ratio * advantages, rollout.present),
             "value_loss": self.value_loss(rollout, returns),
         }
-        return losses, policy_health(rollout, returns)
+        return losses, {"explained_variance": explained_variance(rollout, returns)}
 
     def advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """Advantages, normalised if so set, and the critic's targets: [R, T] each."""

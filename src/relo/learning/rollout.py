@@ -240,8 +240,7 @@ def reevaluate(network: LocalizationNetwork, clip: ClipBatch, rollout: Rollout) 
         clip: the clips of the rollout.
         rollout: what was done.
     """
-    if rollout.samples > 1:
-        clip = clip.select(torch.arange(len(clip), device=clip.present.device).repeat_interleave(rollout.samples))
+    clip = clip.repeat(rollout.samples)
     unneeded = {"critic": rollout.values, "prior": rollout.prior_scores}
     walk = Walk(network, clip, [head for head, output in unneeded.items() if output is None])
     is_frozen = not encoder_learns(network)
