@@ -105,6 +105,14 @@ def clip_to_image(
     return torch.cat([corner_min, (corner_max - corner_min).maximum(margins)], dim=-1)
 
 
+LARGEST_SQUARE_PX = 2**27
+"""Pixels of the largest square that is cut as one array: four times the sides of an 8 megapixel image."""
+
+
+FIXED_POINT_ONE = 2**11
+"""What OpenCV writes for a weight of 1 when it resizes 8-bit images."""
+
+
 @dataclass(frozen=True)
 class CropRule:
     """How a square region is cut around a box and how boxes are written in it.
@@ -114,10 +122,9 @@ class CropRule:
 
     Boxes in a crop are x, y, w, h (or cx, cy, w, h) as shares of the crop's side. By default both directions are exact
     inverses: the region is snapped to the pixel grid it is cut on, and shares refer to the crop's edges. With
-    `released` the public release's
-    rule holds: the region keeps the box's real-valued centre although pixels are cut on whole numbers, and shares
-    written by `to_crop` refer to pixel centres (divided by size - 1), which `to_image` does not undo; needed for its
-    checkpoints.
+    `released` the public release's rule holds: the region keeps the box's real-valued centre although pixels are cut on
+    whole numbers; shares written by `to_crop` refer to pixel centres (divided by size - 1), which `to_image` does not
+    undo; and the image's last row and column are black, as if it ended there. Its checkpoints need that.
     """
 
     factor: float
@@ -127,8 +134,9 @@ class CropRule:
     def region(self, boxes_xywh: Tensor) -> Tensor:
         """The regions [..., 3] around boxes [..., 4] in image pixels."""
         boxes_cxcywh = xywh_to_cxcywh(boxes_xywh)
-        # The allowance keeps a mathematically whole side whole in floating point.
-        side = torch.ceil(boxes_xywh[..., 2:].clamp(min=0).prod(-1).sqrt() * self.factor - 1e-9).clamp(min=1)
+        # A mathematically whole side stays whole in floating point; the release makes no such allowance.
+        allowance = 0 if self.released else 1e-9
+        side = torch.ceil(boxes_xywh[..., 2:].clamp(min=0).prod(-1).sqrt() * self.factor - allowance).clamp(min=1)
         center = boxes_cxcywh[..., :2]
         if not self.released:
             center = torch.round(center - side[..., None] / 2) + side[..., None] / 2
@@ -149,6 +157,10 @@ class CropRule:
         center = region[..., :2] + (boxes_cxcywh[..., :2] - 0.5) * side
         return cxcywh_to_xywh(torch.cat([center, boxes_cxcywh[..., 2:] * side], dim=-1))
 
+    def extent(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The part of an image [H, W, 3] that crops are cut from: all of it, but for the release's black border."""
+        return image[:-1, :-1] if self.released else image
+
     def cut(self, image: NDArray[np.uint8], region: Tensor) -> NDArray[np.uint8]:
         """The crop [size, size, 3] of an image [H, W, 3] at one region [3]: black outside, resized bilinearly.
 
@@ -156,19 +168,22 @@ class CropRule:
         """
         center_x, center_y, side = region.tolist()
         # Python's round() rounds half to even, as the release does.
-        return cut_square(image, round(center_x - side / 2), round(center_y - side / 2), round(side), self.size)
+        corner = round(center_x - side / 2), round(center_y - side / 2)
+        return cut_square(self.extent(image), *corner, round(side), self.size)
 
     def cut_on_device(self, images: Tensor, regions: Tensor) -> Tensor:
-        """`cut` for a batch, on the device of the images and without waiting for it; within 1 grey level of `cut`.
+        """`cut` for a batch, on the device of the images and without waiting for it.
 
         Args:
-            images: [B, 3, H, W], uint8 or floating point, 0 to 255. Frames that lie in memory as [B, H, W, 3] and are
-                permuted are read where they lie; others are copied first.
+            images: [B, 3, H, W] uint8. Frames that lie in memory as [B, H, W, 3] and are
+                permuted are read where they lie (but for the release's border); others are copied first.
             regions: [B, 3] on the same device; float64, or float32, whose rounding can move a crop by a pixel.
 
         Returns:
-            Crops [B, 3, size, size], float32, 0 to 255.
+            Crops [B, 3, size, size] uint8.
         """
+        if self.released:
+            images = images[..., :-1, :-1]
         batch, _, height, width = images.shape
         starts = torch.arange(batch, device=images.device) * (height * width)
         extents = torch.stack([torch.full_like(starts, width), torch.full_like(starts, height)], dim=1)
@@ -185,41 +200,53 @@ def square_corners(regions: Tensor) -> Tensor:
 def cut_squares(pixels: Tensor, squares: Tensor, size: int) -> Tensor:
     """Squares of many images that lie in one buffer, black outside their image, resized bilinearly.
 
-    It does on any device, for all squares at once, what `cut_square` does with OpenCV: output pixel i looks at
-    (i + 1/2) side / size - 1/2, kept within the centres of the square's first and last pixel.
+    It does on any device, for all squares at once, what `cut_square` does with OpenCV, to the last bit: output pixel i
+    looks at (i + 1/2) side / size - 1/2, beyond the centres of the square's first and last pixel at these, and blends
+    its neighbours in OpenCV's fixed-point arithmetic, where weights are whole 2048ths.
 
     Args:
-        pixels: [P, 3], uint8 or floating point: the images, each row by row.
+        pixels: [P, 3] uint8: the images, each row by row.
         squares: [B, 6] int64 on the same device. Of the image: the row of `pixels` where it starts, its width, its
             height; of the square: the x and y of its corner in the image, its side.
         size: of the crops.
 
     Returns:
-        Crops [B, 3, size, size], float32.
+        Crops [B, 3, size, size] uint8.
     """
     start, extents, corners, sides = squares.split([1, 2, 2, 1], dim=1)
     extents, corners, sides = extents[:, :, None, None], corners[:, :, None], sides[:, :, None]
     steps = torch.arange(size, device=pixels.device, dtype=torch.float64) + 0.5
-    place = (steps * sides / size - 0.5).clamp(min=0).minimum(sides - 1)  # [B, 2 (x, y), size]
+    # OpenCV divides by size / side, and goes on in float32.
+    place = (steps * (1 / (size / sides.double())) - 0.5).float()  # [B, 1, size]
     first = place.floor()
-    share = (place - first).float()
-    neighbours = torch.stack([first, (first + 1).minimum(sides - 1)], dim=-1).long() + corners[..., None]
-    inside = (neighbours >= 0) & (neighbours < extents)
-    weights = torch.stack([1 - share, share], dim=-1) * inside  # [B, 2, size, 2]
+    share = ((place - first) * FIXED_POINT_ONE).round()
+    neighbours = torch.stack([first, first + 1], dim=-1).long().clamp(min=0).minimum(sides[..., None] - 1)
+    neighbours = neighbours + corners[..., None]
+    inside = (neighbours >= 0) & (neighbours < extents)  # [B, 2 (x, y), size, 2]
+    weights = (torch.stack([FIXED_POINT_ONE - share, share], dim=-1) * inside).int()
     neighbours = neighbours.minimum(extents - 1).clamp(min=0)
     (columns, rows), (column_weights, row_weights) = neighbours.flatten(2).unbind(1), weights.unbind(1)
     index = start[:, None] + rows[:, :, None] * squares[:, 1, None, None] + columns[:, None]  # [B, 2 size, 2 size]
     found = pixels[index].unflatten(2, (size, 2)).unflatten(1, (size, 2))  # [B, size, 2, size, 2, 3]
-    blended = (found * row_weights[:, :, :, None, None, None]).sum(2)  # [B, size, size, 2, 3]
-    return (blended * column_weights[:, None, :, :, None]).sum(3).permute(0, 3, 1, 2).float()
+    blended = (found * column_weights[:, None, None, :, :, None]).sum(4, dtype=torch.int32)  # [B, size, 2, size, 3]
+    blended = ((blended >> 4) * row_weights[:, :, :, None, None]) >> 16
+    return ((blended.sum(2, dtype=torch.int32) + 2) >> 2).to(torch.uint8).permute(0, 3, 1, 2)
 
 
 def cut_square(image: NDArray[np.uint8], x: int, y: int, side: int, size: int) -> NDArray[np.uint8]:
-    """The square of `side` px with its corner at (x, y), black outside the image, resized to [size, size, 3]."""
+    """The square of `side` px with its corner at (x, y), black outside the image, resized to [size, size, 3].
+
+    A square of more than `LARGEST_SQUARE_PX` is never held in memory as a whole: `cut_squares` looks its pixels up.
+    """
     inside = image[max(y, 0) : max(y + side, 0), max(x, 0) : max(x + side, 0)]
     if inside.shape[:2] != (side, side):
         if inside.size == 0:
             return np.zeros((size, size, 3), np.uint8)
+        if side * side > LARGEST_SQUARE_PX:
+            height, width = inside.shape[:2]
+            squares = torch.tensor([[0, width, height, min(x, 0), min(y, 0), side]])
+            crops = cut_squares(torch.from_numpy(inside.reshape(-1, 3)), squares, size)
+            return crops[0].permute(1, 2, 0).numpy()
         top, left = max(-y, 0), max(-x, 0)
         square = np.zeros((side, side, 3), np.uint8)
         square[top : top + inside.shape[0], left : left + inside.shape[1]] = inside

@@ -92,6 +92,8 @@ class ClipTransform:
         """
         assert self.surroundings_crop is not None
         regions = self.surroundings_crop.region(boxes_xywh)
+        # Search regions are cut from the squares later: the border that they shall see is set here.
+        frames = [self.search_crop.extent(frame) for frame in frames]
         squares, _ = self._crops(self.surroundings_crop, frames, regions, is_grey, is_mirrored, rng)
         return squares, cxcywh_to_xywh(regions[:, [0, 1, 2, 2]])
 

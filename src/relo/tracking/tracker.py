@@ -60,7 +60,7 @@ class Tracker:
             device: where to compute; None is where the network is.
             precision: of the network's layers; geometry is float64 throughout.
             crop_on_device: send frames to the device and cut them there, which is faster on a GPU; None is on a GPU
-                only. Crops differ by less than a grey level from those that the CPU cuts.
+                only. Crops are those that OpenCV cuts on the CPU.
             cuda_graphs: run a step as one CUDA graph, recorded when a number of targets is met for the second time;
                 None is where the device is a GPU that crops. A network that cannot be recorded runs without.
 
@@ -264,8 +264,9 @@ class Tracker:
         if self._upload_frames is None:
             crops = [self._search_crop.cut(image, region) for image, region in zip(images, regions, strict=True)]
             return self._locate_in_crops(crops, templates, memory)
-        pixels, squares = self._upload_frames(images, regions)
-        return Located(*self._in_frames(pixels, squares, templates.tokens, templates.kernel, memory))
+        # Targets in one video go on sharing one object.
+        extents = {id(image): self._search_crop.extent(image) for image in images}
+        return self._locate_on_device([extents[id(image)] for image in images], regions, templates, memory)
 
     def _locate_in_crops(self, crops: Sequence[RGBImage], templates: Templates, memory: Tensor | None) -> Located:
         """Find B targets in crops [Hx, Hx, 3] of their search regions."""
@@ -275,7 +276,15 @@ class Tracker:
         size = self._search_crop.size
         # A crop is a frame that is search region from edge to edge.
         whole = torch.tensor([size / 2, size / 2, size], dtype=torch.float64).expand(len(crops), 3)
-        return self._locate(crops, whole, templates, memory)
+        return self._locate_on_device(crops, whole, templates, memory)
+
+    def _locate_on_device(
+        self, images: Sequence[RGBImage], regions: Tensor, templates: Templates, memory: Tensor | None
+    ) -> Located:
+        """Find B targets in regions [B, 3] of images that are sent to the device."""
+        assert self._upload_frames is not None
+        pixels, squares = self._upload_frames(images, regions)
+        return Located(*self._in_frames(pixels, squares, templates.tokens, templates.kernel, memory))
 
     def _clip(self, boxes_xywh: Tensor, views: Sequence[SearchView]) -> Tensor:
         """Boxes [B, 4] that keep the rule's margin inside their images."""
