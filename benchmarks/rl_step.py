@@ -23,6 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from relo.data.clip_batch import ClipBatch
+from relo.devices import find_device
+from relo.errors import UserError
 from relo.learning.base import Objective
 from relo.learning.clipped import GRPO, PPO
 from relo.learning.expected import ExpectedGradient, RewardAugmentedLikelihood
@@ -111,9 +113,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=2, help="clips; more on a GPU, such as 16")
     parser.add_argument("--frames", type=int, default=4, help="search frames of a clip")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", help="such as cpu or cuda:1; the GPU if there is one")
     options = parser.parse_args(arguments)
-    device = torch.device(options.device)
+    try:
+        device = find_device(options.device)
+    except UserError as error:
+        parser.error(str(error))
     torch.manual_seed(0)
     network = build(yaml.safe_load((MODELS / f"{options.model}.yaml").read_text())).to(device)
     clip = random_clips(network, options.batch, options.frames, device)

@@ -31,6 +31,8 @@ import torch
 from plain import plain_step
 from torch.utils.flop_counter import FlopCounterMode
 
+from relo.devices import find_device
+from relo.errors import UserError
 from relo.inference import Precision, computing, fastest_precision, optimize_for_inference
 from relo.models.network import LocalizationNetwork
 from relo.tracking.rule import TrackingRule
@@ -226,13 +228,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--batches", nargs="+", type=int, help="targets in one step; 1 4 16, on a GPU 64 too")
     parser.add_argument("--precisions", nargs="+", help="float32 and the reduced one chosen by trial, if not given")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", help="such as cpu or cuda:1; the GPU if there is one")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long to measure each thing in a row")
     parser.add_argument("--compile", action="store_true", help="compile encoder and heads (a minute a row)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
+    try:
+        device = find_device(options.device)
+    except UserError as error:
+        parser.error(str(error))
     precisions = options.precisions or list(dict.fromkeys(["float32", fastest_precision(device)]))
     batches = options.batches or ([1, 4, 16, 64] if device.type == "cuda" else [1, 4, 16])
     peaks = {precision: peak_flops(precision, device) for precision in precisions}

@@ -62,3 +62,10 @@ def test_what_is_wanted_of_an_h200(speed):
         ("b256", "2.60 ms", "bfloat16", "batch 1", "missed"),
         ("l256", "400 frames/s", "bfloat16", "batch 16", "missed"),
     ]
+
+
+def test_a_missing_device_is_named(speed, capsys):
+    with pytest.raises(SystemExit) as stop:
+        speed.main(["--device", "xyz"])
+    assert stop.value.code == 2
+    assert "There is no device 'xyz' here" in capsys.readouterr().err

@@ -183,6 +183,8 @@ def test_settings_of_a_benchmark_are_applied_when_asked(root, model, tmp_path):
         ({"split": "nowhere"}, "nowhere"),
         ({"model": "none.ckpt"}, r"none\.ckpt"),
         ({"device": "warp:0"}, "warp:0"),
+        ({"device": "cpu,"}, "no device ''"),
+        ({"device": "cpu, cpu:3"}, "no device 'cpu:3'"),
         ({"batch_size": 0}, "batch_size 0"),
         ({"shard": 2, "shards": 2}, "shard 2 of 2"),
         ({"benchmark": "lasot"}, r"tracking\.yaml"),

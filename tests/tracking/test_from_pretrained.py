@@ -61,7 +61,7 @@ def test_auto_takes_what_the_trial_says(network, tmp_path, monkeypatch, fastest)
     asked = []
     monkeypatch.setattr("relo.tracking.tracker.fastest_precision", lambda device: asked.append(device) or fastest)
     assert relo.Tracker.from_pretrained(tmp_path, device="cpu", precision="auto").precision == fastest
-    assert asked == ["cpu"]
+    assert asked == [torch.device("cpu")]
 
 
 def test_a_network_under_training_is_tracked_with_as_it_is(network):

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from relo.data.sequences import Sequence as AnnotatedSequence
 from relo.data.sequences import SequenceReader, open_reader
+from relo.devices import find_device
 from relo.errors import UserError
 from relo.evaluation.benchmarks import find_benchmark
 from relo.evaluation.one_pass import FailedSequences, reasons, run_one_pass, told
@@ -208,13 +209,7 @@ def longest_first(reader: SequenceReader) -> tuple[list[int], list[int]]:
 def _devices(device: str | None) -> list[str]:
     if device is None:
         return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
-    names = [name.strip() for name in device.split(",")]
-    for name in names:
-        try:
-            torch.empty(0, device=name)
-        except (RuntimeError, AssertionError) as error:
-            raise UserError(f"There is no device {name!r} here; give cpu, cuda:0 or the like.") from error
-    return names
+    return [str(find_device(name.strip())) for name in device.split(",")]
 
 
 def _rule(model: str, rule: Path | None, benchmark: str | None) -> TrackingRule | None:

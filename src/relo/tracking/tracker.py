@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from relo.devices import find_device
 from relo.errors import UserError
 from relo.geometry import CropRule, clip_to_image
 from relo.images import normalise_images
@@ -65,11 +66,12 @@ class Tracker:
                 None is where the device is a GPU that crops. A network that cannot be recorded runs without.
 
         Raises:
-            UserError: the rule asks for a head that the network does not have, or for crops of another size.
+            UserError: there is no such device, or the rule asks for a head that the network does not have, or for
+                crops of another size.
             ValueError: CUDA graphs are asked for where they cannot be.
         """
         self.rule = rule or TrackingRule()
-        self.device = torch.device(device) if device is not None else next(network.parameters()).device
+        self.device = find_device(device) if device is not None else next(network.parameters()).device
         self.network = network.to(self.device).eval()
         self.precision = precision
         if self.rule.localization == "prior" and network.prior is None:
@@ -112,12 +114,11 @@ class Tracker:
             cuda_graphs: run a step as one CUDA graph; None is on a GPU.
 
         Raises:
-            UserError: the weights or the rule cannot be read.
+            UserError: there is no such device, or the weights or the rule cannot be read.
         """
         from relo.weights import load_network, resolve  # brings the hub's client, needed here only
 
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = find_device(device)
         path = resolve(model)
         if rule is None:
             rule = _own_rule(path)
