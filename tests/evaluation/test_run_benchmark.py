@@ -127,15 +127,19 @@ def test_failing_sequence_is_named_and_the_exit_code_says_so(root, model, refere
     image = sorted((folder / "img").iterdir())[7]
     image.write_bytes(b"half a picture")
     (other / "groundtruth.txt").write_text("no box\n")
+    huge = sorted(broken.glob("*/*-*"))[3]
+    lines = (huge / "groundtruth.txt").read_text().splitlines()
+    (huge / "groundtruth.txt").write_text("\n".join(["-10000,-10000,30000,30000", *lines[1:]]))
     with pytest.raises(SystemExit) as stop:
         main(command(broken, model, tmp_path / "out", "--device", device))
     assert stop.value.code == 2
     message = capsys.readouterr().err
-    assert f"2 of {SEQUENCES} sequences could not be tracked" in message
+    assert f"3 of {SEQUENCES} sequences could not be tracked" in message
     assert folder.name in message
     assert image.name in message
     assert "groundtruth.txt, line 1" in message
-    lost = {f"{folder.name}.txt", f"{other.name}.txt"}
+    assert f"{huge.name}: The box x, y, w, h = -10000" in message
+    lost = {f"{name.name}.txt" for name in (folder, other, huge)}
     assert_same(boxes(tmp_path / "out"), {name: value for name, value in reference.items() if name not in lost})
 
 

@@ -247,6 +247,10 @@ def test_no_targets(network):
         ([10, 10, 20, -5], "no area"),
         ([float("nan"), 10, 20, 20], "not finite"),
         ([10, 10, float("inf"), 20], "not finite"),
+        ([-10000, -10000, 30000, 30000], "-10000, 30000, 30000 is more than 2 times as large as .* 160 x 120 px"),
+        ([0, 0, 321, 5], "more than 2 times"),
+        ([0, -200, 5, 241], "more than 2 times"),
+        ([-1e308, 0, 1.5e308, 1], "more than 2 times"),
     ],
 )
 def test_box_that_cannot_be_tracked_is_refused(network, box_xywh, message):
@@ -258,6 +262,14 @@ def test_box_that_cannot_be_tracked_is_refused(network, box_xywh, message):
 def test_image_of_another_kind_is_refused(network, image):
     with pytest.raises(ValueError, match="uint8"):
         Tracker(network).initialize([image], [[1, 1, 4, 4]])
+
+
+@pytest.mark.parametrize("box_xywh", [[-80, -60, 320, 240], [-8.5, -0.5, 170, 121.5], [159, 119, 40, 40]])
+def test_box_that_sticks_out_is_taken_as_it_stands(network, box_xywh):
+    tracker = Tracker(network)
+    states = tracker.initialize([noise(0)], [box_xywh])
+    assert states[0].box_xywh.tolist() == box_xywh
+    assert torch.isfinite(tracker.step([noise(1)], states)[0].box_xywh).all()
 
 
 def test_one_image_a_target(network):

@@ -26,6 +26,9 @@ from relo.tracking.view import SearchView
 
 RGBImage = NDArray[np.uint8]  # [H, W, 3]
 
+LARGEST_BOX = 2
+"""A first box is at most so many times as wide and high as its image: a target that fills it may stick out."""
+
 
 class Tracker:
     """One-pass tracking: a box on the first frame, then one step a frame.
@@ -141,7 +144,7 @@ class Tracker:
             boxes_xywh: the targets' boxes [B, 4] in image pixels.
 
         Raises:
-            UserError: a box is not finite, has no area, or lies outside its image.
+            UserError: a box is not finite, has no area, lies outside its image, or is far larger.
             ValueError: an image of another type or shape, or other than one box an image.
         """
         boxes = torch.as_tensor(boxes_xywh, dtype=torch.float64).reshape(-1, 4)
@@ -350,16 +353,19 @@ def check_box(box_xywh: Sequence[float], image_width: int, image_height: int) ->
     """Refuse a first box that no tracker can start from.
 
     Raises:
-        UserError: the box x, y, w, h is not finite, has no area, or lies wholly outside the image.
+        UserError: the box x, y, w, h is not finite, has no area, lies wholly outside the image, or is far larger.
     """
     x, y, w, h = box_xywh
     box = f"The box x, y, w, h = {x:g}, {y:g}, {w:g}, {h:g}"
+    size = f"the image of {image_width} x {image_height} px"
     if not np.isfinite(box_xywh).all():
         raise UserError(f"{box} is not finite; give four numbers in pixels.")
     if w <= 0 or h <= 0:
         raise UserError(f"{box} has no area; width and height must be positive.")
     if x >= image_width or y >= image_height or x + w <= 0 or y + h <= 0:
-        raise UserError(f"{box} lies outside the image of {image_width} x {image_height} px.")
+        raise UserError(f"{box} lies outside {size}.")
+    if w > LARGEST_BOX * image_width or h > LARGEST_BOX * image_height:
+        raise UserError(f"{box} is more than {LARGEST_BOX} times as large as {size}; give four numbers in pixels.")
 
 
 def _check_images(images: Sequence[RGBImage], targets: int) -> None:
