@@ -40,6 +40,13 @@ def test_absent_truth_is_not_drawn(truth_xywh):
     assert not has_color(drawn, TRUTH)
 
 
+@pytest.mark.parametrize("far", [1e6, 1e10, 1e300])
+def test_truth_far_beyond_the_image_is_drawn_where_it_crosses_it(far):
+    image = np.zeros((480, 480, 3), np.uint8)
+    assert has_color(draw_frame(image, [10, 10, 20, 20], truth_xywh=[-far, 100, 2 * far, far]), TRUTH)
+    assert not has_color(draw_frame(image, [10, 10, 20, 20], truth_xywh=[far, far, 5, 5]), TRUTH)
+
+
 @pytest.mark.parametrize("level", [0.0, -7.5])
 def test_flat_map_is_drawn(level):
     drawn = draw_frame(np.full((480, 480, 3), 90, np.uint8), [10, 300, 20, 20], response=np.full((4, 4), level))

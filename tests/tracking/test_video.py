@@ -41,12 +41,24 @@ def test_pattern(folder):
     assert levels(open_frames(f"{folder}/1*.png")) == [10, 100, 110]
 
 
-def test_images_are_rgb_and_grey_ones_have_three_channels(tmp_path):
-    cv2.imwrite(str(tmp_path / "1.png"), np.full((8, 8, 3), (255, 0, 0), np.uint8))  # OpenCV writes BGR: blue
-    cv2.imwrite(str(tmp_path / "2.png"), np.full((8, 8), 7, np.uint8))
-    blue, grey = open_frames(tmp_path)
-    assert blue[0, 0].tolist() == [0, 0, 255]
-    assert grey.shape == (8, 8, 3)
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_images_are_rgb_whatever_their_channels_and_depth(tmp_path, suffix, depth):
+    full = np.iinfo(depth).max
+    cv2.imwrite(str(tmp_path / f"1{suffix}"), np.full((8, 8, 3), (full, 0, 0), depth))  # OpenCV writes BGR: blue
+    cv2.imwrite(str(tmp_path / f"2{suffix}"), np.full((8, 8), full // 255 * 7, depth))
+    cv2.imwrite(str(tmp_path / f"3{suffix}"), np.full((8, 8, 4), (full, 0, 0, full // 2), depth))
+    blue, grey, translucent = open_frames(tmp_path)
+    assert blue[0, 0].tolist() == translucent[0, 0].tolist() == [0, 0, 255]
+    assert grey[0, 0].tolist() == [7, 7, 7]
+    assert {image.shape for image in (blue, grey, translucent)} == {(8, 8, 3)}
+    assert {image.dtype for image in (blue, grey, translucent)} == {np.dtype(np.uint8)}
+
+
+def test_image_of_floats_is_named(tmp_path):
+    cv2.imwrite(str(tmp_path / "1.tif"), np.full((8, 8, 3), 0.5, np.float32))
+    with pytest.raises(UserError, match=r"1\.tif"):
+        list(open_frames(tmp_path))
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm", ".avi"])
@@ -74,6 +86,74 @@ def test_video_count_and_colors(tmp_path):
     assert max(green, blue) < 60
 
 
+@pytest.mark.parametrize(("suffix", "share"), [(".avi", 0.45), (".webm", 0.7)])
+def test_a_video_that_is_cut_off_says_so_at_its_end(tmp_path, suffix, share):
+    whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
+    random = np.random.default_rng(0)
+    with VideoWriter(whole) as video:
+        for _ in range(20):
+            video.write(random.integers(0, 255, (48, 64, 3), np.uint8))
+    content = whole.read_bytes()
+    cut.write_bytes(content[: round(share * len(content))])
+    for source, start, limit in ((whole, 0, None), (cut, 0, 4), (cut, 2, 4)):
+        frames = open_frames(source, start, limit)
+        assert len(list(frames)) == (limit or 20)
+        assert frames.remarks == []
+    for start, limit in ((0, None), (3, None), (0, 20)):
+        frames = open_frames(cut, start, limit)
+        assert frames.count == 20 - start
+        end = start + len(list(frames))
+        assert 4 < end < 18
+        assert frames.remarks == [f"The video announces 20 frames and ends after {end}: it may be cut off."]
+    with pytest.raises(UserError, match="ends before frame 19"):
+        open_frames(cut, start=19)
+
+
+class Capture:
+    """A video whose container announces more frames than it holds."""
+
+    def __init__(self, announced, count, milliseconds_per_frame):
+        self.announced, self.count, self.step = announced, count, milliseconds_per_frame
+        self.read_now = 0
+
+    def isOpened(self):
+        return True
+
+    def read(self):
+        self.read_now += 1
+        return (True, flat(0)) if self.read_now <= self.count else (False, None)
+
+    def get(self, what):
+        position = (self.read_now - 1) * self.step
+        return {cv2.CAP_PROP_FRAME_COUNT: self.announced, cv2.CAP_PROP_FPS: 30.0, cv2.CAP_PROP_POS_MSEC: position}[what]
+
+    def release(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("announced", "count", "milliseconds_per_frame", "remarks"),
+    [
+        (42, 40, 1000 / 30, 0),  # its sound lasts a little longer
+        (50, 40, 1000 / 30, 1),
+        (120, 40, 100.0, 0),  # 10 frames per second where up to 30 were announced
+        (120, 20, 100.0, 1),
+        (50, 40, 0.0, 1),  # it has no times
+        (1000, 992, 1000 / 30, 0),
+        (-192153584101141, 40, 0.0, 0),  # it does not say
+        (0, 40, 1000 / 30, 0),
+    ],
+)
+def test_an_estimated_number_of_frames_is_no_alarm(
+    tmp_path, monkeypatch, announced, count, milliseconds_per_frame, remarks
+):
+    (tmp_path / "video.mkv").write_text("a video")
+    monkeypatch.setattr(cv2, "VideoCapture", lambda source: Capture(announced, count, milliseconds_per_frame))
+    frames = open_frames(tmp_path / "video.mkv")
+    assert len(list(frames)) == count
+    assert len(frames.remarks) == remarks
+
+
 def test_video_takes_frames_of_changing_size(tmp_path):
     path = tmp_path / "video.avi"
     with VideoWriter(path) as video:
@@ -98,6 +178,7 @@ def test_fit_into_keeps_the_shape():
         ("empty", "holds no images.*frames"),
         ("text.mp4", "cannot be opened as a video"),
         ("frames/3.png", "single image"),
+        ("x" * 300, "does not exist"),
     ],
 )
 def test_bad_source_is_named(folder, source, message):

@@ -14,6 +14,7 @@ FOUND: Color = (255, 60, 60)
 TRUTH: Color = (70, 225, 90)
 INK: Color = (255, 255, 255)
 SHORT_SIDE = 480  # smaller frames are enlarged, so that text and lines can be read
+FAR = 2**24  # pixels; OpenCV takes no corner beyond 32 bits
 MAP_SHARE = 0.3  # side of the map, as a share of the frame's short side
 
 
@@ -49,7 +50,8 @@ def draw_frame(
 
 def _draw_box(canvas: RGBImage, box_xywh: Sequence[float], factor: int, color: Color, unit: float) -> None:
     x, y, w, h = (factor * value for value in box_xywh)
-    corners = (round(x), round(y)), (round(x + w) - 1, round(y + h) - 1)
+    left, top, right, bottom = (round(min(max(edge, -FAR), FAR)) for edge in (x, y, x + w, y + h))
+    corners = (left, top), (right - 1, bottom - 1)
     thickness = max(2, round(2 * unit))
     # A dark rim keeps the line visible on any background.
     cv2.rectangle(canvas, *corners, (0, 0, 0), thickness + 2, cv2.LINE_AA)

@@ -1,9 +1,10 @@
 """Frames in, from folders of images, video files and cameras; videos out."""
 
 import glob
+import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -25,12 +26,13 @@ _CODECS = {".mp4": "mp4v", ".webm": "VP80", ".avi": "MJPG"}  # those that OpenCV
 
 @dataclass(frozen=True)
 class Frames:
-    """The frames of a source, in order, RGB uint8 [H, W, 3]; can be walked once."""
+    """The frames of a source, in order, RGB uint8 [H, W, 3]; can be iterated once."""
 
     name: str
     images: Iterable[NDArray[np.uint8]]
     count: int | None  # as the source says, which may be an estimate; None for a camera
     frames_per_second: float
+    remarks: list[str] = field(default_factory=list)  # what turned out while the images were read
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         return iter(self.images)
@@ -51,9 +53,9 @@ def open_frames(source: str | Path, start: int = 0, limit: int | None = None) ->
     if start < 0 or (limit is not None and limit < 1):
         raise UserError(f"Cannot take {limit} frames from frame {start}: start at 0 or later and take 1 or more.")
     text, path = str(source), Path(source)
-    if path.is_dir():
+    if os.path.isdir(text):  # unlike pathlib's, false for a text that is too long for a name
         return _image_frames(text, _images_in(path), start, limit)
-    if path.is_file():
+    if os.path.isfile(text):
         if path.suffix.lower() in IMAGE_SUFFIXES:
             raise UserError(f"{path} is a single image; give the folder that holds the frames.")
         return _video_frames(text, text, start, limit)
@@ -96,14 +98,17 @@ def _video_frames(name: str, source: str | int, start: int, limit: int | None) -
             raise UserError(f"{name} ends before frame {start}.")
     read, first = capture.read()
     if not read:
-        raise UserError(f"{name} cannot be read as a video from frame {start} on.")
+        raise UserError(f"{name} ends before frame {start}." if start else f"{name} cannot be read as a video.")
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) - start
     rate = capture.get(cv2.CAP_PROP_FPS)
+    rate = rate if 0 < rate < 1000 else DEFAULT_FRAMES_PER_SECOND
+    remarks: list[str] = []
     return Frames(
         name,
-        islice(_decoded(capture, first), limit),
+        islice(_decoded(capture, first, start, rate, remarks), limit),
         None if isinstance(source, int) or count < 1 else min(count, limit or count),
-        rate if 0 < rate < 1000 else DEFAULT_FRAMES_PER_SECOND,
+        rate,
+        remarks,
     )
 
 
@@ -121,16 +126,27 @@ def _quietly_opened(source: str | int) -> cv2.VideoCapture:
     return capture
 
 
-def _decoded(capture: cv2.VideoCapture, first: cv2.typing.MatLike) -> Iterator[NDArray[np.uint8]]:
-    read, frame = True, first
+def _decoded(
+    capture: cv2.VideoCapture, first: cv2.typing.MatLike, index: int, frames_per_second: float, remarks: list[str]
+) -> Iterator[NDArray[np.uint8]]:
+    """The frames from number `index` on; a video that ends early adds a sentence to `remarks`."""
+    announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    read, frame, seconds = True, first, 0.0
     try:
         while read:
             yield np.asarray(
                 cv2.cvtColor(frame, cv2.COLOR_GRAY2RGB if frame.ndim == 2 else cv2.COLOR_BGR2RGB), np.uint8
             )
+            index += 1
+            seconds = max(seconds, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
             read, frame = capture.read()
     finally:
         capture.release()
+    # Some formats note a duration, and the number of frames is estimated by a constant rate: then what counts is how
+    # far the last frame's time has come. Sound that lasts a little longer makes the estimate a few frames too large.
+    reached = max(index, round(seconds * frames_per_second) + 1)
+    if announced - reached > max(2, announced // 100):
+        remarks.append(f"The video announces {announced} frames and ends after {index}: it may be cut off.")
 
 
 class VideoWriter:
