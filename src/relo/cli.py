@@ -120,6 +120,8 @@ def _call(program: str, target: str, arguments: list[str]) -> None:
     documentation = parse(function.__doc__ or "")
     help_texts = {parameter.arg_name: parameter.description for parameter in documentation.params}
     parser: Any = Parser(prog=program, description=documentation.description)
+    # No option begins with a digit: "-5,30,30,30" is a value, as argparse by itself knows of "-5".
+    parser._negative_number_matcher = re.compile(r"-\.?\d")
     switches = {p.name: p.default for p in parameters if p.annotation is bool}
     own = several.keys() | switches.keys()
     parser.add_function_arguments(function, as_group=False, as_positional=True, skip=options | own, fail_untyped=True)
