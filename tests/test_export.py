@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from relo.data.sequences.parsing import read_boxes
 from relo.data.synthetic import render_sequence
 from relo.data.synthetic.scene import EASY
 from relo.errors import UserError
@@ -18,7 +19,6 @@ from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import DeepToShallow, LayerAligned, NoPropagation
 from relo.plugin import build
-from relo.tracking.boxes_file import read_boxes
 from relo.tracking.rule import TrackingRule
 from relo.tracking.video import open_frames
 from relo.weights import save_network

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from relo.data.sequences.parsing import check_count, positive_size, read_boxes, read_flags, read_names, read_numbers
+from relo.data.sequences.parsing import (
+    check_count,
+    parse_box,
+    positive_size,
+    read_boxes,
+    read_flags,
+    read_names,
+    read_numbers,
+)
 from relo.errors import UserError
 
 
@@ -13,11 +21,24 @@ from relo.errors import UserError
         "1 2 3 4\r\n5 6 7 8\r\n",
         "1, 2, 3, 4\n5;6;7;8\n\n\n",
         "\ufeff1,2,3,4\n5,6,7,8",
+        "\ufeff1\t2\t3\t4\r\n5\t6\t7\t8\r\n\r\n",
+        "1 2  3 4 \n 5 ,6, 7,8,\n",
     ],
 )
 def test_any_delimiter_and_line_end(tmp_path, text):
     (tmp_path / "b.txt").write_bytes(text.encode())
     assert read_boxes(tmp_path / "b.txt").tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+
+
+@pytest.mark.parametrize("text", ["-5,30,30.5,30", "-5;30;30.5;30", " -5\t30  30.5 30\n"])
+def test_one_box(text):
+    assert parse_box(text) == [-5, 30, 30.5, 30]
+
+
+@pytest.mark.parametrize("text", ["", "1,2,3", "1,2,3,4\n1,2,3,4", "30,,20,20,20", "30,,20,20", "1,2,3,x"])
+def test_no_box(text):
+    with pytest.raises(ValueError):
+        parse_box(text)
 
 
 def test_nan_and_exponents(tmp_path):
@@ -42,6 +63,10 @@ def test_one_line_and_no_line(tmp_path):
         ("1,2,3\n1,2,3,4,5\n", "line 1"),  # eight numbers in all, yet wrong
         ("1,2,3,4\n\n1,2,3,4\n", "line 2: 4 numbers expected, 0 found"),
         ("1,2,3,4\n1,2,x,4\n", r"line 2: '1 2 x 4' is not 4 numbers"),
+        ("1,2,3,4\na,b,c,d\n", "line 2: 'a b c d'"),
+        ("1,2,3,4\n1,,3,4\n", "line 2: '1 . 3 4'"),  # a number is left out
+        ("1,2,3,4\n30,,20,20,20\n", "line 2"),
+        ("1,2,3,4\n; 2;3;4\n", "line 2"),
     ],
 )
 def test_wrong_lines_are_named(tmp_path, text, message):
@@ -51,9 +76,12 @@ def test_wrong_lines_are_named(tmp_path, text, message):
 
 
 def test_unreadable_files(tmp_path):
-    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(UserError, match="not a text file"):
-        read_boxes(tmp_path / "binary.txt")
+    zeros = b"1,2,3,4\n" + bytes(16)  # the end of an unfinished copy
+    saved_as_utf16 = "1,2,3,4\n".encode("utf-16")
+    for content in (b"\xff\xfe\x00\x81", b"\xff\xd8\xff\xe0", zeros, saved_as_utf16, saved_as_utf16[2:]):
+        (tmp_path / "binary.txt").write_bytes(content)
+        with pytest.raises(UserError, match=r"binary\.txt is not a text file in UTF-8"):
+            read_boxes(tmp_path / "binary.txt")
     with pytest.raises(UserError, match=r"absent\.txt cannot be read"):
         read_boxes(tmp_path / "absent.txt")
     with pytest.raises(UserError, match="cannot be read"):

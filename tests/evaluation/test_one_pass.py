@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from relo.data.sequences.base import FrameSource, Sequence, SequenceReader
+from relo.data.sequences.parsing import read_boxes
 from relo.errors import UserError
 from relo.evaluation.one_pass import FailedSequences, run_one_pass
-from relo.tracking.boxes_file import read_boxes, read_values
+from relo.tracking.boxes_file import read_values
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 

@@ -16,12 +16,12 @@ from rich.progress import Progress
 
 from relo.cli import main
 from relo.data.sequences import open_reader
+from relo.data.sequences.parsing import read_boxes
 from relo.data.synthetic.command import synthesize
 from relo.errors import UserError
 from relo.evaluation import run
 from relo.evaluation.command import submit
 from relo.evaluation.run import ChosenSequences, longest_first, run_benchmark
-from relo.tracking.boxes_file import read_boxes
 from relo.weights import save_network
 from small_networks import make_network
 

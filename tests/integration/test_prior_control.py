@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from relo.data.clip_store import ClipStore
+from relo.data.sequences.parsing import read_boxes
 from relo.models.heads import CornerPrior
-from relo.tracking.boxes_file import read_boxes
 from relo.tracking.tracker import Tracker
 from relo.weights import load_network
 from training_runs import HEADS, WARMUP, config, losses, relo_here, write_config

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from relo.data.clip_store import ClipStore
-from relo.tracking.boxes_file import box_line, read_boxes
+from relo.data.sequences.parsing import read_boxes
+from relo.tracking.boxes_file import box_line
 from relo.tracking.video import open_frames
 from training_runs import ACTOR_CRITIC, WARMUP, config, losses, relo, write_config
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from relo.data.clip_store import ClipStore
-from relo.tracking.boxes_file import read_boxes
+from relo.data.sequences.parsing import read_boxes
 from relo.weights import save_network
 from training_runs import WARMUP, config, relo_here, write_config
 

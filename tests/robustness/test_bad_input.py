@@ -101,6 +101,33 @@ def box_that_is_none(good, tmp_path):
     return [*good.track, "--box", "somewhere"], ["--box", "somewhere", "x,y,w,h"]
 
 
+def box_of_no_image(good, tmp_path):
+    return [*good.track, "--box=-10000,-10000,30000,30000"], ["-10000", "30000", "160 x 120"]
+
+
+def negative_box_outside(good, tmp_path):
+    return [*good.track, "--box", "-50,30,30,30"], ["-50, 30, 30, 30", "outside"]
+
+
+def box_with_a_gap(good, tmp_path):
+    return [*good.track, "--box", "30,,20,20,20"], ["--box", "30,,20,20,20", "x,y,w,h"]
+
+
+def box_file_in_utf16(good, tmp_path):
+    path = tmp_path / "box.txt"
+    path.write_text("30,30,20,20", encoding="utf-16")
+    return [*good.track, "--box", path], [str(path), "UTF-8"]
+
+
+def missing_device(good, tmp_path):
+    return [*good.track, "--box", "30,30,20,20", "--device", "cuda:99"], ["'cuda:99'", "cpu"]
+
+
+def device_without_a_name(good, tmp_path):
+    arguments = ["test", "--model", good.folder / "model", "--dataset", "lasot", "--root", good.data.test_root]
+    return [*arguments, "--output", tmp_path / "results", "--device", ""], ["no device ''", "cpu"]
+
+
 def broken_model(good, tmp_path):
     return ["track", good.folder / "frames", "--box", "1,1,9,9", "--model", tmp_path / "none"], ["none"]
 
@@ -301,6 +328,12 @@ MISTAKES = [
     short_annotation,
     box_outside,
     box_that_is_none,
+    box_of_no_image,
+    negative_box_outside,
+    box_with_a_gap,
+    box_file_in_utf16,
+    missing_device,
+    device_without_a_name,
     broken_model,
     corrupt_jpeg,
     corrupt_jpeg_in_a_worker,
@@ -338,6 +371,12 @@ MISTAKES = [
     empty_results,
     store_of_other_options,
 ]
+
+
+@pytest.mark.parametrize("box", ["-5,30,30,30", "-.5;30;30;30", "-5 30 30 30"])
+def test_a_value_may_begin_with_a_minus_sign(box, good, tmp_path, monkeypatch):
+    relo_here(monkeypatch, *good.track, "--box", box, "--save", tmp_path / "boxes.txt", cwd=tmp_path)
+    assert len((tmp_path / "boxes.txt").read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)

@@ -1,12 +1,14 @@
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
+from relo.data.sequences.parsing import read_boxes
 from relo.errors import UserError
-from relo.tracking.boxes_file import read_boxes
 from relo.tracking.command import track
 from relo.tracking.tracker import Tracker
-from relo.tracking.video import open_frames
+from relo.tracking.video import VideoWriter, open_frames
 from relo.weights import save_network
 
 FRAMES = 6
@@ -86,7 +88,10 @@ def test_broken_frame_keeps_the_boxes_before_it(model, source, tmp_path):
     assert len(read_boxes(tmp_path / "boxes.txt")) == 3
 
 
-@pytest.mark.parametrize("box", ["1,2,3", "a,b,c,d", "", "500,500,20,20", "10,10,0,5"])
+@pytest.mark.parametrize(
+    "box",
+    ["1,2,3", "a,b,c,d", "", "500,500,20,20", "10,10,0,5", "30,,20,20,20", "-10000,-10000,30000,30000", "x" * 300],
+)
 def test_bad_box_touches_no_file(model, source, tmp_path, box):
     boxes = tmp_path / "boxes.txt"
     boxes.write_text("kept")
@@ -94,6 +99,76 @@ def test_bad_box_touches_no_file(model, source, tmp_path, box):
         track(source, box=box, model=model, save=boxes, render=tmp_path / "video.mp4", device="cpu")
     assert boxes.read_text() == "kept"
     assert not (tmp_path / "video.mp4").exists()
+
+
+@pytest.mark.parametrize("text", ["40,30,30.5,40", "\ufeff40\t30\t30.5\t40\r\n", "\ufeff40;30;30.5;40\n\n"])
+def test_first_box_and_truth_from_files_however_they_were_saved(model, source, tmp_path, capsys, text):
+    one, truth = tmp_path / "one.txt", tmp_path / "truth.txt"
+    one.write_bytes(text.encode())
+    truth.write_bytes(b"".join([text.rstrip().encode(), b"\r\n" + b"40 30 30.5 40\r\n" * (FRAMES - 1)]))
+    for box, start in ((one, 0), (truth, 0), (one, 3), (truth, 3)):
+        track(source, box=str(box), model=model, truth=truth, save=tmp_path / "a.txt", start=start, device="cpu")
+        assert read_boxes(tmp_path / "a.txt")[0].tolist() == [40, 30, 30.5, 40]
+        printed = " ".join(capsys.readouterr().out.split())
+        assert f"over the {FRAMES - start} frames" in printed
+        assert "belong" not in printed
+
+
+def test_first_box_is_that_of_the_first_tracked_frame(model, source, tmp_path):
+    boxes = tmp_path / "boxes.txt"
+    boxes.write_text("10,10,20,20\n11,11,20,20\n12,12,20,20\n")
+    track(source, box=str(boxes), model=model, save=tmp_path / "a.txt", start=2, limit=1, device="cpu")
+    assert read_boxes(tmp_path / "a.txt").tolist() == [[12, 12, 20, 20]]
+    with pytest.raises(UserError, match=r"boxes\.txt has 3 boxes, none of frame 3"):
+        track(source, box=str(boxes), model=model, start=3, device="cpu")
+    for text, message in (("", "0 boxes"), ("10,10,20,20\n\n1,2,3,4", "line 2"), ("1,2,3,4,5,6,7,8", "4 numbers")):
+        boxes.write_text(text)
+        with pytest.raises(UserError, match=rf"boxes\.txt.*{message}"):
+            track(source, box=str(boxes), model=model, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("rows", "start", "limit", "remark"),
+    [
+        (FRAMES, 0, None, None),
+        (FRAMES, 2, None, None),
+        (FRAMES, 0, 3, None),
+        (3, 0, 3, None),
+        (3, 0, None, f"3 boxes for {FRAMES} frames"),
+        (1, 2, 2, "1 boxes for 4 frames"),
+        (9, 0, None, f"9 boxes for {FRAMES} frames"),
+        (9, 1, 20, f"9 boxes for {FRAMES} frames"),
+    ],
+)
+def test_truth_of_another_length_is_remarked_on(model, source, tmp_path, capsys, rows, start, limit, remark):
+    truth = tmp_path / "truth[a].txt"
+    truth.write_text("40,30,30.5,40\n" * rows)
+    track(source, box=BOX, model=model, truth=truth, start=start, limit=limit, device="cpu")
+    printed = capsys.readouterr().out
+    assert ("may not belong together" in printed) == (remark is not None)
+    assert f"{truth} holds {remark}" in printed if remark else "Success AUC" in printed
+
+
+def test_cut_video_says_so_at_the_end(model, tmp_path, capsys):
+    whole, cut = tmp_path / "whole.avi", tmp_path / "cut.avi"
+    random = np.random.default_rng(0)
+    with VideoWriter(whole) as video:
+        for _ in range(20):
+            video.write(random.integers(0, 255, (120, 160, 3), np.uint8))
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    remark = "The video announces 20 frames and ends after"
+    track(str(cut), box=BOX, model=model, save=tmp_path / "a.txt", device="cpu")
+    found = len(read_boxes(tmp_path / "a.txt"))
+    assert f"{remark} {found}: it may be cut off." in " ".join(capsys.readouterr().out.split())
+    for video, limit in ((cut, 4), (whole, None)):
+        track(str(video), box=BOX, model=model, limit=limit, device="cpu")
+        assert remark not in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is full")
+def test_full_disk_is_named(model, source):
+    with pytest.raises(UserError, match="/dev/full cannot be written"):
+        track(source, box=BOX, model=model, save=Path("/dev/full"), device="cpu")
 
 
 def test_other_mistakes_are_named(model, source, tmp_path):
@@ -108,6 +183,12 @@ def test_other_mistakes_are_named(model, source, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         track(source, box=BOX, model=model, save=tmp_path / "file" / "boxes.txt", device="cpu")
+    with pytest.raises(UserError, match="cannot be written"):
+        track(source, box=BOX, model=model, save=tmp_path, device="cpu")
+    with pytest.raises(UserError, match="cannot be written"):
+        track(source, box=BOX, model=model, render=tmp_path / "file" / "video.mp4", device="cpu")
+    with pytest.raises(UserError, match="no device 'xyz' here"):
+        track(source, box=BOX, model=model, device="xyz")
 
 
 @pytest.mark.parametrize(

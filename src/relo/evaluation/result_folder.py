@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from relo.data.sequences.base import Sequence as AnnotatedSequence
+from relo.data.sequences.parsing import read_boxes
 from relo.errors import UserError
-from relo.tracking.boxes_file import read_boxes, read_values, write_boxes, write_values, write_whole
+from relo.tracking.boxes_file import read_values, write_boxes, write_values, write_whole
 from relo.tracking.tracker import Tracker
 
 RUN_FILE = "run.json"

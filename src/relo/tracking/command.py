@@ -1,7 +1,9 @@
 """`relo track`: follow one target through a video."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -10,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
+from relo.data.sequences.parsing import parse_box, positive_size, read_boxes
 from relo.errors import UserError
 from relo.geometry import iou, xywh_to_xyxy
 from relo.inference import PrecisionChoice
 from relo.metrics.functional import success_auc
-from relo.tracking.boxes_file import box_line, parse_box, read_boxes
+from relo.tracking.boxes_file import box_line
 from relo.tracking.progress import frame_progress
 from relo.tracking.render import draw_frame
 from relo.tracking.rule import Localization, load_rule
@@ -42,11 +45,12 @@ def track(
 
     Args:
         source: folder of images, pattern such as "frames/*.png", video file, or a camera's number.
-        box: the target on the first frame as "x,y,w,h", in pixels.
+        box: the target on the first frame as "x,y,w,h", in pixels; or a file that holds it alone, or one line per
+            frame of the source.
         model: a model's name, its folder, or a checkpoint.
-        save: write the boxes here, one line "x,y,w,h" a frame, as they are found.
+        save: write the boxes here, one line "x,y,w,h" per frame, as they are found.
         render: write a video here (.mp4, .webm or .avi) with the box, its score and the localization map.
-        truth: boxes to compare with, one a line for each frame of the source; prints the success AUC.
+        truth: boxes to compare with, one line per frame of the source; prints the success AUC.
         rule: a YAML file of tracking settings; the model's own, or the default, if not given.
         localization: the map that picks the cell, "policy" or "prior"; the rule's if not given.
         start: skip this many frames of the source.
@@ -60,9 +64,9 @@ def track(
         KeyboardInterrupt: it was stopped; boxes and video up to there are complete.
     """
     console = Console()
-    first_box_xywh = _first_box(box)
-    truth_xywh = None if truth is None else read_boxes(truth)[start:]
     frames = open_frames(source, start, limit)
+    first_box_xywh = _first_box(box, start)
+    truth_xywh = None if truth is None else read_boxes(truth)
     video = None if render is None else VideoWriter(render, frames.frames_per_second)
     settings = None if rule is None else load_rule(rule)
     tracker = Tracker.from_pretrained(model, settings, device, precision, localization)
@@ -86,12 +90,18 @@ def track(
                 progress.advance(task)
         except KeyboardInterrupt:
             interrupted = True
-    console.print(f"{'Stopped after' if interrupted else 'Tracked'} {len(boxes_xywh)} frames of {frames.name}.")
+    say = partial(console.print, markup=False, soft_wrap=True)
+    say(f"{'Stopped after' if interrupted else 'Tracked'} {len(boxes_xywh)} frames of {frames.name}.")
+    for remark in frames.remarks:
+        say(remark)
     for path in (save, render):
         if path is not None and boxes_xywh:
-            console.print(f"Written: {path}", soft_wrap=True)
+            say(f"Written: {path}")
     if truth_xywh is not None:
-        _print_auc(console, np.array(boxes_xywh).reshape(-1, 4), truth_xywh)
+        end, at_end = start + len(boxes_xywh), not interrupted and len(boxes_xywh) != limit
+        if len(truth_xywh) < end or (at_end and len(truth_xywh) > end):
+            say(f"{truth} holds {len(truth_xywh)} boxes for {end} frames: they may not belong together.")
+        say(_success(np.array(boxes_xywh).reshape(-1, 4), truth_xywh[start:]))
     if interrupted:
         raise KeyboardInterrupt
 
@@ -108,35 +118,54 @@ def _follow(
         yield image, states[0]
 
 
-def _first_box(text: str) -> list[float]:
+def _first_box(text: str, start: int) -> list[float]:
+    """The box that is written, or that of frame `start` in the file of this name."""
     try:
         return parse_box(text)
     except ValueError as error:
-        raise UserError(f"--box {text!r} is not a box; give x,y,w,h in pixels, such as 120,80,40,60.") from error
+        if not os.path.isfile(text):  # unlike pathlib's, false for any text
+            raise UserError(
+                f"--box {text!r} is not a box; give x,y,w,h in pixels, such as 120,80,40,60, or a file that holds it."
+            ) from error
+    boxes_xywh = read_boxes(Path(text)).tolist()
+    index = 0 if len(boxes_xywh) == 1 else start
+    if index >= len(boxes_xywh):
+        raise UserError(f"{text} has {len(boxes_xywh)} boxes, none of frame {start}; give its box x,y,w,h.")
+    return boxes_xywh[index]
 
 
 @contextmanager
 def _boxes_writer(path: Path) -> Iterator[Callable[[RGBImage, TargetState], None]]:
-    try:
+    def write(image: RGBImage, state: TargetState) -> None:
+        with _writing(path):
+            file.write(f"{box_line(state.box_xywh.tolist())}\n".encode())
+
+    with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w", buffering=1)  # a line reaches the disk when it is found
+        file = path.open("wb", buffering=0)  # a line reaches the disk when it is found
+    with file:
+        yield write
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(f"The boxes file {path} cannot be written ({error.strerror}).") from error
-    with file:
-        yield lambda image, state: print(box_line(state.box_xywh.tolist()), file=file)
 
 
 def _renderer(
     video: VideoWriter, start: int, truth_xywh: NDArray[np.float64] | None
 ) -> Callable[[RGBImage, TargetState], None]:
     def write(image: RGBImage, state: TargetState) -> None:
-        index = state.frame_index
+        index = start + state.frame_index
         has_truth = truth_xywh is not None and index < len(truth_xywh)
         video.write(
             draw_frame(
                 image,
                 state.box_xywh.tolist(),
-                f"#{start + index}  score {state.score:.2f}",
+                f"#{index}  score {state.score:.2f}",
                 None if state.response is None else state.response.numpy(),
                 truth_xywh[index].tolist() if has_truth and truth_xywh is not None else None,
             )
@@ -145,13 +174,12 @@ def _renderer(
     return write
 
 
-def _print_auc(console: Console, boxes_xywh: NDArray[np.float64], truth_xywh: NDArray[np.float64]) -> None:
-    """Success AUC over the frames that have a truth box with an area."""
+def _success(boxes_xywh: NDArray[np.float64], truth_xywh: NDArray[np.float64]) -> str:
+    """The success AUC over the frames that have a truth box with an area, in words."""
     count = min(len(boxes_xywh), len(truth_xywh))
     found, truth = torch.from_numpy(boxes_xywh[:count]), torch.from_numpy(truth_xywh[:count])
-    counts = (truth[:, 2:] > 0).all(1) & torch.isfinite(truth).all(1)
+    counts = torch.from_numpy(positive_size(truth_xywh[:count]))
     if not counts.any():
-        console.print("No frame has a truth box to compare with.")
-        return
+        return "No frame has a truth box to compare with."
     auc = float(success_auc(iou(xywh_to_xyxy(found[counts]), xywh_to_xyxy(truth[counts]))))
-    console.print(f"Success AUC {auc:.3f} over the {int(counts.sum())} frames with a truth box (the first included).")
+    return f"Success AUC {auc:.3f} over the {int(counts.sum())} frames with a truth box (the first included)."

@@ -1,5 +1,6 @@
 """Numbers in text files: boxes, flags and names, however they are delimited."""
 
+import re
 from itertools import chain
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from relo.errors import UserError
 
 # Comma, semicolon and tab all become what `str.split` splits at; line ends stay.
 _DELIMITERS = str.maketrans(",;\t", "   ")
+# Where a number is left out before a comma or semicolon, which `str.split` would pass over.
+_LEFT_OUT = re.compile(r"([,;\n])[ \t]*(?=[,;])")
 
 
 def read_text(path: Path) -> str:
@@ -19,11 +22,14 @@ def read_text(path: Path) -> str:
         UserError: the file is missing, unreadable or no text.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text file.") from error
+        raise UserError(f"{path} is not a text file in UTF-8; copy it again, or save it as one.") from error
+    if "\0" in text:  # zeros of an unfinished copy, or UTF-16
+        raise UserError(f"{path} is not a text file in UTF-8; copy it again, or save it as one.")
+    return text
 
 
 def read_names(path: Path) -> list[str]:
@@ -31,28 +37,49 @@ def read_names(path: Path) -> list[str]:
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
-def read_rows(path: Path, columns: int) -> NDArray[np.float64]:
+def parse_rows(text: str, columns: int) -> NDArray[np.float64]:
     """A table [N, columns] of numbers (NaN allowed), delimited by commas, semicolons, tabs or spaces; N may be 0.
 
+    Blank lines at the end and a delimiter at the end of a line do not count.
+
     Raises:
-        UserError: the file cannot be read, or a line does not hold `columns` numbers; the message gives the line.
+        ValueError: a line does not hold `columns` numbers; the message gives the line.
     """
-    lines = read_text(path).rstrip().translate(_DELIMITERS).splitlines()
+    marked = _LEFT_OUT.sub(r"\1?", "\n" + text.rstrip())[1:]
+    lines = marked.translate(_DELIMITERS).splitlines()
     cells = [line.split() for line in lines]
     if not set(map(len, cells)) <= {columns}:
         number = next(i for i, row in enumerate(cells) if len(row) != columns)
-        raise UserError(f"{path}, line {number + 1}: {columns} numbers expected, {len(cells[number])} found.")
+        raise ValueError(f"line {number + 1}: {columns} numbers expected, {len(cells[number])} found.")
     try:
         values = np.array(list(map(float, chain.from_iterable(cells))), np.float64)
     except ValueError:
         number = next(i for i, row in enumerate(cells) if not all(map(_is_number, row)))
-        raise UserError(f"{path}, line {number + 1}: {lines[number].strip()!r} is not {columns} numbers.") from None
+        raise ValueError(f"line {number + 1}: {lines[number].strip()[:60]!r} is not {columns} numbers.") from None
     return values.reshape(-1, columns)
 
 
+def parse_box(text: str) -> list[float]:
+    """The four numbers of one box x, y, w, h; see `parse_rows`.
+
+    Raises:
+        ValueError: the text is not one line of four numbers.
+    """
+    (box_xywh,) = parse_rows(text, 4).tolist()
+    return box_xywh
+
+
 def read_boxes(path: Path) -> NDArray[np.float64]:
-    """Boxes [N, 4], one a line, in the file's own format; see `read_rows`."""
-    return read_rows(path, 4)
+    """Boxes [N, 4], one a line, in the file's own format; see `parse_rows`.
+
+    Raises:
+        UserError: the file cannot be read, or a line does not hold four numbers; the message gives the line.
+    """
+    text = read_text(path)
+    try:
+        return parse_rows(text, 4)
+    except ValueError as error:
+        raise UserError(f"{path}, {error}") from error
 
 
 def read_numbers(path: Path) -> NDArray[np.float64]:
