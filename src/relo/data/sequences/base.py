@@ -81,6 +81,8 @@ class Sequence:
         class_name: the target's class, where the dataset names it.
         sentence: the target's description in words, where the dataset has one.
         attributes: further facts by name, such as a benchmark's challenge attributes.
+        remarks: what a person should know of this sequence though it can be used, one sentence each, such as an
+            optional file that was left out.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Sequence:
     class_name: str | None = None
     sentence: str | None = None
     attributes: Mapping[str, object] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.frames)
