@@ -136,18 +136,46 @@ def test_table_of_other_columns(tmp_path):
         OTB100(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ("A,A,g.txt,1,x\n", "A has no range of frames, but first '1' and last 'x'"),
+        ("A,A,g.txt,,5\n", "no range of frames"),
+        ("A,A,g.txt,5,4\n", "no range of frames"),
+        (f"A,A,g.txt,1,{'9' * 5000}\n", "no range of frames"),
+        ("A,A,g.txt\n", "needs the columns"),
+        ("A,A,g.txt,1,2,3\n", "needs the columns"),
+        ("A,A,g.txt,1,2\n" + "x" * 200000, "is not a table"),
+    ],
+)
+def test_table_of_other_rows(tmp_path, table, told):
+    (tmp_path / "sequences.csv").write_text("sequence,folder,annotation,first,last\n" + table)
+    with pytest.raises(UserError, match=rf"sequences\.csv.*{told}"):
+        OTB100(tmp_path)
+
+
+def test_a_range_far_beyond_the_frames(tmp_path):
+    otb_folder(tmp_path, "A", range(1, 4), {"g.txt": 3})
+    (tmp_path / "sequences.csv").write_text(f"sequence,folder,annotation,first,last\nA,A,g.txt,1,{10**17}\n")
+    with pytest.raises(UserError, match=rf"lacks {10**17 - 3} of the frames 1 to {10**17} \(the first is number 4\)"):
+        OTB100(tmp_path)[0]
+
+
 def test_tnl2k_row_counts(tmp_path):
     images = tmp_path / "cat" / "imgs"
     images.mkdir(parents=True)
-    for name in ("b10.png", "b9.png", "a.jpg", "firstFrame_bbox.jpg"):
+    for name in ("b10.png", "b9.png", "a.png", "firstFrame_bbox.jpg"):
         (images / name).touch()
     (tmp_path / "cat" / "groundtruth.txt").write_text("-455,1,2,3\n0,0,0,0\n1,1,2,2\n")
     sequence = TNL2K(tmp_path)[0]
-    assert sequence.frames.names == ("a.jpg", "b10.png", "b9.png")
+    assert sequence.frames.names == ("a.png", "b9.png", "b10.png")
     assert sequence.visible.tolist() == [True, False, True]
     (tmp_path / "cat" / "groundtruth.txt").write_text("1,1,2,3\n" * 10)
     with pytest.raises(UserError, match=r"10 rows for 3 frames .*revised_annotations\.zip"):
         TNL2K(tmp_path)[0]
+    (tmp_path / "cat" / "groundtruth.txt").write_text("1,1,2,3\n" * 3)
+    (tmp_path / "cat" / "language.txt").write_bytes("un café".encode("cp1252"))
+    assert (TNL2K(tmp_path)[0].sentence, len(TNL2K(tmp_path)[0].remarks)) == (None, 1)
 
 
 def nfs_original(root, name, images, annotated):

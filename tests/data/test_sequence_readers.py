@@ -8,7 +8,17 @@ import cv2
 import numpy as np
 import pytest
 
-from relo.data.sequences import COCO, DATASETS, GOT10k, LaSOT, PlainFolder, TrackingNet, VastTrack, open_reader
+from relo.data.sequences import (
+    COCO,
+    DATASETS,
+    GOT10k,
+    LaSOT,
+    LaSOTExtension,
+    PlainFolder,
+    TrackingNet,
+    VastTrack,
+    open_reader,
+)
 from relo.data.sequences.got10k import DEFECTIVE
 from relo.data.sequences.lasot import challenge_attributes
 from relo.errors import UserError
@@ -119,6 +129,46 @@ def test_lasot_ignores_what_copying_tools_leave(lasot, tmp_path):
     assert len(LaSOT(tmp_path, "train")[0]) == 5
 
 
+@pytest.mark.parametrize("layout", ["{name}", "LaSOTBenchmark/kite/{name}", "kite/kite/{name}", "part1/{name}"])
+@pytest.mark.parametrize(("reader", "file"), [(LaSOT, "training_set.txt"), (LaSOTExtension, None)])
+def test_lasot_unpacked_otherwise(lasot, tmp_path, layout, reader, file):
+    """Without the classes' folders, or with a folder more."""
+    place = tmp_path / "unpacked" / layout.format(name="kite-1")
+    place.parent.mkdir(parents=True)
+    lasot.rename(place)
+    if file:
+        (tmp_path / file).rename(tmp_path / "unpacked" / file)
+    read = reader(tmp_path / "unpacked")
+    assert read.names == ["kite-1"]
+    assert (read[0].class_name, len(read[0]), read[0].frames.folder) == ("kite", 5, place / "img")
+    assert read.unused == []
+
+
+def test_a_second_copy_of_a_sequence_is_named(lasot, tmp_path):
+    lasot_sequence(tmp_path / "backup", "kite-1")
+    reader = LaSOT(tmp_path)
+    assert reader[0].frames.folder == lasot / "img"
+    (sentence,) = reader.unused
+    assert str(tmp_path / "backup/kite/kite-1") in sentence
+    assert "another folder of this name is read" in sentence
+
+
+# What some files hold that a sequence can do without: text in another encoding, or nothing.
+FOREIGN_TEXTS = ["a café".encode("cp1252"), "a kite".encode("utf-16"), "a kite".encode("utf-16-le")]
+
+
+@pytest.mark.parametrize("text", FOREIGN_TEXTS)
+def test_a_sentence_in_another_encoding_is_left_out_with_a_remark(tmp_path, lasot, text):
+    write(lasot, nlp__txt=text)
+    sequence = LaSOT(tmp_path)[0]
+    assert (sequence.sentence, len(sequence)) == (None, 5)
+    assert sequence.remarks == (f"{lasot / 'nlp.txt'} is left out: it is not UTF-8 text.",)
+    write(lasot, nlp__txt="a café\n")
+    assert (LaSOT(tmp_path)[0].sentence, LaSOT(tmp_path)[0].remarks) == ("a café", ())
+    write(lasot, nlp__txt=" \n")
+    assert (LaSOT(tmp_path)[0].sentence, LaSOT(tmp_path)[0].remarks) == (None, ())
+
+
 # ----------------------------------------------------------------------------------------------------------- GOT-10k
 
 
@@ -162,6 +212,19 @@ def test_got10k_broken_annotation(got10k, tmp_path, files, message):
     write(got10k, **files)
     with pytest.raises(UserError, match=message):
         GOT10k(tmp_path, "train")[0]
+
+
+def test_got10k_facts_in_another_encoding_are_left_out(got10k, tmp_path):
+    write(got10k, meta_info__ini="[METAINFO]\nobject_class: café\n".encode("cp1252"))
+    sequence = GOT10k(tmp_path)[0]
+    assert (sequence.class_name, sequence.attributes["resolution"]) == (None, None)
+    assert "meta_info.ini is left out" in sequence.remarks[0]
+
+
+@pytest.mark.parametrize("resolution", ["('a', 'b')", f"({'9' * 5000}, 1)", "(1e999, 2)", "(((1, 2)", "([1], 2)"])
+def test_got10k_resolution_that_is_none(got10k, tmp_path, resolution):
+    write(got10k, meta_info__ini=f"[METAINFO]\nresolution: {resolution}\n")
+    assert GOT10k(tmp_path)[0].attributes["resolution"] is None
 
 
 def official_got10k(root):
@@ -282,6 +345,12 @@ def test_coco_broken_root(coco):
         len(COCO(coco))
 
 
+def test_coco_image_that_is_not_there(coco):
+    (coco / "images/train2017/000000000009.jpg").unlink()
+    with pytest.raises(UserError, match=r"There is no image .*000000000009\.jpg"):
+        COCO(coco)[0]
+
+
 def test_vasttrack_names_with_spaces_and_dashes(tmp_path):
     for name in ("Crossbody Backpack-31", "T-shirt-2", "Kite-1"):
         folder = tmp_path / name.rpartition("-")[0] / name
@@ -296,6 +365,8 @@ def test_vasttrack_names_with_spaces_and_dashes(tmp_path):
     assert [s.class_name for s in train] == ["Crossbody Backpack", "T-shirt"]
     assert train[0].visible.tolist() == [True, False]
     assert train[0].sentence is None
+    write(tmp_path / "T-shirt" / "T-shirt-2", nlp__txt=FOREIGN_TEXTS[0])
+    assert (train[1].sentence, len(train[1].remarks)) == (None, 1)
     (tmp_path / "T-shirt/T-shirt-2/Groundtruth.txt").rename(tmp_path / "T-shirt/T-shirt-2/groundtruth.txt")
     assert len(train[1]) == 2
     (tmp_path / "vasttrack_test_list.txt").write_text("Kite-1\nKite-2")
@@ -328,6 +399,28 @@ def test_plain_folder_broken(tmp_path):
     write(tmp_path / "cat", groundtruth__txt="1,2,3,4\n" * 2)
     with pytest.raises(UserError, match=r"groundtruth\.txt has 2 rows for 3 frames"):
         PlainFolder(tmp_path)[0]
+
+
+@pytest.mark.parametrize("link", ["cat/absent.txt", "cat/img", "cat/groundtruth.txt"])
+def test_a_link_to_nothing_is_a_missing_file(tmp_path, link):
+    """Not an optional one that is absent: without it, other frames would be visible, or others read."""
+    images(tmp_path / "cat", ["1.jpg"])
+    write(tmp_path / "cat", groundtruth__txt="1,2,3,4\n")
+    (tmp_path / link).unlink(missing_ok=True)
+    (tmp_path / link).symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=f"{tmp_path / link} cannot be read"):
+        PlainFolder(tmp_path)[0]
+
+
+def test_links_to_nothing_in_lasot(lasot, tmp_path):
+    (lasot / "nlp.txt").unlink()
+    (lasot / "nlp.txt").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"nlp\.txt cannot be read"):
+        LaSOT(tmp_path)[0]
+    (tmp_path / "training_set.txt").unlink()
+    (tmp_path / "training_set.txt").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"training_set\.txt cannot be read"):
+        LaSOT(tmp_path)
 
 
 # ----------------------------------------------------------------------------------------------------------- registry

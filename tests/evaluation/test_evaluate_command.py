@@ -137,6 +137,26 @@ class TestAnnotations:
         scores = run(tmp_path, tracker, tmp_path / "lasot", "lasot")
         assert scores["precision"] == 0.5
 
+    @pytest.mark.parametrize("layout", ["{name}", "LaSOTBenchmark/{label}/{name}"])
+    def test_lasot_root_unpacked_otherwise(self, tmp_path, tracker, layout):
+        for label, name in (("alpha", "alpha-1"), ("Beta", "Beta-2")):
+            folder = tmp_path / "lasot" / layout.format(label=label, name=name)
+            write(folder / "groundtruth.txt")
+            flags(folder / "full_occlusion.txt", (0, 1, 0, 0), ",")
+            flags(folder / "out_of_view.txt", (0, 0, 0, 1), ",")
+        assert run(tmp_path, tracker, tmp_path / "lasot", "lasot")["precision"] == 0.5
+
+    @pytest.mark.parametrize("link", [False, True])
+    def test_lasot_root_with_one_of_its_two_flags(self, tmp_path, tracker, link):
+        for name in ("alpha-1", "Beta-2"):
+            folder = tmp_path / "lasot" / name[:-2] / name
+            write(folder / "groundtruth.txt")
+            flags(folder / "full_occlusion.txt", (0, 1, 0, 0), ",")
+            if link:
+                (folder / "out_of_view.txt").symlink_to(tmp_path / "nowhere")
+        with pytest.raises(UserError, match=r"out_of_view\.txt cannot be read"):
+            run(tmp_path, tracker, tmp_path / "lasot", "lasot")
+
     def test_the_list_in_a_root_names_the_test_set(self, tmp_path, tracker):
         for name in ("alpha-1", "Beta-2", "alpha-3"):
             write(tmp_path / "root" / name[:-2] / name / "Groundtruth.txt")

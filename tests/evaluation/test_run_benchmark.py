@@ -64,6 +64,22 @@ def command(root, model, output, *options):
     return ["test", "--model", str(model), "--dataset", "lasot", "--root", str(root), "--output", str(output), *options]
 
 
+def test_what_is_not_read_is_named(root, model, tmp_path, capsys):
+    shutil.copytree(root, tmp_path / "lasot")
+    names = open_reader("lasot", root, "test").names
+    for name in names[1:]:
+        shutil.rmtree(tmp_path / "lasot" / name.rpartition("-")[0] / name)
+    (tmp_path / "lasot/testing_set.txt").write_text(names[0])
+    folder = tmp_path / "lasot" / names[0].rpartition("-")[0] / names[0]
+    (folder / "nlp.txt").write_bytes("é".encode("cp1252"))
+    (folder.parent / "gadget-1" / "img").mkdir(parents=True)
+    (folder.parent / "gadget-1" / "img" / "1.jpg").touch()
+    main(command(tmp_path / "lasot", model, tmp_path / "out", "--device", "cpu"))
+    printed = capsys.readouterr().out
+    assert "gadget-1/img looks like a sequence and is not read: no list" in printed
+    assert f"{names[0]}/nlp.txt is left out" in printed
+
+
 def test_every_frame_has_a_row(reference):
     assert len(reference) == SEQUENCES
     assert {boxes_xywh.shape for boxes_xywh in reference.values()} == {(FRAMES, 4)}

@@ -10,13 +10,12 @@ from relo.data import doctor as examination
 from relo.data import packing
 from relo.data.clip_store import ClipStore, PackingOptions
 from relo.data.parallel import default_workers
+from relo.data.remarks import show
 from relo.data.sequences import open_reader
 from relo.data.synthetic.command import synthesize
 from relo.errors import UserError
 
 __all__ = ["doctor", "pack", "synthesize", "verify"]
-
-_SHOWN = 20
 
 
 def pack(
@@ -56,6 +55,7 @@ def pack(
     console = Console()
     options = PackingOptions(cut, max_side, quality)
     sequences = open_reader(dataset, root, split, **(reader or {}))
+    show(sequences.unused, console)
     store = packing.pack(
         sequences,
         output,
@@ -86,7 +86,7 @@ def verify(store: Path, *, workers: int | None = None) -> None:
     """
     console = Console()
     problems = packing.verify(store, workers=default_workers(workers), console=console)
-    _show(problems, console)
+    show(problems, console)
     if problems:
         raise UserError(f"{store} has {len(problems)} bad records; the first: {problems[0]}")
     console.print(f"{store}: every record of {len(ClipStore(store))} sequences is good.", highlight=False)
@@ -110,7 +110,9 @@ def doctor(
     """
     console = Console()
     table = Table(Column("", overflow="fold"), "", "sequences", "frames", "problems")
-    problems: list[str] = []
+    # A folder that none of a dataset's splits reads is found with each of them: keys of a dict stand there once.
+    problems: dict[str, None] = {}
+    remarks: dict[str, None] = {}
     for path in paths:
         try:
             kind = dataset or examination.recognise(path)
@@ -120,19 +122,16 @@ def doctor(
         for found in findings:
             counts = (found.sequences, found.frames, len(found.problems))
             table.add_row(str(path), found.what, *(f"{count:,}" for count in counts))
-            problems += found.problems
+            problems.update(dict.fromkeys(found.problems))
+            remarks.update(dict.fromkeys(found.remarks))
     console.print(table)
-    _show(problems, console)
+    show(list(problems), console)
+    if remarks:
+        console.print("Remarks:")
+        show(list(remarks), console)
     if problems:
-        raise UserError(f"Problems found: {len(problems)}, the first: {problems[0]}")
+        raise UserError(f"Problems found: {len(problems)}, the first: {next(iter(problems))}")
     console.print("Nothing is missing.")
-
-
-def _show(problems: list[str], console: Console) -> None:
-    for problem in problems[:_SHOWN]:
-        console.print(f"- {problem}", highlight=False, soft_wrap=True, markup=False)
-    if len(problems) > _SHOWN:
-        console.print(f"... and {len(problems) - _SHOWN} more.")
 
 
 def _size(folder: Path) -> str:

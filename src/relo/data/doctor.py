@@ -1,7 +1,7 @@
 """Looking at a folder of data: which dataset it is, and what it lacks."""
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,32 @@ from relo.errors import UserError
 
 SPLITS = {
     "lasot": ("train", "test"),
-    "lasot_extension": ("test",),
     "got10k": ("train", "val", "test"),
     "trackingnet": ("train", "test"),
     "coco": ("train2017", "val2017"),
     "vasttrack": ("train", "test"),
     "plain": ("all",),
 }
-"""The splits to look at of the datasets that a folder can hold."""
+"""The splits to look at of the datasets that have another than `test`."""
 
 _MARKS = {
     "got10k": ("train/list.txt", "val/list.txt", "test/list.txt", "*/GOT-10k_*_*"),
     "trackingnet": ("TRAIN_*", "TEST/anno"),
     "coco": ("annotations/instances_*.json",),
     "vasttrack": ("*/*-*/Groundtruth.txt", "vasttrack_*_list.txt"),
-    "lasot": ("*/*-*/full_occlusion.txt", "*/*-*/img", "training_set.txt", "testing_set.txt"),
+    "nfs_released": ("*/30/*_pytracking.txt",),
+    "nfs": ("*/30",),
+    "nfs_pytracking": ("anno/nfs_*.txt",),
+    "uav123": ("data_seq/UAV123",),
+    "uav123_10fps": ("data_seq/UAV123_10fps",),
+    "lasot": (
+        "*/*-*/full_occlusion.txt",
+        "*/*-*/img",
+        "*-*/full_occlusion.txt",
+        "training_set.txt",
+        "testing_set.txt",
+    ),
+    "tnl2k": ("*/imgs", "*/language.txt"),
     "plain": ("*/groundtruth.txt", "*/groundtruth_rect.txt"),
 }
 
@@ -47,12 +58,13 @@ _SEQUENCES_PER_WORKER = 100
 
 @dataclass(frozen=True)
 class Finding:
-    """What one split, or one store, is like."""
+    """What one split, or one store, is like: what it lacks, and what else a person should know of it."""
 
     what: str
     sequences: int
     frames: int
     problems: list[str]
+    remarks: list[str] = field(default_factory=list)
 
 
 def recognise(root: Path) -> str:
@@ -91,7 +103,7 @@ def look_at(root: Path, dataset: str, split: str | None = None, workers: int = 0
         return [_look_at_store(root, workers)]
     if split is not None:
         return [_look_at_split(root, dataset, split, workers)]
-    findings = [_look_at_split(root, dataset, each, workers) for each in SPLITS.get(dataset, ("all",))]
+    findings = [_look_at_split(root, dataset, each, workers) for each in SPLITS.get(dataset, ("test",))]
     # A user may keep one split only: another of which there is no trace is no problem then.
     return [found for found in findings if found.sequences or _has_traces(root, dataset, found.what)] or findings
 
@@ -143,21 +155,23 @@ def _look_at_store(path: Path, workers: int) -> Finding:
 
 def _read_all(what: str, reader: SequenceReader, problems: list[str], workers: int) -> Finding:
     total, frames = len(reader), 0
-    results = in_order(partial(_count_frames, reader), range(total), min(workers, total // _SEQUENCES_PER_WORKER))
+    remarks: list[str] = []
+    (remarks if reader.listed else problems).extend(reader.unused)
+    results = in_order(partial(_look_at_one, reader), range(total), min(workers, total // _SEQUENCES_PER_WORKER))
     with WorkProgress(Console(), f"looking at {what}", total) as progress, closing(results):
         for result in results:
-            if isinstance(result, str):
-                problems.append(result)
-                progress.count(0)
-            else:
-                frames += result
-                progress.count(result)
-    return Finding(what, total, frames, problems)
+            problems += result.problems
+            remarks += result.remarks
+            frames += result.frames
+            progress.count(result.frames)
+    return Finding(what, total, frames, problems, remarks)
 
 
-def _count_frames(reader: SequenceReader, index: int) -> int | str:
-    """The number of frames of a sequence, or what is wrong with it."""
+def _look_at_one(reader: SequenceReader, index: int) -> Finding:
+    """What is wrong with a sequence, and its number of frames if nothing is."""
+    name = reader.names[index]
     try:
-        return len(reader[index])
+        sequence = reader[index]
     except UserError as error:
-        return str(error)
+        return Finding(name, 1, 0, [str(error)])
+    return Finding(name, 1, len(sequence), [], list(sequence.remarks))

@@ -11,9 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relo.data.sequences.folders import numbered_frames, subfolders
+from relo.data.sequences.folders import subfolders
+from relo.data.sequences.frame_files import numbered_frames
 from relo.data.sequences.nfs import read_vatic
-from relo.data.sequences.parsing import check_count, read_boxes, read_flags, read_names, read_numbers, read_text
+from relo.data.sequences.parsing import (
+    check_count,
+    is_given,
+    read_boxes,
+    read_flags,
+    read_names,
+    read_numbers,
+    read_text,
+)
 from relo.data.sequences.tables import read_table
 from relo.errors import UserError
 from relo.evaluation.benchmarks import Benchmark, canonical_name, check_origin, leading_rows
@@ -57,7 +66,7 @@ def read_annotations(path: Path, benchmark: Benchmark) -> dict[str, SequenceTrut
 def _test_set(path: Path, names: Mapping[str, Any], benchmark: Benchmark) -> list[str]:
     """Which of the annotated sequences are the benchmark's test set: all, where it cannot be told."""
     own_list = path / benchmark.test_list if benchmark.test_list else None
-    if own_list is not None and own_list.is_file():
+    if own_list is not None and is_given(own_list):
         listed = read_names(own_list)
         lacking = [name for name in listed if name not in names]
         if lacking:
@@ -87,6 +96,7 @@ def _find_files(path: Path, benchmark: Benchmark) -> dict[str, Files]:
     )
 
 
+_FLAGS_OF_LASOT = {"full_occlusion", "out_of_view"}
 _FLAT_FOLDERS = ("anno", "annos", "annotations", "gt", "gt_rect", "groundtruth")
 
 
@@ -99,11 +109,17 @@ def _flat(folder: Path) -> dict[str, Files]:
     return found
 
 
-def _classes(root: Path) -> dict[str, Files]:
-    """LaSOT, its extension and VastTrack: `<class>/<class>-<n>/groundtruth.txt`, LaSOT's with flags beside it."""
-    found: dict[str, Files] = {}
-    for label in subfolders(root):
-        found |= _sequences(root / label)
+def _classes(root: Path, depth: int = 3) -> dict[str, Files]:
+    """LaSOT, its extension and VastTrack: `<class>/<class>-<n>/groundtruth.txt`, LaSOT's with flags beside it.
+
+    Copies without the classes' folders, or with a folder more around them, are found too. Of two annotations of one
+    name the upper counts.
+    """
+    found = _sequences(root)
+    inner = [name for name in subfolders(root) if name not in found] if depth > 1 else []
+    for name in inner:
+        for sequence, files in _classes(root / name, depth - 1).items():
+            found.setdefault(sequence, files)
     return found
 
 
@@ -113,7 +129,7 @@ def _sequences(root: Path) -> dict[str, Files]:
     for name in subfolders(root):
         folder = root / name
         for file in ("groundtruth.txt", "Groundtruth.txt", "groundtruth_rect.txt"):
-            if (folder / file).is_file():
+            if is_given(folder / file):
                 flags = {key: folder / f"{key}.txt" for key in ("absent", "full_occlusion", "out_of_view")}
                 found[name] = {"boxes": folder / file, **flags}
                 break
@@ -132,7 +148,7 @@ def _got10k(root: Path) -> dict[str, Files]:
 def _otb(root: Path) -> dict[str, Files]:
     """OTB-100: `<folder>/groundtruth_rect.txt`, or `.1.txt` and `.2.txt` for two targets in one video."""
     files = {name: root / row["folder"] / row["annotation"] for name, row in read_table("otb100.csv").items()}
-    return {name: {"boxes": file} for name, file in files.items() if file.is_file()}
+    return {name: {"boxes": file} for name, file in files.items() if is_given(file)}
 
 
 def _one_of(*folders: str) -> Callable[[Path], dict[str, Files]]:
@@ -153,9 +169,9 @@ def _nfs(root: Path) -> dict[str, Files]:
     for name in subfolders(root):
         folder = root / name / "30"
         boxes, original = folder / f"{name}_pytracking.txt", folder / f"{name}.txt"
-        if boxes.is_file():
+        if is_given(boxes):
             found[name] = {"boxes": boxes}
-        elif original.is_file():
+        elif is_given(original):
             found[name] = {"vatic": original, "frames": folder / name}
     return found
 
@@ -181,14 +197,18 @@ def _read_truth(name: str, files: Files, benchmark: Benchmark) -> SequenceTruth:
         raise UserError(f"The annotation {files['boxes']} is empty; copy it again.")
     boxes_xywh = boxes_xywh[leading_rows(benchmark, name, len(boxes_xywh)) :]
     absent = None
-    for key in ("absent", "full_occlusion", "out_of_view", "cover"):
-        file = files.get(key)
-        if file is not None and file.exists():
-            flags = read_numbers(file) == 0 if key == "cover" else read_flags(file)
-            if not (benchmark.flags_may_be_longer and len(flags) > len(boxes_xywh)):
-                check_count(file, len(flags), len(boxes_xywh), f"boxes in {files['boxes']}")
-            flags = flags[: len(boxes_xywh)]
-            absent = flags if absent is None else absent | flags
+    given = {
+        key for key in ("absent", "full_occlusion", "out_of_view", "cover") if key in files and is_given(files[key])
+    }
+    if given & _FLAGS_OF_LASOT:
+        given |= _FLAGS_OF_LASOT  # one without the other is a file missing
+    for key in sorted(given):
+        file = files[key]
+        flags = read_numbers(file) == 0 if key == "cover" else read_flags(file)
+        if not (benchmark.flags_may_be_longer and len(flags) > len(boxes_xywh)):
+            check_count(file, len(flags), len(boxes_xywh), f"boxes in {files['boxes']}")
+        flags = flags[: len(boxes_xywh)]
+        absent = flags if absent is None else absent | flags
     return SequenceTruth(
         name=name,
         boxes_xywh=torch.from_numpy(boxes_xywh),
@@ -213,7 +233,7 @@ def _read_original_nfs(name: str, files: Files) -> SequenceTruth:
 
 def _image_size(meta: Path) -> tuple[int, int] | None:
     """The width and height that GOT-10k notes as `resolution: (1920, 1080)`; None without the file."""
-    match = re.search(r"resolution\s*[:=]\s*\((\d+),\s*(\d+)\)", read_text(meta)) if meta.exists() else None
+    match = re.search(r"resolution\s*[:=]\s*\((\d{1,6}),\s*(\d{1,6})\)", read_text(meta)) if is_given(meta) else None
     return None if match is None else (int(match[1]), int(match[2]))
 
 

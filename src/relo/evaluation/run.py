@@ -14,6 +14,7 @@ import cv2
 import torch
 from rich.console import Console
 
+from relo.data.remarks import show
 from relo.data.sequences import Sequence as AnnotatedSequence
 from relo.data.sequences import SequenceReader, open_reader
 from relo.devices import find_device
@@ -156,8 +157,10 @@ def run_benchmark(
     split = split or ("all" if dataset == "plain" else "test")
     reader = open_reader(dataset, root, split)
     console = Console()
+    remarks = reader.unused
     with console.status(f"looking at {len(reader)} sequences"):
-        numbers, lengths = longest_first(reader)
+        numbers, lengths = longest_first(reader, remarks.extend)
+    show(remarks, console)
     numbers = numbers[shard::shards]
     shares = [
         _Share(
@@ -192,17 +195,23 @@ def run_benchmark(
         raise UserError(told(failures, len(numbers)))
 
 
-def longest_first(reader: SequenceReader) -> tuple[list[int], list[int]]:
+def longest_first(
+    reader: SequenceReader, on_remarks: Callable[[Sequence[str]], None] = lambda remarks: None
+) -> tuple[list[int], list[int]]:
     """The sequences' numbers from the longest to the shortest, and the number of frames of each by its number.
 
     So the batch stays full to the end, and shards are even. A sequence that cannot be read counts as empty.
+    `on_remarks` is called with the remarks on each sequence.
     """
     lengths = []
     for number in range(len(reader)):
         try:
-            lengths.append(len(reader[number]))
-        except UserError:  # told where it is tracked
+            sequence = reader[number]
+        except UserError:  # named where it is tracked
             lengths.append(0)
+        else:
+            lengths.append(len(sequence))
+            on_remarks(sequence.remarks)
     return sorted(range(len(lengths)), key=lambda number: -lengths[number]), lengths
 
 

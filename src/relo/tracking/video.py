@@ -2,7 +2,6 @@
 
 import glob
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relo.data.sequences.base import ImageFiles
+from relo.data.sequences.frame_files import image_names, is_image_name, natural_key
 from relo.errors import UserError
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 DEFAULT_FRAMES_PER_SECOND = 25.0
 """For sources that do not say."""
@@ -54,37 +52,32 @@ def open_frames(source: str | Path, start: int = 0, limit: int | None = None) ->
         raise UserError(f"Cannot take {limit} frames from frame {start}: start at 0 or later and take 1 or more.")
     text, path = str(source), Path(source)
     if os.path.isdir(text):  # unlike pathlib's, false for a text that is too long for a name
-        return _image_frames(text, _images_in(path), start, limit)
+        return _image_frames(text, [path / name for name in image_names(path)], start, limit)
     if os.path.isfile(text):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
+        if is_image_name(path.name):
             raise UserError(f"{path} is a single image; give the folder that holds the frames.")
         return _video_frames(text, text, start, limit)
     if text.isdecimal():
         return _video_frames(f"camera {text}", int(text), start, limit)
     if glob.has_magic(text):
-        return _image_frames(text, [Path(name) for name in glob.glob(text) if Path(name).is_file()], start, limit)
+        return _image_frames(text, _matching_images(text), start, limit)
     raise UserError(f"{text} does not exist; give a folder of images, a pattern, a video file or a camera's number.")
 
 
-def natural_order(path: Path) -> tuple[list[tuple[int, int, str]], str]:
-    """A sorting key by which numbers in names count as numbers: `2.jpg` comes before `10.jpg`."""
-    parts = re.findall(r"\d+|\D+", path.name)
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts], path.name
-
-
-def _images_in(folder: Path) -> list[Path]:
-    images = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not images:
-        below = sorted(path.name for path in folder.iterdir() if path.is_dir())
-        hint = f"; did you mean one of its folders ({', '.join(below[:5])})?" if below else "."
-        raise UserError(f"The folder {folder} holds no images{hint}")
-    return images
+def _matching_images(pattern: str) -> list[Path]:
+    """The images that match a pattern, folder by folder."""
+    matches = [Path(name) for name in glob.glob(pattern) if is_image_name(Path(name).name) and not Path(name).is_dir()]
+    if not matches:
+        raise UserError(f"No file matches {pattern} that is a visible image (.jpg, .png, .bmp, .webp or .tif).")
+    names: dict[Path, set[str]] = {}
+    for match in matches:
+        names.setdefault(match.parent, set()).add(match.name)
+    folders = sorted(names, key=lambda folder: (natural_key(str(folder)), folder))
+    return [folder / name for folder in folders for name in image_names(folder, names[folder].__contains__)]
 
 
 def _image_frames(name: str, paths: list[Path], start: int, limit: int | None) -> Frames:
-    if not paths:
-        raise UserError(f"No file matches {name}.")
-    ordered = sorted(paths, key=natural_order)[start : None if limit is None else start + limit]
+    ordered = paths[start : None if limit is None else start + limit]
     if not ordered:
         raise UserError(f"{name} has {len(paths)} frames; it cannot start at frame {start}.")
     files = ImageFiles(Path(), tuple(str(path) for path in ordered))

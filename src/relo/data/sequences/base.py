@@ -108,14 +108,24 @@ class SequenceReader(ABC):
     Raises (from the constructor and from `__getitem__`):
         UserError: the root or a file of it is missing or broken; the message names the file, and the line where there
             is one.
+
+    Attributes:
+        dataset: the dataset's name.
+        listed: whether a list says which sequences there are: what else lies in the folder then lacks nothing.
     """
 
     dataset: str
+    listed: bool = False
 
     @property
     @abstractmethod
     def names(self) -> list[str]:
         """The sequences' names, in order."""
+
+    @property
+    def unused(self) -> list[str]:
+        """What lies in the folder, looks like a sequence or a part of one and is not read; one sentence each."""
+        return []
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sequence:

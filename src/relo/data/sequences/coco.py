@@ -72,8 +72,15 @@ class COCO(SequenceReader):
         return self._objects.names
 
     def __getitem__(self, index: int) -> Sequence:
-        """The object number `index` (0-based)."""
+        """The object number `index` (0-based).
+
+        Raises:
+            UserError: its image is not there, or the annotation file is broken.
+        """
         objects = self._objects
+        image = self._images / objects.image_files[index]
+        if not image.is_file():
+            raise UserError(f"There is no image {image}; extract COCO's images again.")
         box_xywh = objects.boxes_xywh[index][None]
         return Sequence(
             name=objects.names[index],

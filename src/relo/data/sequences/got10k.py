@@ -9,16 +9,17 @@ of -1, of zeros, or left-over ones; boxes may reach out of the image. The resolu
 (Val_000136, Val_000137, Train_007947 and a few more), so frames of one sequence can differ in size.
 """
 
-import ast
 import configparser
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
 from relo.data.sequences.base import Sequence
-from relo.data.sequences.folders import FolderReader, frames_folder, numbered_frames, require_folder, require_split
+from relo.data.sequences.folders import FolderReader, require_folder, require_split
+from relo.data.sequences.frame_files import frames_folder, numbered_frames
 from relo.data.sequences.parsing import (
     check_count,
     positive_size,
@@ -26,7 +27,7 @@ from relo.data.sequences.parsing import (
     read_flags,
     read_names,
     read_numbers,
-    read_text,
+    read_optional_text,
 )
 from relo.errors import UserError
 
@@ -54,13 +55,15 @@ class GOT10k(FolderReader):
     """
 
     dataset = "got10k"
+    listed = True
+    unused_because = "list.txt does not name it"
 
     def __init__(self, root: str | Path, split: str = "train", *, skip_defective: bool = False) -> None:
         folder = require_folder(root, "GOT-10k")
         require_split(split, ("train", "vot-train", "val", "test"), "GOT-10k")
         self.split = split
         base = folder / split.removeprefix("vot-")
-        names = read_names(base / "list.txt")
+        names = self._listed = read_names(base / "list.txt")
         if split == "vot-train":
             if len(names) != _TRAIN_SEQUENCES:
                 raise UserError(
@@ -72,6 +75,10 @@ class GOT10k(FolderReader):
         if skip_defective:
             names = [name for name in names if name not in DEFECTIVE]
         super().__init__(base, names)
+
+    def sequence_folders(self) -> Iterable[Path]:
+        """Those that the split's list names."""
+        return (self.root / name for name in self._listed)
 
     def read(self, name: str) -> Sequence:
         """The sequence called `name`, such as `GOT-10k_Train_000001`."""
@@ -91,7 +98,7 @@ class GOT10k(FolderReader):
             cover = read_numbers(folder / "cover.label").astype(np.int64)
             check_count(folder / "cover.label", len(cover), len(frames), frames_folder(frames))
             visible &= ~absence & (cover > 0)
-        meta = _meta_info(folder / "meta_info.ini")
+        meta, remarks = _meta_info(folder / "meta_info.ini")
         return Sequence(
             name=name,
             dataset=self.dataset,
@@ -100,6 +107,7 @@ class GOT10k(FolderReader):
             visible=visible,
             class_name=meta.get("object_class"),
             attributes={"cover": cover, "resolution": _resolution(meta)},
+            remarks=remarks,
         )
 
 
@@ -109,21 +117,17 @@ def _vot_excluded_rows() -> set[int]:
     return set(map(int, table.split()))
 
 
-def _meta_info(path: Path) -> Mapping[str, str]:
-    """The facts about a sequence; none where the file is missing (test)."""
-    if not path.exists():
-        return {}
+def _meta_info(path: Path) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    """The facts about a sequence, none where the file is missing (test); and remarks on the file."""
+    text, remarks = read_optional_text(path)
     parser = configparser.ConfigParser(interpolation=None)
     try:
-        parser.read_string(read_text(path))
+        parser.read_string(text or "")
     except configparser.Error as error:
         raise UserError(f"{path} is not a GOT-10k meta file: {error}.") from error
-    return parser["METAINFO"] if parser.has_section("METAINFO") else {}
+    return parser["METAINFO"] if parser.has_section("METAINFO") else {}, remarks
 
 
 def _resolution(meta: Mapping[str, str]) -> tuple[int, int] | None:
-    try:
-        width, height = ast.literal_eval(meta.get("resolution", ""))
-    except (ValueError, SyntaxError, TypeError):
-        return None
-    return int(width), int(height)
+    match = re.fullmatch(r"\((\d{1,6}), *(\d{1,6})\)", meta.get("resolution", ""))
+    return None if match is None else (int(match[1]), int(match[2]))

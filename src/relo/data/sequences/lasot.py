@@ -1,25 +1,34 @@
 """LaSOT and its extension (Fan et al., CVPR 2019; IJCV 2021).
 
 Layout: `<class>/<class>-<n>/` with `groundtruth.txt` (x,y,w,h), `full_occlusion.txt` and `out_of_view.txt` (each one
-comma-separated line), `nlp.txt` and `img/00000001.jpg` on.
+comma-separated line), `nlp.txt` and `img/00000001.jpg` on. Copies without the classes' folders, or with a folder more
+around them, are read too.
 
 A target is visible where neither flag is set and its box has a size. Flags cannot be had from boxes: many absent frames
 still carry one.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from relo.data.sequences.base import Sequence
 from relo.data.sequences.folders import (
     FolderReader,
-    frames_folder,
-    numbered_frames,
+    class_sequences,
     require_all,
     require_folder,
     require_split,
-    subfolders,
 )
-from relo.data.sequences.parsing import check_count, positive_size, read_boxes, read_flags, read_names, read_text
+from relo.data.sequences.frame_files import frames_folder, natural_key, numbered_frames
+from relo.data.sequences.parsing import (
+    check_count,
+    is_given,
+    positive_size,
+    read_boxes,
+    read_flags,
+    read_names,
+    read_sentence,
+)
 from relo.data.sequences.tables import read_table
 
 _SEQUENCES_PER_CLASS = 20
@@ -42,20 +51,26 @@ class LaSOT(FolderReader):
     """
 
     dataset = "lasot"
+    listed = True
+    unused_because = "no list of LaSOT's sequences names it, or another folder of this name is read"
 
     def __init__(
         self, root: str | Path, split: str = "train", *, zero_based: bool = False, partial: bool = False
     ) -> None:
         folder = require_folder(root, "LaSOT")
         require_split(split, ("train", "test"), "LaSOT")
-        own_list = folder / f"{split}ing_set.txt"
-        names = read_names(own_list) if own_list.exists() else _official_names(split)
-        super().__init__(folder, require_all(folder, names, _sequences_in(folder), split, partial))
+        self._folders = class_sequences(folder)
+        super().__init__(folder, require_all(folder, _listed(folder, split), self._folders, split, partial))
         self.zero_based = zero_based
+
+    def sequence_folders(self) -> Iterable[Path]:
+        """Those that the lists of both splits name."""
+        names = [name for split in ("train", "test") for name in _listed(self.root, split)]
+        return [self._folders[name] for name in names if name in self._folders]
 
     def read(self, name: str) -> Sequence:
         """The sequence called `name`, such as `airplane-1`."""
-        sequence = _read(self.root, name, self.dataset)
+        sequence = _read(self._folders[name], self.dataset)
         if self.zero_based:
             sequence.boxes_xywh[:, :2] -= 1
         return sequence
@@ -75,15 +90,21 @@ class LaSOTExtension(FolderReader):
     """
 
     dataset = "lasot_extension"
+    unused_because = "it is not called <class>-<n>, or another folder of this name is read"
 
     def __init__(self, root: str | Path, split: str = "test") -> None:
         folder = require_folder(root, "LaSOT extension")
         require_split(split, ("test",), "LaSOT extension")
-        super().__init__(folder, sorted(_sequences_in(folder), key=_natural_order))
+        self._folders = class_sequences(folder)
+        super().__init__(folder, sorted(self._folders, key=natural_key))
+
+    def sequence_folders(self) -> Iterable[Path]:
+        """Those of all that are found."""
+        return self._folders.values()
 
     def read(self, name: str) -> Sequence:
         """The sequence called `name`, such as `atv-1`."""
-        return _read(self.root, name, self.dataset)
+        return _read(self._folders[name], self.dataset)
 
 
 def challenge_attributes() -> dict[str, tuple[str, ...]]:
@@ -94,6 +115,11 @@ def challenge_attributes() -> dict[str, tuple[str, ...]]:
     LR low resolution, ARC aspect ratio change.
     """
     return {name: tuple(row["attributes"].split()) for name, row in read_table("lasot_test.csv").items()}
+
+
+def _listed(root: Path, split: str) -> list[str]:
+    own_list = root / f"{split}ing_set.txt"
+    return read_names(own_list) if is_given(own_list) else _official_names(split)
 
 
 def _official_names(split: str) -> list[str]:
@@ -110,22 +136,7 @@ def _class_of(name: str) -> str:
     return name.rpartition("-")[0]
 
 
-def _natural_order(name: str) -> tuple[str, int]:
-    label, _, number = name.rpartition("-")
-    return label, int(number)
-
-
-def _sequences_in(root: Path) -> list[str]:
-    return [
-        name
-        for label in subfolders(root)
-        for name in subfolders(root / label)
-        if _class_of(name) == label and name.rpartition("-")[2].isdecimal()
-    ]
-
-
-def _read(root: Path, name: str, dataset: str) -> Sequence:
-    folder = root / _class_of(name) / name
+def _read(folder: Path, dataset: str) -> Sequence:
     frames = numbered_frames(folder / "img", first=1)
     boxes_xywh = read_boxes(folder / "groundtruth.txt")
     check_count(folder / "groundtruth.txt", len(boxes_xywh), len(frames), frames_folder(frames))
@@ -134,15 +145,16 @@ def _read(root: Path, name: str, dataset: str) -> Sequence:
         flags = read_flags(folder / file)
         check_count(folder / file, len(flags), len(frames), frames_folder(frames))
         visible &= ~flags
-    sentence = folder / "nlp.txt"
-    attributes = challenge_attributes().get(name, ()) if dataset == LaSOT.dataset else ()
+    sentence, remarks = read_sentence(folder / "nlp.txt")
+    attributes = challenge_attributes().get(folder.name, ()) if dataset == LaSOT.dataset else ()
     return Sequence(
-        name=name,
+        name=folder.name,
         dataset=dataset,
         frames=frames,
         boxes_xywh=boxes_xywh,
         visible=visible,
-        class_name=_class_of(name),
-        sentence=read_text(sentence).strip() if sentence.exists() else None,
+        class_name=_class_of(folder.name),
+        sentence=sentence,
         attributes={"challenges": attributes},
+        remarks=remarks,
     )

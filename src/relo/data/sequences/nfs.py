@@ -15,15 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relo.data.sequences.base import ImageFiles, Sequence
-from relo.data.sequences.folders import (
-    FolderReader,
-    frames_folder,
-    numbered_frames,
-    require_folder,
-    require_split,
-    subfolders,
-)
-from relo.data.sequences.parsing import check_count, positive_size, read_boxes, read_text
+from relo.data.sequences.folders import FolderReader, require_folder, require_split, subfolders, unused_annotations
+from relo.data.sequences.frame_files import frames_folder, numbered_frames
+from relo.data.sequences.parsing import check_count, is_given, positive_size, read_boxes, read_text
 from relo.errors import UserError
 
 _FRAMES_PER_ANNOTATION = 8
@@ -43,6 +37,7 @@ class NFS(FolderReader):
     """
 
     dataset = "nfs"
+    unused_because = "it does not lie in a folder `30`, as frames at 30 per second do"
 
     def __init__(self, root: str | Path, split: str = "test", *, variant: str = "original") -> None:
         folder = require_folder(root, "NFS")
@@ -50,17 +45,26 @@ class NFS(FolderReader):
         if variant not in ("original", "pytracking", "released"):
             raise UserError(f"NFS has no variant {variant!r}; there is original, pytracking, released.")
         self.variant = variant
+        self._annotations = folder / "anno"  # of variant pytracking
         if variant == "pytracking":
-            names = subfolders(require_folder(folder / "sequences", "NFS"))
+            folder = require_folder(folder / "sequences", "NFS")
+            names = subfolders(folder)
         else:
-            names = [name for name in subfolders(folder) if (folder / name / "30").is_dir()]
+            names = [name for name in subfolders(folder) if is_given(folder / name / "30")]
         super().__init__(folder, names)
+
+    @property
+    def unused(self) -> list[str]:
+        """Folders and, where they lie apart, annotations that are not read."""
+        if self.variant != "pytracking":
+            return super().unused
+        return super().unused + unused_annotations(self._annotations, {f"nfs_{name}.txt" for name in self.names})
 
     def read(self, name: str) -> Sequence:
         """The sequence called `name`, such as `pingpong_2`."""
         lost: NDArray[np.bool_] | None = None
         if self.variant == "pytracking":
-            images, annotation = self.root / "sequences" / name, self.root / "anno" / f"nfs_{name}.txt"
+            images, annotation = self.root / name, self._annotations / f"nfs_{name}.txt"
             boxes_xywh = read_boxes(annotation)
         elif self.variant == "released":
             images, annotation = self.root / name / "30" / name, self.root / name / "30" / f"{name}_pytracking.txt"

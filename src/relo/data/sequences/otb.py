@@ -9,20 +9,14 @@ annotations start, too; Football1, Freeman3, Freeman4 and Diving end before thei
 a sequence; of Human4's two annotations the first is empty.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from relo.data.sequences.base import Sequence
-from relo.data.sequences.folders import (
-    FolderReader,
-    frames_folder,
-    numbered_frames,
-    require_all,
-    require_folder,
-    require_split,
-    subfolders,
-)
-from relo.data.sequences.parsing import check_count, positive_size, read_boxes
-from relo.data.sequences.tables import read_table
+from relo.data.sequences.folders import FolderReader, require_all, require_folder, require_split, subfolders
+from relo.data.sequences.frame_files import frames_folder, numbered_frames
+from relo.data.sequences.parsing import check_count, is_given, positive_size, read_boxes
+from relo.data.sequences.tables import frame_range, read_table
 
 
 class OTB100(FolderReader):
@@ -40,6 +34,8 @@ class OTB100(FolderReader):
     """
 
     dataset = "otb100"
+    listed = True
+    unused_because = "the table of OTB-100's sequences does not name it"
 
     def __init__(self, root: str | Path, split: str = "test", *, partial: bool = False) -> None:
         folder = require_folder(root, "OTB-100")
@@ -49,11 +45,15 @@ class OTB100(FolderReader):
         present = [name for name, row in self._rows.items() if row["folder"] in folders]
         super().__init__(folder, require_all(folder, self._rows, present, split, partial))
 
+    def sequence_folders(self) -> Iterable[Path]:
+        """Those that the table names."""
+        return (self.root / row["folder"] for row in self._rows.values())
+
     def read(self, name: str) -> Sequence:
         """The sequence called `name`, such as `Jogging-2`."""
         row = self._rows[name]
         folder = self.root / row["folder"]
-        first, last = int(row["first"]), int(row["last"]) if row["last"] else None
+        first, last = frame_range(row)
         frames = numbered_frames(folder / "img", first, last)
         annotation = folder / row["annotation"]
         boxes_xywh = read_boxes(annotation)
@@ -77,11 +77,14 @@ class DTB70(FolderReader):
     """
 
     dataset = "dtb70"
+    unused_because = "its folder img is missing, or it does not lie right under the root"
 
     def __init__(self, root: str | Path, split: str = "test") -> None:
         folder = require_folder(root, "DTB70")
         require_split(split, ("test",), "DTB70")
-        super().__init__(folder, [name for name in subfolders(folder) if (folder / name / "img").is_dir()])
+        parts = ("img", "groundtruth_rect.txt")
+        names = [name for name in subfolders(folder) if any(is_given(folder / name / part) for part in parts)]
+        super().__init__(folder, names)
 
     def read(self, name: str) -> Sequence:
         """The sequence called `name`, such as `Animal1`."""

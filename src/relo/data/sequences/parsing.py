@@ -1,5 +1,6 @@
 """Numbers in text files: boxes, flags and names, however they are delimited."""
 
+import os
 import re
 from itertools import chain
 from pathlib import Path
@@ -21,15 +22,44 @@ def read_text(path: Path) -> str:
     Raises:
         UserError: the file is missing, unreadable or no text.
     """
+    text = _decoded(path)
+    if text is None:
+        raise UserError(f"{path} is not a text file in UTF-8; copy it again, or save it as one.")
+    return text
+
+
+def read_optional_text(path: Path) -> tuple[str | None, tuple[str, ...]]:
+    """The text of a file that a sequence can do without, or None; and remarks, where it is left out for its encoding.
+
+    Raises:
+        UserError: the file is unreadable, or a link to nothing.
+    """
+    if not is_given(path):
+        return None, ()
+    text = _decoded(path)
+    return text, (f"{path} is left out: it is not UTF-8 text.",) if text is None else ()
+
+
+def read_sentence(path: Path) -> tuple[str | None, tuple[str, ...]]:
+    """The description of a target in words, or None; and remarks: see `read_optional_text`."""
+    text, remarks = read_optional_text(path)
+    return (text or "").strip() or None, remarks
+
+
+def is_given(path: Path) -> bool:
+    """Whether there is a file or folder of this name, be it a link to nothing, which to read is then an error."""
+    return os.path.lexists(path) if isinstance(path, Path) else path.exists()  # a path in a zip is no `Path`
+
+
+def _decoded(path: Path) -> str | None:
+    """The text of a UTF-8 file, None if it is of another encoding."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text file in UTF-8; copy it again, or save it as one.") from error
-    if "\0" in text:  # zeros of an unfinished copy, or UTF-16
-        raise UserError(f"{path} is not a text file in UTF-8; copy it again, or save it as one.")
-    return text
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text  # zeros of an unfinished copy, or UTF-16
 
 
 def read_names(path: Path) -> list[str]:

@@ -1,26 +1,20 @@
 """Anyone's own data, in plain folders.
 
     <root>/<sequence>/groundtruth.txt       or groundtruth_rect.txt: x,y,w,h in pixels from 0, one line a frame
-                      img/<anything>.jpg    or the images beside the annotation; jpg, jpeg, png or bmp
+                      img/<anything>.jpg    or the images beside the annotation; of one kind: jpg, png, bmp, webp or tif
                       absent.txt            optional: 1 for each frame in which the target cannot be seen, else 0
 
-Numbers may be delimited by commas, tabs or spaces. Images are taken in the order of their names; names that are whole
-numbers, by value. A frame without a box is written as `0,0,0,0` or `nan,nan,nan,nan`. The annotation may be the first
+Numbers may be delimited by commas, tabs or spaces. Images are taken in the natural order of their names: `2.jpg` comes
+before `10.jpg`. A frame without a box is written as `0,0,0,0` or `nan,nan,nan,nan`. The annotation may be the first
 frame's box alone.
 """
 
 from pathlib import Path
 
 from relo.data.sequences.base import Sequence
-from relo.data.sequences.folders import (
-    FolderReader,
-    frames_folder,
-    named_frames,
-    require_folder,
-    require_split,
-    subfolders,
-)
-from relo.data.sequences.parsing import check_count, positive_size, read_boxes, read_flags
+from relo.data.sequences.folders import FolderReader, require_folder, require_split, subfolders
+from relo.data.sequences.frame_files import frames_folder, named_frames
+from relo.data.sequences.parsing import check_count, is_given, positive_size, read_boxes, read_flags
 from relo.errors import UserError
 
 _ANNOTATIONS = ("groundtruth.txt", "groundtruth_rect.txt")
@@ -38,6 +32,7 @@ class PlainFolder(FolderReader):
     """
 
     dataset = "plain"
+    unused_because = "its groundtruth.txt is missing, or it does not lie right under the root"
 
     def __init__(self, root: str | Path, split: str = "all") -> None:
         folder = require_folder(root, "the sequences")
@@ -47,7 +42,7 @@ class PlainFolder(FolderReader):
     def read(self, name: str) -> Sequence:
         """The sequence in the folder `name`."""
         folder = self.root / name
-        frames = named_frames(folder / "img" if (folder / "img").is_dir() else folder)
+        frames = named_frames(folder / "img" if is_given(folder / "img") else folder)
         annotation = _annotation(folder)
         if annotation is None:
             raise UserError(f"{folder} holds no {' or '.join(_ANNOTATIONS)}.")
@@ -56,7 +51,7 @@ class PlainFolder(FolderReader):
             check_count(annotation, len(boxes_xywh), len(frames), frames_folder(frames))
         visible = positive_size(boxes_xywh)
         absent = folder / "absent.txt"
-        if absent.exists():
+        if is_given(absent):
             flags = read_flags(absent)
             check_count(absent, len(flags), len(boxes_xywh), f"boxes in {annotation}")
             visible &= ~flags
@@ -64,4 +59,4 @@ class PlainFolder(FolderReader):
 
 
 def _annotation(folder: Path) -> Path | None:
-    return next((folder / file for file in _ANNOTATIONS if (folder / file).is_file()), None)
+    return next((folder / file for file in _ANNOTATIONS if is_given(folder / file)), None)

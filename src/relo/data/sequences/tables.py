@@ -1,11 +1,12 @@
 """The benchmarks' own tables of sequences, carried with the package as CSV files whose first column is the name."""
 
 import csv
+import re
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from relo.data.sequences.parsing import read_text
+from relo.data.sequences.parsing import is_given, read_text
 from relo.errors import UserError
 
 
@@ -15,12 +16,36 @@ def read_table(name: str, override: Path | None = None) -> dict[str, dict[str, s
     Raises:
         UserError: `override` is not such a table.
     """
-    if override is None or not override.exists():
+    if override is None or not is_given(override):
         return _packaged(name)
-    table = _rows(read_text(override))
-    if table and (wanted := set(next(iter(_packaged(name).values())))) != set(next(iter(table.values()))):
-        raise UserError(f"{override} needs the columns {', '.join(sorted(wanted))}.")
+    wanted = set(next(iter(_packaged(name).values())))
+    try:
+        table = _rows(read_text(override))
+    except csv.Error as error:
+        raise UserError(f"{override} is not a table of comma-separated columns ({error}).") from error
+    for sequence, row in table.items():
+        if set(row) != wanted or None in row.values():
+            raise UserError(f"{override} needs the columns {', '.join(sorted(wanted))}.")
+        if not _is_range(row["first"], row["last"]):
+            raise UserError(
+                f"{override}: {sequence} has no range of frames, but first {row['first']!r} and last {row['last']!r}."
+            )
     return table
+
+
+def frame_range(row: dict[str, str], every: int = 1) -> tuple[int, int | None]:
+    """The numbers of the first and last frame in a table's row, where only each `every`-th frame is there and these
+    are numbered from 1; None for a last frame that the row leaves open.
+    """
+    first, last = row["first"], row["last"]
+    return (int(first) - 1) // every + 1, (int(last) - 1) // every + 1 if last else None
+
+
+def _is_range(first: str, last: str) -> bool:
+    """Whether these are frame numbers in order, the last of which may be left open."""
+    if not re.fullmatch(r"\d{1,18}", first) or not re.fullmatch(r"\d{0,18}", last):
+        return False
+    return not last or int(first) <= int(last)
 
 
 @cache

@@ -1,8 +1,8 @@
 """TNL2K (Wang et al., CVPR 2021).
 
 Layout: `<sequence>/groundtruth.txt` (x,y,w,h), `language.txt` and `imgs/`, whose images are named differently from
-sequence to sequence: they are taken in the order of their names. An absent target has a row of zeros; boxes may reach
-far out of the image. Train and test are downloaded apart, each to a root of its own.
+sequence to sequence: they are taken in the natural order of their names. An absent target has a row of zeros; boxes
+may reach far out of the image. Train and test are downloaded apart, each to a root of its own.
 
 Twelve training videos need the authors' `revised_annotations.zip`, after which one row fewer than images can remain:
 the last image is then dropped. The test image `test_015_Sord_video_Q01_done/imgs/00000492.png` is damaged in the
@@ -12,8 +12,9 @@ download; its replacement is in the authors' repository.
 from pathlib import Path
 
 from relo.data.sequences.base import ImageFiles, Sequence
-from relo.data.sequences.folders import FolderReader, named_frames, require_folder, require_split, subfolders
-from relo.data.sequences.parsing import positive_size, read_boxes, read_text
+from relo.data.sequences.folders import FolderReader, require_folder, require_split, subfolders
+from relo.data.sequences.frame_files import named_frames
+from relo.data.sequences.parsing import is_given, positive_size, read_boxes, read_sentence
 from relo.errors import UserError
 
 
@@ -29,11 +30,12 @@ class TNL2K(FolderReader):
     """
 
     dataset = "tnl2k"
+    unused_because = "its groundtruth.txt is missing, or it does not lie right under the root"
 
     def __init__(self, root: str | Path, split: str = "test") -> None:
         folder = require_folder(root, "TNL2K")
         require_split(split, ("train", "test"), "TNL2K")
-        super().__init__(folder, [name for name in subfolders(folder) if (folder / name / "groundtruth.txt").is_file()])
+        super().__init__(folder, [name for name in subfolders(folder) if is_given(folder / name / "groundtruth.txt")])
 
     def read(self, name: str) -> Sequence:
         """The sequence called `name`, such as `test_015_Sord_video_Q01_done`."""
@@ -47,12 +49,13 @@ class TNL2K(FolderReader):
                 f"{folder / 'groundtruth.txt'} has {len(boxes_xywh)} rows for {len(frames)} frames in {frames.folder}; "
                 "extract it again, or take it from the authors' revised_annotations.zip."
             )
-        sentence = folder / "language.txt"
+        sentence, remarks = read_sentence(folder / "language.txt")
         return Sequence(
             name=name,
             dataset=self.dataset,
             frames=frames,
             boxes_xywh=boxes_xywh,
             visible=positive_size(boxes_xywh),
-            sentence=read_text(sentence).strip() if sentence.exists() else None,
+            sentence=sentence,
+            remarks=remarks,
         )

@@ -8,11 +8,13 @@ and some are wrong. Frames are unzipped video by video, and an incomplete unzip 
 """
 
 import os
+from collections.abc import Iterable
 from collections.abc import Sequence as Items
 from pathlib import Path
 
 from relo.data.sequences.base import Sequence
-from relo.data.sequences.folders import FolderReader, frames_folder, numbered_frames, require_folder, require_split
+from relo.data.sequences.folders import FolderReader, require_folder, require_split
+from relo.data.sequences.frame_files import frames_folder, numbered_frames
 from relo.data.sequences.parsing import check_count, positive_size, read_boxes
 from relo.errors import UserError
 
@@ -33,14 +35,15 @@ class TrackingNet(FolderReader):
     """
 
     dataset = "trackingnet"
+    unused_because = "anno holds no file of its name"
 
     def __init__(self, root: str | Path, split: str = "train", *, folders: Items[int] | None = None) -> None:
         base = require_folder(root, "TrackingNet")
         require_split(split, ("train", "test"), "TrackingNet")
         numbers = range(_TRAIN_FOLDERS) if folders is None else folders
-        parts = ["TEST"] if split == "test" else [f"TRAIN_{number}" for number in numbers]
+        self._parts = ["TEST"] if split == "test" else [f"TRAIN_{number}" for number in numbers]
         self._part_of: dict[str, str] = {}
-        for part in parts:
+        for part in self._parts:
             annotations = base / part / "anno"
             if not annotations.is_dir():
                 raise UserError(
@@ -50,6 +53,12 @@ class TrackingNet(FolderReader):
             self._part_of.update(dict.fromkeys(videos, part))
         self.split = split
         super().__init__(base, self._part_of)
+
+    def sequence_folders(self) -> Iterable[Path]:
+        """Those of the videos with an annotation, and the parts of TrackingNet that this reader does not open."""
+        closed = {"TEST", *(f"TRAIN_{number}" for number in range(_TRAIN_FOLDERS))}.difference(self._parts)
+        yield from (self.root / part for part in closed)
+        yield from (self.root / part / "frames" / name for name, part in self._part_of.items())
 
     def read(self, name: str) -> Sequence:
         """The sequence called `name`, such as `-2iw9kCoyZs_0`."""

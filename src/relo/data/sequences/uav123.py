@@ -5,20 +5,21 @@ slower one. The 123 sequences lie in 91 folders: those called `car1_1`, `car1_2`
 `car1`, and adjacent ones share a frame. A row of NaN says that the target is hidden or out of view.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from relo.data.sequences.base import Sequence
 from relo.data.sequences.folders import (
     FolderReader,
-    frames_folder,
-    numbered_frames,
     require_all,
     require_folder,
     require_split,
     subfolders,
+    unused_annotations,
 )
-from relo.data.sequences.parsing import check_count, positive_size, read_boxes
-from relo.data.sequences.tables import read_table
+from relo.data.sequences.frame_files import frames_folder, numbered_frames
+from relo.data.sequences.parsing import check_count, is_given, positive_size, read_boxes
+from relo.data.sequences.tables import frame_range, read_table
 from relo.errors import UserError
 
 _EVERY = {30: 1, 10: 3}  # the 10 fps frames are every third of the 30 fps ones, from the first on
@@ -41,6 +42,8 @@ class UAV123(FolderReader):
     """
 
     dataset = "uav123"
+    listed = True
+    unused_because = "the table of UAV123's ranges does not name it"
 
     def __init__(self, root: str | Path, split: str = "test", *, fps: int = 30, partial: bool = False) -> None:
         folder = require_folder(root, "UAV123")
@@ -49,20 +52,29 @@ class UAV123(FolderReader):
             raise UserError(f"UAV123 comes at 30 or 10 frames a second, not {fps}.")
         variant = "UAV123" if fps == 30 else "UAV123_10fps"
         self.dataset = variant.lower()
-        self._images = require_folder(folder / "data_seq" / variant, variant)
+        images = require_folder(folder / "data_seq" / variant, variant)
         self._annotations = folder / "anno" / variant
         own_table = self._annotations / "ranges.csv"
         self._rows = read_table("uav123.csv", own_table)
-        self._every = 1 if own_table.exists() else _EVERY[fps]
-        folders = set(subfolders(self._images))
+        self._every = 1 if is_given(own_table) else _EVERY[fps]
+        folders = set(subfolders(images))
         present = [name for name, row in self._rows.items() if row["folder"] in folders]
-        super().__init__(folder, require_all(folder, self._rows, present, split, partial))
+        super().__init__(images, require_all(images, self._rows, present, split, partial))
+
+    @property
+    def unused(self) -> list[str]:
+        """Folders and annotations that the table does not name."""
+        return super().unused + unused_annotations(self._annotations, {f"{name}.txt" for name in self._rows})
+
+    def sequence_folders(self) -> Iterable[Path]:
+        """Those that the table names."""
+        return (self.root / row["folder"] for row in self._rows.values())
 
     def read(self, name: str) -> Sequence:
         """The sequence called `name`, such as `person12_2`."""
         row = self._rows[name]
-        first, last = ((int(row[end]) - 1) // self._every + 1 for end in ("first", "last"))
-        frames = numbered_frames(self._images / row["folder"], first, last)
+        first, last = frame_range(row, self._every)
+        frames = numbered_frames(self.root / row["folder"], first, last)
         annotation = self._annotations / f"{name}.txt"
         boxes_xywh = read_boxes(annotation)
         check_count(annotation, len(boxes_xywh), len(frames), frames_folder(frames))
