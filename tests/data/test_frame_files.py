@@ -92,9 +92,11 @@ def test_one_kind_can_be_chosen_by_a_pattern(tmp_path):
     assert open_frames(f"{folder}/*.png").count == 3
 
 
-def test_a_link_to_nothing_is_a_missing_frame(tmp_path):
+@pytest.mark.parametrize("target", ["nowhere.jpg", "3.jpg"])  # the second leads to itself
+def test_a_link_to_nothing_is_a_missing_frame(tmp_path, target):
     folder = touch(tmp_path / "frames", "1.jpg", "2.jpg")
-    (folder / "3.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (folder / "3.jpg").symlink_to(target)
+    (folder / "folder").symlink_to("folder")
     for read in (
         named_frames,
         lambda path: numbered_frames(path, 1),

@@ -383,8 +383,10 @@ def test_plain_folder(tmp_path):
     images(tmp_path / "dog", ["a2.jpg", "a1.jpg"])
     write(tmp_path / "dog", groundtruth__txt="1 2 3 4")
     (tmp_path / "notes").mkdir()
+    (tmp_path / "circle").symlink_to("circle")
     reader = PlainFolder(tmp_path)
     assert reader.names == ["cat", "dog"]
+    assert reader.unused == [f"{tmp_path / 'circle'} is a link to what is not there."]
     cat, dog = reader
     assert cat.frames.names[1:3] == ("2.png", "3.png")
     assert cat.visible.tolist() == [True] * 10 + [False]

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from relo.data.sequences.base import Sequence, SequenceReader
-from relo.data.sequences.frame_files import is_image_name
+from relo.data.sequences.frame_files import is_folder, is_image_name
 from relo.data.sequences.parsing import is_given
 from relo.errors import UserError
 
@@ -154,6 +154,13 @@ def _is_of_a_sequence(path: Path) -> bool:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """The names of the visible folders in `folder`, sorted."""
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    """The names of the visible folders in `folder`, sorted.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if is_folder(entry) and not entry.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"The folder {folder} cannot be read ({error.strerror}).") from error

@@ -27,6 +27,14 @@ def is_image_name(name: str) -> bool:
     return not name.startswith(".") and _suffix(name) in _KINDS
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or leads to one; a link that leads to itself does not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def image_names(folder: Path, wanted: Callable[[str], bool] | None = None) -> list[str]:
     """The names of the images in a folder that are frames, in natural order: `2.jpg` comes before `10.jpg`.
 
@@ -41,12 +49,12 @@ def image_names(folder: Path, wanted: Callable[[str], bool] | None = None) -> li
     try:
         with os.scandir(folder) as entries:
             visible = [entry for entry in entries if not entry.name.startswith(".")]
-            images = [entry for entry in visible if is_image_name(entry.name) and not entry.is_dir()]
+            images = [entry for entry in visible if is_image_name(entry.name) and not is_folder(entry)]
         images = [entry for entry in images if wanted is None or wanted(entry.name)]
     except OSError as error:
         raise UserError(f"The frames' folder {folder} cannot be read ({error.strerror}).") from error
     if not images:
-        below = sorted(entry.name for entry in visible if entry.is_dir())
+        below = sorted(entry.name for entry in visible if is_folder(entry))
         hint = f"; did you mean one of its folders ({', '.join(below[:5])})?" if below else "."
         raise UserError(f"The folder {folder} holds no images{hint}")
     broken = sorted(entry.path for entry in images if entry.is_symlink() and not os.path.exists(entry.path))
