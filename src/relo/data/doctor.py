@@ -169,9 +169,9 @@ def _read_all(what: str, reader: SequenceReader, problems: list[str], workers: i
 
 def _look_at_one(reader: SequenceReader, index: int) -> Finding:
     """What is wrong with a sequence, and its number of frames if nothing is."""
-    name = reader.names[index]
+    what = f"sequence {index}"
     try:
         sequence = reader[index]
     except UserError as error:
-        return Finding(name, 1, 0, [str(error)])
-    return Finding(name, 1, len(sequence), [], list(sequence.remarks))
+        return Finding(what, 1, 0, [str(error)])
+    return Finding(what, 1, len(sequence), [], list(sequence.remarks))

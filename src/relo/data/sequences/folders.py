@@ -108,8 +108,8 @@ def unused_annotations(folder: Path, used: Container[str]) -> list[str]:
 def class_sequences(root: Path) -> dict[str, Path]:
     """The folders called `<class>-<n>`, by name in order: those of LaSOT, its extension and VastTrack.
 
-    They lie in a folder a class, as published, or right in the root, or in folders within it, as unpacking may leave
-    them. Of several with one name the uppermost counts.
+    They lie in one folder per class, as published, or right in the root, or in folders within it, as unpacking may
+    leave them. Of several with one name the uppermost counts.
     """
     found: dict[str, Path] = {}
     folders = sorted(_class_sequences(root, _DEPTH), key=lambda folder: len(folder.parts))
