@@ -207,7 +207,7 @@ def test_verify_finds_a_missing_record(store, record, told):
 
 
 def test_verify_finds_a_frame_that_is_no_image(tmp_path, reader, monkeypatch):
-    monkeypatch.setattr("relo.data.packing.decode_frame", lambda encoded, name: reader[0].frames[0])
+    monkeypatch.setattr("relo.data.packing.decode_intact", lambda encoded, name: reader[0].frames[0])
     (reader.root / "video 2" / "0001.jpg").write_bytes(b"\xff\xd8 but no image")
     store = pack(reader, tmp_path / "s")
     (problem,) = verify(store.path)

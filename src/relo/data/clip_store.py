@@ -220,8 +220,8 @@ class ClipStoreWriter:
 class ClipStore(SequenceReader):
     """The sequences of a store, in its order, those left out as broken excepted; picklable.
 
-    Boxes of its sequences are in pixels of the packed frames; where these were cut or scaled, `attributes` of a
-    sequence hold `image_boxes_xywh` (as annotated), `image_sizes` [N, 2] and `geometry` [N, 4].
+    Boxes of its sequences are in pixels of the packed frames. `attributes` of a sequence hold `image_sizes` [N, 2], and
+    where frames were cut or scaled `image_boxes_xywh` (as annotated) and `geometry` [N, 4].
 
     The LMDB is opened when needed, once in a process, read-only and without locks: do not pack into a store that is in
     use.
@@ -264,11 +264,10 @@ class ClipStore(SequenceReader):
         number = self._numbers[index]
         header = self._header(number)
         boxes_xywh = self._array(number, "boxes", "<f8", 4).astype(np.float64)
-        attributes: dict[str, object] = {}
+        attributes: dict[str, object] = {"image_sizes": self._array(number, "sizes", "<i4", 2)}
         if self.manifest.options.changes_frames:
             geometry = self._array(number, "geometry", "<f8", 4).astype(np.float64)
-            sizes = self._array(number, "sizes", "<i4", 2)
-            attributes = {"image_boxes_xywh": boxes_xywh, "image_sizes": sizes, "geometry": geometry}
+            attributes |= {"image_boxes_xywh": boxes_xywh, "geometry": geometry}
             boxes_xywh = to_packed(boxes_xywh, geometry[: len(boxes_xywh)])
         return Sequence(
             name=header["name"],

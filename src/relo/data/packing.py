@@ -3,7 +3,7 @@
 Several processes read, check and encode; one writes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -18,26 +18,21 @@ from rich.markup import escape
 
 from relo.data.clip_store import ClipStore, ClipStoreWriter, Manifest, PackedSequence, PackingOptions
 from relo.data.frame_geometry import nearest_visible, surroundings
+from relo.data.intact_frames import decode_intact
 from relo.data.parallel import WorkProgress, in_order
-from relo.data.sequences.base import Sequence, SequenceReader, decode_frame
+from relo.data.sequence_checks import check_annotation, examine, misfits, remarks_on_sizes
+from relo.data.sequences.base import Sequence, SequenceReader
 from relo.errors import UserError
 
 
 @dataclass(frozen=True)
 class _Packed:
-    """Sequence number `index`, or why it cannot be packed."""
+    """Sequence number `index` with remarks on it, or why it cannot be packed."""
 
     index: int
     sequence: PackedSequence | None
+    remarks: tuple[str, ...] = ()
     reason: str = ""
-
-
-@dataclass(frozen=True)
-class _Verified:
-    """The bad records of a sequence."""
-
-    frames: int
-    problems: list[str]
 
 
 def pack(
@@ -53,7 +48,7 @@ def pack(
 ) -> ClipStore:
     """Pack every sequence of a reader into the store `output`.
 
-    Frames are decoded once, so that a broken image is found here. JPEG and PNG bytes are kept as they are unless the
+    Frames are decoded, so that a damaged image is found here. JPEG and PNG bytes are kept as they are unless the
     options cut or scale a frame. What is done is kept when the work is stopped or killed, and the next run goes on from
     there; broken sequences are tried again.
 
@@ -65,7 +60,7 @@ def pack(
         reader_options: how the reader was opened, for the manifest.
         workers: processes that read and encode, each of which holds a sequence in memory; 0 does it in this one.
         skip_broken: leave broken sequences out and list them in the manifest, instead of stopping at the first.
-        console: where to show progress.
+        console: where to show progress, and remarks on sequences.
 
     Raises:
         UserError: a sequence is broken, or the output is a store of something else.
@@ -85,6 +80,7 @@ def pack(
                 name, sequence = manifest.names[result.index], result.sequence
                 if sequence is not None:
                     writer.write(result.index, sequence)
+                    _show(result.remarks, console)
                     progress.count(len(sequence.frames), sum(map(len, sequence.frames)))
                 elif skip_broken:
                     broken[name] = result.reason
@@ -104,7 +100,7 @@ def pack(
 
 
 def verify(path: Path, *, workers: int = 0, console: Console | None = None) -> list[str]:
-    """Read back and decode every record of a store.
+    """Read back and decode every record of a store, and show remarks on its sequences.
 
     Returns:
         What is wrong, one sentence a bad record.
@@ -113,41 +109,42 @@ def verify(path: Path, *, workers: int = 0, console: Console | None = None) -> l
         UserError: there is no store, or its manifest cannot be read.
     """
     store = ClipStore(path, partial=True)
-    problems = []
+    console = console or Console()
+    problems: list[str] = []
     if not store.manifest.complete:
         missing = len(store.manifest.names) - len(store)
         problems.append(f"{missing} of {len(store.manifest.names)} sequences are missing: packing was not finished.")
-    results = in_order(partial(_verify_one, store), range(len(store)), min(workers, len(store)))
-    with WorkProgress(console or Console(), f"verifying {path.name}", len(store)) as progress, closing(results):
+    results = in_order(partial(examine, store), range(len(store)), min(workers, len(store)))
+    with WorkProgress(console, f"verifying {path.name}", len(store)) as progress, closing(results):
         for result in results:
             problems += result.problems
+            _show(result.remarks, console)
             progress.count(result.frames)
     return problems
 
 
+def _show(remarks: Iterable[str], console: Console) -> None:
+    for remark in remarks:
+        console.print(f"[yellow]remark[/] {escape(remark)}", highlight=False, soft_wrap=True)
+
+
 def _pack_one(reader: SequenceReader, options: PackingOptions, index: int) -> _Packed:
     try:
-        return _Packed(index, pack_sequence(reader[index], options))
+        sequence = reader[index]
+        packed = pack_sequence(sequence, options)
     except UserError as error:
-        return _Packed(index, None, str(error))
-
-
-def _verify_one(store: ClipStore, index: int) -> _Verified:
-    try:
-        sequence = store[index]
-    except UserError as error:
-        return _Verified(0, [str(error)])
-    return _Verified(len(sequence), sequence_problems(sequence))
+        return _Packed(index, None, reason=str(error))
+    return _Packed(index, packed, (*sequence.remarks, *remarks_on_sizes(sequence, packed.image_sizes)))
 
 
 def pack_sequence(sequence: Sequence, options: PackingOptions) -> PackedSequence:
     """Read, check and encode one sequence.
 
     Raises:
-        UserError: a frame or an annotation is broken.
+        UserError: a frame or an annotation is broken, or they do not fit each other.
     """
     count = len(sequence)
-    _check_annotation(sequence)
+    check_annotation(sequence)
     if options.cut is not None and len(sequence.boxes_xywh) != count:
         raise UserError(f"{sequence.name} has its first box only, so its frames cannot be cut around the target.")
     around = nearest_visible(sequence.visible)
@@ -156,11 +153,13 @@ def pack_sequence(sequence: Sequence, options: PackingOptions) -> PackedSequence
     frames = []
     for i in range(count):
         encoded = sequence.frames.encoded(i)
-        image = decode_frame(encoded, sequence.frames.name(i))
+        image = decode_intact(encoded, sequence.frames.name(i))
         sizes[i] = image.shape[1], image.shape[0]
         box_xywh = None if options.cut is None else sequence.boxes_xywh[around[i]]
         changed, geometry[i] = _cut_and_scale(image, box_xywh, options)
         frames.append(encoded if changed is image and _is_portable(encoded) else _encode(changed, options.quality))
+    if problems := misfits(sequence, sizes):
+        raise UserError(problems[0])
     return PackedSequence(
         name=sequence.name,
         class_name=sequence.class_name,
@@ -171,35 +170,6 @@ def pack_sequence(sequence: Sequence, options: PackingOptions) -> PackedSequence
         geometry=geometry if options.changes_frames else None,
         frames=frames,
     )
-
-
-def sequence_problems(sequence: Sequence) -> list[str]:
-    """What is wrong with the annotation and the frames of a sequence, one sentence each."""
-    problems = []
-    try:
-        _check_annotation(sequence)
-    except UserError as error:
-        problems.append(str(error))
-    for i in range(len(sequence)):
-        try:
-            sequence.frames[i]
-        except UserError as error:
-            problems.append(str(error))
-    return problems
-
-
-def _check_annotation(sequence: Sequence) -> None:
-    name, boxes_xywh, visible = f"{sequence.dataset}/{sequence.name}", sequence.boxes_xywh, sequence.visible
-    if not len(sequence):
-        raise UserError(f"{name} has no frames.")
-    if len(boxes_xywh) not in (1, len(sequence)) or len(visible) != len(boxes_xywh):
-        raise UserError(
-            f"{name} has {len(sequence)} frames, {len(boxes_xywh)} boxes and {len(visible)} visibility flags."
-        )
-    good = np.isfinite(boxes_xywh).all(1) & (boxes_xywh[:, 2:] > 0).all(1)
-    if (visible & ~good).any():
-        frame = int(np.flatnonzero(visible & ~good)[0])
-        raise UserError(f"{name} has box {boxes_xywh[frame].tolist()} on frame {frame}, where the target is visible.")
 
 
 def _cut_and_scale(

@@ -19,7 +19,10 @@ def decode_frame(encoded: bytes, name: str) -> NDArray[np.uint8]:
         UserError: the bytes are not a readable image.
     """
     buffer = np.frombuffer(encoded, np.uint8)
-    image = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB) if buffer.size else None
+    try:
+        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB) if buffer.size else None
+    except cv2.error:  # of a size beyond OpenCV's bound, in a damaged header
+        image = None
     if image is None:
         raise UserError(f"{name} is not a readable image ({len(encoded)} bytes); copy or extract it again.")
     return np.asarray(image, np.uint8)

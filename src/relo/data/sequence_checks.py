@@ -1,0 +1,102 @@
+"""What can be wrong with a sequence: its annotation, its frames, and whether they fit each other."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relo.data.intact_frames import decode_intact
+from relo.data.sequences.base import Sequence, SequenceReader
+from relo.errors import UserError
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What is wrong with a sequence of so many frames, and what is odd though it can be used; one sentence each."""
+
+    frames: int
+    problems: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def examine(reader: SequenceReader, index: int) -> Examination:
+    """Read sequence number `index`, decode every frame, and hold the annotation against the frames."""
+    try:
+        sequence = reader[index]
+    except UserError as error:
+        return Examination(0, (str(error),))
+    problems = []
+    try:
+        check_annotation(sequence)
+    except UserError as error:
+        problems.append(str(error))
+    sizes = np.zeros((len(sequence), 2), np.int32)
+    for i in range(len(sequence)):
+        try:
+            image = decode_intact(sequence.frames.encoded(i), sequence.frames.name(i))
+        except UserError as error:
+            problems.append(str(error))
+        else:
+            sizes[i] = image.shape[1], image.shape[0]
+    if not problems:
+        sizes = cast(NDArray[np.int32], sequence.attributes.get("image_sizes", sizes))
+        problems += misfits(sequence, sizes)
+    remarks = () if problems else remarks_on_sizes(sequence, sizes)
+    return Examination(len(sequence), tuple(problems), (*sequence.remarks, *remarks))
+
+
+def check_annotation(sequence: Sequence) -> None:
+    """Hold boxes and flags of a sequence against each other and the number of its frames.
+
+    Raises:
+        UserError: their numbers differ, or a target is visible where it has no box.
+    """
+    name, boxes_xywh, visible = f"{sequence.dataset}/{sequence.name}", sequence.boxes_xywh, sequence.visible
+    if not len(sequence):
+        raise UserError(f"{name} has no frames.")
+    if len(boxes_xywh) not in (1, len(sequence)) or len(visible) != len(boxes_xywh):
+        raise UserError(
+            f"{name} has {len(sequence)} frames, {len(boxes_xywh)} boxes and {len(visible)} visibility flags."
+        )
+    good = np.isfinite(boxes_xywh).all(1) & (boxes_xywh[:, 2:] > 0).all(1)
+    if (visible & ~good).any():
+        frame = int(np.flatnonzero(visible & ~good)[0])
+        raise UserError(f"{name} has box {boxes_xywh[frame].tolist()} on frame {frame}, where the target is visible.")
+
+
+def remarks_on_sizes(sequence: Sequence, sizes: NDArray[np.int32]) -> tuple[str, ...]:
+    """That images of a video, of sizes [N, 2] (width, height), are not all of one size; empty if they are."""
+    (width, height), odd = _odd_frames(sizes)
+    if not len(odd):
+        return ()
+    first = int(odd[0])
+    return (
+        f"{sequence.dataset}/{sequence.name} has {len(odd)} of {len(sizes)} frames of another size than "
+        f"{width}x{height} px; the first, frame {first}, is {sizes[first, 0]}x{sizes[first, 1]} px.",
+    )
+
+
+def misfits(sequence: Sequence, sizes: NDArray[np.int32]) -> list[str]:
+    """What is wrong with the frames of another size [N, 2] than most whose visible target has its centre outside.
+
+    Such a frame is not the one that was annotated. Frames of one size keep their boxes: benchmarks have some outside.
+    """
+    boxes_xywh = cast(NDArray[np.float64], sequence.attributes.get("image_boxes_xywh", sequence.boxes_xywh))
+    (width, height), odd = _odd_frames(sizes)
+    odd = odd[odd < len(boxes_xywh)]
+    odd = odd[sequence.visible[odd]]
+    centers = boxes_xywh[odd, :2] + boxes_xywh[odd, 2:] / 2
+    outside = odd[((centers < 0) | (centers >= sizes[odd])).any(1)]
+    return [
+        f"{sequence.frames.name(i)} is {sizes[i, 0]}x{sizes[i, 1]} px, not {width}x{height} px as most, and its box "
+        f"{boxes_xywh[i].tolist()} has its centre outside; copy or extract it again."
+        for i in map(int, outside)
+    ]
+
+
+def _odd_frames(sizes: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The size [2] of most of the images with sizes [N, 2], and the numbers of those of another."""
+    different, which, counts = np.unique(sizes, axis=0, return_inverse=True, return_counts=True)
+    usual = int(counts.argmax())
+    return different[usual], np.flatnonzero(which.reshape(-1) != usual)
