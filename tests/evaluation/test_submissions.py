@@ -1,5 +1,6 @@
 """`relo submit`: the server's zip, or a list of what is missing."""
 
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -62,6 +63,14 @@ def test_got10k(tmp_path, got10k):
         assert boxes[0].tolist() == [10, 11, 12, 13]  # the given box
         np.testing.assert_allclose(boxes[1:], BOXES[1:], atol=1e-4)  # floats, not whole pixels
         np.testing.assert_allclose(read(archive, f"{names[0]}/{names[0]}_time.txt"), np.full((FRAMES, 1), 0.025))
+
+
+def test_got10k_from_a_zip(tmp_path, got10k):
+    archive = shutil.make_archive(str(tmp_path / "handed_in"), "zip", tmp_path / "mine")
+    submit(Path(archive), benchmark="got10k", dataset=got10k, output=tmp_path / "mine.zip")
+    with zipfile.ZipFile(tmp_path / "mine.zip") as submission:
+        name = "GOT-10k_Test_000002"
+        np.testing.assert_allclose(read(submission, f"{name}/{name}_001.txt")[1:], BOXES[1:], atol=1e-4)
 
 
 def test_got10k_repetitions(tmp_path, got10k):

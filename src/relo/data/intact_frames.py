@@ -1,7 +1,7 @@
 """Frames that are intact: damage that a decoder only warns of is found, too.
 
-OpenCV prints libjpeg's warnings and returns pixels all the same. TurboJPEG raises them: it decodes every JPEG once more,
-in grey and at an eighth of its size, which takes half of OpenCV's time. OpenCV itself refuses a damaged PNG, which has
+OpenCV prints libjpeg's warnings and returns pixels all the same. TurboJPEG raises them: it decodes a JPEG once more, in
+grey and at an eighth of its size, which takes half of OpenCV's time. OpenCV itself refuses a damaged PNG, which has
 checksums, and any kind of image that is cut off.
 """
 

@@ -5,7 +5,7 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from relo.data.sequences.parsing import (
 )
 from relo.data.sequences.tables import read_table
 from relo.errors import UserError
+from relo.evaluation.archives import open_zip
 from relo.evaluation.benchmarks import Benchmark, canonical_name, check_origin, leading_rows
 from relo.evaluation.scoring import SequenceTruth
 
@@ -78,9 +79,9 @@ def _test_set(path: Path, names: Mapping[str, Any], benchmark: Benchmark) -> lis
 
 def _find_files(path: Path, benchmark: Benchmark) -> dict[str, Files]:
     if path.is_file():
-        if not zipfile.is_zipfile(path):
+        if path.suffix != ".zip" and not zipfile.is_zipfile(path):
             raise UserError(f"The annotations {path} are neither a folder nor a .zip nor a .json file.")
-        root = cast(Path, zipfile.Path(path))
+        root = open_zip(path)
         candidates = [root, *(folder for folder in root.iterdir() if folder.is_dir() and folder.name != "__MACOSX")]
     else:
         found = LAYOUTS[benchmark.layout](path)

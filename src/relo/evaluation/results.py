@@ -6,7 +6,6 @@ import zipfile
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from relo.data.sequences.parsing import read_boxes, read_text
 from relo.errors import UserError
+from relo.evaluation.archives import TEXT_SUFFIXES, open_zip, text_files
 from relo.evaluation.benchmarks import Benchmark, canonical_name
 from relo.evaluation.result_folder import RUN_FILE
 
@@ -21,7 +21,6 @@ from relo.evaluation.result_folder import RUN_FILE
 _BESIDE_BOXES = re.compile(r"(.+)_(times?|all_boxes|all_scores|scores?|confidence|presence|object_presence_scores)")
 TRAINING_NOTE = "training.txt"
 _REPETITION = re.compile(r"(.+)_(\d{3})")
-_SUFFIXES = (".txt", ".csv", ".json")
 
 
 @dataclass
@@ -107,9 +106,9 @@ def _trackers_at(path: Path, matcher: NameMatcher, annotations: Path | None) -> 
             f"There are no results at {path}; give a tracker's folder of <sequence>.txt files, or a zip of one."
         )
     if path.is_file():
-        if not zipfile.is_zipfile(path):
+        if path.suffix != ".zip" and not zipfile.is_zipfile(path):
             raise UserError(f"The results {path} are neither a folder nor a zip of one.")
-        root = cast(Path, zipfile.Path(path))
+        root = open_zip(path)
         inner = [root, *(folder for folder in _folders(root) if folder.name != "__MACOSX")]
         found = [tracker for folder in inner if (tracker := _tracker(folder, path.stem, path, matcher))]
         return found[:1]
@@ -131,7 +130,7 @@ def _tracker(folder: Path, name: str, origin: Path, matcher: NameMatcher) -> Tra
                 _add(results, sequence, repetitions)
                 if (times := file / f"{file.name}_time.txt").exists():
                     results.times[sequence] = times
-        elif file.name.endswith(_SUFFIXES) and not file.name.startswith("."):
+        elif file.name.endswith(TEXT_SUFFIXES) and not file.name.startswith("."):
             stem = file.name.rpartition(".")[0]
             sequence = matcher.match(stem)
             if sequence is not None:
@@ -155,8 +154,8 @@ def repetition(stem: str) -> tuple[str, int | None]:
 
 def _repetitions(folder: Path) -> list[Path]:
     """GOT-10k's `<sequence>_001.txt` on, in a folder named after the sequence."""
-    files = [file for file in folder.iterdir() if file.name.endswith(".txt") and repetition(file.name[:-4])[1]]
-    return sorted(files, key=lambda file: file.name)
+    files = [file for file in folder.iterdir() if file.name.endswith(".txt") and not file.name.startswith(".")]
+    return sorted((file for file in files if repetition(file.name[:-4])[1]), key=lambda file: file.name)
 
 
 def _add(results: TrackerResults, sequence: str, files: list[Path]) -> None:
@@ -172,9 +171,9 @@ def _folders(folder: Path) -> list[Path]:
 
 def _what_is_there(path: Path, names: Collection[str]) -> str:
     if path.is_dir():
-        files = sorted(file.name for file in path.rglob("*") if file.suffix in _SUFFIXES)
+        files = sorted(file.name for file in path.rglob("*") if file.suffix in TEXT_SUFFIXES)
     else:
-        files = sorted(zipfile.ZipFile(path).namelist())
+        files = sorted(file.filename for file in text_files(zipfile.ZipFile(path)))
     wanted = f"a file named after a sequence of the annotations, such as {min(names)}.txt, was expected"
     return f"it is empty; {wanted}" if not files else f"{wanted}, but there is {files[0]}"
 

@@ -91,8 +91,8 @@ def _read_run(file: Path, frames: int, first_xywh: NDArray[np.float64], needs_ti
 
 def _read_times(file: Path, frames: int) -> NDArray[np.float64]:
     """The times beside a result file; of several columns, the one of this repetition."""
-    stem, number = repetition(file.stem)
-    path = file.with_name(f"{stem}_time.txt")
+    stem, number = repetition(file.name.rpartition(".")[0])
+    path = file.parent / f"{stem}_time.txt"  # a path in a zip has no `with_name`
     if not path.exists():
         raise UserError(f"no times; {path.name} was expected beside {file.name}")
     seconds = read_numbers(path)

@@ -1,0 +1,184 @@
+"""Damaged images that OpenCV decodes all the same, and odd ones that are intact."""
+
+import cv2
+import numpy as np
+import pytest
+
+from relo.data.clip_store import PackingOptions
+from relo.data.intact_frames import decode_intact
+from relo.data.packing import pack, verify
+from relo.data.sequences.base import decode_frame
+from relo.errors import UserError
+
+END_OF_IMAGE = b"\xff\xd9"
+
+
+def photo(width: int = 96, height: int = 72) -> np.ndarray:
+    """Smooth colours with some noise."""
+    rng = np.random.default_rng(0)
+    colours = cv2.resize(rng.uniform(0, 255, (8, 8, 3)), (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.clip(colours + rng.normal(0, 5, colours.shape), 0, 255).astype(np.uint8)
+
+
+def jpeg(image: np.ndarray, *settings: int) -> bytes:
+    return cv2.imencode(".jpg", image, settings)[1].tobytes()
+
+
+def middle_of_scan(encoded: bytes) -> int:
+    return (encoded.index(b"\xff\xda") + len(encoded)) // 2
+
+
+def second_half_zeros(encoded: bytes) -> bytes:
+    return encoded[: len(encoded) // 2].ljust(len(encoded), b"\0")
+
+
+def second_half_zeros_but_the_end(encoded: bytes) -> bytes:
+    return second_half_zeros(encoded)[:-2] + END_OF_IMAGE
+
+
+def zeros_in_the_middle(encoded: bytes) -> bytes:
+    start = middle_of_scan(encoded)
+    return encoded[:start] + bytes(400) + encoded[start + 400 :]
+
+
+def cut_and_closed(encoded: bytes) -> bytes:
+    return encoded[: middle_of_scan(encoded)] + END_OF_IMAGE
+
+
+def without_its_last_bytes(encoded: bytes) -> bytes:
+    return encoded[:-6] + END_OF_IMAGE
+
+
+def without_an_end(encoded: bytes) -> bytes:
+    return encoded[:-2]
+
+
+DAMAGES = [
+    second_half_zeros,
+    second_half_zeros_but_the_end,
+    zeros_in_the_middle,
+    cut_and_closed,
+    without_its_last_bytes,
+    without_an_end,
+]
+ENCODERS = {
+    "baseline": (),
+    "optimised": (cv2.IMWRITE_JPEG_OPTIMIZE, 1),
+    "progressive": (cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+    "restarts": (cv2.IMWRITE_JPEG_RST_INTERVAL, 4),
+    "4:4:4": (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
+    "4:1:1": (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_411),
+    "coarse": (cv2.IMWRITE_JPEG_QUALITY, 30),
+}
+
+
+@pytest.mark.parametrize("settings", ENCODERS.values(), ids=ENCODERS)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_jpeg_is_refused(damage, settings):
+    encoded = jpeg(photo(192, 144), *settings)
+    np.testing.assert_array_equal(decode_intact(encoded, "frame"), decode_frame(encoded, "frame"))
+    with pytest.raises(UserError, match=r"^frame is (damaged|not a readable image) \(.+\); copy or extract it again\."):
+        decode_intact(damage(encoded), "frame")
+
+
+@pytest.mark.parametrize("quality", [75, 90, 95])
+def test_zeros_are_found_wherever_they_are(quality):
+    encoded = jpeg(photo(192, 144), cv2.IMWRITE_JPEG_QUALITY, quality)
+    places = range(encoded.index(b"\xff\xda") + 14, len(encoded) - 400, 41)
+    assert len(places) > 50
+    for place in places:
+        with pytest.raises(UserError):
+            decode_intact(encoded[:place] + bytes(400) + encoded[place + 400 :], "frame")
+
+
+@pytest.mark.parametrize("options", [PackingOptions(), PackingOptions(cut=4.0, max_side=40)])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_no_damaged_jpeg_is_packed(reader, tmp_path, damage, options):
+    frame = reader.root / "video 1" / "0005.jpg"
+    frame.write_bytes(damage(jpeg(photo(*reader.size))))
+    store = pack(reader, tmp_path / "s", options=options, skip_broken=True)
+    assert store.names == ["video 0", "video 2"]
+    assert str(frame) in store.manifest.broken["video 1"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_verify_finds_a_damaged_jpeg_of_a_store_packed_before(reader, tmp_path, monkeypatch, damage):
+    (reader.root / "video 1" / "0005.jpg").write_bytes(damage(jpeg(photo(*reader.size))))
+    with monkeypatch.context() as before:
+        before.setattr("relo.data.packing.decode_intact", lambda encoded, name: reader[0].frames[0])
+        store = pack(reader, tmp_path / "s")
+    (problem,) = verify(store.path)
+    assert problem.startswith("Frame 5 of fake/video 1")
+
+
+def test_tracking_and_training_still_see_what_is_left_of_a_damaged_frame(reader):
+    frame = reader.root / "video 1" / "0005.jpg"
+    frame.write_bytes(zeros_in_the_middle(jpeg(photo(*reader.size))))
+    assert reader[1].frames[5].shape == (72, 96, 3)
+
+
+# -------------------------------------------------------------------------------------------------------------- intact
+
+
+def rare_subsampling() -> bytes:
+    """A grey image of one block of 4x2 luma blocks and one of each chroma, as 4:1:0 has it."""
+    flat = jpeg(np.full((16, 16, 3), 128, np.uint8))
+    frame, scan = flat.index(b"\xff\xc0"), flat.index(b"\xff\xda")
+    header = bytearray(flat[: scan + 14])
+    header[frame + 5 : frame + 9] = (0, 16, 0, 32)
+    header[frame + 11] = 0x42
+    bits = 8 * "001010" + 2 * "0000"  # every block is flat
+    return bytes(header) + int(bits, 2).to_bytes(len(bits) // 8, "big") + END_OF_IMAGE
+
+
+def turned_by_exif(encoded: bytes) -> bytes:
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    return encoded[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + encoded[2:]
+
+
+INTACT = {
+    "zeros after the end": jpeg(photo()) + bytes(500),
+    "another image after the end": jpeg(photo()) + jpeg(photo()),
+    "fill bytes": jpeg(photo()).replace(b"\xff\xda", b"\xff\xff\xff\xda", 1),
+    "zeros in the header": jpeg(photo())[:2] + b"\xff\xfe\x01\x02" + bytes(256) + jpeg(photo())[2:],
+    "zeros that are flat blocks": jpeg(np.zeros((720, 1280, 3), np.uint8), cv2.IMWRITE_JPEG_OPTIMIZE, 1),
+    "black, progressive": jpeg(np.zeros((720, 1280, 3), np.uint8), cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+    "one channel": jpeg(photo()[:, :, 0]),
+    "one line": jpeg(photo(500, 1)),
+    "finest quality": jpeg(photo(), cv2.IMWRITE_JPEG_QUALITY, 100),
+    "turned by Exif": turned_by_exif(jpeg(photo())),
+    "rare subsampling": rare_subsampling(),
+    "PNG": cv2.imencode(".png", photo())[1].tobytes(),
+    "BMP": cv2.imencode(".bmp", photo())[1].tobytes(),
+}
+
+
+@pytest.mark.parametrize("encoded", INTACT.values(), ids=INTACT)
+def test_an_odd_image_that_is_intact_is_taken_with_the_same_pixels(encoded):
+    image = decode_intact(encoded, "frame")
+    np.testing.assert_array_equal(image, decode_frame(encoded, "frame"))
+    assert encoded is not INTACT["turned by Exif"] or image.shape == (96, 72, 3)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".webp", ".tif"])
+def test_images_of_other_kinds_that_are_cut_off_are_refused(suffix):
+    encoded = cv2.imencode(suffix, photo())[1].tobytes()
+    for damaged in (encoded[: len(encoded) // 2], encoded[:-20]):
+        with pytest.raises(UserError, match="not a readable image"):
+            decode_intact(damaged, "frame")
+
+
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.9])
+def test_a_png_with_wrong_bytes_is_refused(place):
+    encoded = bytearray(cv2.imencode(".png", photo())[1].tobytes())
+    encoded[int(place * len(encoded))] ^= 0x10
+    with pytest.raises(UserError, match="not a readable image"):
+        decode_intact(bytes(encoded), "frame")
+
+
+def test_a_size_beyond_any_image_is_no_traceback():
+    encoded = bytearray(jpeg(photo()))
+    frame = encoded.index(b"\xff\xc0")
+    encoded[frame + 5 : frame + 9] = b"\xff\xdc\xff\xdc"
+    with pytest.raises(UserError, match="not a readable image"):
+        decode_frame(bytes(encoded), "frame")
