@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import lmdb
 import pytest
 from fake_sequences import FakeReader
@@ -162,6 +164,55 @@ def test_visible_target_without_a_size_is_broken(tmp_path):
         pack(Flat(tmp_path / "fake"), tmp_path / "s")
 
 
+# ----------------------------------------------------------------------------------------------------- sizes of frames
+
+
+def resize_frame(reader: FakeReader, frame: int, width: int, height: int) -> None:
+    path = reader.root / "video 1" / f"{frame:04d}.jpg"
+    cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path)), (width, height)))
+
+
+@pytest.mark.parametrize("options", [PackingOptions(), PackingOptions(cut=4.0), PackingOptions(max_side=40)])
+def test_frames_of_another_size_are_said_once_a_sequence(reader, tmp_path, capsys, options):
+    resize_frame(reader, 5, 120, 90)
+    resize_frame(reader, 9, 90, 72)
+    told = "remark fake/video 1 has 2 of 24 frames of another size than 96x72 px; the first, frame 5, is 120x90 px."
+    store = pack(reader, tmp_path / "s", options=options)
+    assert capsys.readouterr().out.count("remark") == 1
+    assert verify(store.path) == []
+    assert told in capsys.readouterr().out
+    assert store.names == reader.names
+
+
+@pytest.mark.parametrize("options", [PackingOptions(), PackingOptions(cut=4.0)])
+def test_a_frame_of_another_size_that_its_box_does_not_fit_is_broken(reader, tmp_path, monkeypatch, options):
+    resize_frame(reader, 5, 500, 1)
+    with pytest.raises(
+        UserError, match=r"video 1/0005\.jpg is 500x1 px, not 96x72 px as most, and its box \[18\.0, 20"
+    ):
+        pack(reader, tmp_path / "s", options=options)
+    with monkeypatch.context() as before:
+        before.setattr("relo.data.packing.misfits", lambda sequence, sizes: [])
+        store = pack(reader, tmp_path / "before", options=options)
+    (problem,) = verify(store.path)
+    assert "Frame 5 of fake/video 1" in problem
+    assert "is 500x1 px" in problem
+
+
+def test_a_frame_of_another_size_fits_where_the_target_is_hidden(reader, tmp_path):
+    resize_frame(reader, 6, 500, 1)  # every seventh is hidden
+    assert pack(reader, tmp_path / "s").names == reader.names
+
+
+def test_remarks_of_a_reader_are_shown(tmp_path, capsys):
+    class Remarking(FakeReader):
+        def __getitem__(self, index):
+            return replace(super().__getitem__(index), remarks=("the sentence [of] it is left out.",) * (index == 1))
+
+    pack(Remarking(tmp_path / "fake"), tmp_path / "s")
+    assert capsys.readouterr().out == "remark the sentence [of] it is left out.\n"
+
+
 # ------------------------------------------------------------------------------------------------------- verification
 
 
@@ -193,8 +244,16 @@ def test_verify_finds_a_flipped_box(store, reader):
     assert all("'boxes'" in problem for problem in problems)
 
 
+def test_verify_finds_a_flipped_size_of_a_store_packed_whole(store):
+    sizes = store[0].attributes["image_sizes"].tobytes()
+    flip_byte(store.path, sizes, 4)
+    (problem,) = verify(store.path)
+    assert "'sizes' of fake/video" in problem
+
+
 @pytest.mark.parametrize(
-    ("record", "told"), [("00000005", "Frame 5"), ("visible", "'visible'"), ("header", "'header'")]
+    ("record", "told"),
+    [("00000005", "Frame 5"), ("visible", "'visible'"), ("header", "'header'"), ("sizes", "'sizes'")],
 )
 def test_verify_finds_a_missing_record(store, record, told):
     path = store.path
