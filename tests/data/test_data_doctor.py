@@ -2,6 +2,8 @@
 
 import shutil
 
+import cv2
+import numpy as np
 import pytest
 
 from relo.cli import main
@@ -62,6 +64,36 @@ def test_each_gap_is_named_once(data, capsys, broken, dataset, told):
     assert code == 2
     assert told in text
     assert "Problems found: 1" in text
+
+
+@pytest.mark.parametrize("kind", ["lasot", "trackingnet", "store"])
+def test_frames_are_decoded_on_demand(data, capsys, kind):
+    folder = data / kind
+    if kind == "store":
+        file, frame = folder / "data.mdb", next((data / "lasot").rglob("00000007.jpg")).read_bytes()
+    else:
+        file = next(folder.rglob("*7.jpg"))
+        frame = file.read_bytes()
+    code, text = doctor(capsys, folder, "--frames=true")
+    assert (code, "Nothing is missing, and every frame is intact." in text) == (0, True)
+    file.write_bytes(file.read_bytes().replace(frame[-300:-2], bytes(298)))
+    assert doctor(capsys, folder)[0] == 0
+    code, text = doctor(capsys, folder, "--frames=true")
+    assert code == 2
+    assert "Problems found: 1" in text
+    assert "Frame 6 of" in text if kind == "store" else f"{file} is damaged" in text
+
+
+def test_frames_of_another_size_are_remarked_on(data, capsys):
+    first, second = sorted((data / "lasot" / "marble").rglob("*.jpg"))[:2]
+    first.write_bytes(cv2.imencode(".jpg", np.zeros((80, 90, 3), np.uint8))[1].tobytes())
+    code, text = doctor(capsys, data / "lasot", "--frames=true")
+    assert code == 0
+    assert "1 of 20 frames of another size than 64x64 px; the first, frame 0, is 90x80 px." in text
+    second.write_bytes(cv2.imencode(".jpg", np.zeros((1, 500, 3), np.uint8))[1].tobytes())
+    code, text = doctor(capsys, data / "lasot", "--frames=true")
+    assert code == 2
+    assert f"{second} is 500x1 px, not 64x64 px as most" in text
 
 
 def test_several_gaps_are_all_listed(data, capsys):

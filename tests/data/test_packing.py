@@ -176,9 +176,9 @@ def resize_frame(reader: FakeReader, frame: int, width: int, height: int) -> Non
 def test_frames_of_another_size_are_said_once_a_sequence(reader, tmp_path, capsys, options):
     resize_frame(reader, 5, 120, 90)
     resize_frame(reader, 9, 90, 72)
-    told = "remark fake/video 1 has 2 of 24 frames of another size than 96x72 px; the first, frame 5, is 120x90 px."
+    told = "- fake/video 1 has 2 of 24 frames of another size than 96x72 px; the first, frame 5, is 120x90 px."
     store = pack(reader, tmp_path / "s", options=options)
-    assert capsys.readouterr().out.count("remark") == 1
+    assert capsys.readouterr().out.count(told) == 1
     assert verify(store.path) == []
     assert told in capsys.readouterr().out
     assert store.names == reader.names
@@ -210,7 +210,7 @@ def test_remarks_of_a_reader_are_shown(tmp_path, capsys):
             return replace(super().__getitem__(index), remarks=("the sentence [of] it is left out.",) * (index == 1))
 
     pack(Remarking(tmp_path / "fake"), tmp_path / "s")
-    assert capsys.readouterr().out == "remark the sentence [of] it is left out.\n"
+    assert capsys.readouterr().out == "- the sentence [of] it is left out.\n"
 
 
 # ------------------------------------------------------------------------------------------------------- verification

@@ -77,6 +77,8 @@ def pack(
 def verify(store: Path, *, workers: int | None = None) -> None:
     """Read back and decode every record of a clip store, and name the bad ones.
 
+    What the decoder only warns of is bad, too.
+
     Args:
         store: The store's folder.
         workers: Processes that read; by default, one a core.
@@ -93,16 +95,22 @@ def verify(store: Path, *, workers: int | None = None) -> None:
 
 
 def doctor(
-    paths: list[Path], *, dataset: str | None = None, split: str | None = None, workers: int | None = None
+    paths: list[Path],
+    *,
+    dataset: str | None = None,
+    split: str | None = None,
+    frames: bool = False,
+    workers: int | None = None,
 ) -> None:
     """Look at datasets' folders and clip stores, and say what is missing.
 
-    Annotations are read and frames counted, but not decoded (`relo data verify` does, for a store).
+    Annotations are read and frames counted; whether frames are intact is seen with --frames true only.
 
     Args:
         paths: The folders.
         dataset: The dataset's name; by default it is told from a folder's layout.
         split: The split to look at; by default all that are there.
+        frames: Decode every frame as well, and name those that are damaged or whose size does not fit their box.
         workers: Processes that read; by default, one a core.
 
     Raises:
@@ -116,7 +124,7 @@ def doctor(
     for path in paths:
         try:
             kind = dataset or examination.recognise(path)
-            findings = examination.look_at(path, kind, split, default_workers(workers))
+            findings = examination.look_at(path, kind, split, default_workers(workers), frames)
         except UserError as error:
             findings = [examination.Finding("-", 0, 0, [str(error)])]
         for found in findings:
@@ -131,7 +139,7 @@ def doctor(
         show(list(remarks), console)
     if problems:
         raise UserError(f"Problems found: {len(problems)}, the first: {next(iter(problems))}")
-    console.print("Nothing is missing.")
+    console.print("Nothing is missing" + (", and every frame is intact." if frames else "."))
 
 
 def _size(folder: Path) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from relo.data.clip_store import ClipStore, is_store
 from relo.data.parallel import WorkProgress, in_order
+from relo.data.sequence_checks import examine
 from relo.data.sequences import open_reader
 from relo.data.sequences.base import SequenceReader
 from relo.errors import UserError
@@ -53,7 +54,7 @@ _TRACES = {
 """What shows that a split is meant to be there, of datasets that keep splits in folders of their own."""
 
 _SEQUENCES_PER_WORKER = 100
-"""Fewer are read sooner than another process starts."""
+"""Fewer are read sooner than another process starts, unless frames are decoded."""
 
 
 @dataclass(frozen=True)
@@ -87,23 +88,27 @@ def recognise(root: Path) -> str:
     raise UserError(f"{root} is not laid out as any known dataset.{hint}")
 
 
-def look_at(root: Path, dataset: str, split: str | None = None, workers: int = 0) -> list[Finding]:
-    """Read the annotations of every sequence and count its frames; frames are not decoded.
+def look_at(
+    root: Path, dataset: str, split: str | None = None, workers: int = 0, decode: bool = False
+) -> list[Finding]:
+    """Read the annotations of every sequence and count its frames.
 
     Args:
         root: the dataset's folder, or a clip store.
         dataset: its name, or `store`.
         split: the split; all that are there by default.
         workers: processes that read; 0 reads in this one.
+        decode: also decode every frame, and hold the boxes against the sizes of frames.
 
     Raises:
         UserError: there is no store, or its manifest cannot be read.
     """
     if dataset == "store":
-        return [_look_at_store(root, workers)]
+        return [_look_at_store(root, workers, decode)]
     if split is not None:
-        return [_look_at_split(root, dataset, split, workers)]
-    findings = [_look_at_split(root, dataset, each, workers) for each in SPLITS.get(dataset, ("test",))]
+        return [_look_at_split(root, dataset, split, workers, decode)]
+    splits = SPLITS.get(dataset, ("test",))
+    findings = [_look_at_split(root, dataset, each, workers, decode) for each in splits]
     # A user may keep one split only: another of which there is no trace is no problem then.
     return [found for found in findings if found.sequences or _has_traces(root, dataset, found.what)] or findings
 
@@ -117,7 +122,7 @@ def _has_traces(root: Path, dataset: str, what: str) -> bool:
     return trace is not None and next(root.glob(trace), None) is not None
 
 
-def _look_at_split(root: Path, dataset: str, split: str, workers: int) -> Finding:
+def _look_at_split(root: Path, dataset: str, split: str, workers: int, decode: bool) -> Finding:
     what = f"{dataset} {split}"
     problems: list[str] = []
     try:
@@ -130,7 +135,7 @@ def _look_at_split(root: Path, dataset: str, split: str, workers: int) -> Findin
             len(reader)
         except UserError:
             return Finding(what, 0, 0, problems)
-    return _read_all(what, reader, problems, workers)
+    return _read_all(what, reader, problems, workers, decode)
 
 
 def _partial_options(root: Path, dataset: str) -> dict[str, Any]:
@@ -140,7 +145,7 @@ def _partial_options(root: Path, dataset: str) -> dict[str, Any]:
     return {"folders": sorted(int(number) for number in folders if number.isdecimal())}
 
 
-def _look_at_store(path: Path, workers: int) -> Finding:
+def _look_at_store(path: Path, workers: int, decode: bool) -> Finding:
     store = ClipStore(path, partial=True)
     manifest = store.manifest
     problems = [f"{name} was left out: {reason}" for name, reason in manifest.broken.items()]
@@ -150,14 +155,15 @@ def _look_at_store(path: Path, workers: int) -> Finding:
             "run the same `relo data pack` again."
         )
     what = f"clip store of {manifest.dataset} {manifest.split}".rstrip()
-    return _read_all(what, store, problems, workers)
+    return _read_all(what, store, problems, workers, decode)
 
 
-def _read_all(what: str, reader: SequenceReader, problems: list[str], workers: int) -> Finding:
+def _read_all(what: str, reader: SequenceReader, problems: list[str], workers: int, decode: bool) -> Finding:
     total, frames = len(reader), 0
     remarks: list[str] = []
     (remarks if reader.listed else problems).extend(reader.unused)
-    results = in_order(partial(_look_at_one, reader), range(total), min(workers, total // _SEQUENCES_PER_WORKER))
+    workers = min(workers, total if decode else total // _SEQUENCES_PER_WORKER)
+    results = in_order(partial(examine, reader, decode=decode), range(total), workers)
     with WorkProgress(Console(), f"looking at {what}", total) as progress, closing(results):
         for result in results:
             problems += result.problems
@@ -165,13 +171,3 @@ def _read_all(what: str, reader: SequenceReader, problems: list[str], workers: i
             frames += result.frames
             progress.count(result.frames)
     return Finding(what, total, frames, problems, remarks)
-
-
-def _look_at_one(reader: SequenceReader, index: int) -> Finding:
-    """What is wrong with a sequence, and its number of frames if nothing is."""
-    what = f"sequence {index}"
-    try:
-        sequence = reader[index]
-    except UserError as error:
-        return Finding(what, 1, 0, [str(error)])
-    return Finding(what, 1, len(sequence), [], list(sequence.remarks))

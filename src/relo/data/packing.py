@@ -3,7 +3,7 @@
 Several processes read, check and encode; one writes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,7 @@ from relo.data.clip_store import ClipStore, ClipStoreWriter, Manifest, PackedSeq
 from relo.data.frame_geometry import nearest_visible, surroundings
 from relo.data.intact_frames import decode_intact
 from relo.data.parallel import WorkProgress, in_order
+from relo.data.remarks import show
 from relo.data.sequence_checks import check_annotation, examine, misfits, remarks_on_sizes
 from relo.data.sequences.base import Sequence, SequenceReader
 from relo.errors import UserError
@@ -80,7 +81,7 @@ def pack(
                 name, sequence = manifest.names[result.index], result.sequence
                 if sequence is not None:
                     writer.write(result.index, sequence)
-                    _show(result.remarks, console)
+                    show(result.remarks, console)
                     progress.count(len(sequence.frames), sum(map(len, sequence.frames)))
                 elif skip_broken:
                     broken[name] = result.reason
@@ -118,14 +119,9 @@ def verify(path: Path, *, workers: int = 0, console: Console | None = None) -> l
     with WorkProgress(console, f"verifying {path.name}", len(store)) as progress, closing(results):
         for result in results:
             problems += result.problems
-            _show(result.remarks, console)
+            show(result.remarks, console)
             progress.count(result.frames)
     return problems
-
-
-def _show(remarks: Iterable[str], console: Console) -> None:
-    for remark in remarks:
-        console.print(f"[yellow]remark[/] {escape(remark)}", highlight=False, soft_wrap=True)
 
 
 def _pack_one(reader: SequenceReader, options: PackingOptions, index: int) -> _Packed:

@@ -20,12 +20,14 @@ class Examination:
     remarks: tuple[str, ...] = ()
 
 
-def examine(reader: SequenceReader, index: int) -> Examination:
-    """Read sequence number `index`, decode every frame, and hold the annotation against the frames."""
+def examine(reader: SequenceReader, index: int, decode: bool = True) -> Examination:
+    """Read sequence number `index` and, if `decode`, every frame of it, and hold the annotation against the frames."""
     try:
         sequence = reader[index]
     except UserError as error:
         return Examination(0, (str(error),))
+    if not decode:
+        return Examination(len(sequence), remarks=sequence.remarks)
     problems = []
     try:
         check_annotation(sequence)
