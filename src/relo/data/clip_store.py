@@ -38,6 +38,7 @@ _MANIFEST = b"manifest"
 _DATA_FILE = "data.mdb"
 _CHECKSUM_BYTES = 4
 _FIRST_MAP_SIZE = 1 << 26
+_REMEDY = "copy the store again, or pack it into a new folder"
 
 
 @dataclass(frozen=True)
@@ -310,14 +311,14 @@ class ClipStore(SequenceReader):
             with _environment(self._location).begin() as transaction:
                 value: bytes | None = transaction.get(key)
         except lmdb.Error as error:
-            raise UserError(f"{described} in {self.path} cannot be read ({error}): pack the store again.") from error
+            raise UserError(f"{described} in {self.path} cannot be read ({error}): {_REMEDY}.") from error
         if value is None:
             if key == _MANIFEST:
                 raise UserError(f"{self.path} is an LMDB but no clip store; make one with `relo data pack`.")
-            raise UserError(f"{described} is missing in {self.path}: pack the store again.")
+            raise UserError(f"{described} is missing in {self.path}: {_REMEDY}.")
         content = value[:-_CHECKSUM_BYTES]
         if _checksum(content) != value[-_CHECKSUM_BYTES:]:
-            raise UserError(f"{described} in {self.path} is damaged (wrong checksum): pack the store again.")
+            raise UserError(f"{described} in {self.path} is damaged (wrong checksum): {_REMEDY}.")
         return content
 
 
