@@ -135,9 +135,10 @@ def test_broken_and_dangerous_checkpoints(tmp_path, contents, sentence):
             read(path)
 
 
-def test_code_inside_a_torch_file_is_refused(tmp_path):
-    torch.save({"net": {"a": torch.zeros(1)}, "settings": Executes()}, tmp_path / "bad.pth.tar")
-    with pytest.raises(UserError, match="refused"):
+@pytest.mark.parametrize("net", [Executes(), {"a": torch.zeros(1), "b": Executes()}], ids=["state", "tensor"])
+def test_code_in_the_place_of_tensors_is_refused(tmp_path, net):
+    torch.save({"net": net}, tmp_path / "bad.pth.tar")
+    with pytest.raises(UserError, match=r"Entry 'net' of .*bad\.pth\.tar is refused.*builtins\.eval"):
         import_released(tmp_path / "bad.pth.tar", variant="t256", output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

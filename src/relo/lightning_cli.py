@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml  # type: ignore[import-untyped]
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -17,6 +18,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from relo.callbacks import InterruptCheckpoint, NetworkSummary, ValidationReport
+from relo.checkpoint_io import InertCheckpointIO
 from relo.cli import one_sentence
 from relo.data.datamodule import TrackingDataModule
 from relo.errors import UserError
@@ -86,6 +88,8 @@ class CLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Find the last checkpoint, and see to it that there are weights to validate and that no log is lost."""
         settings = self.config_init[self.subcommand]
+        if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            self.trainer.strategy.checkpoint_io = InertCheckpointIO(self.trainer)
         if settings.ckpt_path == "last":
             path = _last_checkpoint(self.trainer.checkpoint_callbacks)
             read_checkpoint(path)

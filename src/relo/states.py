@@ -1,6 +1,7 @@
 """Tensors by name: read from files without running code, and loaded without leaving anything out."""
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from relo import inert_pickle
 from relo.errors import UserError
+from relo.inert_pickle import Foreign, ForeignCode, foreign_parts
 
 State = Mapping[str, Tensor]
 
@@ -19,26 +22,43 @@ NAMED_AT_MOST = 4
 
 
 def read_torch_file(path: Path) -> Any:
-    """The contents of a file written by `torch.save`, on the CPU; only tensors and plain data are accepted.
+    """The contents of a file written by `torch.save`, on the CPU; no code of the file's is imported or run.
+
+    Tensors and plain data are restored; for an object of any other class stands a `Foreign` that names it. What uses an
+    entry makes sure that it is restored: `as_state`, `require_restored`.
 
     Raises:
-        UserError: the file is missing, truncated or of another kind, or holds objects that only code could restore.
+        UserError: the file is missing, truncated or of another kind, or all of it is an object of another class.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        contents = _load(path)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist.") from error
     except IsADirectoryError as error:
         raise UserError(f"{path} is a folder; give the checkpoint file in it.") from error
+    except ForeignCode as error:
+        raise UserError(
+            f"{path} is refused: it is not a checkpoint of tensors, and reading it would run code of {error}."
+        ) from error
     except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error):
-            raise UserError(
-                f"{path} is refused: it holds objects that run code when they are read, not tensors alone."
-            ) from error
         raise UserError(f"{path} is not a checkpoint of tensors, or is truncated; fetch it again.") from error
     # A damaged file can break torch's reader anywhere.
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise UserError(f"{path} is not a torch checkpoint, or is truncated; fetch it again.") from error
+    if isinstance(contents, Foreign):
+        require_restored(contents, str(path))
+    return contents
+
+
+def _load(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        # Not all is tensors and plain data. Sparse indices are checked, as torch's reader does by itself.
+        with torch.sparse.check_sparse_tensor_invariants():
+            return torch.load(path, map_location="cpu", weights_only=False, pickle_module=inert_pickle)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -55,14 +75,33 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is not a safetensors file, or is truncated ({error}).") from error
 
 
-def as_state(value: Any, source: str) -> State:
-    """`value` as tensors by name; `source` names it in the error.
+def require_restored(value: Any, source: str) -> None:
+    """Refuse what holds objects that were not restored; `source` names it in the error.
 
     Raises:
-        UserError: it is something else.
+        UserError: it does; their places and classes are named.
     """
+    found = [f"{place or 'it'} would run code of {name}" for place, name in foreign_parts(value)]
+    if found:
+        raise UserError(f"{source} is refused: reading {_listed(found)}.")
+
+
+def as_state(value: Any, source: str) -> State:
+    """`value` as tensors by name, without the prefix that DistributedDataParallel gives to all of them.
+
+    Args:
+        value: an entry of a file.
+        source: names it in the error.
+
+    Raises:
+        UserError: it is something else, or a tensor depends on an object that was not restored.
+    """
+    require_restored(value, source)
     if not isinstance(value, Mapping) or not value or not all(isinstance(tensor, Tensor) for tensor in value.values()):
         raise UserError(f"{source} holds no tensors by name; is it a checkpoint of a network?")
+    prefix = "module."
+    if all(str(name).startswith(prefix) for name in value):
+        return {name.removeprefix(prefix): tensor for name, tensor in value.items()}
     return value
 
 

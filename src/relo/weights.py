@@ -20,7 +20,15 @@ from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned
 from relo.plugin import build
 from relo.released_names import released_name, released_names, to_released_shape
-from relo.states import State, as_state, load_state_strictly, misfit, read_safetensors, read_torch_file
+from relo.states import (
+    State,
+    as_state,
+    load_state_strictly,
+    misfit,
+    read_safetensors,
+    read_torch_file,
+    require_restored,
+)
 
 __all__ = [
     "Variant",
@@ -123,7 +131,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """A Lightning checkpoint of `relo fit`, with the network's config under `relo_network`.
 
     Raises:
-        UserError: the file is missing, truncated, of another kind, or another program's checkpoint.
+        UserError: the file is missing, truncated, of another kind, or another program's checkpoint; or its tensors,
+            its network's config or its rule depend on objects that were not restored.
     """
     checkpoint = read_torch_file(path)
     if not isinstance(checkpoint, dict) or not {"relo_network", "state_dict"} <= checkpoint.keys():
@@ -131,7 +140,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is not a checkpoint of `relo fit`; one of the public release is turned into a model folder with "
             "`relo import`."
         )
-    return checkpoint
+    for entry in ("relo_network", "relo_rule"):
+        require_restored(checkpoint.get(entry), f"Entry {entry!r} of {path}")
+    return checkpoint | {"state_dict": as_state(checkpoint["state_dict"], f"Entry 'state_dict' of {path}")}
 
 
 def resolve(model: str | Path) -> Path:
@@ -289,10 +300,11 @@ def _read_model(path: Path) -> tuple[dict[str, Any], State]:
     if path.is_dir():
         return _read_config(path), read_safetensors(path / WEIGHTS_FILE)
     checkpoint = read_checkpoint(path)
-    state = as_state(checkpoint["state_dict"], str(path))
     prefix = "network."
     return checkpoint["relo_network"], {
-        name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)
+        name.removeprefix(prefix): tensor
+        for name, tensor in checkpoint["state_dict"].items()
+        if name.startswith(prefix)
     }
 
 

@@ -1,11 +1,14 @@
 """A run that is resumed, wherever and however it stopped, has the losses of one that was not interrupted."""
 
+import argparse
 import contextlib
 import os
 import signal
 import time
 
+import numpy as np
 import pytest
+import torch
 
 from training_runs import ACTOR_CRITIC, WARMUP, config, losses, relo_here, start_relo, write_config
 
@@ -79,6 +82,44 @@ def test_interrupted_run_keeps_what_is_done(data, uninterrupted, tmp_path, monke
     rest = losses(tmp_path / "run")
     assert min(rest) > 0
     assert rest == {step: pytest.approx(uninterrupted[step], rel=1e-4) for step in rest}
+
+
+def with_objects(path, changes):
+    """The checkpoint with other values at places such as ("callbacks", 0, "a"): 0 is the first entry."""
+    checkpoint = torch.load(path, weights_only=True)
+    for place, value in changes.items():
+        *parents, last = place
+        part = checkpoint
+        for name in parents:
+            part = next(iter(part.values())) if name == 0 and isinstance(part, dict) else part[name]
+        part[last] = value
+    torch.save(checkpoint, path.with_name("changed.ckpt"))
+    return path.with_name("changed.ckpt")
+
+
+def test_objects_in_a_checkpoint_do_not_stop_what_can_do_without_them(data, tmp_path, monkeypatch, capsys):
+    path = write_config(tmp_path / "config.yaml", config(data, WARMUP))
+    relo_here(monkeypatch, "fit", "--config", path, cwd=tmp_path / "whole")
+    relo_here(monkeypatch, "fit", "--config", path, "--trainer.max_steps", "2", cwd=tmp_path)
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    somebodys = argparse.Namespace(momentum=0.9)
+    changed = with_objects(
+        last,
+        {("callbacks", 0, "best_model_score"): np.float64(0.5), ("callbacks", "Another"): {"args": somebodys}},
+    )
+    relo_here(monkeypatch, "fit", "--config", path, "--ckpt_path", changed, cwd=tmp_path)
+    whole = losses(tmp_path / "whole/run")
+    assert losses(tmp_path / "run") == {step: whole[step] for step in (2, 3)}
+
+    for place in [("callbacks", 0, "best_model_score"), ("optimizer_states", 0, "state", 0, "step")]:
+        changed = with_objects(last, {place: somebodys})
+        relo_here(monkeypatch, "validate", "--config", path, "--ckpt_path", changed, cwd=tmp_path)
+        capsys.readouterr()
+        with pytest.raises(SystemExit, match="2"):
+            relo_here(monkeypatch, "fit", "--config", path, "--ckpt_path", changed, cwd=tmp_path)
+        (sentence,) = capsys.readouterr().err.splitlines()
+        for word in (str(changed), place[-1], "would run code of argparse.Namespace"):
+            assert word in sentence
 
 
 def _start_long_run(data, folder, every_n_train_steps=1, workers=0):

@@ -143,8 +143,11 @@ def _create(name: str, from_hub: bool, search_size: int, patch_size: int, drop_p
 def _load(body: Any, path: Path) -> None:
     """Load a pretraining file into a model of timm, its positions and patches resampled."""
     contents = read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
-    if isinstance(contents, dict):
-        contents = contents.get("state_dict", contents)
+    for key in ("state_dict", "model"):
+        if isinstance(contents, dict) and key in contents:
+            contents = contents[key]
+    if isinstance(contents, dict) and any(isinstance(value, Tensor) for value in contents.values()):
+        contents = as_state(contents, str(path))  # what is nested deeper, timm unwraps
     family = eva if isinstance(body, eva.Eva) else vision_transformer
     try:
         state = as_state(family.checkpoint_filter_fn(contents, body), str(path))
