@@ -31,6 +31,7 @@ from relo.learning.expected import ExpectedGradient, RewardAugmentedLikelihood
 from relo.learning.policy import ActorCritic
 from relo.models.network import LocalizationNetwork
 from relo.plugin import build
+from relo.released import resolve_reference
 
 OBJECTIVES: dict[str, Callable[[], Objective]] = {
     "actor-critic": ActorCritic,
@@ -120,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         parser.error(str(error))
     torch.manual_seed(0)
-    network = build(yaml.safe_load((MODELS / f"{options.model}.yaml").read_text())).to(device)
+    network = build(resolve_reference(yaml.safe_load((MODELS / f"{options.model}.yaml").read_text()))).to(device)
     clip = random_clips(network, options.batch, options.frames, device)
     table = Table(
         "objective",

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import relo.released
 from relo.data.clip_batch import ClipBatch
 from relo.models.network import LocalizationNetwork
-from small_networks import make_clip, make_network
+from small_networks import make_clip, make_network, write_small_release
 from training_runs import Data, make_data
 
 # As the processes that tests start have: sums are then equal to the bit, and small tensors are faster.
@@ -18,6 +19,14 @@ torch.set_num_threads(1)
 @pytest.fixture
 def network() -> LocalizationNetwork:
     return make_network()
+
+
+@pytest.fixture
+def small_release(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the release's variants small enough to write in a test."""
+    folder = tmp_path_factory.mktemp("released")
+    write_small_release(folder)
+    monkeypatch.setattr(relo.released, "FOLDER", folder)
 
 
 @pytest.fixture

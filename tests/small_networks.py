@@ -1,12 +1,16 @@
 """A network and clips that are small enough for any test."""
 
+from pathlib import Path
+
 import torch
+import yaml
 
 from relo.data.clip_batch import ClipBatch
 from relo.models.encoders.nano import Nano
 from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned
+from relo.released import read_variant
 
 
 def make_network(seed: int = 0, depth: int = 2) -> LocalizationNetwork:
@@ -27,6 +31,20 @@ def make_network(seed: int = 0, depth: int = 2) -> LocalizationNetwork:
     return LocalizationNetwork(
         encoder, propagator, ConvPolicy(**heads), ConvBox(**heads), ConvCritic(**heads), ConvPrior(**heads)
     )
+
+
+def write_small_release(folder: Path) -> None:
+    """The files of the release's variants, with networks that are small enough to write in a test."""
+    small = {"width": 32, "depth": 2, "heads": 4, "stage1": 1, "stage2": 1}
+    for variant, changes in {"t256": {}, "b256": {"stage1": 2}, "l256": {"width": 48}}.items():
+        contents = read_variant(variant)
+        sizes = small | changes
+        parts = contents["network"]["init_args"]
+        parts["encoder"]["init_args"] |= sizes
+        parts["propagator"]["init_args"] |= {"width": sizes["width"], "tokens": 2, "depth": sizes["depth"]}
+        for head in ("policy", "box", "critic", "prior"):
+            parts[head]["init_args"]["channels"] = sizes["width"]
+        (folder / f"{variant}.yaml").write_text(yaml.safe_dump(contents))
 
 
 def make_clip(batch: int = 2, frames: int = 2, templates: int = 1, seed: int = 0) -> ClipBatch:

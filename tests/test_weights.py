@@ -1,4 +1,6 @@
 import pickle
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -14,7 +16,7 @@ from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned
 from relo.released_names import released_names, to_released_shape
-from relo.tracking.rule import load_rule
+from relo.tracking.rule import TrackingRule, load_rule, read_rule_file
 from relo.weights import (
     import_command,
     import_released,
@@ -50,14 +52,6 @@ def our_checkpoint(path: Path, of: LocalizationNetwork, **more) -> Path:
 
 def assert_same_weights(one: torch.nn.Module, other: torch.nn.Module) -> None:
     torch.testing.assert_close(dict(one.state_dict()), dict(other.state_dict()), rtol=0, atol=0)
-
-
-@pytest.fixture
-def small_release(monkeypatch):
-    """Makes the release's variants small enough to write in a test."""
-    sizes = {"t256": SMALL, "b256": SMALL | {"stage1": 2}, "l256": SMALL | {"width": 48}}
-    monkeypatch.setattr(relo.weights, "_ARCHITECTURE", sizes)
-    monkeypatch.setattr(relo.weights, "_TEMPORAL_TOKENS", dict.fromkeys(sizes, 2))
 
 
 def released_state(of: LocalizationNetwork) -> dict[str, torch.Tensor]:
@@ -244,16 +238,39 @@ def test_import_names_what_does_not_fit(tmp_path):
 
 
 @pytest.mark.parametrize("variant", ["t256", "b256", "l256"])
-def test_the_released_variants_are_the_ones_in_configs(variant):
+def test_a_variant_is_described_once(variant):
+    """Whoever names the variant reads its one file."""
+    facts = yaml.safe_load((REPOSITORY / f"src/relo/models/released/{variant}.yaml").read_text())
     with torch.device("meta"):
-        built = released_network(variant)
-        configured = relo.weights.build(yaml.safe_load((REPOSITORY / f"configs/model/{variant}.yaml").read_text()))
-    assert {k: v.shape for k, v in built.state_dict().items()} == {
-        k: v.shape for k, v in configured.state_dict().items()
-    }
-    rule = load_rule(REPOSITORY / f"configs/tracking/{variant}.yaml")
-    expected = relo.weights._RULE[variant]
-    assert {name: getattr(rule, name) for name in expected} == expected
+        network = released_network(variant)
+    assert network.config() == facts["network"]
+    for folder, kind in (("model", "network"), ("tracking", "rule")):
+        content = yaml.safe_load((REPOSITORY / f"configs/{folder}/{variant}.yaml").read_text())
+        assert content == {f"released_{kind}": variant}
+    file = read_rule_file(REPOSITORY / f"configs/tracking/{variant}.yaml")
+    assert file.rule == TrackingRule(**facts["tracking"])
+    assert file.benchmarks == facts["benchmarks"]
+    readme = (REPOSITORY / "README.md").read_text()
+    (row,) = re.findall(r"^\| parameters, all heads \| (.*) \|$", readme, re.MULTILINE)
+    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    assert row.split(" | ")[["t256", "b256", "l256"].index(variant)] == f"{millions:.3g} M"
+
+
+@pytest.mark.usefixtures("small_release")
+@pytest.mark.parametrize("stage", ["RL", "warm-up"])
+@pytest.mark.parametrize("variant", ["t256", "b256", "l256"])
+def test_an_imported_model_has_what_the_release_changes_on_benchmarks(tmp_path, variant, stage):
+    state = released_state(released_network(variant))
+    if stage == "warm-up":
+        state = {k: v for k, v in state.items() if not k.startswith(("policy_model", "value_model"))}
+    torch.save({"net": {f"module.{name}": tensor for name, tensor in state.items()}}, tmp_path / "x.pth.tar")
+    import_released(tmp_path / "x.pth.tar", variant=variant, output=tmp_path / "model")
+    file, released = (
+        read_rule_file(path)
+        for path in (tmp_path / "model/tracking.yaml", REPOSITORY / f"configs/tracking/{variant}.yaml")
+    )
+    assert file.benchmarks == released.benchmarks
+    assert file.rule == replace(released.rule, localization="policy" if stage == "RL" else "prior")
 
 
 @pytest.mark.usefixtures("small_release")

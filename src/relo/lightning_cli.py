@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml  # type: ignore[import-untyped]
+from jsonargparse import get_loader, set_loader
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
@@ -24,6 +25,7 @@ from relo.data.datamodule import TrackingDataModule
 from relo.errors import UserError
 from relo.module import RELOModule
 from relo.monitoring import EffectiveBatch
+from relo.released import resolve_reference
 from relo.weights import load_stage, read_checkpoint
 
 FOUND_BY_LIGHTNING = ("best", "hpc")
@@ -38,6 +40,17 @@ _NOISE = (
     ".*smaller than the logging interval",
     "Found .* module.* in eval mode",
 )
+
+
+_load_yaml = get_loader("yaml")
+
+
+def _load(text: str) -> Any:
+    """A config file, or a value in one, where a variant of the release may be named in the place of its settings."""
+    return resolve_reference(_load_yaml(text))
+
+
+set_loader("yaml", _load, (yaml.YAMLError,))
 
 
 class Parser(LightningArgumentParser):
@@ -65,6 +78,9 @@ class CLI(LightningCLI):
             settings.verbose = False  # `ValidationReport` prints the scores
         if settings.ckpt_path not in (None, "last", *FOUND_BY_LIGHTNING):
             read_checkpoint(Path(settings.ckpt_path))
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the config as it is: our checkpoints hold no settings for it, and Lightning would read the file."""
 
     def instantiate_classes(self) -> None:
         """Build the parts; the parser wraps what a part says in its refusal where it is optional or one of a list."""

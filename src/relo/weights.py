@@ -3,7 +3,7 @@
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 import yaml  # type: ignore[import-untyped]
@@ -15,10 +15,9 @@ from safetensors.torch import save_file
 from relo.errors import UserError
 from relo.models.encoders.fast_itpn import FastITPN
 from relo.models.encoders.layers import fit_positions
-from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
 from relo.models.network import LocalizationNetwork
-from relo.models.temporal import LayerAligned
 from relo.plugin import build
+from relo.released import VARIANTS, Variant, read_variant, released_rule
 from relo.released_names import released_name, released_names, to_released_shape
 from relo.states import (
     State,
@@ -50,20 +49,6 @@ RULE_FILE = "tracking.yaml"
 
 HUB_REPOSITORY = "xche32/RELO"
 
-Variant = Literal["t256", "b256", "l256"]
-
-# Of the release: the network's size, its templates and its window's exponent where a benchmark has none of its own.
-_ARCHITECTURE: dict[Variant, dict[str, Any]] = {
-    "t256": {"width": 384, "depth": 12, "heads": 6, "stage1": 1, "stage2": 1},
-    "b256": {"width": 512, "depth": 24, "heads": 8, "stage1": 3, "stage2": 3},
-    "l256": {"width": 768, "depth": 40, "heads": 12, "stage1": 2, "stage2": 2},
-}
-_TEMPORAL_TOKENS: dict[Variant, int] = {"t256": 4, "b256": 32, "l256": 32}
-_RULE: dict[Variant, dict[str, Any]] = {
-    "t256": {"templates": 1, "window_exponent": 2.0},
-    "b256": {"templates": 2, "window_exponent": 3.0},
-    "l256": {"templates": 2, "window_exponent": 2.7},
-}
 # A warm-up checkpoint has none of these: they start fresh in the RL stage.
 _RL_HEADS = ("policy_model.", "value_model.")
 
@@ -159,7 +144,7 @@ def resolve(model: str | Path) -> Path:
     path = Path(model)
     if path.exists():
         return path
-    variants = {f"relo-{variant}": variant for variant in get_args(Variant)}
+    variants = {f"relo-{variant}": variant for variant in VARIANTS}
     if str(model) not in variants:
         raise UserError(f"There is no model {model}: give a folder, a .ckpt, or one of {', '.join(variants)}.")
     folder = Path(os.environ.get("RELO_CACHE", "~/.cache/relo")).expanduser() / str(model)
@@ -177,25 +162,16 @@ def released_network(variant: Variant) -> LocalizationNetwork:
     Raises:
         UserError: there is no such variant.
     """
-    if variant not in _ARCHITECTURE:
-        raise UserError(f"There is no variant {variant!r}; the release has {', '.join(_ARCHITECTURE)}.")
-    size = _ARCHITECTURE[variant]
-    width = size["width"]
-    return LocalizationNetwork(
-        encoder=FastITPN(**size),
-        propagator=LayerAligned(width=width, tokens=_TEMPORAL_TOKENS[variant], depth=size["depth"]),
-        policy=ConvPolicy(channels=width),
-        box=ConvBox(channels=width),
-        critic=ConvCritic(channels=width),
-        prior=ConvPrior(channels=width),
-    )
+    network = build(read_variant(variant)["network"])
+    assert isinstance(network, LocalizationNetwork)
+    return network
 
 
 def import_released(path: str | Path, *, variant: Variant, output: str | Path) -> LocalizationNetwork:
     """Turn a checkpoint of the public release into a model folder: weights, config and tracking rule.
 
-    Both stages are taken. A warm-up checkpoint has no policy and no critic: theirs are fresh, seeded weights, and the
-    tracking rule localizes by the prior.
+    The rule has what the release changes on benchmarks, too. Both stages are taken. A warm-up checkpoint has no policy
+    and no critic: theirs are fresh, seeded weights, and the tracking rule localizes by the prior.
 
     Args:
         path: the checkpoint (`RELO_ep0090.pth.tar`, `RELO_WARMUP_ep0090.pth.tar`).
@@ -229,8 +205,8 @@ def import_released(path: str | Path, *, variant: Variant, output: str | Path) -
             own[name] = state[released].reshape(own[name].shape)
     network.load_state_dict(own)
     save_network(network, output)
-    rule = {"localization": "prior" if is_warmup else "policy", "window": "logits", "released": True, **_RULE[variant]}
-    (Path(output) / RULE_FILE).write_text(yaml.safe_dump(rule, sort_keys=False))
+    settings = released_rule(variant) | ({"localization": "prior"} if is_warmup else {})
+    (Path(output) / RULE_FILE).write_text(yaml.safe_dump(settings, sort_keys=False))
     return network.eval()
 
 
@@ -332,7 +308,7 @@ def _released_shapes(network: LocalizationNetwork, is_warmup: bool) -> dict[str,
 
 def _fitting_variant(state: State, is_warmup: bool) -> Variant | None:
     """The variant whose tensors a state holds, if it is one."""
-    for variant in _ARCHITECTURE:
+    for variant in VARIANTS:
         with torch.device("meta"):
             network = released_network(variant)
         if misfit(_released_shapes(network, is_warmup), state) is None:

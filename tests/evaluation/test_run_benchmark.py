@@ -20,10 +20,14 @@ from relo.data.sequences.parsing import read_boxes
 from relo.data.synthetic.command import synthesize
 from relo.errors import UserError
 from relo.evaluation import run
+from relo.evaluation.benchmark_rule import benchmark_rule
 from relo.evaluation.command import submit
 from relo.evaluation.run import ChosenSequences, longest_first, run_benchmark
+from relo.tracking.rule import load_rule, read_rule_file
 from relo.weights import save_network
 from small_networks import make_network
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "tracking"
 
 SEQUENCES, FRAMES = 5, 40
 
@@ -180,20 +184,67 @@ def test_results_are_scored_and_packed_as_they_are(root, model, tmp_path, capsys
     assert zipped.exists()
 
 
-def test_settings_of_a_benchmark_are_applied_when_asked(root, model, tmp_path):
+def test_settings_of_a_benchmark_are_applied_and_told(root, model, tmp_path, capsys):
     own = tmp_path / "model"
     shutil.copytree(model, own)
     (own / "tracking.yaml").write_text("window_exponent: 1.5\nbenchmarks: {lasot_ext: {window_exponent: 2.5}}\n")
-    exponents = []
-    for number, options in enumerate([(), ("--benchmark", "LaSOT_ext")]):
-        main(command(root, own, tmp_path / str(number), *options))
-        exponents.append(json.loads((tmp_path / str(number) / "run.json").read_text())["rule"]["window_exponent"])
-    assert exponents == [1.5, 2.5]
     rule = tmp_path / "rule.yaml"
-    rule.write_text(yaml.safe_dump({"window_exponent": 3.0}))
-    main(command(root, own, tmp_path / "given", "--rule", str(rule), "--localization", "prior"))
-    found = json.loads((tmp_path / "given" / "run.json").read_text())["rule"]
-    assert (found["window_exponent"], found["localization"]) == (3.0, "prior")
+    rule.write_text(yaml.safe_dump({"window_exponent": 3.0, "benchmarks": {"LaSOT": {"window_exponent": 2.2}}}))
+    cases = [
+        ((), 1.5, "lasot", None, "has no settings of its own for lasot: its default rule holds"),
+        (
+            ("--benchmark", "LaSOT_ext"),
+            2.5,
+            "lasot_ext",
+            {"window_exponent": 2.5},
+            "for lasot_ext: window_exponent 2.5.",
+        ),
+        (("--rule", str(rule)), 2.2, "lasot", {"window_exponent": 2.2}, "for lasot: window_exponent 2.2. Rule: "),
+        (("--rule", str(rule), "--benchmark", "none"), 3.0, None, None, "One rule for every benchmark"),
+    ]
+    for number, (options, exponent, benchmark, settings, told) in enumerate(cases):
+        main(command(root, own, tmp_path / str(number), "--localization", "prior", *options))
+        found = json.loads((tmp_path / str(number) / "run.json").read_text())
+        assert (found["rule"]["window_exponent"], found["rule"]["localization"]) == (exponent, "prior")
+        assert (found["benchmark"], found["benchmark_settings"]) == (benchmark, settings)
+        printed = " ".join(capsys.readouterr().out.split())
+        assert told in printed
+        assert f"localization prior, window probabilities, window_exponent {exponent}" in printed
+
+
+@pytest.mark.parametrize("variant", ["t256", "b256", "l256"])
+@pytest.mark.parametrize(
+    ("dataset", "entry"),
+    [
+        ("lasot", "lasot"),
+        ("lasot_extension", "lasot_ext"),
+        ("got10k", "got10k"),
+        ("trackingnet", "trackingnet"),
+        ("tnl2k", "tnl2k"),
+        ("nfs", "nfs"),
+        ("nfs_pytracking", "nfs"),
+        ("nfs_released", "nfs"),
+        ("uav123", "uav123"),
+        ("uav123_10fps", None),  # the release was run at 30 frames a second
+        ("otb100", None),
+        ("coco", None),
+    ],
+)
+def test_a_datasets_name_finds_the_settings_of_the_release(variant, dataset, entry):
+    rule = CONFIGS / f"{variant}.yaml"
+    changed = read_rule_file(rule).benchmarks.get(entry)
+    found = benchmark_rule("relo-b256", rule, None, dataset)
+    assert found.settings == changed
+    assert found.rule == load_rule(rule, entry)
+    assert ("no settings of its own" in found.told) == (changed is None and dataset != "coco")
+
+
+def test_a_benchmark_of_a_rule_must_exist_once(tmp_path):
+    rule = tmp_path / "rule.yaml"
+    for entries, culprit in (("lasott: {}", "lasott"), ("nfs: {}, NFS30: {}", "nfs and NFS30")):
+        rule.write_text(f"benchmarks: {{{entries}}}")
+        with pytest.raises(UserError, match=rf"rule\.yaml: .*{culprit}"):
+            benchmark_rule("model", rule, None, "lasot")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned
 from relo.module import RELOModule
 from relo.plugin import build
+from relo.released import resolve_reference
 from relo.tracking.rule import load_rule
 from training_runs import losses, relo_here
 
@@ -36,7 +37,7 @@ def name(path):
 @pytest.mark.parametrize("path", MODELS, ids=name)
 def test_networks_build(path):
     with torch.device("meta"):
-        network = build(yaml.safe_load(path.read_text()))
+        network = build(resolve_reference(yaml.safe_load(path.read_text())))
     assert isinstance(network, LocalizationNetwork)
     assert network.policy is not None
 

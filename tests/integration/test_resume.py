@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import shutil
 import signal
 import time
 
@@ -93,15 +94,16 @@ def with_objects(path, changes):
         for name in parents:
             part = next(iter(part.values())) if name == 0 and isinstance(part, dict) else part[name]
         part[last] = value
-    torch.save(checkpoint, path.with_name("changed.ckpt"))
-    return path.with_name("changed.ckpt")
+    changed = path.with_name("changed.ckpt")
+    torch.save(checkpoint, changed)
+    return changed
 
 
 def test_objects_in_a_checkpoint_do_not_stop_what_can_do_without_them(data, tmp_path, monkeypatch, capsys):
     path = write_config(tmp_path / "config.yaml", config(data, WARMUP))
     relo_here(monkeypatch, "fit", "--config", path, cwd=tmp_path / "whole")
     relo_here(monkeypatch, "fit", "--config", path, "--trainer.max_steps", "2", cwd=tmp_path)
-    last = tmp_path / "run/checkpoints/last.ckpt"
+    last = shutil.copy(tmp_path / "run/checkpoints/last.ckpt", tmp_path / "2 steps.ckpt")
     somebodys = argparse.Namespace(momentum=0.9)
     changed = with_objects(
         last,

@@ -6,15 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from make_reference import subsample
 from seeded_tensors import seeded_inputs, seeded_weight
 from torch import Tensor
 
 from relo.inference import optimize_for_inference
 from relo.models.network import LocalizationNetwork
-from relo.plugin import build
 from relo.released_names import released_names, to_released_shape
+from relo.weights import released_network
 
 REPOSITORY = Path(__file__).parents[2]
 REFERENCE = np.load(Path(__file__).with_name("reference.npz"))
@@ -27,7 +26,7 @@ def manifest(variant: str) -> dict[str, tuple[int, ...]]:
 
 
 def network_of(variant: str) -> LocalizationNetwork:
-    return build(yaml.safe_load((REPOSITORY / "configs" / "model" / f"{variant}.yaml").read_text()))
+    return released_network(variant)
 
 
 @lru_cache(maxsize=1)

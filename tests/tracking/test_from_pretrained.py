@@ -94,15 +94,6 @@ def test_a_checkpoint_tracks_by_the_map_that_its_stage_has_trained(
     assert tracker.rule == TrackingRule(localization=expected, window="logits", window_exponent=3.0)
 
 
-@pytest.fixture
-def small_release(monkeypatch):
-    """Makes the release's variants small enough to write in a test."""
-    monkeypatch.setattr(
-        relo.weights, "_ARCHITECTURE", {"b256": {"width": 32, "depth": 2, "heads": 4, "stage1": 1, "stage2": 1}}
-    )
-    monkeypatch.setattr(relo.weights, "_TEMPORAL_TOKENS", {"b256": 2})
-
-
 def write_release(path, is_warmup):
     network = released_network("b256")
     own = network.state_dict()

@@ -1,10 +1,11 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from relo.errors import UserError
-from relo.tracking.rule import TrackingRule, load_rule
+from relo.tracking.rule import TrackingRule, load_rule, rule_from_settings
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "tracking"
 
@@ -48,7 +49,28 @@ def test_window_is_the_outer_product_of_hann_windows():
 @pytest.mark.parametrize(
     ("settings", "culprit"),
     [
-        ("windw: logits", "windw"),
+        ("windw: logits", "windw; did you mean window"),
+        ('released: "false"', r"released = 'false'.*true or false: write false, without quotation marks"),
+        ("released: 1", "released = 1.*true or false"),
+        ("released: null", "released = None.*true or false"),
+        ("released: [true]", "released"),
+        ("templates: 2.0", r"templates = 2\.0.*a whole number: write 2"),
+        ("templates: true", "templates = True.*a whole number"),
+        ('templates: "2"', "templates = '2'.*write 2"),
+        ("search_size: 256.5", r"search_size = 256\.5.*a whole number or null"),
+        ("templates: 2\ntemplate_update_threshold: 5e-1", r"template_update_threshold = '5e-1'.*write 0\.5"),
+        ("template_update_interval: 3.0\ntemplates: 2", "template_update_interval.*write 3"),
+        ("window_exponent: .nan", "window_exponent = nan.*finite"),
+        ("margin_px: .inf", "margin_px = inf.*finite"),
+        ("margin_px: true", "margin_px = True"),
+        ("window_exponent: null", "window_exponent = None"),
+        ("window: [logits]", "window = "),
+        ("localization: true", "localization = True"),
+        ("1: 2", "unknown setting 1"),
+        ('benchmarks: {lasot: {released: "false"}}', "benchmark lasot.*released = 'false'"),
+        ("benchmarks: {lasot: {windw: 1}}", "benchmark lasot.*windw"),
+        ("benchmarks: [lasot]", "benchmarks"),
+        ("released_rule: b512", "no variant 'b512'"),
         ("window: hann", "window"),
         ("search_factor: -1", "search_factor"),
         ("search_factor: wide", "wrong kind"),
@@ -64,6 +86,17 @@ def test_broken_file_is_named(tmp_path, settings, culprit):
     with pytest.raises(UserError, match=culprit) as error:
         load_rule(path)
     assert str(path) in str(error.value)
+
+
+def test_whole_numbers_and_numpys_are_numbers():
+    rule = TrackingRule(window_exponent=2, templates=np.int64(2), margin_px=np.float32(1.5))
+    assert rule == TrackingRule(window_exponent=2.0, templates=2, margin_px=1.5)
+
+
+@pytest.mark.parametrize("settings", [None, [1], "window", {"window": 3}, {1: 2}])
+def test_settings_of_another_kind_are_refused_whatever_their_origin(settings):
+    with pytest.raises(UserError, match=r"^last\.ckpt: "):
+        rule_from_settings(settings, "last.ckpt")
 
 
 def test_missing_file_is_named(tmp_path):

@@ -88,7 +88,14 @@ _BENCHMARKS = (
     Benchmark("uav123", "UAV123", "otb", "uav123", other_names=("uav",), prefixes=("uav_",)),
     Benchmark("uav123_10fps", "UAV123@10fps", "otb", "uav123_10fps", prefixes=("uav_",)),
     Benchmark("uav20l", "UAV20L", "otb", "uav20l", prefixes=("uav_",)),
-    Benchmark("nfs", "NFS", "otb", "nfs", other_names=("nfs30", "nfs_30"), prefixes=("nfs_",)),
+    Benchmark(
+        "nfs",
+        "NFS",
+        "otb",
+        "nfs",
+        other_names=("nfs30", "nfs_30", "nfs_pytracking", "nfs_released"),
+        prefixes=("nfs_",),
+    ),
     Benchmark("dtb70", "DTB70", "otb", "sequences", other_names=("dtb",)),
     Benchmark("plain", "own data", "otb", "sequences"),
 )

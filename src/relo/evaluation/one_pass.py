@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -118,6 +119,7 @@ def run_one_pass(
     workers: int = 2,
     folder: Path | None = None,
     split: str | None = None,
+    notes: Mapping[str, Any] | None = None,
     on_result: Callable[[SequenceResult], None] | None = None,
     on_frames: Callable[[int], None] | None = None,
 ) -> list[SequenceResult]:
@@ -136,6 +138,7 @@ def run_one_pass(
             `<name>_time.txt` and, where the network says so, `<name>_presence.txt`), and take sequences that are
             there already from their files.
         split: the split that the sequences are of, to be noted in the folder with the dataset's name.
+        notes: what else to note there, by name.
         on_result: called with each result when it is done, in the order of their ends; not for those taken from
             files.
         on_frames: called with the number of frames just done, those taken from files included.
@@ -148,7 +151,7 @@ def run_one_pass(
         UserError: the folder holds results of another dataset, tracker or rule, or two sequences would share a file.
     """
     if folder is not None:
-        claim(folder, tracker, _dataset(sequences), split)
+        claim(folder, tracker, _dataset(sequences), split, notes)
     _keep_freed_memory()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         run = _Run(tracker, pool, batch_size, workers, folder, on_result, on_frames)

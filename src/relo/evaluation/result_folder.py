@@ -61,8 +61,12 @@ def read_finished(folder: Path, sequence: AnnotatedSequence) -> SequenceResult |
     return None
 
 
-def claim(folder: Path, tracker: Tracker, dataset: str, split: str | None) -> None:
+def claim(
+    folder: Path, tracker: Tracker, dataset: str, split: str | None, notes: Mapping[str, Any] | None = None
+) -> None:
     """Note in the folder what its results are of, and what makes them; a score must mix neither.
+
+    Further notes are kept as they were when the folder was new.
 
     Raises:
         UserError: the folder holds the results of another dataset, split, rule, precision or network, or does not say
@@ -74,7 +78,7 @@ def claim(folder: Path, tracker: Tracker, dataset: str, split: str | None) -> No
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            write_whole(path, json.dumps(identity, indent=2) + "\n")
+            write_whole(path, json.dumps({**identity, **(notes or {})}, indent=2) + "\n")
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"The results folder {folder} cannot be used ({error}); choose another.") from error

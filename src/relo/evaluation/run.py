@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -19,12 +20,12 @@ from relo.data.sequences import Sequence as AnnotatedSequence
 from relo.data.sequences import SequenceReader, open_reader
 from relo.devices import find_device
 from relo.errors import UserError
-from relo.evaluation.benchmarks import find_benchmark
+from relo.evaluation.benchmark_rule import BenchmarkRule, benchmark_rule
 from relo.evaluation.one_pass import FailedSequences, reasons, run_one_pass, told
 from relo.evaluation.result_folder import SequenceResult
 from relo.inference import Precision
 from relo.tracking.progress import frame_progress
-from relo.tracking.rule import Localization, TrackingRule, load_rule
+from relo.tracking.rule import Localization
 from relo.tracking.tracker import Tracker
 
 
@@ -55,7 +56,7 @@ class _Share:
     sequences: SequenceReader
     split: str
     model: str
-    rule: TrackingRule | None
+    rule: BenchmarkRule
     localization: Localization | None
     device: str
     precision: Precision
@@ -74,7 +75,7 @@ class _Share:
             # What is left to the CPU is small: threads of torch and OpenCV would only hinder those that decode.
             torch.set_num_threads(1)
             cv2.setNumThreads(1)
-        tracker = Tracker.from_pretrained(self.model, self.rule, self.device, self.precision, self.localization)
+        tracker = Tracker.from_pretrained(self.model, self.rule.rule, self.device, self.precision, self.localization)
         failures: dict[str, str] = {}
         try:
             run_one_pass(
@@ -84,6 +85,7 @@ class _Share:
                 workers=self.workers,
                 folder=self.folder,
                 split=self.split,
+                notes=self.rule.notes(),
                 on_result=count,
                 on_frames=on_frames,
             )
@@ -130,8 +132,8 @@ def run_benchmark(
         output: the results' folder, one for each dataset and split: its name is the tracker's name in scores.
         split: a split of the dataset; its test split if not given.
         rule: a YAML file of tracking settings; the model's own, or the default, if not given.
-        benchmark: apply what that file says under `benchmarks` for this one, such as lasot. Without it, one setting
-            holds for every benchmark.
+        benchmark: whose settings to apply, of those under `benchmarks` in that file; the dataset's own if not given,
+            and "none" for one rule everywhere. The console and `run.json` say what was applied.
         localization: the map that picks the cell, "policy" or "prior"; the rule's if not given.
         batch_size: sequences in one batch of a device.
         workers: threads that decode frames ahead; one a core if not given.
@@ -153,10 +155,12 @@ def run_benchmark(
         raise UserError(f"Cannot track with --batch_size {batch_size} and --workers {workers}; both start at 1.")
     if not 0 <= shard < shards:
         raise UserError(f"There is no shard {shard} of {shards}: --shard goes from 0 to --shards less one.")
-    settings = _rule(model, rule, benchmark)
+    chosen = benchmark_rule(model, rule, benchmark, dataset, localization)
     split = split or ("all" if dataset == "plain" else "test")
     reader = open_reader(dataset, root, split)
     console = Console()
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    say(chosen.told)
     remarks = reader.unused
     with console.status(f"looking at {len(reader)} sequences"):
         numbers, lengths = longest_first(reader, remarks.extend)
@@ -167,7 +171,7 @@ def run_benchmark(
             ChosenSequences(reader, numbers[place :: len(devices)]),
             split,
             model,
-            settings,
+            chosen,
             localization,
             name,
             precision,
@@ -184,12 +188,9 @@ def run_benchmark(
     seconds = time.perf_counter() - start
     failures = {name: reason for outcome in outcomes for name, reason in outcome.failures.items()}
     frames = sum(outcome.frames for outcome in outcomes)
-    console.print(
+    say(
         f"{len(numbers) - len(failures)} of {len(numbers)} sequences are in {output}; {frames:,} frames tracked now, "
-        f"{frames / seconds:,.1f} a second.",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+        f"{frames / seconds:,.1f} a second."
     )
     if failures:
         raise UserError(told(failures, len(numbers)))
@@ -219,19 +220,6 @@ def _devices(device: str | None) -> list[str]:
     if device is None:
         return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
     return [str(find_device(name.strip())) for name in device.split(",")]
-
-
-def _rule(model: str, rule: Path | None, benchmark: str | None) -> TrackingRule | None:
-    """The rule that was asked for; None is the model's own."""
-    if benchmark is None:
-        return None if rule is None else load_rule(rule)
-    from relo.weights import RULE_FILE, resolve
-
-    name = find_benchmark(benchmark).name
-    path = rule or resolve(model) / RULE_FILE
-    if not path.exists():
-        raise UserError(f"The model {model} has no {RULE_FILE} with settings for benchmarks; give one with --rule.")
-    return load_rule(path, name)
 
 
 def _track_side_by_side(shares: Sequence[_Share], on_frames: Callable[[int], None]) -> list[_Outcome]:

@@ -1,9 +1,14 @@
 """The rule by which a tracker turns a network's maps into boxes: every setting is visible here."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 import yaml  # type: ignore[import-untyped]
@@ -11,6 +16,7 @@ from torch import Tensor
 
 from relo.errors import UserError
 from relo.geometry import CropRule
+from relo.released import resolve_reference
 
 Localization = Literal["policy", "prior"]
 Window = Literal["logits", "probabilities"]
@@ -20,8 +26,8 @@ Window = Literal["logits", "probabilities"]
 class TrackingRule:
     """How a target is followed from frame to frame.
 
-    The defaults are one setting for everything; `configs/tracking` has them as a file, beside the settings of the
-    public release, which change from benchmark to benchmark.
+    The defaults are one setting for everything; `configs/tracking` has them as a file, and those of the public release,
+    which change from benchmark to benchmark.
 
     Attributes:
         localization: the map that picks the cell: the policy's, or the prior's score (the conventional baseline).
@@ -40,7 +46,7 @@ class TrackingRule:
         template_update_threshold: it does if the greatest value of the windowed map exceeds this.
 
     Raises:
-        UserError: a value out of its range.
+        UserError: a value of another type, or out of its range.
     """
 
     localization: Localization = "policy"
@@ -57,8 +63,13 @@ class TrackingRule:
     template_update_threshold: float = 0.0
 
     def __post_init__(self) -> None:
-        self._require(self.localization in get_args(Localization), "localization", "'policy' or 'prior'")
-        self._require(self.window in get_args(Window), "window", "'logits' or 'probabilities'")
+        for name, hint in get_type_hints(TrackingRule).items():
+            value = getattr(self, name)
+            if not _is_of(value, hint):
+                raise UserError(
+                    f"The tracking rule has {name} = {value!r}, which is of the wrong kind; it must be "
+                    f"{_described(hint)}{_advice(value)}."
+                )
         self._require(self.window_exponent >= 0, "window_exponent", "at least 0")
         self._require(self.template_factor > 0, "template_factor", "greater than 0")
         self._require(self.search_factor > 0, "search_factor", "greater than 0")
@@ -101,43 +112,109 @@ class TrackingRule:
         return torch.outer(hann, hann).pow(self.window_exponent).float()
 
 
+@dataclass(frozen=True)
+class RuleFile:
+    """A file of tracking settings: the common rule, and what differs on benchmarks.
+
+    Attributes:
+        rule: the common rule.
+        benchmarks: the settings that differ, by the name that the file gives to the benchmark.
+    """
+
+    rule: TrackingRule
+    benchmarks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def on(self, benchmark: str) -> TrackingRule:
+        """The rule on a benchmark: the common one, with what its entry changes."""
+        return replace(self.rule, **self.benchmarks.get(benchmark, {}))
+
+
+def read_rule_file(path: Path) -> RuleFile:
+    """Read tracking settings from YAML: the attributes of `TrackingRule`, and under `benchmarks` what differs on each.
+
+    A file may also say `released_rule: b256`, for the settings of a variant of the public release.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or names a setting or value that does not exist, in whichever part.
+    """
+    try:
+        settings = resolve_reference(yaml.safe_load(path.read_text()))
+    except OSError as error:
+        raise UserError(f"The tracking rule {path} cannot be read ({error.strerror}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"The tracking rule {path} is not YAML: {' '.join(str(error).split())}.") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"The tracking rule {path} must hold settings as `name: value`.")
+    benchmarks = settings.pop("benchmarks", None) or {}
+    if not isinstance(benchmarks, dict) or not all(isinstance(entry, dict) for entry in benchmarks.values()):
+        raise UserError(f"In the tracking rule {path}, `benchmarks` must hold settings by the benchmarks' names.")
+    for benchmark, entry in benchmarks.items():
+        rule_from_settings({**settings, **entry}, f"{path}, benchmark {benchmark}")
+    return RuleFile(rule_from_settings(settings, str(path)), {str(name): entry for name, entry in benchmarks.items()})
+
+
 def load_rule(path: Path, benchmark: str | None = None) -> TrackingRule:
-    """Read a tracking rule from YAML: the attributes of `TrackingRule`, and under `benchmarks` what differs on each.
+    """The rule of a file of tracking settings (see `read_rule_file`).
 
     Args:
         path: the file.
         benchmark: the entry of `benchmarks` to apply on top, such as `lasot`; the common settings hold without it.
 
     Raises:
-        UserError: the file is missing, is not YAML, or names a setting or value that does not exist.
+        UserError: see `read_rule_file`.
     """
-    try:
-        settings = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UserError(f"The tracking rule {path} cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"The tracking rule {path} is not YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"The tracking rule {path} must hold settings as `name: value`.")
-    benchmarks = settings.pop("benchmarks", None) or {}
-    if not isinstance(benchmarks, dict) or not all(isinstance(entry, dict) for entry in benchmarks.values()):
-        raise UserError(f"In the tracking rule {path}, `benchmarks` must hold settings by the benchmarks' names.")
-    return rule_from_settings({**settings, **benchmarks.get(benchmark, {})}, str(path))
+    file = read_rule_file(path)
+    return file.rule if benchmark is None else file.on(benchmark)
 
 
-def rule_from_settings(settings: Mapping[str, Any], origin: str) -> TrackingRule:
+def rule_from_settings(settings: Any, origin: str) -> TrackingRule:
     """A tracking rule from plain data; `origin` names the file in errors.
 
     Raises:
-        UserError: a setting that does not exist, or a value of the wrong kind or out of its range.
+        UserError: settings that are not given by name, one that does not exist, or a value of the wrong kind or out of
+            its range.
     """
-    known = {field.name for field in fields(TrackingRule)}
-    unknown = sorted(str(name) for name in settings if name not in known)
-    if unknown:
-        raise UserError(f"{origin}: unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}.")
+    if not isinstance(settings, Mapping):
+        raise UserError(f"{origin}: a tracking rule must hold settings by name, not {settings!r}.")
+    known = list(get_type_hints(TrackingRule))
+    for name in settings:
+        if name not in known:
+            nearest = get_close_matches(str(name), known, n=1)
+            advice = f"did you mean {nearest[0]}" if nearest else f"known are {', '.join(known)}"
+            raise UserError(f"{origin}: unknown setting {name}; {advice}.")
     try:
         return TrackingRule(**settings)
-    except TypeError as error:
-        raise UserError(f"{origin}: a setting has a value of the wrong kind ({error}).") from error
     except UserError as error:
         raise UserError(f"{origin}: {error}") from error
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    """Whether a value is of the type of a setting: true is no number, and numbers are finite."""
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in get_args(hint)
+    if alternatives := get_args(hint):
+        return any(_is_of(value, alternative) for alternative in alternatives)
+    if hint in (int, float):
+        kind = Integral if hint is int else Real
+        return type(value) is not bool and isinstance(value, kind) and math.isfinite(value)
+    return isinstance(value, hint)
+
+
+def _described(hint: Any) -> str:
+    words = {bool: "true or false", int: "a whole number", float: "a finite number", NoneType: "null"}
+    if get_origin(hint) is Literal:
+        return " or ".join(map(repr, get_args(hint)))
+    return " or ".join(words[alternative] for alternative in get_args(hint) or (hint,))
+
+
+def _advice(value: Any) -> str:
+    """How to write what was meant, where that is clear."""
+    if isinstance(value, float) and value.is_integer():
+        return f": write {int(value)}"
+    if not isinstance(value, str):
+        return ""
+    with suppress(ValueError):
+        return f": YAML reads {value} as text, write {float(value):g}"
+    return f": write {value.lower()}, without quotation marks" if value.lower() in ("true", "false", "null") else ""

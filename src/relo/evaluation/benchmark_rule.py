@@ -1,0 +1,99 @@
+"""Which tracking rule holds on a benchmark: a model's, or a file's, with what it changes there; and how to say so."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from relo.errors import UserError
+from relo.evaluation.benchmarks import find_benchmark
+from relo.tracking.rule import Localization, RuleFile, TrackingRule, read_rule_file
+
+EVERYWHERE = "none"
+"""Given as a benchmark: one rule for all of them."""
+
+
+@dataclass(frozen=True)
+class BenchmarkRule:
+    """How to track a benchmark, and why so.
+
+    Attributes:
+        rule: the rule; None is the model's own.
+        benchmark: whose settings are applied where there are any; None is one rule for every benchmark.
+        settings: what they are; None where the benchmark has none of its own.
+        told: the same in a sentence.
+    """
+
+    rule: TrackingRule | None
+    benchmark: str | None
+    settings: Mapping[str, Any] | None
+    told: str
+
+    def notes(self) -> dict[str, Any]:
+        """What `run.json` says of it, beside the whole rule."""
+        return {"benchmark": self.benchmark, "benchmark_settings": self.settings}
+
+
+def benchmark_rule(
+    model: str, rule: Path | None, benchmark: str | None, dataset: str, localization: Localization | None = None
+) -> BenchmarkRule:
+    """The rule to track a dataset with.
+
+    Args:
+        model: a model's name, its folder, or a checkpoint.
+        rule: a file of tracking settings, in the place of the model's own.
+        benchmark: whose settings to apply; the dataset's own if not given, and "none" for one rule everywhere.
+        dataset: the dataset's name.
+        localization: the map that picks the cell, if not the rule's.
+
+    Raises:
+        UserError: there is no such model or benchmark, the file cannot be used, or settings were asked for of a model
+            that has none.
+    """
+    from relo.weights import RULE_FILE, resolve  # brings the hub's client
+
+    name = None
+    if benchmark is not None and benchmark != EVERYWHERE:
+        name = find_benchmark(benchmark).name
+    elif benchmark is None:
+        with suppress(UserError):  # a dataset that is no benchmark
+            name = find_benchmark(dataset).name
+    path = rule or resolve(model) / RULE_FILE
+    if rule is None and not path.is_file():
+        if name is not None and benchmark is not None:
+            raise UserError(f"The model {model} has no {RULE_FILE} with settings for benchmarks; give one with --rule.")
+        return BenchmarkRule(
+            None, name, None, f"{model} has no settings of its own for benchmarks: its one rule holds."
+        )
+    file = read_rule_file(path)
+    entry = None if name is None else _entry(file, name, path)
+    chosen = file.rule if entry is None else file.on(entry)
+    if localization is not None:
+        chosen = replace(chosen, localization=localization)
+    if entry is not None:
+        reason = f"{path} has settings of its own for {name}: {_listed(file.benchmarks[entry])}."
+    elif name is not None:
+        reason = f"{path} has no settings of its own for {name}: its default rule holds."
+    else:
+        reason = f"One rule for every benchmark, from {path}."
+    settings = None if entry is None else file.benchmarks[entry]
+    return BenchmarkRule(chosen, name, settings, f"{reason} Rule: {_listed(asdict(chosen))}.")
+
+
+def _entry(file: RuleFile, benchmark: str, path: Path) -> str | None:
+    """The name under which a file has settings for a benchmark."""
+    entries: dict[str, str] = {}
+    for entry in file.benchmarks:
+        try:
+            name = find_benchmark(entry).name
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        if name in entries:
+            raise UserError(f"{path}: {entries[name]} and {entry} are one benchmark; keep one of them.")
+        entries[name] = entry
+    return entries.get(benchmark)
+
+
+def _listed(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {str(value).lower()}" for name, value in settings.items() if value is not None) or "none"
