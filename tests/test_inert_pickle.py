@@ -21,8 +21,16 @@ import torch
 from relo.errors import UserError
 from relo.inert_pickle import Foreign, foreign_parts
 from relo.models.encoders.fast_itpn import FastITPN
+from relo.released_names import released_names, to_released_shape
 from relo.states import as_state, read_torch_file
-from relo.weights import load_encoder_pretraining, load_network, load_stage, read_checkpoint
+from relo.weights import (
+    import_command,
+    load_encoder_pretraining,
+    load_network,
+    load_stage,
+    read_checkpoint,
+    released_network,
+)
 
 
 def save(contents, path, *, is_zip=True, protocol=2):
@@ -101,6 +109,18 @@ def test_the_file_of_the_releases_trainer(trainer, tmp_path, saving):
         "lib.train.admin.stats.AverageMeter",
         "lib.train.admin.settings.Settings",
     }
+
+
+@FORMATS
+@pytest.mark.usefixtures("small_release")
+def test_the_file_of_the_releases_trainer_is_imported(trainer, tmp_path, saving):
+    original = released_network("t256")
+    own = original.state_dict()
+    names = released_names(original)
+    net = OrderedDict((released, to_released_shape(name, own[name])) for name, released in names.items())
+    path = trainer.write(trainer.make(net), tmp_path / "RELO_ep0090.pth.tar", **saving)
+    import_command(str(path), variant="t256", output=str(tmp_path / "model"))
+    torch.testing.assert_close(dict(load_network(tmp_path / "model").state_dict()), dict(own), rtol=0, atol=0)
 
 
 class Colour(enum.Enum):

@@ -40,14 +40,13 @@ def released_rule(variant: str) -> dict[str, Any]:
 
 
 def resolve_reference(contents: Any) -> Any:
-    """The contents of a YAML file, with `released_network: b256` or `released_rule: b256` replaced by what it means.
+    """Settings as read from YAML; for `released_network: b256` or `released_rule: b256` alone, those of the variant.
 
     Raises:
         UserError: there is no such variant.
     """
     if isinstance(contents, dict) and len(contents) == 1:
-        if "released_network" in contents:
-            return read_variant(contents["released_network"])["network"]
-        if "released_rule" in contents:
-            return released_rule(contents["released_rule"])
+        for key, part in (("released_network", "network"), ("released_rule", "tracking")):
+            if key in contents:
+                return read_variant(contents[key])[part]
     return contents

@@ -17,9 +17,9 @@ from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned
 from relo.module import RELOModule
 from relo.plugin import build
-from relo.released import resolve_reference
+from relo.released import VARIANTS, read_variant, resolve_reference
 from relo.tracking.rule import load_rule
-from training_runs import losses, relo_here
+from training_runs import WARMUP, config, losses, relo_here, write_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 MODELS = sorted(CONFIGS.glob("model/*.yaml"))
@@ -54,6 +54,21 @@ def test_stages_parse(path, tmp_path, monkeypatch, capsys):
     assert stop.value.code == 0
     printed = yaml.safe_load(capsys.readouterr().out)
     assert printed["model"]["network"]["class_path"].startswith("relo.models.")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_config_may_name_a_variant_of_the_release(data, variant, tmp_path, monkeypatch, capsys):
+    content = config(data, WARMUP, rule=str(CONFIGS / f"tracking/{variant}.yaml"))
+    content["model"]["network"] = str(CONFIGS / f"model/{variant}.yaml")
+    path = write_config(tmp_path / "config.yaml", content)
+    with pytest.raises(SystemExit) as stop:
+        relo_here(monkeypatch, "fit", "--config", path, "--print_config", cwd=tmp_path)
+    assert stop.value.code == 0
+    model = yaml.safe_load(capsys.readouterr().out)["model"]
+    facts = read_variant(variant)
+    encoder = facts["network"]["init_args"]["encoder"]["init_args"]
+    assert encoder.items() <= model["network"]["init_args"]["encoder"]["init_args"].items()
+    assert facts["tracking"].items() <= model["rule"].items()
 
 
 def on_synthetic_data(data, steps=2):

@@ -241,6 +241,35 @@ def wrong_type(good, tmp_path):
     return fit(good, tmp_path, lambda content: content["data"].update(batch_size="many")), ["batch_size", "many"]
 
 
+def rule_of_a_wrong_type(good, tmp_path):
+    rule = {"templates": 2.5}
+    return fit(good, tmp_path, lambda content: content["model"].update(rule=rule)), ["templates", "2.5"]
+
+
+def rule_that_is_not_finite(good, tmp_path):
+    rule = {"margin_px": float("nan")}
+    return fit(good, tmp_path, lambda content: content["model"].update(rule=rule)), ["margin_px = nan", "finite"]
+
+
+def rule_file_of_a_wrong_type(good, tmp_path):
+    path = tmp_path / "rule.yaml"
+    path.write_text("templates: 2\ntemplate_update_threshold: 5e-1\n")
+    return [*good.track, "--box", "1,1,9,9", "--rule", path], [str(path), "template_update_threshold = '5e-1'", "0.5"]
+
+
+def checkpoint_with_a_rule_of_a_wrong_type(good, tmp_path):
+    checkpoint = torch.load(good.checkpoint, weights_only=True)
+    checkpoint["relo_rule"]["released"] = "false"
+    torch.save(checkpoint, tmp_path / "wrong.ckpt")
+    arguments = [*good.track[:2], "--model", tmp_path / "wrong.ckpt", "--box", "1,1,9,9"]
+    return arguments, ["wrong.ckpt", "released = 'false'", "true or false"]
+
+
+def variant_that_does_not_exist(good, tmp_path):
+    (tmp_path / "network.yaml").write_text("released_network: b512\n")
+    return fit(good, tmp_path, lambda content: content["model"].update(network="network.yaml")), ["b512", "b256"]
+
+
 def wrong_type_on_the_command_line(good, tmp_path):
     return [*fit(good, tmp_path), "--trainer.max_steps", "few"], ["max_steps", "few"]
 
@@ -353,6 +382,11 @@ MISTAKES = [
     unknown_config_key,
     unknown_nested_key,
     wrong_type,
+    rule_of_a_wrong_type,
+    rule_that_is_not_finite,
+    rule_file_of_a_wrong_type,
+    checkpoint_with_a_rule_of_a_wrong_type,
+    variant_that_does_not_exist,
     wrong_type_on_the_command_line,
     unknown_class,
     unknown_part,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from relo.errors import UserError
 from relo.geometry import CropRule
-from relo.released import resolve_reference
+from relo.released import released_rule
 
 Localization = Literal["policy", "prior"]
 Window = Literal["logits", "probabilities"]
@@ -138,7 +138,9 @@ def read_rule_file(path: Path) -> RuleFile:
         UserError: the file is missing, is not YAML, or names a setting or value that does not exist, in whichever part.
     """
     try:
-        settings = resolve_reference(yaml.safe_load(path.read_text()))
+        settings = yaml.safe_load(path.read_text())
+        if isinstance(settings, dict) and settings.keys() == {"released_rule"}:
+            settings = released_rule(settings["released_rule"])
     except OSError as error:
         raise UserError(f"The tracking rule {path} cannot be read ({error.strerror}).") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
