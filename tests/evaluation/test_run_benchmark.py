@@ -184,7 +184,7 @@ def test_results_are_scored_and_packed_as_they_are(root, model, tmp_path, capsys
     assert zipped.exists()
 
 
-def test_settings_of_a_benchmark_are_applied_and_told(root, model, tmp_path, capsys):
+def test_settings_of_a_benchmark_are_applied_and_said(root, model, tmp_path, capsys):
     own = tmp_path / "model"
     shutil.copytree(model, own)
     (own / "tracking.yaml").write_text("window_exponent: 1.5\nbenchmarks: {lasot_ext: {window_exponent: 2.5}}\n")
@@ -202,13 +202,13 @@ def test_settings_of_a_benchmark_are_applied_and_told(root, model, tmp_path, cap
         (("--rule", str(rule)), 2.2, "lasot", {"window_exponent": 2.2}, "for lasot: window_exponent 2.2. Rule: "),
         (("--rule", str(rule), "--benchmark", "none"), 3.0, None, None, "One rule for every benchmark"),
     ]
-    for number, (options, exponent, benchmark, settings, told) in enumerate(cases):
+    for number, (options, exponent, benchmark, settings, sentence) in enumerate(cases):
         main(command(root, own, tmp_path / str(number), "--localization", "prior", *options))
         found = json.loads((tmp_path / str(number) / "run.json").read_text())
         assert (found["rule"]["window_exponent"], found["rule"]["localization"]) == (exponent, "prior")
         assert (found["benchmark"], found["benchmark_settings"]) == (benchmark, settings)
         printed = " ".join(capsys.readouterr().out.split())
-        assert told in printed
+        assert sentence in printed
         assert f"localization prior, window probabilities, window_exponent {exponent}" in printed
 
 
@@ -236,7 +236,7 @@ def test_a_datasets_name_finds_the_settings_of_the_release(variant, dataset, ent
     found = benchmark_rule("relo-b256", rule, None, dataset)
     assert found.settings == changed
     assert found.rule == load_rule(rule, entry)
-    assert ("no settings of its own" in found.told) == (changed is None and dataset != "coco")
+    assert ("no settings of its own" in found.summary) == (changed is None and dataset != "coco")
 
 
 def test_a_benchmark_of_a_rule_must_exist_once(tmp_path):

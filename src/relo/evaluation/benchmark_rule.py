@@ -22,13 +22,13 @@ class BenchmarkRule:
         rule: the rule; None is the model's own.
         benchmark: whose settings are applied where there are any; None is one rule for every benchmark.
         settings: what they are; None where the benchmark has none of its own.
-        told: the same in a sentence.
+        summary: the same in a sentence.
     """
 
     rule: TrackingRule | None
     benchmark: str | None
     settings: Mapping[str, Any] | None
-    told: str
+    summary: str
 
     def notes(self) -> dict[str, Any]:
         """What `run.json` says of it, beside the whole rule."""

@@ -160,7 +160,7 @@ def run_benchmark(
     reader = open_reader(dataset, root, split)
     console = Console()
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    say(chosen.told)
+    say(chosen.summary)
     remarks = reader.unused
     with console.status(f"looking at {len(reader)} sequences"):
         numbers, lengths = longest_first(reader, remarks.extend)
