@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from relo.data.sampler import ConsecutiveSampler, OrderSampler
+from relo.data.sampler import ClipFrames, ConsecutiveSampler, OrderSampler
 from relo.errors import UserError
 
 flags = arrays(np.bool_, st.integers(20, 1500), elements=st.booleans())
@@ -59,6 +59,18 @@ def test_frames_are_drawn_with_replacement_up_to_the_gap_on_both_sides():
     assert not any({1000, 1801} <= clip for clip in sets)
 
 
+def test_window_leaves_out_the_frame_at_the_gap_after_its_base():
+    visible = np.zeros(3000, bool)
+    visible[[1000, 1400, 1800]] = True
+    sets = {frozenset(clip) for clip in many(OrderSampler(1, 1, min_frames=1), visible, 2000).tolist()}
+    assert {frozenset({1000, 1400}), frozenset({1400, 1800})} <= sets
+    assert frozenset({1000, 1800}) not in sets  # only the base 1400 could join them
+    visible[[1399, 1799]] = True
+    assert frozenset({1000, 1799}) in {
+        frozenset(clip) for clip in many(OrderSampler(1, 1, min_frames=1), visible, 4000).tolist()
+    }
+
+
 def test_base_frame_only_centres_the_clip():
     # With the base drawn anywhere, frames up to 2 gaps apart meet in one clip.
     frames = many(OrderSampler(1, 3, max_gap=50), np.ones(1000, bool), 3000)
@@ -82,6 +94,19 @@ def test_stills_are_repeated():
     assert not sampler.accepts(np.array([False]))
     clip = sampler.sample(np.array([True]), np.random.default_rng(0))
     assert (clip.templates.tolist(), clip.search.tolist()) == ([0, 0], [0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("search", "start", "previous"),
+    [
+        ([30, 34, 90], None, [29, 30, 34]),  # forwards with gaps
+        ([90, 34, 34, 30], None, [89, 90, 34, 34]),  # backwards, a frame drawn twice
+        ([0, 5], None, [-1, 0]),
+        ([12, 15, 18], 9, [9, 12, 15]),  # consecutive at a stride of 3
+    ],
+)
+def test_frames_before_the_search_frames(search, start, previous):
+    assert ClipFrames(np.array([3]), np.array(search), start).previous.tolist() == previous
 
 
 def test_sampler_can_be_sent_to_a_process():

@@ -19,6 +19,16 @@ class ClipFrames:
     search: NDArray[np.int64]  # [T]
     start: int | None = None  # the frame before the first search frame, where these are consecutive
 
+    @property
+    def previous(self) -> NDArray[np.int64]:
+        """The frame before each search frame [T]: the search frame before it in the clip.
+
+        Before the first it is the start, or the frame before it in the video (also where time runs backwards, as in the
+        release): -1 where it is the video's first.
+        """
+        start = self.search[0] - 1 if self.start is None else self.start
+        return np.concatenate([[start], self.search[:-1]])
+
 
 class ClipSampler(Plugin):
     """Contract: draws a clip from a sequence.
@@ -46,8 +56,8 @@ class OrderSampler(ClipSampler):
     """The paper's sampler: templates first, then search frames, all near one frame and sorted in time.
 
     A base frame is drawn among the visible frames; templates and search frames are drawn with replacement among the
-    visible ones within `max_gap` of it, and sorted forwards or backwards in time; the first ones are the templates. A
-    still (a sequence of one frame) is repeated.
+    visible ones from `max_gap` before it to `max_gap` - 1 after it (the release's range), and sorted forwards or
+    backwards in time; the first ones are the templates. A still (a sequence of one frame) is repeated.
     """
 
     def __init__(
@@ -84,7 +94,7 @@ class OrderSampler(ClipSampler):
         """A clip around a random visible frame."""
         shown = np.flatnonzero(visible)
         base = rng.choice(shown)
-        near = shown[np.abs(shown - base) <= self.max_gap]
+        near = shown[(shown >= base - self.max_gap) & (shown < base + max(self.max_gap, 1))]
         frames = np.sort(rng.choice(near, self.templates + self.search_frames))
         if rng.random() < self.backwards:
             frames = frames[::-1]
