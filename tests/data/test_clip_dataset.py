@@ -3,6 +3,7 @@
 import pickle
 import re
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ from relo.data.clip_batch import ClipBatch
 from relo.data.clip_dataset import ClipDataset, ClipNumbers, StoreSource
 from relo.data.clip_store import ClipStoreWriter, PackingOptions
 from relo.data.datamodule import SequenceSource, TrackingDataModule
+from relo.data.frame_geometry import to_packed
 from relo.data.packing import pack, pack_sequence
-from relo.data.sampler import ClipFrames, ClipSampler, OrderSampler
+from relo.data.sampler import ClipFrames, ClipSampler, ConsecutiveSampler, OrderSampler
 from relo.data.transforms import Augmentation, ClipTransform
 from relo.errors import UserError
-from relo.geometry import CropRule
+from relo.geometry import CropRule, mirror_xywh
+from relo.images import normalise_images
 
 TRANSFORM = ClipTransform(CropRule(2.0, 16), CropRule(4.0, 32))
 
@@ -178,6 +181,106 @@ def test_hidden_frames_are_marked_and_cut_around_the_nearest_box(store, reader):
     rule = CropRule(4.0, 32)
     nearest = torch.from_numpy(reader[0].boxes_xywh[[5, 5, 7]])
     torch.testing.assert_close(clip.search_boxes_xywh[0], rule.to_crop(nearest, rule.region(nearest)).float())
+
+
+# ------------------------------------------------------------------------------------ crops around the previous truth
+
+AROUND_PREVIOUS = Augmentation(grey=0, clip_flip=0, image_flip=0, brightness=0, search_around="previous")
+
+
+class Gone(FakeReader):
+    """Hidden targets have a box without a size, but on the 14th frame, where one is annotated."""
+
+    def boxes_xywh(self):
+        return super().boxes_xywh() + np.array([0.3, 0.2, 0, 0])
+
+    def __getitem__(self, index):
+        sequence = super().__getitem__(index)
+        sequence.boxes_xywh[~sequence.visible & (np.arange(len(sequence)) != 13), 2:] = 0
+        return sequence
+
+
+@pytest.fixture(params=["whole", "cut"])
+def gone(request, tmp_path):
+    options = PackingOptions() if request.param == "whole" else PackingOptions(cut=8.0, max_side=32)
+    return pack(Gone(tmp_path / "gone", sequences=2), tmp_path / "packed", options=options)
+
+
+@pytest.mark.parametrize("sampler", [OrderSampler(1, 4), ConsecutiveSampler(1, 3, max_stride=2)])
+def test_searches_surround_the_truth_of_the_frame_before(gone, tmp_path, sampler):
+    """Frame by frame: clips with gaps, backwards and at strides, of whole frames and of packed ones."""
+    rule = CropRule(4.0, 32)
+    clips = dataset(
+        StoreSource(str(gone.path)), sampler=sampler, transform=ClipTransform(CropRule(2.0, 16), rule, AROUND_PREVIOUS)
+    )
+    annotated_xywh = Gone(tmp_path / "gone", sequences=1)[0].boxes_xywh
+    sequence, firsts = gone[0], set()
+    for index in range(120):
+        clip = clips[index]
+        frames = clip.frame_index[0].numpy()
+        before = frames[0] - (frames[1] - frames[0] if sampler.consecutive else 1)
+        previous = np.array([before, *frames[:-1]])
+        around_xywh, truth_xywh = annotated_xywh[previous], annotated_xywh[frames]
+        assert (around_xywh[:, 2:] > 0).all()
+        if not sequence.visible[frames].all():
+            continue  # what is cut around is known, but not the truth
+        if "geometry" in sequence.attributes:
+            geometry = sequence.attributes["geometry"][frames]
+            around_xywh, truth_xywh = to_packed(around_xywh, geometry), to_packed(truth_xywh, geometry)
+        regions = rule.region(torch.from_numpy(around_xywh))
+        expected_xywh = rule.to_crop(torch.from_numpy(truth_xywh), regions)
+        torch.testing.assert_close(clip.search_boxes_xywh[0], expected_xywh.float(), atol=1e-5, rtol=0)
+        firsts.add(int(frames[0]))
+    if not sampler.consecutive:
+        hidden = {6, 13, 20}
+        # No clip starts with the video's first frame, or behind a frame without a box.
+        assert firsts == set(range(24)) - hidden - {0, 7, 21}
+
+
+def test_stills_are_jittered_instead(tmp_path):
+    still = pack(FakeReader(tmp_path / "still", sequences=1, frames=1), tmp_path / "packed")
+    clips = [
+        dataset(
+            StoreSource(str(still.path)), transform=ClipTransform(CropRule(2.0, 16), CropRule(4.0, 32), augmentation)
+        )
+        for augmentation in (AROUND_PREVIOUS, replace(AROUND_PREVIOUS, search_around="truth"))
+    ]
+    assert all(same(clips[0][index], clips[1][index]) for index in range(5))
+    assert clips[0][0].search_boxes_xywh.unique(dim=1).shape[1] == 2
+
+
+class First(OrderSampler):
+    """Clips of the first frame alone."""
+
+    def sample(self, visible, rng):
+        return ClipFrames(np.array([0]), np.array([0]))
+
+
+def test_clips_that_no_frame_precedes_end_in_a_sentence(store):
+    transform = ClipTransform(CropRule(2.0, 16), CropRule(4.0, 32), AROUND_PREVIOUS)
+    clips = dataset(StoreSource(str(store.path)), sampler=First(1, 1), transform=transform)
+    with pytest.raises(UserError, match=r"no box on the frame before: set data\.augmentation\.search_around to truth"):
+        clips[0]
+
+
+@pytest.mark.parametrize("offset", [0.0, -1.0])
+def test_mirrored_boxes_can_be_off_as_in_the_release(gone, offset):
+    """The release's W - 1 - x - w lies a pixel to the left of where the mirrored target is seen."""
+    rule = CropRule(4.0, 32, released=True)
+    mirrored = Augmentation(
+        center_jitter=0, scale_jitter=0, grey=0, clip_flip=1, image_flip=0, brightness=0, mirror_offset=offset
+    )
+    clips = dataset(StoreSource(str(gone.path)), transform=ClipTransform(CropRule(2.0, 16), rule, mirrored))
+    for index in range(8):
+        clip = clips[index]
+        sequence = gone[int(clip.sequence_id[0][-1])]
+        scales = sequence.attributes.get("geometry", np.ones((24, 4)))[:, 2]
+        for image, frame in zip(clip.search_images[0], clip.frame_index[0].tolist(), strict=True):
+            pixels = np.ascontiguousarray(sequence.frames[frame][:, ::-1])
+            width = pixels.shape[1] + offset * scales[frame]
+            box_xywh = mirror_xywh(torch.from_numpy(sequence.boxes_xywh[frame]), width)
+            expected = normalise_images(torch.from_numpy(rule.cut(pixels, rule.region(box_xywh))))
+            torch.testing.assert_close(image, expected)
 
 
 # ---------------------------------------------------------------------------------------------------- broken records

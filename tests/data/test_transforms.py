@@ -3,13 +3,17 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relo.data.transforms import Augmentation, ClipTransform
-from relo.geometry import CropRule
+from relo.geometry import CropRule, mirror_xywh, xywh_to_cxcywh
 
 PLAIN = Augmentation(center_jitter=0, scale_jitter=0, grey=0, clip_flip=0, image_flip=0, brightness=0)
 BOXES = torch.tensor([[100.0, 80.0, 40.0, 20.0]], dtype=torch.float64)
@@ -127,6 +131,45 @@ def test_grey_and_brightness():
     assert abs(factors.mean() - 1) < 0.01
     assert abs(factors.std() - 0.4 / np.sqrt(12)) < 0.01
     np.testing.assert_allclose(crops[:, 64, 64, 0] / 2, crops[:, 64, 64, 1], atol=1)
+
+
+@pytest.mark.parametrize("is_grey", [False, True])
+def test_pixels_are_those_of_the_release(is_grey):
+    """Grey before the crop is scaled, brightness after it and without rounding to grey levels."""
+    image = np.random.default_rng(0).integers(0, 256, (240, 320, 3)).astype(np.uint8)
+    bright = replace(PLAIN, brightness=0.2)
+    crops, _ = transform(bright).searches([image] * 20, BOXES.expand(20, 4), is_grey, False, np.random.default_rng(0))
+    seen = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) if is_grey else image
+    expected = SEARCH.cut(seen, SEARCH.region(BOXES)[0]).astype(np.float64)
+    for crop in crops:
+        dark = (expected > 0) & (expected < 200)  # stays below white
+        factors = crop[dark] / expected[dark]
+        assert np.ptp(factors) < 1e-6
+        np.testing.assert_allclose(crop, np.minimum(expected * factors.mean(), 255), atol=1e-4)
+
+
+boxes = st.tuples(*[st.floats(-20, 300)] * 2, *[st.floats(3, 90)] * 2)
+
+
+@given(st.lists(st.tuples(boxes, boxes), min_size=1, max_size=4), st.booleans(), st.booleans())
+def test_searches_around_the_previous_box(pairs, released, is_mirrored):
+    """The region is the previous box's, without jitter, and boxes in crops come back to the same pixels."""
+    truth_xywh, previous_xywh = torch.tensor(pairs, dtype=torch.float64).unbind(1)
+    rule = CropRule(4.0, 32, released)
+    frames = [with_target(BOXES[0])] * len(pairs)
+    cutting = transform(replace(PLAIN, center_jitter=3.5, scale_jitter=0.5), rule)
+    crops, found_xywh = cutting.searches(
+        frames, truth_xywh, False, is_mirrored, np.random.default_rng(0), previous_xywh=previous_xywh
+    )
+    regions = rule.region(previous_xywh)
+    if is_mirrored:
+        crops, found_xywh = crops[:, :, ::-1], mirror_xywh(found_xywh, 1.0)
+    for frame, region, crop in zip(frames, regions, crops, strict=True):
+        np.testing.assert_array_equal(crop, rule.cut(frame, region))
+    torch.testing.assert_close(found_xywh, rule.to_crop(truth_xywh, regions))
+    if not released:
+        back_xywh = rule.to_image(xywh_to_cxcywh(found_xywh), regions)
+        torch.testing.assert_close(back_xywh, truth_xywh, atol=1e-9, rtol=0)
 
 
 def test_further_albumentations_transforms_are_reproducible():

@@ -16,9 +16,10 @@ from torch.utils.data import Dataset, DistributedSampler, get_worker_info
 
 from relo.data.clip_batch import ClipBatch, Surroundings
 from relo.data.clip_store import ClipStore
-from relo.data.frame_geometry import nearest_visible, to_image
+from relo.data.frame_geometry import nearest_visible, to_image, to_packed
 from relo.data.sampler import ClipFrames, ClipSampler
 from relo.data.sequences.base import Sequence as TrackingSequence
+from relo.data.sequences.parsing import positive_size
 from relo.data.transforms import ClipTransform, Image
 from relo.errors import UserError
 from relo.geometry import mirror_xywh
@@ -105,45 +106,63 @@ class ClipDataset(Dataset[ClipBatch]):
         """Clip number `index`, as a batch of one.
 
         Raises:
-            UserError: a record cannot be read or decoded; the message names dataset, sequence and frame.
+            UserError: a record cannot be read or decoded (the message names dataset, sequence and frame), or no clip
+                can be drawn.
         """
         rng = np.random.default_rng([self.seed, index])
+        problem = "have no box on the frame before: set data.augmentation.search_around to truth"
         for _ in range(_ATTEMPTS):
             try:
-                return self._draw(rng)
+                clip = self._draw(rng)
             except UserError as error:
                 if self.on_broken == "stop":
                     raise
                 self._count_skipped(error)
-        raise UserError(f"{_ATTEMPTS} clips in a row are broken: run `relo data verify` on the stores.")
+                problem = "are broken: run `relo data verify` on the stores"
+            else:
+                if clip is not None:
+                    return clip
+        raise UserError(f"{_ATTEMPTS} clips in a row {problem}.")
 
     def _count_skipped(self, error: UserError) -> None:
         worker = get_worker_info()
         self._skipped[0 if worker is None else worker.id] += 1
         warnings.warn(f"Another clip replaces a broken one: {error}", stacklevel=2)
 
-    def _draw(self, rng: np.random.Generator) -> ClipBatch:
+    def _draw(self, rng: np.random.Generator) -> ClipBatch | None:
+        """A clip; None where its search crops need the box of a frame that has none."""
         which = int(rng.choice(len(self.stores), p=self.odds))
         store = self.stores[which]
         sequence = store[int(rng.choice(self.usable[which]))]
         clip = self.sampler.sample(sequence.visible, rng)
+        is_around_previous = self.transform.augmentation.search_around == "previous" and len(sequence) > 1
+        if is_around_previous and not _has_boxes(sequence, clip.previous):
+            return None
         images = {int(i): sequence.frames[int(i)] for i in {*clip.templates, *clip.search}}
+        is_grey, is_mirrored = self.transform.joint(rng)
+        offset = self.transform.augmentation.mirror_offset if is_mirrored else 0.0
         # Where the target is hidden, crops are cut around its nearest visible box.
         nearest = nearest_visible(sequence.visible)
-        boxes_xywh = torch.from_numpy(sequence.boxes_xywh[nearest])
-        is_grey, is_mirrored = self.transform.joint(rng)
         template_crops, template_boxes_xywh = self.transform.templates(
-            [images[int(i)] for i in clip.templates], boxes_xywh[clip.templates], is_grey, is_mirrored, rng
+            [images[int(i)] for i in clip.templates],
+            _boxes_in_frames(sequence, nearest[clip.templates], clip.templates, offset),
+            is_grey,
+            is_mirrored,
+            rng,
         )
         search_frames = [images[int(i)] for i in clip.search]
+        boxes_xywh = _boxes_in_frames(sequence, nearest[clip.search], clip.search, offset)
         search_crops, search_boxes_xywh = self.transform.searches(
-            search_frames, boxes_xywh[clip.search], is_grey, is_mirrored, rng
+            search_frames,
+            boxes_xywh,
+            is_grey,
+            is_mirrored,
+            rng,
+            _boxes_in_frames(sequence, clip.previous, clip.search, offset) if is_around_previous else None,
         )
         surroundings = None
         if self.transform.surroundings_crop is not None:
-            squares, squares_xywh = self.transform.surroundings(
-                search_frames, boxes_xywh[clip.search], is_grey, is_mirrored, rng
-            )
+            squares, squares_xywh = self.transform.surroundings(search_frames, boxes_xywh, is_grey, is_mirrored, rng)
             surroundings = _surroundings(sequence, clip, search_frames, squares, squares_xywh, is_mirrored)
         return ClipBatch(
             template_images=normalise_images(torch.from_numpy(template_crops))[None],
@@ -188,6 +207,29 @@ def start_worker(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def _image_boxes_xywh(sequence: TrackingSequence) -> NDArray[np.float64]:
+    """The boxes [N, 4] of a packed sequence in image pixels, as annotated."""
+    attributes = cast(Mapping[str, Any], sequence.attributes)  # of frames that were cut or scaled
+    return cast(NDArray[np.float64], attributes.get("image_boxes_xywh", sequence.boxes_xywh))
+
+
+def _has_boxes(sequence: TrackingSequence, frames: NDArray[np.int64]) -> bool:
+    """Whether there are all these frames, each with a box of some size."""
+    return bool((frames >= 0).all() and positive_size(_image_boxes_xywh(sequence)[frames]).all())
+
+
+def _boxes_in_frames(
+    sequence: TrackingSequence, annotated: NDArray[np.int64], frames: NDArray[np.int64], mirror_offset: float
+) -> Tensor:
+    """The boxes [K, 4] that were annotated on some frames [K], in pixels of other packed frames [K] of the sequence.
+
+    They are displaced so that, once mirrored, they are off by `mirror_offset` pixels of the image.
+    """
+    boxes_xywh = _image_boxes_xywh(sequence)[annotated] - [mirror_offset, 0, 0, 0]
+    geometry = cast(Mapping[str, Any], sequence.attributes).get("geometry")
+    return torch.from_numpy(boxes_xywh if geometry is None else to_packed(boxes_xywh, geometry[frames]))
+
+
 def _surroundings(
     sequence: TrackingSequence,
     clip: ClipFrames,
@@ -198,9 +240,9 @@ def _surroundings(
 ) -> Surroundings:
     """Squares [T, Hs, Hs, 3], cut at boxes [T, 4] of the packed search frames, as surroundings of a batch of one."""
     assert clip.start is not None
-    attributes = cast(Mapping[str, Any], sequence.attributes)  # of frames that were cut or scaled
+    attributes = cast(Mapping[str, Any], sequence.attributes)
     nearest = nearest_visible(sequence.visible)[[clip.start, *clip.search]]
-    truth_xywh = torch.from_numpy(attributes.get("image_boxes_xywh", sequence.boxes_xywh)[nearest])  # [1 + T, 4]
+    truth_xywh = torch.from_numpy(_image_boxes_xywh(sequence)[nearest])  # [1 + T, 4]
     if "geometry" in attributes:
         sizes = torch.from_numpy(attributes["image_sizes"][clip.search].astype(np.int64))
         squares_xywh = to_image(squares_xywh, torch.from_numpy(attributes["geometry"][clip.search]))

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for its newest version
 
@@ -11,7 +12,7 @@ import torch
 from albumentations import Compose
 from albumentations import ImageOnlyTransform as ImageOnlyTransform  # for the signature of the data module, too
 from albumentations.augmentations.geometric.functional import hflip
-from albumentations.augmentations.pixel.functional import multiply, to_gray
+from albumentations.augmentations.pixel.functional import to_gray
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,7 +23,7 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is changed at random; the defaults are the release's.
+    """What is changed at random, and where search crops are cut; all defaults but `mirror_offset` are the release's.
 
     Attributes:
         center_jitter: search crops are displaced by up to half of this, in units of sqrt(w h), on each axis.
@@ -31,6 +32,11 @@ class Augmentation:
         clip_flip: probability that a whole clip is mirrored.
         image_flip: probability that an image is mirrored, each on its own; never where a clip carries surroundings.
         brightness: an image's pixels are multiplied by 1 +- up to this, each image on its own.
+        search_around: what search crops are cut around: the jittered truth of their own frame, or, without jitter, the
+            truth of the frame before (the release's REAL_REGION), which may leave the target outside. Stills have no
+            frame before them and keep the jitter.
+        mirror_offset: pixels of the image by which boxes of a mirrored clip are off along x. The release has -1: it
+            mirrors boxes, which span pixels, about the pixels' centres. Always 0 where a clip carries surroundings.
     """
 
     center_jitter: float = 3.5
@@ -39,6 +45,8 @@ class Augmentation:
     clip_flip: float = 0.5
     image_flip: float = 0.5
     brightness: float = 0.2
+    search_around: Literal["truth", "previous"] = "truth"
+    mirror_offset: float = 0.0
 
 
 class ClipTransform:
@@ -56,7 +64,7 @@ class ClipTransform:
 
         Args:
             template_crop: how template crops are cut; they are centred on the target.
-            search_crop: how search crops are cut; they are jittered.
+            search_crop: how search crops are cut.
             augmentation: what is changed at random.
             photometric: further albumentations transforms of pixels, applied to each crop on its own.
             surroundings_crop: how the surroundings of targets are cut, for clips that carry them.
@@ -67,20 +75,30 @@ class ClipTransform:
         self.augmentation = augmentation or Augmentation()
         if surroundings_crop is not None:
             # What moves must go on moving the same way: only the whole clip can be mirrored.
-            self.augmentation = replace(self.augmentation, image_flip=0.0)
+            self.augmentation = replace(self.augmentation, image_flip=0.0, mirror_offset=0.0)
         self.photometric = Compose(list(photometric)) if photometric else None
 
     def templates(
         self, frames: Sequence[Image], boxes_xywh: Tensor, is_grey: bool, is_mirrored: bool, rng: np.random.Generator
-    ) -> tuple[NDArray[np.uint8], Tensor]:
-        """Crops [N, Hz, Hz, 3] around boxes [N, 4] in the frames' pixels, and the boxes in them [N, 4]."""
+    ) -> tuple[NDArray[np.float32], Tensor]:
+        """Crops [N, Hz, Hz, 3], 0 to 255, around boxes [N, 4] in the frames' pixels, and the boxes in them [N, 4]."""
         return self._cut(self.template_crop, frames, boxes_xywh, boxes_xywh, is_grey, is_mirrored, rng)
 
     def searches(
-        self, frames: Sequence[Image], boxes_xywh: Tensor, is_grey: bool, is_mirrored: bool, rng: np.random.Generator
-    ) -> tuple[NDArray[np.uint8], Tensor]:
-        """Crops [T, Hx, Hx, 3] around displaced boxes [T, 4] in the frames' pixels, and the true ones in them."""
-        around_xywh = self.jitter(boxes_xywh, rng)
+        self,
+        frames: Sequence[Image],
+        boxes_xywh: Tensor,
+        is_grey: bool,
+        is_mirrored: bool,
+        rng: np.random.Generator,
+        previous_xywh: Tensor | None = None,
+    ) -> tuple[NDArray[np.float32], Tensor]:
+        """Crops [T, Hx, Hx, 3], 0 to 255, and the boxes [T, 4] in them.
+
+        They are cut around the jittered boxes [T, 4], or around those of the frames before, if these are given; all are
+        in pixels of the frames.
+        """
+        around_xywh = self.jitter(boxes_xywh, rng) if previous_xywh is None else previous_xywh
         return self._cut(self.search_crop, frames, around_xywh, boxes_xywh, is_grey, is_mirrored, rng)
 
     def surroundings(
@@ -95,7 +113,7 @@ class ClipTransform:
         # Search regions are cut from the squares later: the border that they shall see is set here.
         frames = [self.search_crop.extent(frame) for frame in frames]
         squares, _ = self._crops(self.surroundings_crop, frames, regions, is_grey, is_mirrored, rng)
-        return squares, cxcywh_to_xywh(regions[:, [0, 1, 2, 2]])
+        return np.rint(squares).astype(np.uint8), cxcywh_to_xywh(regions[:, [0, 1, 2, 2]])
 
     def joint(self, rng: np.random.Generator) -> tuple[bool, bool]:
         """What a whole clip shares: whether it is grey, whether it is mirrored."""
@@ -124,7 +142,7 @@ class ClipTransform:
         is_grey: bool,
         is_mirrored: bool,
         rng: np.random.Generator,
-    ) -> tuple[NDArray[np.uint8], Tensor]:
+    ) -> tuple[NDArray[np.float32], Tensor]:
         regions = rule.region(around_xywh)
         crops, flips = self._crops(rule, frames, regions, is_grey, is_mirrored, rng)
         crop_boxes_xywh = rule.to_crop(boxes_xywh, regions)
@@ -139,19 +157,21 @@ class ClipTransform:
         is_grey: bool,
         is_mirrored: bool,
         rng: np.random.Generator,
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """The changed crops [T, size, size, 3] at regions [T, 3], and which of them were mirrored [T]."""
         flips = is_mirrored ^ (rng.random(len(frames)) < self.augmentation.image_flip)
         factors = 1 + self.augmentation.brightness * rng.uniform(-1, 1, len(frames))
         crops = []
-        for frame, region, flip, factor in zip(frames, regions, flips, factors, strict=True):
-            crop = multiply(rule.cut(frame, region), float(factor))
+        for frame, region, flip in zip(frames, regions, flips, strict=True):
             if is_grey:
-                crop = to_gray(crop, num_output_channels=3, method="weighted_average")
+                frame = to_gray(frame, num_output_channels=3, method="weighted_average")
+            crop = rule.cut(frame, region)
             if flip:
                 crop = hflip(crop)
             if self.photometric is not None:
                 self.photometric.set_random_seed(int(rng.integers(1 << 32)))
                 crop = self.photometric(image=crop)["image"]
             crops.append(crop)
-        return np.stack(crops), flips
+        # Last, and in floating point as in the release: cut down to whole grey levels, images would be darker.
+        brightened = np.stack(crops) * factors.astype(np.float32)[:, None, None, None]
+        return np.minimum(brightened, 255, out=brightened), flips
