@@ -157,6 +157,14 @@ def missing_store(good, tmp_path):
     return arguments, ["data/none", "relo data pack"]
 
 
+def absent_stores_of_a_recipe(good, tmp_path):
+    there = {"path": str(good.data.train), "weight": 2.0}
+    absent = [{"path": f"data/{name}_train"} for name in ("coco", "vasttrack")]
+    arguments = fit(good, tmp_path, lambda content: content["data"].update(train=[there, *absent]))
+    words = ["data/coco_train or data/vasttrack_train", "make data COCO=/path VASTTRACK=/path"]
+    return arguments, [*words, f"--data.train '[{{path: {good.data.train}, weight: 2.0}}]'"]
+
+
 def missing_validation_store(good, tmp_path):
     def change(content):
         content["data"]["validation"] = [{"path": "data/none"}]
@@ -368,6 +376,7 @@ MISTAKES = [
     corrupt_jpeg_in_a_worker,
     store_of_another_version,
     missing_store,
+    absent_stores_of_a_recipe,
     missing_validation_store,
     checkpoint_of_another_network,
     validation_of_another_network,

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from relo.data.clip_batch import ClipBatch
 from relo.data.clip_dataset import ClipDataset, ClipNumbers, StoreSource, start_worker
 from relo.data.clip_store import ClipStore
+from relo.data.recipe_stores import require_stores
 from relo.data.sampler import ClipSampler, OrderSampler
 from relo.data.sequences import open_reader
 from relo.data.sequences.base import Sequence as TrackingSequence
@@ -108,7 +109,16 @@ class TrackingDataModule(lightning.LightningDataModule):
         self.clips: ClipDataset | None = None
 
     def setup(self, stage: str) -> None:
-        """Open the clip stores to train on."""
+        """Open the clip stores to train on.
+
+        Raises:
+            UserError: a store to train on or to validate on is absent; those to train on are not what they should be.
+        """
+        is_validated = self.trainer is None or self.trainer.limit_val_batches
+        require_stores(
+            ({"data.train": self.train_sources} if stage == "fit" else {})
+            | ({"data.validation": self.validation_sources} if is_validated else {})
+        )
         if stage == "fit" and self.clips is None:
             self.clips = ClipDataset(
                 self.train_sources,
