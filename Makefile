@@ -23,9 +23,10 @@ $(VENV)/.installed: pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --editable '.[dev,export]'
 	@touch $@
 
-data: install  ## Pack LASOT=/path GOT10K=/path TRACKINGNET=/path into OUT=/path; synthetic data where none is given
+data: install  ## Pack LASOT=/path GOT10K= COCO= TRACKINGNET= VASTTRACK= into OUT=/path; synthetic data where none is given
 	$(VENV)/bin/python data_prep/make_data.py --output '$(OUT)' --workers $(WORKERS) \
-		$(if $(LASOT),--lasot '$(LASOT)') $(if $(GOT10K),--got10k '$(GOT10K)') $(if $(TRACKINGNET),--trackingnet '$(TRACKINGNET)')
+		$(if $(LASOT),--lasot '$(LASOT)') $(if $(GOT10K),--got10k '$(GOT10K)') $(if $(COCO),--coco '$(COCO)') \
+		$(if $(TRACKINGNET),--trackingnet '$(TRACKINGNET)') $(if $(VASTTRACK),--vasttrack '$(VASTTRACK)')
 
 demo:  ## Train and evaluate a small tracker on synthetic video: runs/demo/report.html (13 minutes on 2 cores)
 	@mkdir -p runs/demo && date +%s > runs/demo/started

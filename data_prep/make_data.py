@@ -4,13 +4,14 @@ Every step may be stopped at any time, and goes on when the command is run again
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
 from relo.cli import main as relo
+from relo.data.recipe_stores import RECIPE_STORES
 from relo.data.sequences import open_reader
 from relo.errors import UserError
 
@@ -33,7 +34,9 @@ def make_data(
     output: Path = Path("data"),
     lasot: Path | None = None,
     got10k: Path | None = None,
+    coco: Path | None = None,
     trackingnet: Path | None = None,
+    vasttrack: Path | None = None,
     demo: bool = False,
     train_sequences: int = 320,
     test_sequences: int = 120,
@@ -50,7 +53,9 @@ def make_data(
         output: The folder of the stores.
         lasot: LaSOT's root.
         got10k: GOT-10k's root.
+        coco: COCO's root (2017).
         trackingnet: TrackingNet's root.
+        vasttrack: VastTrack's root.
         demo: Make the two synthetic stores of the demo, in one layout.
         train_sequences: Synthetic sequences to train on, over all layouts.
         test_sequences: Synthetic sequences that are held out.
@@ -62,7 +67,8 @@ def make_data(
         workers: Processes to use.
     """
     smaller = tuple(f"--{name}={value}" for name, value in (("cut", cut), ("max_side", max_side)) if value is not None)
-    jobs = list(_real(lasot, got10k, trackingnet, smaller))
+    roots = {"lasot": lasot, "got10k": got10k, "coco": coco, "trackingnet": trackingnet, "vasttrack": vasttrack}
+    jobs = list(_real(roots, smaller))
     if not jobs:
         settings = (f"--frames={frames}", f"--seed={seed}", f"--workers={workers}")
         layouts = {"lasot": 1.0} if demo else _LAYOUT_SHARES
@@ -77,17 +83,13 @@ def make_data(
         relo(["data", "verify", store, f"--workers={workers}"])
 
 
-def _real(
-    lasot: Path | None, got10k: Path | None, trackingnet: Path | None, smaller: tuple[str, ...]
-) -> Iterator[Packing]:
-    """The stores of the given roots; only those to train on may be made `smaller`."""
-    if lasot is not None:
-        yield Packing("lasot", lasot, "train", "lasot_train", smaller)
-    if got10k is not None:
-        yield Packing("got10k", got10k, _got10k_train_split(got10k), "got10k_train", smaller)
-        yield Packing("got10k", got10k, "val", "got10k_val")
-    if trackingnet is not None:
-        yield Packing("trackingnet", trackingnet, "train", "trackingnet_train", smaller)
+def _real(roots: Mapping[str, Path | None], smaller: tuple[str, ...]) -> Iterator[Packing]:
+    """The recipes' stores of the given roots; only those to train on may be made `smaller`."""
+    for store, (dataset, split) in RECIPE_STORES.items():
+        root = roots[dataset]
+        if root is not None:
+            split = _got10k_train_split(root) if split == "vot-train" else split
+            yield Packing(dataset, root, split, store, () if split == "val" else smaller)
 
 
 def _synthetic(

@@ -1,9 +1,12 @@
 """`make data` and `make demo`: the stores that they leave, and running them again."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from relo.data.clip_store import ClipStore
@@ -48,12 +51,26 @@ def test_without_roots_all_three_layouts_are_made_and_packed(synthetic):
             assert (packed.visible == original.visible).all()
 
 
-def test_given_roots_are_packed_and_a_second_run_goes_on(synthetic, tmp_path):
-    roots = [f"--{name}={synthetic / 'synthetic' / name}" for name in ("lasot", "trackingnet")]
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory):
+    """COCO's layout with two objects in one image."""
+    root = tmp_path_factory.mktemp("coco")
+    (root / "annotations").mkdir()
+    (root / "train2017").mkdir()
+    cv2.imwrite(str(root / "train2017" / "1.jpg"), np.zeros((30, 40, 3), np.uint8))
+    targets = [{"id": i, "image_id": 1, "category_id": 1, "bbox": [2, 3, 10 + i, 9], "iscrowd": 0} for i in (5, 6)]
+    content = {"images": [{"id": 1, "file_name": "1.jpg"}], "categories": [{"id": 1, "name": "cup"}]}
+    (root / "annotations" / "instances_train2017.json").write_text(json.dumps({**content, "annotations": targets}))
+    return root
+
+
+def test_given_roots_are_packed_and_a_second_run_goes_on(synthetic, coco, tmp_path):
+    roots = [f"--{name}={synthetic / 'synthetic' / name}" for name in ("lasot", "trackingnet")] + [f"--coco={coco}"]
     done = make_data("--output", tmp_path, *roots)
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["lasot_train", "trackingnet_train"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["coco_train", "lasot_train", "trackingnet_train"]
     assert len(ClipStore(tmp_path / "lasot_train")) == 4
+    assert ClipStore(tmp_path / "coco_train").names == ["5", "6"]
     before = (tmp_path / "lasot_train" / "data.mdb").stat().st_size
     assert make_data("--output", tmp_path, *roots).returncode == 0
     assert (tmp_path / "lasot_train" / "data.mdb").stat().st_size == before
