@@ -278,6 +278,11 @@ def variant_that_does_not_exist(good, tmp_path):
     return fit(good, tmp_path, lambda content: content["model"].update(network="network.yaml")), ["b512", "b256"]
 
 
+def unknown_choice(good, tmp_path):
+    arguments = [*fit(good, tmp_path), "--data.augmentation.search_around=prevous"]
+    return arguments, ["Setting 'data.augmentation.search_around': prevous is none of 'truth', 'previous'"]
+
+
 def wrong_type_on_the_command_line(good, tmp_path):
     return [*fit(good, tmp_path), "--trainer.max_steps", "few"], ["max_steps", "few"]
 
@@ -396,6 +401,7 @@ MISTAKES = [
     rule_file_of_a_wrong_type,
     checkpoint_with_a_rule_of_a_wrong_type,
     variant_that_does_not_exist,
+    unknown_choice,
     wrong_type_on_the_command_line,
     unknown_class,
     unknown_part,

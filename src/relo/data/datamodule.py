@@ -22,6 +22,8 @@ from relo.data.transforms import Augmentation, ClipTransform, ImageOnlyTransform
 from relo.errors import UserError
 from relo.geometry import CropRule
 
+_AUGMENTATION = Augmentation()
+
 
 @dataclass(frozen=True)
 class SequenceSource:
@@ -52,7 +54,7 @@ class TrackingDataModule(lightning.LightningDataModule):
         template_crop: CropRule | None = None,
         search_crop: CropRule | None = None,
         sampler: ClipSampler | None = None,
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation = _AUGMENTATION,
         photometric: list[ImageOnlyTransform] | None = None,
         surroundings: float | None = None,
         clips_per_epoch: int = 100_000,
@@ -71,7 +73,7 @@ class TrackingDataModule(lightning.LightningDataModule):
             template_crop: how template crops are cut; the command line takes it from the module's tracking rule.
             search_crop: how search crops are cut; the command line takes it from the module's tracking rule.
             sampler: which frames make a clip.
-            augmentation: what is changed at random; the release's choice if not given.
+            augmentation: what is changed at random, and where search crops are cut.
             photometric: further albumentations transforms of the crops' pixels.
             surroundings: side of the square around the target that clips carry for closed-loop rollouts, as a multiple
                 of sqrt(w h), such as 8; it needs a sampler of consecutive frames, and no image is mirrored on its own.
