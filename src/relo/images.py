@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def normalise_images(images: Tensor) -> Tensor:
-    """RGB 0 to 255 [..., H, W, 3] -> float32 [..., 3, H, W] with ImageNet's mean and standard deviation."""
+    """RGB uint8 [..., H, W, 3] -> float32 [..., 3, H, W] with ImageNet's mean and standard deviation."""
     mean, deviation = _statistics(images.device)
     # A contiguous copy first: the arithmetic then runs over long rows, three times as fast.
     pixels = images.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format)

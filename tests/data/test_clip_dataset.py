@@ -380,6 +380,13 @@ def test_validation_sources_can_be_parts_and_datasets(store, tmp_path):
     assert (first.name, second.name) == ("video 2", "cup")
 
 
+@pytest.mark.parametrize(("start", "stop"), [(3, None), (2, 2), (0, -3)])
+def test_validation_without_a_sequence_is_refused(store, start, stop):
+    source = SequenceSource(str(store.path), start=start, stop=stop)
+    with pytest.raises(UserError, match=r"names none of the 3 sequences of .*store: change its start or stop"):
+        datamodule(store, validation=[source]).val_dataloader()
+
+
 def test_ranks_share_the_sequences_and_repeat_none(store):
     names = []
     for rank in range(2):

@@ -23,7 +23,7 @@ from relo.data.sequences.parsing import positive_size
 from relo.data.transforms import ClipTransform, Image
 from relo.errors import UserError
 from relo.geometry import mirror_xywh
-from relo.images import normalise_images
+from relo.images import normalise_crops
 
 _ATTEMPTS = 100
 
@@ -165,9 +165,9 @@ class ClipDataset(Dataset[ClipBatch]):
             squares, squares_xywh = self.transform.surroundings(search_frames, boxes_xywh, is_grey, is_mirrored, rng)
             surroundings = _surroundings(sequence, clip, search_frames, squares, squares_xywh, is_mirrored)
         return ClipBatch(
-            template_images=normalise_images(torch.from_numpy(template_crops))[None],
+            template_images=_normalised(template_crops)[None],
             template_boxes_xywh=template_boxes_xywh.float()[None],
-            search_images=normalise_images(torch.from_numpy(search_crops))[None],
+            search_images=_normalised(search_crops)[None],
             search_boxes_xywh=search_boxes_xywh.float()[None],
             present=torch.from_numpy(sequence.visible[clip.search])[None],
             sequence_id=[f"{sequence.dataset}/{sequence.name}"],
@@ -205,6 +205,11 @@ def start_worker(worker: int) -> None:
     """One thread a loader's process: the cores belong to the training step. Ctrl-C is the trainer's to handle."""
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _normalised(crops: NDArray[np.float32]) -> Tensor:
+    """Crops [N, H, W, 3], 0 to 255, as a network takes them: [N, 3, H, W]."""
+    return normalise_crops(torch.from_numpy(crops).movedim(-1, -3))
 
 
 def _image_boxes_xywh(sequence: TrackingSequence) -> NDArray[np.float64]:

@@ -232,7 +232,8 @@ class SequenceDataset(Dataset[TrackingSequence]):
         """Open the sources.
 
         Raises:
-            UserError: a source cannot be read, or is a store whose frames were cut around the targets.
+            UserError: a source cannot be read, is a store whose frames were cut around the targets, or has none of the
+                sequences that it names.
         """
         self.members: list[tuple[SequenceReader, int]] = []
         for source in sources:
@@ -240,7 +241,13 @@ class SequenceDataset(Dataset[TrackingSequence]):
                 reader: SequenceReader = _whole_images(ClipStore(source.path))
             else:
                 reader = open_reader(source.dataset, source.path, source.split)
-            self.members += [(reader, i) for i in range(len(reader))[source.start : source.stop]]
+            numbers = range(len(reader))[source.start : source.stop]
+            if not numbers:
+                raise UserError(
+                    f"data.validation names none of the {len(reader)} sequences of {source.path}: change its start "
+                    "or stop."
+                )
+            self.members += [(reader, i) for i in numbers]
 
     def __len__(self) -> int:
         return len(self.members)

@@ -172,6 +172,9 @@ class ClipTransform:
                 self.photometric.set_random_seed(int(rng.integers(1 << 32)))
                 crop = self.photometric(image=crop)["image"]
             crops.append(crop)
-        # Last, and in floating point as in the release: cut down to whole grey levels, images would be darker.
-        brightened = np.stack(crops) * factors.astype(np.float32)[:, None, None, None]
-        return np.minimum(brightened, 255, out=brightened), flips
+        pixels = torch.from_numpy(np.stack(crops)).movedim(-1, 1)
+        # In memory the colours come first: the arithmetic, here and of the normalisation, then runs over long rows.
+        pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+        # Brightness comes last and without rounding, as in the release: cut to whole levels, images would be darker.
+        pixels.mul_(torch.from_numpy(factors).float()[:, None, None, None]).clamp_(max=255)
+        return pixels.movedim(1, -1).numpy(), flips
