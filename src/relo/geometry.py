@@ -161,15 +161,18 @@ class CropRule:
         """The part of an image [H, W, 3] that crops are cut from: all of it, but for the release's black border."""
         return image[:-1, :-1] if self.released else image
 
-    def cut(self, image: NDArray[np.uint8], region: Tensor) -> NDArray[np.uint8]:
+    def cut(self, image: NDArray[np.uint8], region: Tensor, is_mirrored: bool = False) -> NDArray[np.uint8]:
         """The crop [size, size, 3] of an image [H, W, 3] at one region [3]: black outside, resized bilinearly.
 
-        A region wholly outside the image gives a black crop.
+        A region wholly outside the image gives a black crop. One that is cut to be mirrored has the release's border
+        where the mirrored image ends: at the first column.
         """
         center_x, center_y, side = region.tolist()
         # Python's round() rounds half to even, as the release does.
-        corner = round(center_x - side / 2), round(center_y - side / 2)
-        return cut_square(self.extent(image), *corner, round(side), self.size)
+        x, y = round(center_x - side / 2), round(center_y - side / 2)
+        if self.released and is_mirrored:
+            return cut_square(image[:-1, 1:], x - 1, y, round(side), self.size)
+        return cut_square(self.extent(image), x, y, round(side), self.size)
 
     def cut_on_device(self, images: Tensor, regions: Tensor) -> Tensor:
         """`cut` for a batch, on the device of the images and without waiting for it.

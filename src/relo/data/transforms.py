@@ -165,7 +165,7 @@ class ClipTransform:
         for frame, region, flip in zip(frames, regions, flips, strict=True):
             if is_grey:
                 frame = to_gray(frame, num_output_channels=3, method="weighted_average")
-            crop = rule.cut(frame, region)
+            crop = rule.cut(frame, region, is_mirrored)
             if flip:
                 crop = hflip(crop)
             if self.photometric is not None:
