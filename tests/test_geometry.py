@@ -264,6 +264,11 @@ class TestReleasedBorder:
             crop = rule.cut(self.image, region)
         np.testing.assert_array_equal(crop, expected)
 
+    def test_of_a_crop_that_will_be_mirrored_it_is_where_the_mirrored_image_ends(self):
+        rule, mirrored = CropRule(2.0, 20, released=True), np.ascontiguousarray(self.image[:, ::-1])
+        crop = rule.cut(self.image, box(5, 55, 20), is_mirrored=True)
+        np.testing.assert_array_equal(crop[:, ::-1], rule.cut(mirrored, box(75, 55, 20)))
+
     def test_of_our_own_rule_nothing_is_lost(self):
         crop = CropRule(2.0, 20).cut(self.image, box(70, 50, 20))
         np.testing.assert_array_equal(crop, self.image[40:60, 60:80])

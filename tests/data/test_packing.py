@@ -11,9 +11,11 @@ from pathlib import Path
 
 import cv2
 import lmdb
+import numpy as np
 import pytest
 from fake_sequences import FakeReader
 
+from relo.cli import main
 from relo.data import clip_store
 from relo.data.clip_store import ClipStore, ClipStoreWriter, PackingOptions
 from relo.data.packing import pack, verify
@@ -272,3 +274,15 @@ def test_verify_finds_a_frame_that_is_no_image(tmp_path, reader, monkeypatch):
     (problem,) = verify(store.path)
     assert "Frame 1 of fake/video 2" in problem
     assert os.fspath(store.path) in problem
+
+
+def test_a_folder_of_ones_own_is_packed_without_naming_a_split(tmp_path):
+    sequence = tmp_path / "videos" / "cat"
+    (sequence / "img").mkdir(parents=True)
+    for number in range(1, 13):
+        cv2.imwrite(str(sequence / "img" / f"frame{number}.png"), np.full((24, 32, 3), number, np.uint8))
+    (sequence / "groundtruth.txt").write_text("10,10,8,8\n" * 12)
+    main(["data", "pack", "plain", str(tmp_path / "videos"), str(tmp_path / "store"), "--workers=0"])
+    store = ClipStore(tmp_path / "store")
+    assert store.manifest.split == "all"
+    assert [int(store[0].frames[i][0, 0, 0]) for i in range(12)] == list(range(1, 13))

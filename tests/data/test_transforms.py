@@ -165,7 +165,7 @@ def test_searches_around_the_previous_box(pairs, released, is_mirrored):
     if is_mirrored:
         crops, found_xywh = crops[:, :, ::-1], mirror_xywh(found_xywh, 1.0)
     for frame, region, crop in zip(frames, regions, crops, strict=True):
-        np.testing.assert_array_equal(crop, rule.cut(frame, region))
+        np.testing.assert_array_equal(crop, rule.cut(frame, region, is_mirrored))
     torch.testing.assert_close(found_xywh, rule.to_crop(truth_xywh, regions))
     if not released:
         back_xywh = rule.to_image(xywh_to_cxcywh(found_xywh), regions)

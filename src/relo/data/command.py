@@ -11,7 +11,7 @@ from relo.data import packing
 from relo.data.clip_store import ClipStore, PackingOptions
 from relo.data.parallel import default_workers
 from relo.data.remarks import show
-from relo.data.sequences import open_reader
+from relo.data.sequences import default_split, open_reader
 from relo.data.synthetic.command import synthesize
 from relo.errors import UserError
 
@@ -23,7 +23,7 @@ def pack(
     root: Path,
     output: Path,
     *,
-    split: str = "train",
+    split: str | None = None,
     cut: float | None = None,
     max_side: int | None = None,
     quality: int = 90,
@@ -40,7 +40,7 @@ def pack(
         dataset: The dataset's name, such as lasot, got10k, trackingnet, coco or plain.
         root: The dataset's folder.
         output: The folder of the store.
-        split: The split to pack.
+        split: The split to pack; by default the first of the dataset's, which is the one to train on if there is one.
         cut: For training only: keep the target's surroundings, a square of this many times sqrt(w h). What a crop shows
             beyond is black: at 12 that is the rim of one search crop in 25, at 8 of one in 4.
         max_side: Scale frames down to this many pixels on the longer side.
@@ -54,6 +54,7 @@ def pack(
     """
     console = Console()
     options = PackingOptions(cut, max_side, quality)
+    split = split or default_split(dataset)
     sequences = open_reader(dataset, root, split, **(reader or {}))
     show(sequences.unused, console)
     store = packing.pack(

@@ -42,6 +42,7 @@ __all__ = [
     "TrackingNet",
     "VastTrack",
     "decode_frame",
+    "default_split",
     "open_reader",
 ]
 
@@ -99,14 +100,30 @@ def open_reader(dataset: str, root: str | Path, split: str | None = None, **opti
     Raises:
         UserError: the dataset, split or option is unknown, or the root is missing or broken.
     """
-    if dataset not in DATASETS:
-        raise UserError(f"There is no dataset {dataset!r}; known are {', '.join(DATASETS)}.")
-    class_name, variant = DATASETS[dataset]
-    reader_class = __getattr__(class_name)
+    reader_class, variant = _find(dataset)
     arguments = variant | options | ({} if split is None else {"split": split})
     known = signature(reader_class).parameters
     for name in arguments:
         if name not in known:
-            raise UserError(f"{class_name} has no option {name!r}; there is {', '.join(list(known)[1:])}.")
+            raise UserError(f"{reader_class.__name__} has no option {name!r}; there is {', '.join(list(known)[1:])}.")
     reader: SequenceReader = reader_class(root, **arguments)
     return reader
+
+
+def default_split(dataset: str) -> str:
+    """The split that a dataset's reader reads by default.
+
+    Raises:
+        UserError: the dataset is unknown.
+    """
+    reader_class, _ = _find(dataset)
+    split: str = signature(reader_class).parameters["split"].default
+    return split
+
+
+def _find(dataset: str) -> tuple[Any, dict[str, Any]]:
+    """The reader's class of a dataset, and the arguments that make the variant."""
+    if dataset not in DATASETS:
+        raise UserError(f"There is no dataset {dataset!r}; known are {', '.join(DATASETS)}.")
+    class_name, variant = DATASETS[dataset]
+    return __getattr__(class_name), variant
