@@ -338,10 +338,14 @@ def test_encoder_pretraining(tmp_path, key):
 def test_smaller_positions_are_widened(tmp_path):
     target = network().encoder
     state = pretraining_state(network().encoder, grid=3)
-    state["pos_embed"] = torch.full((1, 9, 32), 0.5)
+    # The corners keep their positions, and what is even about the centre stays so.
+    rows, columns = torch.meshgrid(torch.arange(3.0), torch.arange(3.0), indexing="ij")
+    state["pos_embed"] = (10 * rows + columns).reshape(1, 9, 1).expand(-1, -1, 32).clone()
     torch.save(state, tmp_path / "fast_itpn.pt")
     load_encoder_pretraining(target, tmp_path / "fast_itpn.pt")
-    torch.testing.assert_close(target.position, torch.full_like(target.position, 0.5))
+    grid = target.position[0, :16].view(4, 4, 32)
+    torch.testing.assert_close(grid[::3, ::3], torch.tensor([[0.0, 2], [20, 22]])[..., None].expand(-1, -1, 32))
+    torch.testing.assert_close(grid + grid.flip(0, 1), torch.full_like(grid, 22))
 
 
 def test_pretraining_that_does_not_fit(tmp_path):

@@ -32,6 +32,8 @@ def foreground_share(boxes_xywh: Tensor, cells: int) -> Tensor:
 def fit_positions(positions: Tensor, cells: int) -> Tensor:
     """Learned positions of one square grid for another: its top left corner, or all of it widened bicubically.
 
+    Widened, the corners keep their positions, as in the public release.
+
     Args:
         positions: [1, n * n, width], rows first.
         cells: cells on a side of the other grid.
@@ -47,7 +49,7 @@ def fit_positions(positions: Tensor, cells: int) -> Tensor:
         raise UserError(f"{positions.shape[1]} positions do not form a square grid.")
     grid = rearrange(positions, "b (h w) c -> b c h w", h=side)
     if side < cells:
-        grid = F.interpolate(grid, size=(cells, cells), mode="bicubic", align_corners=False)
+        grid = F.interpolate(grid, size=(cells, cells), mode="bicubic", align_corners=True)
     return rearrange(grid[:, :, :cells, :cells], "b c h w -> b (h w) c")
 
 
