@@ -78,7 +78,7 @@ class _FirstFrames:
     """A propagator for batches in which some targets are at their first frame.
 
     There, the previous slot is a second copy of the current one and stays so from layer to layer, since equal tokens
-    gather equal things. So the current slot may stand for the memory that is missing.
+    gather equal things. So the current slot stands for the memory that is missing, where the propagator puts it in.
     """
 
     def __init__(self, propagator: TemporalPropagator, is_first: Tensor) -> None:
@@ -89,12 +89,14 @@ class _FirstFrames:
         return self.propagator.start(batch, torch.where(self.is_first, self.propagator.current(batch), memory))
 
     def before_layer(self, index: int, tokens: Tensor, static: int, memory: Tensor, record: list[Tensor]) -> Tensor:
-        current = tokens[:, static : static + memory.shape[2]]
-        previous = torch.where(self.is_first, current, memory[min(index, len(memory) - 1)])
-        return self.propagator.before_layer(index, tokens, static, previous.expand(len(memory), -1, -1, -1), record)
+        given, tokens = tokens, self.propagator.before_layer(index, tokens, static, memory, record)
+        if tokens is given:
+            return tokens
+        current, previous = tokens[:, static:].chunk(2, dim=1)
+        return torch.cat([tokens[:, :static], current, torch.where(self.is_first, current, previous)], dim=1)
 
-    def tokens_read(self, is_last: bool, has_memory: bool) -> int:
-        return self.propagator.tokens_read(is_last, has_memory)
+    def tokens_read(self, next_layer: int | None, has_memory: bool) -> int:
+        return self.propagator.tokens_read(next_layer, has_memory)
 
     def after_layers(self, tokens: Tensor, static: int, record: list[Tensor]) -> Tensor | None:
         return self.propagator.after_layers(tokens, static, record)

@@ -152,6 +152,7 @@ class ActorCritic(PolicyObjective):
         discount: float = 0.0,
         gae_lambda: float = 1.0,
         normalise_advantages: bool = True,
+        released: bool = False,
         **shared: Any,
     ) -> None:
         """Set the objective.
@@ -161,6 +162,7 @@ class ActorCritic(PolicyObjective):
             discount: what a frame's reward is worth one frame earlier.
             gae_lambda: 1 sums the rewards that were seen, 0 trusts the critic from the next frame on.
             normalise_advantages: scale advantages to mean 0 and deviation 1 over the batches of all ranks.
+            released: normalise as the public release does, each rank its own batch, by the unbiased deviation.
             shared: see `PolicyObjective`.
         """
         super().__init__(**shared)
@@ -168,6 +170,7 @@ class ActorCritic(PolicyObjective):
         self.discount = discount
         self.gae_lambda = gae_lambda
         self.normalise_advantages = normalise_advantages
+        self.released = released
 
     def policy_losses(self, rollout: Rollout) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Policy loss and value_weight * value loss."""
@@ -187,7 +190,7 @@ class ActorCritic(PolicyObjective):
             rollout.rewards, rollout.values, rollout.restarts, self.discount, self.gae_lambda
         )
         if self.normalise_advantages:
-            advantages = normalise(advantages, rollout.present)
+            advantages = normalise(advantages, rollout.present, self.released)
         return advantages, returns
 
     def value_loss(self, rollout: Rollout, returns: Tensor) -> Tensor:

@@ -23,7 +23,9 @@ class PriorObjective(Objective):
     against.
     """
 
-    def __init__(self, prior: Prior, prior_weight: float = 1.0, box_weight: float = 0.0) -> None:
+    def __init__(
+        self, prior: Prior, prior_weight: float = 1.0, box_weight: float = 0.0, frames_per_group: int | None = None
+    ) -> None:
         """Set the loss.
 
         Args:
@@ -31,10 +33,12 @@ class PriorObjective(Objective):
             prior_weight: weight of the prior's loss.
             box_weight: weight of 2 GIoU + 5 L1 on the boxes of the prior's best cells, for the control to a policy
                 whose box head learns along; with 0 the box head is frozen, too.
+            frames_per_group: see `relo.learning.rollout.groups_of`.
         """
         self.prior = prior
         self.prior_weight = prior_weight
         self.box_weight = box_weight
+        self.frames_per_group = frames_per_group
         self.trained_parts = ("prior", "box") if box_weight else ("prior",)
 
     def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
@@ -43,7 +47,7 @@ class PriorObjective(Objective):
         Raises:
             UserError: the network has no prior head, or one that cannot learn the prior.
         """
-        means = frame_means(network, clip, ("critic",), self._frame_losses)
+        means = frame_means(network, clip, ("critic",), self._frame_losses, self.frames_per_group)
         loss = self.prior_weight * means["prior_loss"]
         if self.box_weight:
             loss = loss + self.box_weight * (2 * means["giou_loss"] + 5 * means["l1_loss"])
@@ -79,6 +83,7 @@ class PriorLikelihood(PolicyObjective):
     def policy_losses(self, rollout: Rollout) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The cross-entropy."""
         target = self.prior.target_map(xyxy_to_xywh(rollout.truth_xyxy), rollout.logits.shape[-1]).flatten(2)
-        target = target / target.sum(-1, keepdim=True)
+        total = target.sum(-1)  # 0 where the map lies beyond the last cell, as a released Gaussian's may
+        target = target / total.clamp(min=1e-6)[..., None]
         cross_entropy = -(target * rollout.logits.flatten(2).log_softmax(-1)).sum(-1)
-        return {"policy_loss": mean_loss(cross_entropy, rollout.shown)}, {}
+        return {"policy_loss": mean_loss(cross_entropy, rollout.shown & (total > 0))}, {}

@@ -45,7 +45,9 @@ class ScorePrior(Prior):
 class GaussianPrior(ScorePrior):
     """A Gaussian bump at the target's cell, learned with CornerNet's focal loss (Law and Deng, ECCV 2018)."""
 
-    def __init__(self, min_overlap: float = 0.7, alpha: float = 2.0, beta: float = 4.0) -> None:
+    def __init__(
+        self, min_overlap: float = 0.7, alpha: float = 2.0, beta: float = 4.0, released: bool = False
+    ) -> None:
         """Set the bump and the loss.
 
         Args:
@@ -53,14 +55,18 @@ class GaussianPrior(ScorePrior):
                 it.
             alpha: how strongly easy cells are discounted.
             beta: how strongly cells near the centre are spared.
+            released: draw the bump as the public release does, about the cell whose corner is nearest to the target's
+                centre (that may be one beyond the map, so that no peak is left), and divide a frame's loss by the
+                number of its peaks.
         """
         self.min_overlap = min_overlap
         self.alpha = alpha
         self.beta = beta
+        self.released = released
 
     def target_map(self, boxes_xywh: Tensor, map_size: int) -> Tensor:
         """The bump, 1 at its peak."""
-        return gaussian_map(boxes_xywh, map_size, self.min_overlap)
+        return gaussian_map(boxes_xywh, map_size, self.min_overlap, self.released)
 
     def loss(self, maps: LocalizationMaps, boxes_xywh: Tensor, present: Tensor) -> Tensor:
         """Focal loss, averaged over the frames that count."""
@@ -69,7 +75,10 @@ class GaussianPrior(ScorePrior):
         peak = heat == 1
         at_peak = -((1 - scores) ** self.alpha) * scores.log()
         elsewhere = -((1 - heat) ** self.beta) * scores**self.alpha * (1 - scores).log()
-        return masked_mean(torch.where(peak, at_peak, elsewhere).sum((-2, -1)), present)
+        losses = torch.where(peak, at_peak, elsewhere).sum((-2, -1))
+        if self.released:
+            return (losses * present).sum() / (peak.any(-1).any(-1) & present).sum().clamp(min=1)
+        return masked_mean(losses, present)
 
 
 class BinaryPrior(ScorePrior):
@@ -140,19 +149,22 @@ def prior_boxes_xyxy(maps: LocalizationMaps) -> Tensor:
     return boxes_xyxy_at(cells_cxcywh, *best_cell(maps.prior_scores))
 
 
-def gaussian_map(boxes_xywh: Tensor, map_size: int, min_overlap: float) -> Tensor:
+def gaussian_map(boxes_xywh: Tensor, map_size: int, min_overlap: float, released: bool = False) -> Tensor:
     """Gaussian bumps [B, S, S] with a peak of exactly 1 at the cell of each box [B, 4] (shares of the crop's side).
 
-    The standard deviation is a sixth of the bump's diameter of 2 r + 1 cells, with r from `corner_radius`.
+    The standard deviation is a sixth of the bump's diameter of 2 r + 1 cells, with r from `corner_radius`. The cell is
+    the one that holds the box's centre; `released`, the one whose upper left corner is nearest to it, on the map or not.
     """
-    row, column = target_cell(boxes_xywh, map_size)
-    radius = corner_radius(boxes_xywh[..., 2:] * map_size, min_overlap).floor().clamp(min=0)
-    sigma = ((2 * radius + 1) / 6)[..., None, None]
+    if released:
+        corner, size = (boxes_xywh * map_size).split(2, dim=-1)
+        column, row = (corner + size / 2).round().unbind(-1)  # half to even
+    else:
+        row, column = target_cell(boxes_xywh, map_size)
+    radius = corner_radius(boxes_xywh[..., 2:] * map_size, min_overlap).floor().clamp(min=0)[..., None, None]
     cells = torch.arange(map_size, device=boxes_xywh.device)
-    squared = (cells[:, None] - row[..., None, None]) ** 2 + (cells - column[..., None, None]) ** 2
-    heat = torch.exp(-squared / (2 * sigma**2))
-    inside = (cells[:, None] - row[..., None, None]).abs().maximum((cells - column[..., None, None]).abs())
-    return torch.where(inside <= radius[..., None, None], heat, 0)
+    below, beside = cells[:, None] - row[..., None, None], cells - column[..., None, None]
+    heat = torch.exp(-(below**2 + beside**2) / (2 * ((2 * radius + 1) / 6) ** 2))
+    return torch.where(below.abs().maximum(beside.abs()) <= radius, heat, 0)
 
 
 def corner_radius(sizes_wh: Tensor, min_overlap: float) -> Tensor:

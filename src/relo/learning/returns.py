@@ -32,7 +32,17 @@ def generalized_advantages(
     return advantages, advantages + values
 
 
-def normalise(advantages: Tensor, mask: Tensor) -> Tensor:
-    """Zero mean and unit deviation over the frames of all ranks that count; the others become 0. Shapes [R, T]."""
-    centered = advantages - mean_over_ranks(advantages, mask)
-    return centered / (mean_over_ranks(centered.square(), mask).sqrt() + 1e-8) * mask
+def normalise(advantages: Tensor, mask: Tensor, released: bool = False) -> Tensor:
+    """Zero mean and unit deviation over the frames that count; the others become 0. Shapes [R, T].
+
+    The frames are those of all ranks. `released`, those of this rank alone, and the deviation is the unbiased one (a
+    single frame has none, and becomes 0).
+    """
+    if released:
+        count = mask.sum()
+        centered = (advantages - (advantages * mask).sum() / count.clamp(min=1)) * mask
+        deviation = (centered.square().sum() / (count - 1).clamp(min=1)).sqrt()
+    else:
+        centered = advantages - mean_over_ranks(advantages, mask)
+        deviation = mean_over_ranks(centered.square(), mask).sqrt()
+    return centered / (deviation + 1e-8) * mask

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from relo.data.clip_batch import ClipBatch
+from relo.errors import UserError
 from relo.geometry import cxcywh_to_xyxy, iou, xywh_to_xyxy
 from relo.learning.rewards import RewardTerm, reward_terms
 from relo.models.encoders.base import Templates
@@ -38,6 +39,7 @@ class Rollout:
     restarts: Tensor | None = None  # [R, T] bool: the target was lost, and the next frame starts from the truth
     cell_costs: Tensor | None = None  # [R, T, S, S]: the reward that the restart behind each cell takes; 0 for none
     samples: int = 1
+    groups: int = 1  # groups of frames in a clip, each of which the network began without memory
 
     @property
     def rewards(self) -> Tensor:
@@ -106,6 +108,10 @@ class RolloutRule(Plugin):
 class TeacherForced(RolloutRule):
     """The crops surround each frame's truth, whatever was chosen before: the released RL (paper, section 3)."""
 
+    def __init__(self, frames_per_group: int | None = None) -> None:
+        """Args: `frames_per_group`, see `groups_of`; rewards are those of the whole clip all the same."""
+        self.frames_per_group = frames_per_group
+
     def __call__(
         self,
         network: LocalizationNetwork,
@@ -115,11 +121,14 @@ class TeacherForced(RolloutRule):
         samples: int = 1,
         skip: Collection[str] = ("prior",),
     ) -> Rollout:
-        """Walk once over every clip; only the actions are drawn `samples` times."""
-        walk = Walk(network, clip, skip)
-        for t in range(clip.search_images.shape[1]):
-            walk.step(clip.search_images[:, t])
-        logits = walk.logits().repeat_interleave(samples, 0)
+        """Walk once over every clip; only the actions are drawn `samples` times.
+
+        Raises:
+            UserError: the clips cannot be split into such groups.
+        """
+        groups = groups_of(clip, self.frames_per_group)
+        walk = walk_through(network, clip, skip, groups)
+        logits = walk.frames("logits").repeat_interleave(samples, 0)
         return walk.rollout(
             draw_cells(logits, generator),
             xywh_to_xyxy(clip.search_boxes_xywh).clamp(0, 1),
@@ -132,25 +141,29 @@ class TeacherForced(RolloutRule):
 class Walk:
     """The network's way through the frames of B clips, and what the heads said on it."""
 
-    def __init__(self, network: LocalizationNetwork, clip: ClipBatch, skip: Collection[str]) -> None:
+    def __init__(
+        self, network: LocalizationNetwork, clip: ClipBatch, skip: Collection[str], groups: int = 1
+    ) -> None:
         """Start before the first frame.
 
         Args:
             network: the network.
             clip: the clips whose templates to follow.
             skip: heads that are not needed ("critic", "prior").
+            groups: groups of frames in a clip that are walked side by side, as if each were a clip of its own.
         """
         self.network = network
         self.skip = skip
         self.clip = clip
+        self.groups = groups
         self.templates: Templates | None = None
         self.memory: Tensor | None = None
         self.columns: dict[str, list[Tensor]] = {}
 
     def step(self, search_images: Tensor, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """One frame [B, 3, Hx, Hx] further; gives logits [B, S, S] and boxes_cxcywh [B, S, S, 4] of the cells.
+        """One frame [B * groups, 3, Hx, Hx] further; gives logits [B * groups, S, S] and boxes_cxcywh of the cells.
 
-        `features` [B, C, S, S] of a walk that was made before, by the same encoder, need not be computed again.
+        `features` [B * groups, C, S, S] of a walk that was made before, by the same encoder, need not be computed again.
         """
         if features is None:
             features, self.memory = self.network.encode(search_images, self._templates(), self.memory)
@@ -170,12 +183,12 @@ class Walk:
 
     def _templates(self) -> Templates:
         if self.templates is None:
-            self.templates = self.network.encode_templates(self.clip.template_images, self.clip.template_boxes_xywh)
+            self.templates = encode_templates(self.network, self.clip, self.groups)
         return self.templates
 
-    def logits(self) -> Tensor:
-        """The policy's logits so far [B, T, S, S]."""
-        return torch.stack(self.columns["logits"], dim=1)
+    def frames(self, name: str) -> Tensor:
+        """A column so far [B, T, ...], the frames of a clip one after the other."""
+        return torch.stack(self.columns[name], dim=1).unflatten(0, (-1, self.groups)).flatten(1, 2)
 
     def rollout(
         self,
@@ -190,7 +203,7 @@ class Walk:
         def rows(tensor: Tensor) -> Tensor:
             return tensor.repeat_interleave(samples, 0) if samples > 1 else tensor
 
-        seen = {name: rows(torch.stack(column, dim=1)) for name, column in self.columns.items()}
+        seen = {name: rows(self.frames(name)) for name in self.columns}
         cells_xyxy, truth_xyxy, present = cxcywh_to_xyxy(seen["boxes_cxcywh"]), rows(truth_xyxy), rows(present)
         boxes_xyxy = chosen(cells_xyxy.detach().flatten(2, 3), actions)
         return Rollout(
@@ -206,7 +219,56 @@ class Walk:
             features=seen["features"],
             prior_scores=seen.get("prior_scores"),
             samples=samples,
+            groups=self.groups,
         )
+
+
+def walk_through(
+    network: LocalizationNetwork,
+    clip: ClipBatch,
+    skip: Collection[str],
+    groups: int = 1,
+    features: Tensor | None = None,
+) -> Walk:
+    """The network's way over the clips' own search regions; `features` as in `Walk.step`, but of all frames."""
+    walk = Walk(network, clip, skip, groups)
+    search_images = in_groups(clip.search_images, groups)
+    features = None if features is None else in_groups(features, groups)
+    for t in range(search_images.shape[1]):
+        walk.step(search_images[:, t], None if features is None else features[:, t])
+    return walk
+
+
+def groups_of(clip: ClipBatch, frames_per_group: int | None) -> int:
+    """How many groups the frames of a clip form, of so many consecutive ones each; one if not given.
+
+    The network begins every group without memory (the public release's `MEM_TRANS_LEN`).
+
+    Raises:
+        UserError: the frames do not form whole groups.
+    """
+    frames = clip.search_images.shape[1]
+    if frames_per_group is None:
+        return 1
+    if frames_per_group < 1 or frames % frames_per_group:
+        raise UserError(
+            f"The {frames} search frames of a clip do not form groups of {frames_per_group}: set frames_per_group to a "
+            f"divisor of the sampler's search_frames."
+        )
+    return frames // frames_per_group
+
+
+def in_groups(frames: Tensor, groups: int) -> Tensor:
+    """Frames [B, T, ...] -> [B * groups, T / groups, ...], the groups of a clip side by side."""
+    return frames.unflatten(1, (groups, -1)).flatten(0, 1)
+
+
+def encode_templates(network: LocalizationNetwork, clip: ClipBatch, groups: int = 1) -> Templates:
+    """The clips' templates, once for each of their groups."""
+    templates = network.encode_templates(clip.template_images, clip.template_boxes_xywh)
+    if groups == 1:
+        return templates
+    return templates[torch.arange(len(clip), device=clip.present.device).repeat_interleave(groups)]
 
 
 def encoder_learns(network: LocalizationNetwork) -> bool:
@@ -240,13 +302,12 @@ def reevaluate(network: LocalizationNetwork, clip: ClipBatch, rollout: Rollout) 
         clip: the clips of the rollout.
         rollout: what was done.
     """
-    clip = clip.repeat(rollout.samples)
+    clip = replace(clip.repeat(rollout.samples), search_images=rollout.search_images)
     unneeded = {"critic": rollout.values, "prior": rollout.prior_scores}
-    walk = Walk(network, clip, [head for head, output in unneeded.items() if output is None])
-    is_frozen = not encoder_learns(network)
-    for t in range(rollout.actions.shape[1]):
-        walk.step(rollout.search_images[:, t], rollout.features[:, t] if is_frozen else None)
-    seen = {name: torch.stack(column, dim=1) for name, column in walk.columns.items()}
+    skip = [head for head, output in unneeded.items() if output is None]
+    features = None if encoder_learns(network) else rollout.features
+    walk = walk_through(network, clip, skip, rollout.groups, features)
+    seen = {name: walk.frames(name) for name in walk.columns}
     return replace(
         rollout,
         logits=seen["logits"],

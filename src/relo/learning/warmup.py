@@ -1,5 +1,6 @@
 """The warm-up: the box regression learns at the target's cell, and the prior's score map beside it."""
 
+import itertools
 from collections.abc import Callable, Collection
 from typing import Literal
 
@@ -12,6 +13,7 @@ from relo.geometry import xywh_to_xyxy
 from relo.learning.base import Objective, StepResult, box_losses, target_cell
 from relo.learning.priors import Prior, best_cell, boxes_xyxy_at
 from relo.learning.ranks import share_of_ranks
+from relo.learning.rollout import encode_templates, groups_of, in_groups
 from relo.models.network import LocalizationMaps, LocalizationNetwork
 
 
@@ -25,6 +27,7 @@ class WarmupObjective(Objective):
         prior: Prior | None = None,
         prior_weight: float = 1.0,
         box_cell: Literal["target", "prior"] = "target",
+        frames_per_group: int | None = None,
     ) -> None:
         """Set the loss.
 
@@ -34,6 +37,7 @@ class WarmupObjective(Objective):
             prior: what to train the prior's scores against; None trains the boxes alone, as the paper's text has it.
             prior_weight: weight of the prior's loss.
             box_cell: the cell whose box is trained: the target's (paper) or the best-scored one (release).
+            frames_per_group: see `relo.learning.rollout.groups_of`.
 
         Raises:
             UserError: boxes are to be read at the prior's best cell, but there is no prior.
@@ -45,12 +49,13 @@ class WarmupObjective(Objective):
         self.prior = prior
         self.prior_weight = prior_weight
         self.box_cell = box_cell
+        self.frames_per_group = frames_per_group
         self.trained_parts = ("encoder", "propagator", "box") + (() if prior is None else ("prior",))
 
     def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
         """Walk the network over the clip's frames and average the losses of the frames with a visible target."""
         skip = ("critic",) if self.prior is not None else ("critic", "prior")
-        means = frame_means(network, clip, skip, self._frame_losses)
+        means = frame_means(network, clip, skip, self._frame_losses, self.frames_per_group)
         loss = self.giou_weight * means["giou_loss"] + self.l1_weight * means["l1_loss"]
         if self.prior is not None:
             loss = loss + self.prior_weight * means["prior_loss"]
@@ -73,6 +78,7 @@ def frame_means(
     clip: ClipBatch,
     skip: Collection[str],
     frame_losses: Callable[[LocalizationMaps, Tensor, Tensor], dict[str, Tensor]],
+    frames_per_group: int | None = None,
 ) -> dict[str, Tensor]:
     """Walk the network over the clip's frames; means over all those with a visible target, as for one long frame.
 
@@ -82,13 +88,23 @@ def frame_means(
         skip: heads that are not needed.
         frame_losses: means by name over the clips whose target can be seen, from a frame's maps, its truths xywh
             [B, 4] and present [B].
+        frames_per_group: see `groups_of`.
+
+    Raises:
+        UserError: the clips cannot be split into such groups.
     """
-    templates = network.encode_templates(clip.template_images, clip.template_boxes_xywh)
+    groups = groups_of(clip, frames_per_group)
+    search_images = in_groups(clip.search_images, groups)  # [B * groups, T / groups, 3, Hx, Hx]
+    templates = encode_templates(network, clip, groups)
     memory = None
-    frames = []
-    for t in range(clip.search_images.shape[1]):
-        maps, memory = network(clip.search_images[:, t], templates, memory, skip)
-        frames.append(frame_losses(maps, clip.search_boxes_xywh[:, t], clip.present[:, t]))
+    steps = []
+    for t in range(search_images.shape[1]):
+        maps, memory = network(search_images[:, t], templates, memory, skip)
+        steps.append(maps)
+    frames = [
+        frame_losses(maps[group::groups], clip.search_boxes_xywh[:, t], clip.present[:, t])
+        for t, (group, maps) in enumerate(itertools.product(range(groups), steps))
+    ]
     counts = clip.present.sum(0)
     weights = counts / counts.sum().clamp(min=1)  # [T]
     return {name: (torch.stack([frame[name] for frame in frames]) * weights).sum() for name in frames[0]}

@@ -1,14 +1,14 @@
 """The network: encoder, temporal propagator and heads, assembled. It keeps no state of a target."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 from torch import Tensor
 
 from relo.errors import UserError
 from relo.models.encoders.base import Encoder, Templates
 from relo.models.heads import BoxHead, Critic, PolicyHead, PriorHead
-from relo.models.temporal import TemporalPropagator
+from relo.models.temporal import LayerAligned, TemporalPropagator
 from relo.plugin import PluginModule
 
 
@@ -22,6 +22,11 @@ class LocalizationMaps:
     prior_scores: Tensor | None = None  # [B, S, S], in (0, 1)
     prior_boxes_cxcywh: Tensor | None = None  # [B, S, S, 4], where the prior's head brings its own; else boxes_cxcywh
     presence: Tensor | None = None  # [B], probability that the target can be seen
+
+    def __getitem__(self, index: slice) -> "LocalizationMaps":
+        """The maps of some of the targets."""
+        maps = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: value[index] for name, value in maps.items() if value is not None})
 
 
 class LocalizationNetwork(PluginModule):
@@ -112,6 +117,12 @@ class LocalizationNetwork(PluginModule):
             raise UserError(
                 f"The propagator's tokens have {token_width} channels, the encoder's {self.encoder.width}: "
                 "set the propagator's width to the encoder's."
+            )
+        layers = self.propagator.layers if isinstance(self.propagator, LayerAligned) else None
+        if layers is not None and layers[-1] >= self.encoder.depth:
+            raise UserError(
+                f"The propagator names layer {layers[-1]}, the encoder's are 0 to {self.encoder.depth - 1}: set the "
+                "propagator's depth and layers to the encoder's."
             )
         for name, head in (("policy", self.policy), ("box", self.box), ("critic", self.critic), ("prior", self.prior)):
             kernels = [p for p in head.parameters() if p.dim() == 4] if head is not None else []

@@ -5,11 +5,14 @@ one frame is the memory of the next, where it stands in a second slot (the "prev
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
+from relo.errors import UserError
 from relo.plugin import PluginModule
 
 
@@ -48,8 +51,11 @@ class TemporalPropagator(PluginModule):
         return tokens
 
     @abstractmethod
-    def tokens_read(self, is_last: bool, has_memory: bool) -> int:
-        """How many of the temporal tokens that leave a layer are read again; an encoder may leave out the others."""
+    def tokens_read(self, next_layer: int | None, has_memory: bool) -> int:
+        """How many of the temporal tokens that leave a layer are read again; an encoder may leave out the others.
+
+        `next_layer` is the layer that they would enter, None behind the last.
+        """
 
     @abstractmethod
     def after_layers(self, tokens: Tensor, static: int, record: list[Tensor]) -> Tensor | None:
@@ -59,10 +65,19 @@ class TemporalPropagator(PluginModule):
 class LayerAligned(TemporalPropagator):
     """Frame t at layer i sees what frame t-1 recorded at layer i (the paper's propagation, figure 3b).
 
-    On a target's first frame the previous slot holds a second copy of the learned tokens.
+    On a target's first frame the previous slot holds a second copy of the learned tokens. At layers that do not
+    propagate, the previous slot keeps what came out of the layer before.
     """
 
-    def __init__(self, width: int, tokens: int, depth: int, projection: bool = False, detach: bool = True) -> None:
+    def __init__(
+        self,
+        width: int,
+        tokens: int,
+        depth: int,
+        projection: bool | Literal["released"] = False,
+        detach: bool = True,
+        layers: Sequence[int] | None = None,
+    ) -> None:
         """Build the learned tokens and, if asked, the projections.
 
         Args:
@@ -70,12 +85,30 @@ class LayerAligned(TemporalPropagator):
             tokens: K.
             depth: layers of the encoder.
             projection: put a linear layer of its own between frame t-1 and frame t at each layer (identity at first);
-                it learns on clips of two search frames or more.
+                it learns on clips of two search frames or more. "released" is the public release's option, which
+                starts them at random and has one more, which the learned tokens pass on their way in.
             detach: cut the gradient between frames, as the release does.
+            layers: which layers propagate, counted from 0; all if not given.
+
+        Raises:
+            UserError: the encoder has no such layer, one is named twice, or none is named.
         """
         super().__init__(width, tokens)
+        if layers is not None and not (len(layers) == len(set(layers)) > 0 and set(layers) <= set(range(depth))):
+            raise UserError(
+                f"The propagator's layers must be different numbers from 0 to {depth - 1}, not {list(layers)}: name at "
+                "least one, or leave them out for all."
+            )
+        self.layers = None if layers is None else tuple(sorted(layers))
         self.detach = detach
-        self.projections = nn.ModuleList(_identity(width) for _ in range(depth)) if projection else None
+        count = depth if layers is None else len(layers)
+        is_released = projection == "released"
+        self.projections = nn.ModuleList(_linear(width, is_released) for _ in range(count)) if projection else None
+        self.entrance = _linear(width, is_released) if is_released else nn.Identity()
+
+    def current(self, batch: int) -> Tensor:
+        """The learned tokens with their position [B, K, width], as they enter the first layer."""
+        return self.entrance(super().current(1)).expand(batch, -1, -1)
 
     def start(self, batch: int, memory: Tensor | None) -> Tensor:
         """Current and previous slot [B, 2K, width]."""
@@ -84,25 +117,36 @@ class LayerAligned(TemporalPropagator):
     def before_layer(
         self, index: int, tokens: Tensor, static: int, memory: Tensor | None, record: list[Tensor]
     ) -> Tensor:
-        """Record the current slot, and put the memory of this layer into the previous one."""
+        """Record the current slot, and put the memory of this layer into the previous one, if the layer propagates."""
+        place = self._place(index)
+        if place is None:
+            return tokens
         count = self.learned_tokens.shape[1]
         current = tokens[:, static : static + count]
         record.append(current.detach() if self.detach else current)
         if memory is None:
             return tokens
-        previous = memory[index].to(tokens.dtype)
+        previous = memory[place].to(tokens.dtype)
         if self.projections is not None:
-            previous = self.projections[index](previous)
+            previous = self.projections[place](previous)
         return torch.cat([tokens[:, : static + count], previous], dim=1)
 
-    def tokens_read(self, is_last: bool, has_memory: bool) -> int:
-        """The previous slot is read on the first frame only: later, the memory takes its place before every layer."""
+    def tokens_read(self, next_layer: int | None, has_memory: bool) -> int:
+        """Where the next layer propagates, the memory takes the place of the previous slot, but on the first frame."""
+        if next_layer is None:
+            return 0
         count = self.learned_tokens.shape[1]
-        return 0 if is_last else count if has_memory else 2 * count
+        return count if has_memory and self._place(next_layer) is not None else 2 * count
 
     def after_layers(self, tokens: Tensor, static: int, record: list[Tensor]) -> Tensor | None:
-        """The current slot as recorded at each layer [depth, B, K, width]."""
+        """The current slot as recorded at each layer that propagates [layers, B, K, width]."""
         return torch.stack(record)
+
+    def _place(self, index: int) -> int | None:
+        """Where the layer stands in the memory; None for one that does not propagate."""
+        if self.layers is None:
+            return index
+        return self.layers.index(index) if index in self.layers else None
 
 
 class DeepToShallow(TemporalPropagator):
@@ -118,10 +162,10 @@ class DeepToShallow(TemporalPropagator):
         current = self.current(batch)
         return torch.cat([current, current if memory is None else memory[0].to(current.dtype)], dim=1)
 
-    def tokens_read(self, is_last: bool, has_memory: bool) -> int:
+    def tokens_read(self, next_layer: int | None, has_memory: bool) -> int:
         """Both slots; after the last layer, the current one becomes the memory."""
         count = self.learned_tokens.shape[1]
-        return count if is_last else 2 * count
+        return count if next_layer is None else 2 * count
 
     def after_layers(self, tokens: Tensor, static: int, record: list[Tensor]) -> Tensor | None:
         """The current slot after the last layer [1, B, K, width]."""
@@ -136,17 +180,21 @@ class NoPropagation(TemporalPropagator):
         """The current slot only [B, K, width]."""
         return self.current(batch)
 
-    def tokens_read(self, is_last: bool, has_memory: bool) -> int:
-        """The one slot, by every layer but the last."""
-        return 0 if is_last else self.learned_tokens.shape[1]
+    def tokens_read(self, next_layer: int | None, has_memory: bool) -> int:
+        """The one slot, by every layer."""
+        return 0 if next_layer is None else self.learned_tokens.shape[1]
 
     def after_layers(self, tokens: Tensor, static: int, record: list[Tensor]) -> Tensor | None:
         """Nothing to remember."""
         return None
 
 
-def _identity(width: int) -> nn.Linear:
+def _linear(width: int, at_random: bool) -> nn.Linear:
+    """A linear layer that starts at the identity, or at random as in the public release."""
     layer = nn.Linear(width, width)
-    nn.init.eye_(layer.weight)
+    if at_random:
+        trunc_normal_(layer.weight, std=0.02)
+    else:
+        nn.init.eye_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

@@ -20,8 +20,8 @@ class Templates:
     tokens: Tensor  # [B, M, width], enter the first layer beside the search tokens
     kernel: Tensor | None = None  # [B, ...], for encoders that also correlate search and template features
 
-    def __getitem__(self, index: slice) -> "Templates":
-        """The templates of some of the targets."""
+    def __getitem__(self, index: slice | Tensor) -> "Templates":
+        """The templates of some of the targets, given as a slice or as numbers [M]."""
         return Templates(self.tokens[index], None if self.kernel is None else self.kernel[index])
 
     @staticmethod
@@ -106,9 +106,9 @@ class Encoder(PluginModule):
         record: list[Tensor] = []
         for index in range(self.depth):
             tokens = propagator.before_layer(index, tokens, static, memory, record)
-            is_last = index == self.depth - 1
-            temporal_read = propagator.tokens_read(is_last, memory is not None)
-            needed = search_tokens.shape[1] if is_last and not temporal_read else static + temporal_read
+            next_layer = index + 1 if index + 1 < self.depth else None
+            temporal_read = propagator.tokens_read(next_layer, memory is not None)
+            needed = search_tokens.shape[1] if next_layer is None and not temporal_read else static + temporal_read
             if self.checkpoint_activations and tokens.requires_grad:  # which they do where gradients are computed
                 tokens = checkpoint(self.run_layer, index, tokens, static, needed, use_reentrant=False)
             else:
