@@ -95,11 +95,19 @@ class CLI(LightningCLI):
             raise reason from None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer; what it does not accept is the config's mistake."""
+        """Build the trainer, whose checkpoints lie in the run's folder (default_root_dir) unless they are given another.
+
+        What it does not accept is the config's mistake.
+        """
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ModuleNotFoundError, TypeError, ValueError) as error:
             raise UserError(f"The config's trainer cannot be built: {one_sentence(str(error))}") from error
+        folder = self.config_init[self.subcommand].trainer.default_root_dir
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None and folder is not None:
+                callback.dirpath = str(folder)
+        return trainer
 
     def after_instantiate_classes(self) -> None:
         """Find the last checkpoint, and see to it that there are weights to validate and that no log is lost."""
@@ -182,7 +190,7 @@ def _last_checkpoint(callbacks: list[Any]) -> Path:
     folders = [Path(c.dirpath) for c in callbacks if isinstance(c, ModelCheckpoint) and c.dirpath]
     found = [path for folder in folders for path in folder.glob(f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}*.ckpt")]
     if not found:
-        where = f"in {', '.join(map(str, folders))}" if folders else "as no ModelCheckpoint of the config has a dirpath"
+        where = f"in {', '.join(map(str, folders))}" if folders else "as the config gives checkpoints no folder"
         raise UserError(f"There is no last checkpoint {where}: leave --ckpt_path out to start anew.")
     return max(found, key=lambda path: path.stat().st_mtime)
 

@@ -24,6 +24,7 @@ from relo.evaluation.result_folder import SequenceResult
 from relo.learning.base import Objective, StepResult
 from relo.learning.rollout import Rollout
 from relo.metrics import AverageOverlap, NormalizedPrecision, Precision, SuccessAUC, SuccessRate
+from relo.models.initialisation import start_as_released
 from relo.models.network import LocalizationNetwork
 from relo.states import load_state_strictly, misfit
 from relo.tracking.rule import TrackingRule
@@ -45,6 +46,8 @@ class RELOModule(lightning.LightningModule):
         scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
         encoder_lr_factor: float = 1.0,
+        encoder_lr_parts: Sequence[str] = ("encoder",),
+        released_start: bool = False,
         init_from: str | None = None,
         fresh_parts: Sequence[str] = (),
         policy_from_prior: bool = False,
@@ -63,6 +66,9 @@ class RELOModule(lightning.LightningModule):
             scheduler: the learning-rate schedule; constant if not given.
             scheduler_interval: whether the schedule advances by epoch or by step.
             encoder_lr_factor: the encoder's learning rate as a multiple of the others'.
+            encoder_lr_parts: the parts that learn at that rate; in the release the propagator's tokens are among them.
+            released_start: give temporal tokens, token types and heads the first weights that they have in the release
+                (`relo.models.initialisation`), not those that the network was made with.
             init_from: a checkpoint or model folder of an earlier stage; its weights are loaded strictly at the start of
                 a fit (not when a run is resumed), and by `relo validate` where no checkpoint is given.
             fresh_parts: parts that keep their random weights when `init_from` is loaded, such as "policy".
@@ -83,6 +89,7 @@ class RELOModule(lightning.LightningModule):
         self.make_scheduler = scheduler
         self.scheduler_interval = scheduler_interval
         self.encoder_lr_factor = encoder_lr_factor
+        self.encoder_lr_parts = tuple(encoder_lr_parts)
         self.init_from = init_from
         self.fresh_parts = tuple(fresh_parts)
         self.policy_from_prior = policy_from_prior
@@ -102,6 +109,8 @@ class RELOModule(lightning.LightningModule):
         self.template_crop = self.rule.template_crop(network.encoder.template_size)
         self.search_crop = self.rule.search_crop(network.encoder.search_size)
         self._check_settings()
+        if released_start:
+            start_as_released(network)
         for name, part in network.named_children():
             part.requires_grad_(self._learns(name))
 
@@ -197,12 +206,9 @@ class RELOModule(lightning.LightningModule):
         self.log_dict({f"train/{name}": value for name, value in logs.items()})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """One parameter group for the encoder, one for the rest; parts that do not learn are in neither."""
-        encoder = [p for p in self.network.encoder.parameters() if p.requires_grad]
-        encoder_ids = {id(p) for p in encoder}
-        others = [p for p in self.network.parameters() if p.requires_grad and id(p) not in encoder_ids]
-        groups = [{"params": params} for params in (others, encoder) if params]
-        optimizer = self.make_optimizer(groups)
+        """One parameter group for what learns at the encoder's rate, one for the rest; frozen parts are in neither."""
+        others, encoder = self._parameters_by_rate()
+        optimizer = self.make_optimizer([{"params": params} for params in (others, encoder) if params])
         if encoder:
             optimizer.param_groups[-1]["lr"] *= self.encoder_lr_factor
         if self.make_scheduler is None:
@@ -248,11 +254,11 @@ class RELOModule(lightning.LightningModule):
             raise UserError(f"{source} is a checkpoint of another network than model.network ({difference}).")
         if self.trainer.state.fn != "fit" or not checkpoint.get("optimizer_states"):
             return
-        learned = sum(len(group["params"]) for group in checkpoint["optimizer_states"][0]["param_groups"])
-        if learned != sum(p.requires_grad for p in self.network.parameters()):
+        learned = [len(group["params"]) for group in checkpoint["optimizer_states"][0]["param_groups"]]
+        if learned != [len(group) for group in self._parameters_by_rate() if group]:
             raise UserError(
-                f"{source} is of another stage, in which other parts learn: to start this stage from its weights, "
-                "use --model.init_from instead of --ckpt_path."
+                f"{source} is of another stage, in which other parts learn, or at other rates: to start this stage "
+                "from its weights, use --model.init_from instead of --ckpt_path."
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -285,12 +291,19 @@ class RELOModule(lightning.LightningModule):
             )
         raise UserError(f"{told}: lower the learning rate, or look at these clips.")
 
+    def _parameters_by_rate(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """The parameters that learn at the optimizer's rate, and those that learn at the encoder's."""
+        encoder = [p for part in self.encoder_lr_parts for p in getattr(self.network, part).parameters()]
+        encoder_ids = {id(p) for p in encoder}
+        others = [p for p in self.network.parameters() if id(p) not in encoder_ids]
+        return [p for p in others if p.requires_grad], [p for p in encoder if p.requires_grad]
+
     def _learns(self, part: str) -> bool:
         return self.objective.trained_parts is None or part in self.objective.trained_parts
 
     def _check_settings(self) -> None:
         parts = {name for name, _ in self.network.named_children()}
-        for name in (*self.fresh_parts, *(self.objective.trained_parts or ())):
+        for name in (*self.fresh_parts, *self.encoder_lr_parts, *(self.objective.trained_parts or ())):
             if name not in parts:
                 raise UserError(f"The network has no part {name!r}; it has {', '.join(sorted(parts))}.")
         if self.policy_from_prior and (self.init_from is None or self.network.prior is None):

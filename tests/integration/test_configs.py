@@ -23,10 +23,11 @@ from training_runs import WARMUP, config, losses, relo_here, write_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 MODELS = sorted(CONFIGS.glob("model/*.yaml"))
+VARIANTS = sorted(CONFIGS.glob("?256/*.yaml"))  # named behind the stage that they change
 STAGES = sorted(
     path
     for path in CONFIGS.rglob("*.yaml")
-    if {"trainer", "model", "data"} <= (yaml.safe_load(path.read_text()) or {}).keys()
+    if {"trainer", "model", "data"} <= (yaml.safe_load(path.read_text()) or {}).keys() and path not in VARIANTS
 )
 
 
@@ -47,13 +48,71 @@ def test_tracking_rules_load(path):
     load_rule(path)
 
 
+@pytest.fixture
+def parse(tmp_path, monkeypatch, capsys):
+    """What `relo fit` makes of its arguments."""
+
+    def parsed(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            relo_here(monkeypatch, "fit", *arguments, "--print_config", cwd=tmp_path)
+        assert stop.value.code == 0
+        return yaml.safe_load(capsys.readouterr().out)
+
+    return parsed
+
+
 @pytest.mark.parametrize("path", STAGES, ids=name)
-def test_stages_parse(path, tmp_path, monkeypatch, capsys):
-    with pytest.raises(SystemExit) as stop:
-        relo_here(monkeypatch, "fit", "--config", path, "--print_config", cwd=tmp_path)
-    assert stop.value.code == 0
-    printed = yaml.safe_load(capsys.readouterr().out)
-    assert printed["model"]["network"]["class_path"].startswith("relo.models.")
+def test_stages_parse(path, parse):
+    assert parse("--config", path)["model"]["network"]["class_path"].startswith("relo.models.")
+
+
+def differences(one, other, path=()):
+    """Where two configs differ: the path of each setting, and its value in the other."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        pairs = ((one.get(key), other.get(key), (*path, str(key))) for key in {**one, **other})
+        return {place: value for a, b, p in pairs for place, value in differences(a, b, p).items()}
+    return {} if one == other else {".".join(path): other}
+
+
+@pytest.mark.parametrize(("variant", "templates", "window"), [("t256", 1, 2.0), ("l256", 2, 2.7)])
+@pytest.mark.parametrize("stage", ["warmup", "relo"])
+def test_variants_are_trained_as_b256_but_for_what_the_release_changes(variant, templates, window, stage, parse):
+    header = (CONFIGS / variant / f"{stage}.yaml").read_text().partition("\ntrainer:")[0]
+    command = header.replace("#", "").replace("\\\n", "").rpartition("relo fit")[2].replace("configs/", f"{CONFIGS}/")
+    found = parse(*command.split())
+    changed = differences(parse("--config", CONFIGS / f"{stage}.yaml"), found)
+    network = yaml.safe_load((CONFIGS / "model" / f"{variant}.yaml").read_text())["init_args"]
+    parts = found["model"]["network"]["init_args"]
+    for part, content in network.items():
+        for setting, value in content["init_args"].items():
+            assert parts[part]["init_args"][setting] == value
+    assert found["data"]["sampler"]["init_args"]["templates"] == found["model"]["rule"]["templates"] == templates
+    others = {place: value for place, value in changed.items() if not place.startswith("model.network.")}
+    folder = f"runs/{stage}_{variant}"
+    assert others.pop("trainer.default_root_dir") == others.pop("trainer.logger.init_args.save_dir") == folder
+    assert others.pop("model.rule.window_exponent") == window
+    assert others.pop("model.init_from", None) == (f"runs/warmup_{variant}/last.ckpt" if stage == "relo" else None)
+    for place in ("data.sampler.init_args.templates", "model.rule.templates"):
+        assert others.pop(place, 2) == templates
+    assert not others
+
+
+@pytest.mark.parametrize("stage", ["warmup", "relo"])
+def test_recipes_train_as_the_release_does(stage, parse):
+    """On its five sets at equal odds, and by the settings that depart from the paper's text."""
+    found = parse("--config", CONFIGS / f"{stage}.yaml")
+    names = ("lasot", "got10k", "coco", "trackingnet", "vasttrack")
+    assert [source["path"] for source in found["data"]["train"]] == [f"data/{name}_train" for name in names]
+    assert len({source["weight"] for source in found["data"]["train"]}) == 1
+    model = found["model"]
+    objective = model["objective"]["init_args"]
+    assert model["released_start"] is True
+    if stage == "relo":
+        assert objective["released"] is True
+    else:
+        assert objective["prior"]["init_args"]["released"] is True
+        assert objective["box_cell"] == "prior"
+        assert (model["encoder_lr_factor"], model["encoder_lr_parts"]) == (0.1, ["encoder", "propagator"])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

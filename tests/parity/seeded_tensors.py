@@ -27,11 +27,13 @@ def seeded_weight(released_name: str, shape: tuple[int, ...], seed: int = 0) -> 
     return 0.02 * noise if kind.endswith("bias") else 0.2 * noise
 
 
-def seeded_inputs(frames: int, templates: int, batch: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Template images [B, N, 3, 128, 128], their boxes_xywh [B, N, 4] and search images [T, B, 3, 256, 256]."""
+def seeded_inputs(
+    frames: int, templates: int, batch: int, seed: int = 0, template_size: int = 128, search_size: int = 256
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Template images [B, N, 3, Hz, Hz], their boxes_xywh [B, N, 4] and search images [T, B, 3, Hx, Hx]."""
     generator = np.random.Generator(np.random.PCG64(seed))
-    template = generator.standard_normal((templates, batch, 3, 128, 128)).astype(np.float32)
-    search = generator.standard_normal((frames, batch, 3, 256, 256)).astype(np.float32)
+    template = generator.standard_normal((templates, batch, 3, template_size, template_size)).astype(np.float32)
+    search = generator.standard_normal((frames, batch, 3, search_size, search_size)).astype(np.float32)
     corner = generator.uniform(0.15, 0.35, (templates, batch, 2))
     size = generator.uniform(0.2, 0.5, (templates, batch, 2))
     boxes_xywh = np.concatenate([corner, size], -1).astype(np.float32)
@@ -40,3 +42,12 @@ def seeded_inputs(frames: int, templates: int, batch: int, seed: int = 0) -> tup
         torch.from_numpy(boxes_xywh).transpose(0, 1),
         torch.from_numpy(search),
     )
+
+
+def seeded_targets(frames: int, batch: int, cells: int, reach: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Boxes_xywh [T, B, 4] with centres up to `reach` beyond the middle, and an action [T, B] of so many cells."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    size = generator.uniform(0.05, 0.5, (frames, batch, 2))
+    center = 0.5 + generator.uniform(-reach, reach, (frames, batch, 2))
+    boxes_xywh = np.concatenate([center - size / 2, size], -1).astype(np.float32)
+    return torch.from_numpy(boxes_xywh), torch.from_numpy(generator.integers(0, cells, (frames, batch)))

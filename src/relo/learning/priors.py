@@ -45,9 +45,7 @@ class ScorePrior(Prior):
 class GaussianPrior(ScorePrior):
     """A Gaussian bump at the target's cell, learned with CornerNet's focal loss (Law and Deng, ECCV 2018)."""
 
-    def __init__(
-        self, min_overlap: float = 0.7, alpha: float = 2.0, beta: float = 4.0, released: bool = False
-    ) -> None:
+    def __init__(self, min_overlap: float = 0.7, alpha: float = 2.0, beta: float = 4.0, released: bool = False) -> None:
         """Set the bump and the loss.
 
         Args:
@@ -152,8 +150,9 @@ def prior_boxes_xyxy(maps: LocalizationMaps) -> Tensor:
 def gaussian_map(boxes_xywh: Tensor, map_size: int, min_overlap: float, released: bool = False) -> Tensor:
     """Gaussian bumps [B, S, S] with a peak of exactly 1 at the cell of each box [B, 4] (shares of the crop's side).
 
-    The standard deviation is a sixth of the bump's diameter of 2 r + 1 cells, with r from `corner_radius`. The cell is
-    the one that holds the box's centre; `released`, the one whose upper left corner is nearest to it, on the map or not.
+    The standard deviation is a sixth of the bump's diameter of 2 r + 1 cells, with r from `corner_radius`. The cell
+    is the one that holds the box's centre; `released`, the one whose upper left corner is nearest to it, even if it
+    lies beyond the map.
     """
     if released:
         corner, size = (boxes_xywh * map_size).split(2, dim=-1)

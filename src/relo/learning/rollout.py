@@ -141,9 +141,7 @@ class TeacherForced(RolloutRule):
 class Walk:
     """The network's way through the frames of B clips, and what the heads said on it."""
 
-    def __init__(
-        self, network: LocalizationNetwork, clip: ClipBatch, skip: Collection[str], groups: int = 1
-    ) -> None:
+    def __init__(self, network: LocalizationNetwork, clip: ClipBatch, skip: Collection[str], groups: int = 1) -> None:
         """Start before the first frame.
 
         Args:
@@ -163,7 +161,7 @@ class Walk:
     def step(self, search_images: Tensor, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One frame [B * groups, 3, Hx, Hx] further; gives logits [B * groups, S, S] and boxes_cxcywh of the cells.
 
-        `features` [B * groups, C, S, S] of a walk that was made before, by the same encoder, need not be computed again.
+        `features` [B * groups, C, S, S] of a walk made before, by the same encoder, need not be computed again.
         """
         if features is None:
             features, self.memory = self.network.encode(search_images, self._templates(), self.memory)
