@@ -27,6 +27,8 @@ REPOSITORY = Path(__file__).parents[1]
 pytestmark = [pytest.mark.filterwarnings("ignore")]
 PROPAGATORS = {
     "layer-aligned": lambda: LayerAligned(32, 3, depth=2),
+    "layer-aligned at one layer": lambda: LayerAligned(32, 3, depth=2, layers=[1]),
+    "layer-aligned, projected": lambda: LayerAligned(32, 3, depth=2, projection=True),
     "deep-to-shallow": lambda: DeepToShallow(32, 3),
     "none": lambda: NoPropagation(32, 3),
 }

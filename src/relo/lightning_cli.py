@@ -95,9 +95,9 @@ class CLI(LightningCLI):
             raise reason from None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer, whose checkpoints lie in the run's folder (default_root_dir) unless they are given another.
+        """Build the trainer; what it does not accept is the config's mistake.
 
-        What it does not accept is the config's mistake.
+        Checkpoints that are given no folder of their own lie in the run's, `trainer.default_root_dir`.
         """
         try:
             trainer = super().instantiate_trainer(**kwargs)

@@ -172,9 +172,14 @@ def test_papers_recipe_takes_two_steps_with_a_shallow_network(data, stage, tmp_p
         shallow.append("--data.sampler.init_args.search_frames=2")
     path = CONFIGS / f"{stage}.yaml"
     relo_here(monkeypatch, "fit", "--config", path, *on_synthetic_data(data), *shallow, cwd=tmp_path)
-    learned = losses(check_two_steps(tmp_path))
+    run = check_two_steps(tmp_path)
+    learned = losses(run)
     assert len(learned) == 2
     assert all(math.isfinite(loss) for loss in learned.values())
+    if stage == "relo":
+        settings = (*on_synthetic_data(data, steps=3), *shallow, "--ckpt_path=last")
+        relo_here(monkeypatch, "fit", "--config", path, *settings, cwd=tmp_path)
+        assert losses(run).keys() == {2}
 
 
 @pytest.mark.parametrize("frames", [1, 2])

@@ -12,11 +12,12 @@ from relo.errors import UserError
 from relo.learning.clipped import GRPO, PPO, clipped_surrogate, group_advantages
 from relo.learning.expected import ExpectedGradient, RewardAugmentedLikelihood, cell_rewards
 from relo.learning.policy import ActorCritic, trained_boxes_xyxy
-from relo.learning.prior_training import PriorLikelihood
+from relo.learning.prior_training import PriorLikelihood, PriorObjective
 from relo.learning.priors import BinaryPrior, GaussianPrior
 from relo.learning.returns import generalized_advantages
 from relo.learning.rewards import AUCReward, IoUReward
 from relo.learning.rollout import TeacherForced, reevaluate
+from relo.learning.warmup import WarmupObjective
 from small_networks import make_clip, make_network
 
 WIDTHS = [0.1, 0.4, 0.2, 0.3]  # IoU 0.25, 1, 0.5, 0.75: cell 1 is best
@@ -387,11 +388,12 @@ def test_more_minibatches_than_walks_are_refused():
 
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_looking_again_at_a_rollout_sees_the_same(frozen, mode):
-    network, clip = make_network().train(mode == "train"), make_clip(3, 2)
+@pytest.mark.parametrize("frames_per_group", [None, 2])
+def test_looking_again_at_a_rollout_sees_the_same(frozen, mode, frames_per_group):
+    network, clip = make_network().train(mode == "train"), make_clip(3, 2 if frames_per_group is None else 4)
     network.encoder.requires_grad_(not frozen)
     network.propagator.requires_grad_(not frozen)
-    rollout = TeacherForced()(network, clip, [IoUReward()], torch.Generator().manual_seed(0), samples=2)
+    rollout = TeacherForced(frames_per_group)(network, clip, [IoUReward()], torch.Generator().manual_seed(0), samples=2)
     rows = torch.tensor([5, 0, 2])
     again = reevaluate(network, clip, rollout).select(rows)
     torch.testing.assert_close(again.log_probs, rollout.log_probs[rows])
@@ -400,6 +402,68 @@ def test_looking_again_at_a_rollout_sees_the_same(frozen, mode):
     if not frozen:
         again.log_probs.sum().backward()
         assert network.encoder.embed.weight.grad.abs().sum() > 0
+
+
+def groups_as_clips(clip, frames):
+    """Each group of so many frames as a clip of its own, group after group."""
+    return [
+        replace(
+            clip,
+            search_images=clip.search_images[:, start : start + frames],
+            search_boxes_xywh=clip.search_boxes_xywh[:, start : start + frames],
+            present=clip.present[:, start : start + frames],
+        )
+        for start in range(0, clip.search_images.shape[1], frames)
+    ]
+
+
+@torch.no_grad()
+def test_every_group_of_frames_begins_without_memory():
+    network, clip = make_network().eval(), make_clip(2, 6)
+
+    def roll_out(rule, clip):
+        return rule(network, clip, [IoUReward(), AUCReward()], torch.Generator().manual_seed(0))
+
+    grouped, whole = roll_out(TeacherForced(2), clip), roll_out(TeacherForced(), clip)
+    alone = [roll_out(TeacherForced(), part) for part in groups_as_clips(clip, 2)]
+    for name in ("logits", "values", "cells_xyxy", "truth_xyxy", "search_images"):
+        torch.testing.assert_close(getattr(grouped, name), torch.cat([getattr(r, name) for r in alone], 1))
+    torch.testing.assert_close(grouped.logits[:, 1], whole.logits[:, 1])
+    assert not torch.equal(grouped.logits[:, 2], whole.logits[:, 2])
+    torch.testing.assert_close(roll_out(TeacherForced(6), clip).logits, whole.logits)
+    auc = grouped.terms["AUCReward"]
+    assert torch.equal(auc, auc[:, :1].expand_as(auc)), "of the clip, not of each group"
+
+
+@torch.no_grad()
+def test_warmup_and_prior_learn_from_groups_as_from_clips():
+    network, clip = make_network().eval(), make_clip(2, 6)
+    clip.present[0, 1] = clip.present[1, 4] = clip.present[0, 5] = False
+    for make in (partial(WarmupObjective, prior=GaussianPrior()), partial(PriorObjective, GaussianPrior())):
+        grouped, whole = (make(frames_per_group=frames)(network, clip, torch.Generator()).loss for frames in (2, None))
+        parts = groups_as_clips(clip, 2)
+        alone = torch.stack([make()(network, part, torch.Generator()).loss for part in parts])
+        counts = torch.stack([part.present.sum() for part in parts])
+        torch.testing.assert_close(grouped, (alone * counts).sum() / counts.sum())
+        assert grouped != whole
+
+
+@pytest.mark.parametrize("frames", [0, -2, 4, 8])
+def test_frames_that_do_not_form_groups_are_refused(frames):
+    network, clip = make_network(), make_clip(1, 6)
+    for objective in (ActorCritic(rollout=TeacherForced(frames)), WarmupObjective(frames_per_group=frames)):
+        with pytest.raises(UserError, match=f"6 search frames of a clip do not form groups of {frames}:.*divisor"):
+            objective(network, clip, torch.Generator())
+
+
+def test_a_target_whose_released_map_is_empty_teaches_nothing():
+    network, clip = make_network().eval(), make_clip(2, 1)
+    objective = PriorLikelihood(GaussianPrior(released=True))
+    clip.search_boxes_xywh[0, 0] = torch.tensor([0.98, 0.4, 0.01, 0.01])  # its nearest corner is beyond the map
+    both = objective(network, clip, torch.Generator().manual_seed(0)).loss
+    assert both.isfinite()
+    clip.present[0, 0] = False
+    torch.testing.assert_close(objective(network, clip, torch.Generator().manual_seed(0)).loss, both)
 
 
 @pytest.mark.parametrize(("discount", "gae_lambda"), [(0.0, 1.0), (0.9, 1.0), (0.9, 0.5), (1.0, 0.0)])

@@ -99,6 +99,27 @@ def test_advantages_are_normalised_over_the_frames_that_count() -> None:
     assert normal[mask].std(unbiased=False).item() == pytest.approx(1, rel=1e-5)
 
 
+def test_released_advantages_have_unit_unbiased_deviation() -> None:
+    advantages = torch.tensor([[1.0, 2.0], [3.0, 100.0]])
+    mask = torch.tensor([[True, True], [True, False]])
+    normal = normalise(advantages, mask, released=True)
+    assert normal[1, 1] == 0
+    torch.testing.assert_close(normal[mask], torch.tensor([-1.0, 0.0, 1.0]))
+    assert not normalise(advantages, mask & False, released=True).any()
+    alone = torch.tensor([[False, True], [False, False]])
+    assert not normalise(advantages, alone, released=True).any()
+
+
+def test_released_policy_gradient_is_the_smaller_by_the_unbiased_deviation() -> None:
+    gradients = []
+    for released in (False, True):
+        bandit = Bandit(WIDTHS)
+        ActorCritic(released=released)(bandit, bandit_clip(batch=3), torch.Generator().manual_seed(5)).loss.backward()
+        gradients.append(bandit.logits.grad)
+    frames = bandit_clip(batch=3).present.numel()
+    torch.testing.assert_close(gradients[1], gradients[0] * ((frames - 1) / frames) ** 0.5)
+
+
 def test_no_critic_is_a_clear_error() -> None:
     bandit = Bandit(WIDTHS)
     bandit.critic = None

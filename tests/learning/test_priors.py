@@ -53,6 +53,51 @@ def test_gaussian_peaks_at_the_target_cell_and_is_cut_at_the_radius() -> None:
     assert heat[3, 8 + radius + 1] == 0
 
 
+@pytest.mark.parametrize(
+    ("center", "cell"),
+    [
+        ((0.55, 0.20), (9, 3)),  # 8.8 and 3.2 cells
+        ((8.5 / 16, 9.5 / 16), (8, 10)),  # half to even
+        ((0.01, 0.98), (0, None)),  # 15.68: the nearest corner is that of a cell beyond the last
+        ((-0.01, 0.3), (0, 5)),
+        ((-0.2, 0.3), (None, 5)),
+    ],
+)
+def test_released_gaussian_peaks_at_the_cell_whose_corner_is_nearest(center, cell) -> None:
+    boxes_xywh = torch.tensor([[*center, 0.0, 0.0]]) + torch.tensor([-0.15, -0.1, 0.3, 0.2])
+    heat = gaussian_map(boxes_xywh, 16, 0.7, released=True)[0]
+    column, row = cell
+    if None in cell:
+        assert 0 < heat.max() < 1 or heat.max() == 0
+    else:
+        assert (heat == 1).nonzero().tolist() == [[row, column]]
+
+
+def test_released_bump_of_a_center_beyond_the_map_reaches_into_it() -> None:
+    heat = gaussian_map(torch.tensor([[0.83, 0.40, 0.30, 0.20]]), 16, 0.7, released=True)[0]  # centre (15.68, 8)
+    radius = int(radius_in_plain_python(0.30 * 16, 0.20 * 16, 0.7))
+    sigma = (2 * radius + 1) / 6
+    assert heat[8, 15].item() == pytest.approx(math.exp(-1 / (2 * sigma**2)))
+    assert heat[8 - radius, 15].item() == pytest.approx(math.exp(-(1 + radius**2) / (2 * sigma**2)))
+    assert heat[:, : 16 - radius].sum() == 0
+
+
+def test_released_focal_loss_is_divided_by_the_peaks() -> None:
+    scores = torch.full((3, 4, 4), 0.5)
+    inside, beyond = [0.3, 0.3, 0.1, 0.1], [0.9, 0.3, 0.1, 0.1]
+    boxes_xywh = torch.tensor([inside, beyond, beyond])
+    frame = -(0.5**2) * math.log(0.5) * 16
+    prior = GaussianPrior(released=True)
+    for present, expected in (
+        ([True, True, False], 2 * frame),
+        ([True, False, False], frame),
+        ([False, True, True], 2 * frame),
+        ([False, False, False], 0),
+    ):
+        loss = prior.loss(maps_of(scores), boxes_xywh, torch.tensor(present))
+        assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_focal_loss_by_hand() -> None:
     scores = torch.full((1, 4, 4), 0.5)
     boxes = torch.tensor([[0.3, 0.3, 0.1, 0.1]])  # far smaller than a cell: no bump beside the peak

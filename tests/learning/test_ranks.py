@@ -14,18 +14,24 @@ PRESENT = torch.tensor([[True, True, True], [True, False, True], [False, False, 
 def normalise_half(rank, folder):
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     half = slice(2 * rank, 2 * rank + 2)
-    torch.save(normalise(ADVANTAGES[half], PRESENT[half]), f"{folder}/{rank}.pt")
+    torch.save(
+        [normalise(ADVANTAGES[half], PRESENT[half], released) for released in (False, True)], f"{folder}/{rank}.pt"
+    )
     distributed.destroy_process_group()
 
 
 def test_two_ranks_normalise_as_one(tmp_path):
     """With 5 frames that count on one rank, and 1 on the other."""
     multiprocessing.spawn(normalise_half, (str(tmp_path),), nprocs=2)
-    halves = torch.cat([torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)])
+    shared, alone = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)), strict=True)
+    halves = torch.cat(shared)
     torch.testing.assert_close(halves, normalise(ADVANTAGES, PRESENT))
     counted = halves[PRESENT]
     torch.testing.assert_close(counted.mean(), torch.zeros(()), rtol=0, atol=1e-6)
     torch.testing.assert_close(counted.std(correction=0), torch.ones(()), rtol=0, atol=1e-6)
+    for half, own in ((slice(0, 2), alone[0]), (slice(2, 4), alone[1])):  # the release's, each rank by itself
+        assert torch.equal(own, normalise(ADVANTAGES[half], PRESENT[half], released=True))
+    torch.testing.assert_close(alone[0][PRESENT[:2]].std(), torch.ones(()), rtol=0, atol=1e-6)
 
 
 def learn_half(rank, folder):

@@ -30,7 +30,15 @@ def test_two_frames_under_every_propagation(propagator):
         assert features.isfinite().all()
 
 
-@pytest.mark.parametrize("propagator", [LayerAligned(32, 3, depth=3), DeepToShallow(32, 3), NoPropagation(32, 3)])
+@pytest.mark.parametrize(
+    "propagator",
+    [
+        LayerAligned(32, 3, depth=3),
+        *(LayerAligned(32, 3, depth=3, layers=layers) for layers in ([0], [1], [2], [0, 2])),
+        DeepToShallow(32, 3),
+        NoPropagation(32, 3),
+    ],
+)
 @torch.no_grad()
 def test_tokens_left_out_are_tokens_that_nobody_reads(propagator, monkeypatch):
     encoder = small(layer_scale=1.0)

@@ -67,8 +67,10 @@ def test_no_state_stays_in_the_network() -> None:
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
-def test_memory_changes_what_the_next_frame_sees() -> None:
+@pytest.mark.parametrize("layers", [None, [1]])
+def test_memory_changes_what_the_next_frame_sees(layers) -> None:
     network, clip = make_network().eval(), make_clip()
+    network.propagator = LayerAligned(32, 2, 2, layers=layers)
     _, memory = walk(network, clip, 1)
     templates = network.encode_templates(clip.template_images, clip.template_boxes_xywh)
     with_memory, _ = network(clip.search_images[:, 1], templates, memory)
@@ -108,6 +110,44 @@ def test_layer_aligned_puts_frame_before_at_the_same_layer() -> None:
         assert torch.equal(seen[layer][:, 5:7], marked[layer])
         assert torch.allclose(memory[layer], learned + layer)
     assert not memory.requires_grad
+
+
+def test_layers_that_do_not_propagate_leave_the_previous_slot_alone() -> None:
+    propagator = LayerAligned(width=4, tokens=2, depth=4, layers=[3, 1])
+    learned = propagator.current(2)
+    _, memory = Recorder(4).walk(propagator, None)
+    assert memory.shape == (2, 2, 2, 4)
+    assert torch.allclose(memory, torch.stack([learned + 1, learned + 3]))
+    marked = torch.tensor([10.0, 20.0])[:, None, None, None].expand(2, 2, 2, 4)
+    seen, again = Recorder(4).walk(propagator, marked)
+    expected = (learned, torch.full_like(learned, 10), torch.full_like(learned, 11), torch.full_like(learned, 20))
+    for layer in range(4):
+        assert torch.allclose(seen[layer][:, 3:5], learned + layer)
+        assert torch.allclose(seen[layer][:, 5:7], expected[layer])
+    assert torch.allclose(again, memory)
+
+
+@pytest.mark.parametrize("layers", [[], [-1], [0, 4], [1, 1]])
+def test_layers_that_an_encoder_does_not_have_are_refused(layers) -> None:
+    with pytest.raises(UserError, match="different numbers from 0 to 3"):
+        LayerAligned(4, 2, depth=4, layers=layers)
+
+
+def test_layers_of_a_deeper_encoder_are_refused() -> None:
+    network = make_network(depth=2)
+    with pytest.raises(UserError, match="names layer 3, the encoder's are 0 to 1"):
+        LocalizationNetwork(network.encoder, LayerAligned(32, 2, 4, layers=[1, 3]), network.policy, network.box)
+
+
+def test_released_projection_starts_at_random_and_takes_in_the_learned_tokens() -> None:
+    torch.manual_seed(0)
+    propagator = LayerAligned(64, 2, depth=3, projection="released", layers=[0, 2])
+    assert len(propagator.projections) == 2
+    for layer in (propagator.entrance, *propagator.projections):
+        assert layer.weight.std().item() == pytest.approx(0.02, rel=0.1)
+        assert not layer.bias.any()
+    learned = propagator.learned_tokens + propagator.position
+    torch.testing.assert_close(propagator.current(1), propagator.entrance(learned))
 
 
 def test_projection_starts_as_identity_and_learns() -> None:

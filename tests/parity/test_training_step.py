@@ -105,14 +105,14 @@ def clip_of(inputs: tuple[Tensor, Tensor, Tensor], boxes_xywh: Tensor) -> ClipBa
     )
 
 
-def assert_same_gradients(found: dict[str, float], recorded: dict[str, float]) -> None:
-    """To 1e-4, or to what float32 leaves of sums that all but cancel beside the largest gradient of the same head."""
+def assert_same_gradients(found: dict[str, float], recorded: dict[str, float], relative: float = 1e-4) -> None:
+    """Within a share of it, or what float32 leaves of sums that all but cancel beside a head's largest gradient."""
     assert found.keys() == recorded.keys()
     largest: defaultdict[str, float] = defaultdict(float)
     for name, norm in recorded.items():
         largest[name.split(".")[0]] = max(norm, largest[name.split(".")[0]])
     for name, norm in recorded.items():
-        assert found[name] == pytest.approx(norm, rel=1e-4, abs=1e-5 * largest[name.split(".")[0]]), name
+        assert found[name] == pytest.approx(norm, rel=relative, abs=1e-5 * largest[name.split(".")[0]]), name
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -135,7 +135,11 @@ def test_step_matches_the_release(case, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["warmup", "rl"])
 def test_the_paper_networks_step_matches_the_release(stage, shared, monkeypatch):
-    """T256's, against numbers that lie beside the project."""
+    """T256's, against numbers that lie beside the project.
+
+    Of its millions of ReLUs, one that rounding puts on the other side of zero moves all norms by up to 6e-4: the
+    release's own step does so between one thread and two.
+    """
     recorded = json.loads((shared / "reference/training_parity/t256.json").read_text())[stage]
     actions = torch.from_numpy(np.random.default_rng(9).integers(0, 256, (8, 3)))
     monkeypatch.setattr(rollout, "draw_cells", lambda logits, generator: actions.T)
@@ -147,4 +151,4 @@ def test_the_paper_networks_step_matches_the_release(stage, shared, monkeypatch)
             module.drop_prob = 0.0
     loss, _, learned = released_step(network, released_objective(stage.upper()), clip, weights_seed=0)
     assert loss == pytest.approx(recorded["loss"], abs=1e-5)
-    assert_same_gradients(learned, recorded["gradient_norms"])
+    assert_same_gradients(learned, recorded["gradient_norms"], relative=1e-3)
