@@ -13,6 +13,7 @@ import sys
 import types
 import zipfile
 from collections import OrderedDict, namedtuple
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -450,3 +451,82 @@ def test_the_prefix_of_ddp_is_dropped_where_all_tensors_have_it(prefixed):
     names = ["module.a", "module.module.b", "module.c" if prefixed else "c"]
     state = as_state({name: torch.zeros(1) for name in names}, "net")
     assert list(state) == (["a", "module.b", "c"] if prefixed else names)
+
+
+def test_a_prefix_upon_the_prefix_is_dropped_too():
+    assert dict(as_state({"module.module.a": torch.ones(1)}, "it")).keys() == {"a"}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.ones(2, 2).to_sparse(),
+        lambda: torch.ones(2, 2).to_sparse_csr(),
+        lambda: torch.ones(2, 2, device="meta"),
+        lambda: torch.ones(2, 2, dtype=torch.complex64),
+        lambda: torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.qint8),
+        lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(1)]),
+    ],
+    ids=["COO", "CSR", "meta", "complex", "quantized", "nested"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_that_are_no_plain_arrays_are_refused_by_name(make):
+    with pytest.raises(UserError, match=r"plain arrays of real numbers.*: head\.weight\."):
+        as_state({"stem.weight": torch.ones(1), "head.weight": make()}, "it")
+
+
+def test_whole_numbers_are_no_weights(network, tmp_path):
+    state = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    name = next(iter(state))
+    contents = {"relo_network": network.config(), "state_dict": state | {name: state[name].int()}}
+    torch.save(contents, tmp_path / "whole.ckpt")
+    with pytest.raises(UserError, match=rf"1 of whole numbers where others belong.*{name.removeprefix('network.')}"):
+        load_network(tmp_path / "whole.ckpt")
+
+
+def test_names_that_are_no_text_are_refused():
+    with pytest.raises(UserError, match="no tensors by name"):
+        as_state({5: torch.ones(1)}, "it")
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (1, 0, 32), (1, 16, 32, 1), (2, 16, 32), (1, 15, 32)])
+def test_positions_that_form_no_grid(tmp_path, shape):
+    torch.save({"pos_embed": torch.zeros(shape)}, tmp_path / "fast_itpn.pt")
+    with pytest.raises(UserError, match="do not form a square grid"):
+        load_encoder_pretraining(FastITPN(32, 1, 1, 1, 1, 64, 32), tmp_path / "fast_itpn.pt")
+
+
+@FORMATS
+def test_damage_anywhere_is_one_sentence(tmp_path, saving):
+    contents = {"net": {"a": torch.ones(3)}, "settings": argparse.Namespace(a=1), "step": np.float64(1)}
+    whole = save(contents, tmp_path / "whole.pt", **saving).read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        damaged = bytearray(whole[: rng.integers(1, len(whole))] if rng.random() < 0.3 else whole)
+        for place in rng.integers(0, len(damaged), 3):
+            damaged[place] ^= 1 << rng.integers(8)
+        (tmp_path / "damaged.pt").write_bytes(damaged)
+        with suppress(UserError):  # any other error fails
+            read_torch_file(tmp_path / "damaged.pt")
+
+
+def test_foreign_parts_of_what_is_shared_a_thousand_times():
+    shared: object = Foreign("lib.Thing")
+    for _ in range(100):
+        shared = ("k" * 1000, shared, shared)
+    assert [name for _, name in foreign_parts({"net": shared})] == ["lib.Thing"] * 2
+
+
+def test_a_dtype_named_by_something_endless(tmp_path):
+    """2^60 letters as text, of a kilobyte in the file."""
+    doubled = b"K\x01" + 60 * b"2\x86"  # the opcodes DUP and TUPLE2
+    dtype = b"cnumpy\ndtype\n(" + doubled + b"tR(U\x01vU\x01<tb"
+    pickled = b"\x80\x02}U\x01ncnumpy.core.multiarray\nscalar\n(" + dtype + b"U\x08\0\0\0\0\0\0\0\0tRs."
+    path = save({}, tmp_path / "endless.pt")
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, record in records.items():
+            archive.writestr(name, pickled if name.endswith("data.pkl") else record)
+    with pytest.raises(UserError, match=r"numpy"):
+        as_state(read_torch_file(path)["n"], "it")

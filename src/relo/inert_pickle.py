@@ -31,31 +31,48 @@ class Foreign:
     state: Any = None
 
 
+_DEEPEST, _LONGEST = 20, 120  # keys, and letters of each, of a place in words
+
+
 class ForeignCode(pickle.UnpicklingError):
     """Something that must be plain data is an object that only its own code could restore."""
 
 
 def foreign_parts(value: Any) -> Iterator[tuple[str, str]]:
     """Every `Foreign` within dicts, lists, tuples and sets: its place, such as "settings.env", and its name."""
-    waiting: list[tuple[str, Any]] = [("", value)]
+    waiting: list[tuple[_Place, Any]] = [((), value)]
     seen: set[int] = set()
     while waiting:
         place, part = waiting.pop()
         if isinstance(part, Foreign):
-            yield place, part.name
+            yield _in_words(place), part.name
         elif id(part) not in seen and isinstance(part, (Mapping, list, tuple, set, frozenset)):
             seen.add(id(part))
-            named = part if isinstance(part, Mapping) else dict(enumerate(part))
-            waiting += [(f"{place}.{key}" if place else str(key), item) for key, item in named.items()]
-            waiting += [(place, key) for key in named]
+            named = part.items() if isinstance(part, Mapping) else enumerate(part)
+            for key, item in named:
+                waiting.append(((place, key), item))
+                if not isinstance(key, (str, int)):
+                    waiting.append((place, key))
+
+
+# A key within a place, or () for the whole: written out only for what is reported.
+_Place = tuple[Any, ...]
+
+
+def _in_words(place: _Place) -> str:
+    keys: list[str] = []
+    while place and len(keys) < _DEEPEST:
+        place, key = place
+        keys.append(str(key)[:_LONGEST] if isinstance(key, (str, int)) else type(key).__name__)
+    return ".".join(reversed(keys))
 
 
 class Unpickler(pickle._Unpickler):
     """Python's own reader, with every opcode that can call, fill or change an object replaced."""
 
     dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
-    # No checkpoint has these; extensions could bring objects that bypass `find_class`.
-    for opcode in (pickle.PERSID, pickle.EXT1, pickle.EXT2, pickle.EXT4):
+    # No checkpoint has these; extensions could bring objects that bypass `find_class`, and buffers announce any size.
+    for opcode in (pickle.PERSID, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.BYTEARRAY8, pickle.NEXT_BUFFER):
         del dispatch[opcode[0]]
 
     stack: list[Any]
@@ -211,7 +228,7 @@ def _number_type(value: Any) -> np.dtype | None:
     """The dtype of numbers that a stand-in describes by its code and byte order."""
     if not isinstance(value, Foreign) or value.name != "numpy.dtype" or type(value.state) is not tuple:
         return None
-    code, order = value.arguments[0], value.state[1]
-    if not re.fullmatch(r"[biufc]\d+", str(code)) or order not in ("<", ">", "=", "|"):
+    code, order = next(iter(value.arguments), None), next(iter(value.state[1:2]), None)
+    if type(code) is not str or not re.fullmatch(r"[biufc]\d+", code) or order not in ("<", ">", "=", "|"):
         return None
     return np.dtype(code).newbyteorder(order)

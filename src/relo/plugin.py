@@ -51,17 +51,21 @@ def build(config: dict[str, Any]) -> Any:
     Raises:
         UserError: the class does not exist, is no plug-in, or does not take the arguments.
     """
+    if not isinstance(config, dict) or not isinstance(init_args := config.get("init_args", {}), dict):
+        raise UserError(f"The config names no class_path with init_args by name, but has {str(config)[:80]!r}.")
     class_path = config.get("class_path", "")
     module_name, _, class_name = str(class_path).rpartition(".")
     try:
         part = getattr(import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"The config names class {class_path!r}, which cannot be imported: {error}.") from error
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise UserError(
+            f"The config names class {str(class_path)[:80]!r}, which cannot be imported: {error}."
+        ) from error
     # A config may come with someone's weights: it must not be able to call anything but a plug-in.
     if not (isinstance(part, type) and issubclass(part, Plugin)):
         raise UserError(f"The config names {class_path!r}, which is not a part of a network.")
     try:
-        return part(**{name: _built(value) for name, value in config.get("init_args", {}).items()})
+        return part(**{str(name): _built(value) for name, value in init_args.items()})
     except TypeError as error:
         raise UserError(f"{class_path} does not take the arguments in the config: {error}.") from error
 

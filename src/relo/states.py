@@ -20,6 +20,14 @@ State = Mapping[str, Tensor]
 NAMED_AT_MOST = 4
 """Tensors of one kind that an error spells out before it only counts them."""
 
+LETTERS_AT_MOST = 120
+"""Of a name from a file, in an error."""
+
+_PARALLEL = "module."
+
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
+_NUMBERS = {*_FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
+
 
 def read_torch_file(path: Path) -> Any:
     """The contents of a file written by `torch.save`, on the CPU; no code of the file's is imported or run.
@@ -40,25 +48,21 @@ def read_torch_file(path: Path) -> Any:
         raise UserError(
             f"{path} is refused: it is not a checkpoint of tensors, and reading it would run code of {error}."
         ) from error
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path} is not a checkpoint of tensors, or is truncated; fetch it again.") from error
-    # A damaged file can break torch's reader anywhere.
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} is not a torch checkpoint, or is truncated; fetch it again.") from error
+    except Exception as error:  # a damaged file can break torch's reader anywhere
+        raise UserError(f"{path} is no checkpoint of tensors, or is truncated or damaged; fetch it again.") from error
     if isinstance(contents, Foreign):
         require_restored(contents, str(path))
     return contents
 
 
 def _load(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol")
+    with warnings.catch_warnings(action="ignore"):
+        try:
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        # Not all is tensors and plain data. Sparse indices are checked, as torch's reader does by itself.
-        with torch.sparse.check_sparse_tensor_invariants():
-            return torch.load(path, map_location="cpu", weights_only=False, pickle_module=inert_pickle)
+        except pickle.UnpicklingError:
+            # Not all is tensors and plain data. Sparse indices are checked, as torch's reader does by itself.
+            with torch.sparse.check_sparse_tensor_invariants():
+                return torch.load(path, map_location="cpu", weights_only=False, pickle_module=inert_pickle)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -94,14 +98,23 @@ def as_state(value: Any, source: str) -> State:
         source: names it in the error.
 
     Raises:
-        UserError: it is something else, or a tensor depends on an object that was not restored.
+        UserError: it is something else, or a tensor depends on an object that was not restored, or is not a plain array
+            of real numbers.
     """
     require_restored(value, source)
-    if not isinstance(value, Mapping) or not value or not all(isinstance(tensor, Tensor) for tensor in value.values()):
+    if (
+        not isinstance(value, Mapping)
+        or not value
+        or not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())
+    ):
         raise UserError(f"{source} holds no tensors by name; is it a checkpoint of a network?")
-    prefix = "module."
-    if all(str(name).startswith(prefix) for name in value):
-        return {name.removeprefix(prefix): tensor for name, tensor in value.items()}
+    if odd := [name for name, tensor in value.items() if not _is_plain(tensor)]:
+        raise UserError(
+            f"{source} is refused: tensors must be plain arrays of real numbers, not sparse, quantized, complex or the "
+            f"like: {_listed(odd)}."
+        )
+    while all(name.startswith(_PARALLEL) for name in value):
+        value = {name.removeprefix(_PARALLEL): tensor for name, tensor in value.items()}
     return value
 
 
@@ -124,12 +137,22 @@ def load_state_strictly(module: nn.Module, state: State, source: str) -> None:
     Raises:
         UserError: tensors are missing, surplus or of another shape; the module is left as it was.
     """
-    difference = misfit({name: tensor.shape for name, tensor in module.state_dict().items()}, state)
+    own = module.state_dict()
+    difference = misfit({name: tensor.shape for name, tensor in own.items()}, state)
+    if difference is None and (odd := [n for n in own if own[n].is_floating_point() != state[n].is_floating_point()]):
+        difference = f"{len(odd)} of whole numbers where others belong, or the reverse: {_listed(odd)}"
     if difference is not None:
         raise UserError(f"{source} does not fit the network ({difference}).")
     module.load_state_dict(dict(state))
 
 
+def _is_plain(tensor: Tensor) -> bool:
+    is_array = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_nested
+    return is_array and tensor.dtype in _NUMBERS
+
+
 def _listed(names: list[str]) -> str:
+    """Names from a file, as far as a sentence has room for them."""
+    shown = [name.encode("unicode_escape").decode()[:LETTERS_AT_MOST] for name in names[:NAMED_AT_MOST]]
     more = len(names) - NAMED_AT_MOST
-    return ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

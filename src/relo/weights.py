@@ -203,7 +203,7 @@ def import_released(path: str | Path, *, variant: Variant, output: str | Path) -
     for name, released in released_names(network).items():
         if released in state:
             own[name] = state[released].reshape(own[name].shape)
-    network.load_state_dict(own)
+    load_state_strictly(network, own, str(path))
     save_network(network, output)
     settings = released_rule(variant) | ({"localization": "prior"} if is_warmup else {})
     (Path(output) / RULE_FILE).write_text(yaml.safe_dump(settings, sort_keys=False))
@@ -265,9 +265,8 @@ def load_encoder_pretraining(encoder: FastITPN, path: str | Path) -> list[str]:
     shapes = {file_name: to_released_shape(f"encoder.{name}", own[name]).shape for name, file_name in required.items()}
     if (difference := misfit(shapes, {name: state[name] for name in shapes if name in state})) is not None:
         raise UserError(f"{path} does not fit the encoder: {difference}.")
-    encoder.load_state_dict(
-        own | {name: state[file_name].reshape(own[name].shape) for name, file_name in required.items()}
-    )
+    own |= {name: state[file_name].reshape(own[name].shape) for name, file_name in required.items()}
+    load_state_strictly(encoder, own, str(path))
     return [name for name in state if name not in shapes]
 
 
@@ -290,7 +289,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config = yaml.safe_load(path.read_text())
     except FileNotFoundError as error:
         raise UserError(f"{folder} is no model folder: it has no {CONFIG_FILE}.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} does not name the network's class_path and init_args.")

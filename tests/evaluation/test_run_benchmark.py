@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from rich.progress import Progress
 
@@ -237,6 +238,23 @@ def test_a_datasets_name_finds_the_settings_of_the_release(variant, dataset, ent
     assert found.settings == changed
     assert found.rule == load_rule(rule, entry)
     assert ("no settings of its own" in found.summary) == (changed is None and dataset != "coco")
+
+
+def test_only_the_test_split_is_the_benchmark():
+    rule = CONFIGS / "b256.yaml"
+    found = benchmark_rule("relo-b256", rule, None, "got10k", split="val")
+    assert (found.settings, found.rule) == (None, load_rule(rule))
+    assert "Split val of got10k is no benchmark: the default rule" in found.summary
+    assert benchmark_rule("relo-b256", rule, "got10k", "got10k", split="val").rule == load_rule(rule, "got10k")
+
+
+def test_a_checkpoint_says_its_one_rule(tmp_path):
+    content = {"relo_network": {}, "state_dict": {"a": torch.ones(1)}, "relo_rule": {"window_exponent": 1.25}}
+    torch.save(content, tmp_path / "last.ckpt")
+    found = benchmark_rule(str(tmp_path / "last.ckpt"), None, None, "lasot")
+    assert found.rule.window_exponent == 1.25
+    assert "has no settings of its own for lasot" in found.summary
+    assert "window_exponent 1.25" in found.summary
 
 
 def test_a_benchmark_of_a_rule_must_exist_once(tmp_path):

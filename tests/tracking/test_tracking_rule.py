@@ -50,6 +50,12 @@ def test_window_is_the_outer_product_of_hann_windows():
     ("settings", "culprit"),
     [
         ("windw: logits", "windw; did you mean window"),
+        ("templates: 2001-13-45", "not YAML"),
+        ("templates: !!int x", "not YAML"),
+        ("templates: " + "[" * 3000, "not YAML"),
+        ("window_exponent: " + "9" * 400, "window_exponent.*up to 1e\\+06"),
+        ("search_factor: 1.0e+5", "search_factor.*from 0.1 to 100"),
+        ("templates: 100000", "templates = 100000.*from 1 to 64"),
         ('released: "false"', r"released = 'false'.*true or false: write false, without quotation marks"),
         ("released: 1", "released = 1.*true or false"),
         ("released: null", "released = None.*true or false"),

@@ -19,13 +19,13 @@ class BenchmarkRule:
     """How to track a benchmark, and why so.
 
     Attributes:
-        rule: the rule; None is the model's own.
+        rule: the rule.
         benchmark: whose settings are applied where there are any; None is one rule for every benchmark.
         settings: what they are; None where the benchmark has none of its own.
         summary: the same in a sentence.
     """
 
-    rule: TrackingRule | None
+    rule: TrackingRule
     benchmark: str | None
     settings: Mapping[str, Any] | None
     summary: str
@@ -36,7 +36,12 @@ class BenchmarkRule:
 
 
 def benchmark_rule(
-    model: str, rule: Path | None, benchmark: str | None, dataset: str, localization: Localization | None = None
+    model: str,
+    rule: Path | None,
+    benchmark: str | None,
+    dataset: str,
+    localization: Localization | None = None,
+    split: str = "test",
 ) -> BenchmarkRule:
     """The rule to track a dataset with.
 
@@ -46,27 +51,29 @@ def benchmark_rule(
         benchmark: whose settings to apply; the dataset's own if not given, and "none" for one rule everywhere.
         dataset: the dataset's name.
         localization: the map that picks the cell, if not the rule's.
+        split: the dataset's split: only its test split is the benchmark, whose settings need not be asked for.
 
     Raises:
         UserError: there is no such model or benchmark, the file cannot be used, or settings were asked for of a model
             that has none.
     """
+    from relo.tracking.tracker import own_rule
     from relo.weights import RULE_FILE, resolve  # brings the hub's client
 
     name = None
     if benchmark is not None and benchmark != EVERYWHERE:
         name = find_benchmark(benchmark).name
-    elif benchmark is None:
+    elif benchmark is None and split == "test":
         with suppress(UserError):  # a dataset that is no benchmark
             name = find_benchmark(dataset).name
     path = rule or resolve(model) / RULE_FILE
     if rule is None and not path.is_file():
         if name is not None and benchmark is not None:
             raise UserError(f"The model {model} has no {RULE_FILE} with settings for benchmarks; give one with --rule.")
-        return BenchmarkRule(
-            None, name, None, f"{model} has no settings of its own for benchmarks: its one rule holds."
-        )
-    file = read_rule_file(path)
+        path = Path(model)
+        file = RuleFile(own_rule(resolve(model)))
+    else:
+        file = read_rule_file(path)
     entry = None if name is None else _entry(file, name, path)
     chosen = file.rule if entry is None else file.on(entry)
     if localization is not None:
@@ -75,6 +82,8 @@ def benchmark_rule(
         reason = f"{path} has settings of its own for {name}: {_listed(file.benchmarks[entry])}."
     elif name is not None:
         reason = f"{path} has no settings of its own for {name}: its default rule holds."
+    elif benchmark is None and split != "test":
+        reason = f"Split {split} of {dataset} is no benchmark: the default rule of {path} holds."
     else:
         reason = f"One rule for every benchmark, from {path}."
     settings = None if entry is None else file.benchmarks[entry]

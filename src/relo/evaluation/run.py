@@ -155,8 +155,8 @@ def run_benchmark(
         raise UserError(f"Cannot track with --batch_size {batch_size} and --workers {workers}; both start at 1.")
     if not 0 <= shard < shards:
         raise UserError(f"There is no shard {shard} of {shards}: --shard goes from 0 to --shards less one.")
-    chosen = benchmark_rule(model, rule, benchmark, dataset, localization)
     split = split or ("all" if dataset == "plain" else "test")
+    chosen = benchmark_rule(model, rule, benchmark, dataset, localization, split)
     reader = open_reader(dataset, root, split)
     console = Console()
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)

@@ -1,6 +1,5 @@
 """The rule by which a tracker turns a network's maps into boxes: every setting is visible here."""
 
-import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,9 @@ from relo.released import released_rule
 
 Localization = Literal["policy", "prior"]
 Window = Literal["logits", "probabilities"]
+
+LARGEST = 1e6
+"""No number of a rule is larger, on either side of 0."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,13 @@ class TrackingRule:
                     f"The tracking rule has {name} = {value!r}, which is of the wrong kind; it must be "
                     f"{_described(hint)}{_advice(value)}."
                 )
-        self._require(self.window_exponent >= 0, "window_exponent", "at least 0")
-        self._require(self.template_factor > 0, "template_factor", "greater than 0")
-        self._require(self.search_factor > 0, "search_factor", "greater than 0")
+        self._require(0 <= self.window_exponent <= 1000, "window_exponent", "from 0 to 1000")
+        self._require(0.1 <= self.template_factor <= 100, "template_factor", "from 0.1 to 100")
+        self._require(0.1 <= self.search_factor <= 100, "search_factor", "from 0.1 to 100")
         self._require(self.template_size is None or self.template_size > 1, "template_size", "greater than 1")
         self._require(self.search_size is None or self.search_size > 1, "search_size", "greater than 1")
         self._require(self.margin_px >= 0, "margin_px", "at least 0")
-        self._require(self.templates >= 1, "templates", "at least 1")
+        self._require(1 <= self.templates <= 64, "templates", "from 1 to 64")
         interval = self.template_update_interval
         self._require(interval is None or interval >= 1, "template_update_interval", "at least 1, or none")
         self._require(interval is None or self.templates >= 2, "templates", "at least 2 where templates are updated")
@@ -143,10 +145,11 @@ def read_rule_file(path: Path) -> RuleFile:
             settings = released_rule(settings["released_rule"])
     except OSError as error:
         raise UserError(f"The tracking rule {path} cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"The tracking rule {path} is not YAML: {' '.join(str(error).split())}.") from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    # Beside its own errors, YAML lets through those of the types that it makes.
+    except (yaml.YAMLError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise UserError(f"The tracking rule {path} is not YAML: {' '.join(str(error).split())[:200]}.") from error
     if not isinstance(settings, dict):
         raise UserError(f"The tracking rule {path} must hold settings as `name: value`.")
     benchmarks = settings.pop("benchmarks", None) or {}
@@ -199,13 +202,14 @@ def _is_of(value: Any, hint: Any) -> bool:
     if alternatives := get_args(hint):
         return any(_is_of(value, alternative) for alternative in alternatives)
     if hint in (int, float):
-        kind = Integral if hint is int else Real
-        return type(value) is not bool and isinstance(value, kind) and math.isfinite(value)
+        is_number = isinstance(value, (int, Integral) if hint is int else (int, float, Real))
+        return type(value) is not bool and is_number and -LARGEST <= value <= LARGEST
     return isinstance(value, hint)
 
 
 def _described(hint: Any) -> str:
-    words = {bool: "true or false", int: "a whole number", float: "a finite number", NoneType: "null"}
+    number = f"a finite number up to {LARGEST:g}"
+    words = {bool: "true or false", int: "a whole number", float: number, NoneType: "null"}
     if get_origin(hint) is Literal:
         return " or ".join(map(repr, get_args(hint)))
     return " or ".join(words[alternative] for alternative in get_args(hint) or (hint,))

@@ -124,7 +124,7 @@ class Tracker:
         device = find_device(device)
         path = resolve(model)
         if rule is None:
-            rule = _own_rule(path)
+            rule = own_rule(path)
         if localization is not None:
             rule = replace(rule, localization=localization)
         if precision == "auto":
@@ -340,7 +340,7 @@ class Tracker:
             return self.network.encode_templates(images, upload(boxes_xywh.float(), self.device))
 
 
-def _own_rule(path: Path) -> TrackingRule:
+def own_rule(path: Path) -> TrackingRule:
     """The tracking rule that belongs to a model folder or checkpoint; the default setting where it has none."""
     from relo.weights import RULE_FILE, read_checkpoint
 

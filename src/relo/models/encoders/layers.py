@@ -44,13 +44,23 @@ def fit_positions(positions: Tensor, cells: int) -> Tensor:
     Raises:
         UserError: the positions are not those of a square grid.
     """
-    side = math.isqrt(positions.shape[1])
-    if side * side != positions.shape[1]:
-        raise UserError(f"{positions.shape[1]} positions do not form a square grid.")
+    side = math.isqrt(positions.shape[1]) if positions.dim() == 3 else 0
+    if not side or positions.shape[:2] != (1, side * side):
+        raise UserError(f"Positions of shape {list(positions.shape)} do not form a square grid.")
     grid = rearrange(positions, "b (h w) c -> b c h w", h=side)
     if side < cells:
         grid = F.interpolate(grid, size=(cells, cells), mode="bicubic", align_corners=True)
     return rearrange(grid[:, :, :cells, :cells], "b c h w -> b (h w) c")
+
+
+def check_template_count(count: int, most: int) -> None:
+    """Refuse more templates than an encoder has positions for.
+
+    Raises:
+        UserError: `count` is greater than `most`.
+    """
+    if count > most:
+        raise UserError(f"The encoder takes {most} templates at most, not {count}: set its max_templates, or fewer.")
 
 
 class TokenTypes(nn.Module):

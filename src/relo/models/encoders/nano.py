@@ -10,7 +10,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from relo.models.encoders.base import Encoder, Templates
-from relo.models.encoders.layers import TokenTypes, foreground_share
+from relo.models.encoders.layers import TokenTypes, check_template_count, foreground_share
 
 STEM_STRIDE = 8
 TOKEN_STRIDE = 16
@@ -85,6 +85,7 @@ class Nano(Encoder):
     def encode_templates(self, images: Tensor, boxes_xywh: Tensor) -> Templates:
         """Templates [B, N, 3, Hz, Hz], boxes [B, N, 4] -> tokens, and kernel [B, N, stem, Hz / 8, Hz / 8]."""
         batch, count = images.shape[:2]
+        check_template_count(count, len(self.template_position))
         images = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         features = self.stem(images)  # [B * N, stem, Hz / 8, Hz / 8]
         tokens = rearrange(self.embed(features), "(b n) c h w -> b n (h w) c", b=batch)
