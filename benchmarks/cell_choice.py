@@ -12,6 +12,10 @@ neighbours, "best" that of all cells. All are means over sequences of their mean
 first map are paired by sequence, with their standard errors.
 """
 
+from relo.process import set_defaults
+
+set_defaults()  # before torch loads
+
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -10,6 +10,10 @@ The limit is 1.15, for one update a batch; nano, whose heads cost nearly as much
 Clips are random; they do not change the time. PPO's and GRPO's figures are of one rollout with all its updates.
 """
 
+from relo.process import set_defaults
+
+set_defaults()  # before torch loads
+
 import argparse
 import statistics
 import time

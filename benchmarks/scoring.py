@@ -6,6 +6,10 @@ Truths and results are random boxes in text files, as trackers write them. The t
 one thread, reading included, imports left out; a machine at rest needs well under 6 s.
 """
 
+from relo.process import set_defaults
+
+set_defaults()  # before torch loads
+
 import argparse
 import statistics
 import tempfile

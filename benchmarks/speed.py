@@ -18,6 +18,10 @@ named; they do not change the speed.
 On a GPU a last table says which of the times are met that the project wants of an H200.
 """
 
+from relo.process import set_defaults
+
+set_defaults()  # before torch loads
+
 import argparse
 import statistics
 import time

@@ -3,6 +3,10 @@
 Every step may be stopped at any time, and goes on when the command is run again. README.md names the stores.
 """
 
+from relo.process import set_defaults
+
+set_defaults()  # before torch loads
+
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

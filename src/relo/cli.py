@@ -12,6 +12,7 @@ from typing import Any, NoReturn, get_args, get_origin
 from rich.console import Console
 
 from relo.errors import UserError
+from relo.process import set_defaults
 
 LIGHTNING_COMMANDS = {
     "fit": "Train a network: a stage's config says which.",
@@ -49,6 +50,7 @@ _WORDS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake prints one sentence and exits with code 2."""
+    set_defaults()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if os.getcwd() not in sys.path:  # configs may name parts of the user's own, in a file beside them
         sys.path.append(os.getcwd())

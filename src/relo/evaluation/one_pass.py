@@ -152,7 +152,6 @@ def run_one_pass(
     """
     if folder is not None:
         claim(folder, tracker, _dataset(sequences), split, notes)
-    _keep_freed_memory()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         run = _Run(tracker, pool, batch_size, workers, folder, on_result, on_frames)
         try:
@@ -163,15 +162,6 @@ def run_one_pass(
     if run.failures:
         raise FailedSequences(run.failures, ordered)
     return ordered
-
-
-def _keep_freed_memory() -> None:
-    """Let the C library use a frame's memory again, where it would give it back and have the next frame paged in anew.
-
-    glibc raises its threshold to the largest block of at most 32 MB that was freed (mallopt(3), M_MMAP_THRESHOLD).
-    Tracking large frames takes a tenth less time so; where the library is another, nothing happens.
-    """
-    np.empty(2**25 - 2**16, np.uint8)
 
 
 _Viewed = tuple[_Lane, SearchView, float]  # with the seconds that it took
