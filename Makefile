@@ -11,7 +11,7 @@ STUDY ?= study
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install data demo ablation test test-slow test-toolkits check bench clean
+.PHONY: help install data demo ablation test test-slow test-toolkits test-lowest check bench clean
 
 help:  ## Explain the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,6 +53,13 @@ test-toolkits: install  ## Run the adapters' tests with the real got10k and VOT 
 	$(VENV)-toolkits/bin/python -m pip install --quiet --editable '.[got10k,vot]'
 	$(VENV)-toolkits/bin/python -m pytest -q tests/evaluation/test_got10k_adapter.py tests/evaluation/test_vot_adapter.py
 
+# The resolver of uv finds the first release that each bound admits; it asks the package index for all of them (3 GB).
+test-lowest:  ## Run the tests with every dependency at its lower bound, in an environment of its own
+	$(PYTHON) -m venv --clear $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet uv
+	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct --editable '.[dev,export]'
+	$(VENV)-lowest/bin/python -m pytest -q -m 'not slow'
+
 check: install  ## Lint, formatting and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -62,4 +69,4 @@ bench: install  ## Measure speed stage by stage
 	$(VENV)/bin/python benchmarks/speed.py
 
 clean:  ## Remove the virtual environment and caches; data/ and runs/ stay
-	rm -rf $(VENV) $(VENV)-toolkits build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-toolkits $(VENV)-lowest build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 """How fast the networks track, stage by stage, against the plain path and against what the machine can multiply.
 
-    python benchmarks/speed.py [--models t256 b256 l256] [--batches 1 4 16] [--device cuda] [--compile]
+    python benchmarks/speed.py [--models t256 b256 l256] [--batches 1 4 16] [--device cuda] [--compile] [--release DIR]
 
 A row is a network, a precision and a batch of targets in one 1280 x 720 video. Times are medians, in milliseconds a
 frame of one target; another program on the same machine shows in them. Weights are random unless a model folder is
@@ -13,6 +13,8 @@ named; they do not change the speed.
   fastest square matrix product measured in the same precision.
 - of plain: the time of encoder and heads, operation by operation, as a share of the plain path's (see plain.py) in
   float32 at the same batch; the two are measured in turn.
+- release: the same as a share of the time that the public release's own network takes per frame, in float32; measured
+  in turn, too, where `--release` names a checkout of it (which needs easydict).
 - differs: the largest difference from the plain path in any cell's logit or box (shares of the search side).
 
 On a GPU a last table says which of the times are met that the project wants of an H200.
@@ -23,6 +25,7 @@ from relo.process import set_defaults
 set_defaults()  # before torch loads
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +36,8 @@ from typing import Any
 import numpy as np
 import torch
 from plain import plain_step
+from release import release_network, release_step
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from relo.devices import find_device
@@ -44,6 +49,8 @@ from relo.tracking.tracker import Tracker
 from relo.weights import load_network, released_network
 
 STAGES = ("crop", "encode", "heads", "decode")
+MEASURES = ("ms", "frames/s", "GFLOP", "of peak", "of plain", "release", "differs")
+COLUMNS = ("model", "precision", "batch", *STAGES, *MEASURES)
 RELEASED = ("t256", "b256", "l256")
 
 H200_TARGETS = {"t256": (1.5, 3000), "b256": (2.5, 1500), "l256": (5.0, 500)}
@@ -65,6 +72,7 @@ class Row:
     plain: float  # ms a step
     flops: float  # a step
     differs: float
+    release: float = math.nan  # ms a step, where it is measured
 
     @property
     def frames_per_second(self) -> float:
@@ -145,6 +153,7 @@ def measure(
     device: torch.device,
     seconds: float,
     compiled: bool,
+    release: nn.Module | None = None,
 ) -> Row:
     """Measure a network in evaluation mode on the device."""
     templates = 1 if network.encoder.width < 512 else 2
@@ -171,16 +180,21 @@ def measure(
         with computing(device, "float32"):
             return plain_step(network, inputs, template_images, template_boxes, memory)
 
-    memory = plain(None)[1]
+    def released(memory: Any) -> Any:
+        with computing(device, "float32"):
+            return None if release is None else release_step(release, inputs, template_images, template_boxes, memory)
+
+    memory, release_memory = plain(None)[1], None if release is None else released(None)[1]
     measured = runs(
         seconds,
         lambda: (
             clock.stages(lambda: stepwise.step([images[1]] * batch, states)),
             milliseconds(lambda: plain(memory), device),
+            milliseconds(lambda: released(release_memory), device),
         ),
         device,
     )
-    stages = [statistics.median(column) for column in zip(*(stages for stages, _ in measured), strict=True)]
+    stages = [statistics.median(column) for column in zip(*(stages for stages, _, _ in measured), strict=True)]
     step = sum(stages)
     if device.type == "cuda":
         tracker = Tracker(fast, rule, device, precision)
@@ -198,8 +212,9 @@ def measure(
     encoded = network.encode_templates(template_images, template_boxes)
     with FlopCounterMode(display=False) as counter:
         network(inputs, encoded, memory, skip=("critic", "prior"))
-    plain_time = statistics.median(plain_time for _, plain_time in measured)
-    return Row(name, precision, batch, stages, step, plain_time, counter.get_total_flops(), differs)
+    plain_time = statistics.median(plain_time for _, plain_time, _ in measured)
+    release_time = math.nan if release is None else statistics.median(release_time for _, _, release_time in measured)
+    return Row(name, precision, batch, stages, step, plain_time, counter.get_total_flops(), differs, release_time)
 
 
 def judged(rows: Sequence[Row]) -> Iterator[list[str]]:
@@ -236,6 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long to measure each thing in a row")
     parser.add_argument("--compile", action="store_true", help="compile encoder and heads (a minute a row)")
+    parser.add_argument("--release", type=Path, help="a checkout of the public release, to be timed in turn with ours")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     try:
@@ -248,13 +264,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {options.threads} threads"
     listed = ", ".join(f"{precision} {peak / 1e9:,.0f} GFLOP/s" for precision, peak in peaks.items())
     print(f"{name}; torch {torch.__version__}; matrix products: {listed}.")
-    _print_row("model", "precision", "batch", *STAGES, "ms", "frames/s", "GFLOP", "of peak", "of plain", "differs")
+    _print_row(*COLUMNS)
     rows = []
     for model in options.models:
         network = (released_network(model) if model in RELEASED else load_network(model)).eval().to(device)
+        release = None
+        if options.release is not None and model in RELEASED:
+            release = release_network(options.release, model).to(device)
         for precision in precisions:
             for batch in batches:
-                row = measure(Path(model).name, network, precision, batch, device, options.seconds, options.compile)
+                row = measure(
+                    Path(model).name, network, precision, batch, device, options.seconds, options.compile, release
+                )
                 rows.append(row)
                 _print_row(
                     row.model,
@@ -266,6 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     f"{row.flops / batch / 1e9:.1f}",
                     f"{1e3 * row.flops / row.step / peaks[precision]:.0%}",
                     f"{(row.stages[1] + row.stages[2]) / row.plain:.2f}",
+                    f"{(row.stages[1] + row.stages[2]) / row.release:.2f}",
                     f"{row.differs:.1g}",
                 )
     if device.type == "cuda":

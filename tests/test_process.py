@@ -16,7 +16,12 @@ SETTINGS = (
     "MALLOC_TRIM_THRESHOLD_",
     "GLIBC_TUNABLES",
 )
-SCRIPTS = [p for folder in ("benchmarks", "data_prep") for p in (ROOT / folder).glob("*.py") if p.stem != "plain"]
+SCRIPTS = [
+    path
+    for folder in ("benchmarks", "data_prep")
+    for path in (ROOT / folder).glob("*.py")
+    if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+]
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP and C library")
 

@@ -69,26 +69,18 @@ def computing(device: torch.device, precision: Precision) -> Iterator[None]:
     Whatever the process allows elsewhere, products and convolutions of float32 tensors are not rounded to TF32 (or to
     bfloat16, on CPUs): cuDNN would do so by default, and boxes would move.
     """
-    settings = _float32_settings()
-    before = [getattr(place, name) for place, name, _ in settings]
+    backends: Any = torch.backends
+    places = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul)
+    before = [place.fp32_precision for place in places]
     try:
-        for place, name, exact in settings:
-            setattr(place, name, exact)
+        for place in places:
+            place.fp32_precision = "ieee"
         reduced = precision != "float32"
         with torch.autocast(device.type, getattr(torch, precision) if reduced else None, enabled=reduced):
             yield
     finally:
-        for (place, name, _), value in zip(settings, before, strict=True):
-            setattr(place, name, value)
-
-
-def _float32_settings() -> list[tuple[Any, str, Any]]:
-    """Where torch keeps how float32 is computed: object, attribute, and the value that rounds nothing."""
-    backends: Any = torch.backends
-    if hasattr(backends.cuda.matmul, "fp32_precision"):
-        places = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul)
-        return [(place, "fp32_precision", "ieee") for place in places]
-    return [(place, "allow_tf32", False) for place in (backends.cuda.matmul, backends.cudnn)]
+        for place, value in zip(places, before, strict=True):
+            place.fp32_precision = value
 
 
 def fastest_precision(device: torch.device | str = "cpu") -> Precision:
