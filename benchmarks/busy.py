@@ -17,6 +17,7 @@ from relo.process import set_defaults
 set_defaults()  # before torch loads
 
 import argparse
+import itertools
 import os
 import statistics
 import subprocess
@@ -40,10 +41,10 @@ from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 
 WAITING = {
-    "as the commands set it": {},
-    "as OpenMP has it": {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"},
+    "the commands'": {},
+    "OpenMP's own": {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"},
 }
-"""Environments; GNU's library counts turns of a loop, LLVM's and Intel's milliseconds."""
+"""Settings; GNU's library counts turns of a loop, LLVM's and Intel's milliseconds."""
 
 COUNTING = [sys.executable, "-c", "while True: pass"]
 
@@ -92,7 +93,8 @@ def running(command: Sequence[str], **settings: object) -> Iterator[subprocess.P
 
 def measure(work: str, options: argparse.Namespace) -> Iterator[list[str]]:
     """The cells of a work's rows: one a way of waiting."""
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    settings = {"OMP_WAIT_POLICY", *itertools.chain.from_iterable(WAITING.values())}
+    environment = {name: value for name, value in os.environ.items() if name not in settings}
     command = [sys.executable, __file__, "--serve", work, "--model", options.model]
     counts = [0, *options.beside]
     with ExitStack() as stack:
