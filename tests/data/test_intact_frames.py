@@ -1,5 +1,7 @@
 """Damaged images that OpenCV decodes all the same, and odd ones that are intact."""
 
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -91,6 +93,39 @@ def test_zeros_are_found_wherever_they_are(quality):
             decode_intact(encoded[:place] + bytes(400) + encoded[place + 400 :], "frame")
 
 
+def a_scan_per_component() -> bytes:
+    """A sequential JPEG of three components that are not interleaved: the scans of three grey images."""
+    grey = [jpeg(photo()[:, :, channel]) for channel in range(3)]
+    (frame, scan), size = ((grey[0].index(b"\xff\xc0"), grey[0].index(b"\xff\xda")), photo().shape[:2])
+    components = bytes(number for component in (1, 2, 3) for number in (component, 0x11, 0))
+    header = b"\xff\xc0\0\x11\x08" + b"".join(side.to_bytes(2, "big") for side in size) + b"\x03" + components
+    scans = [
+        b"\xff\xda\0\x08\x01" + bytes((component, 0, 0, 63, 0)) + image[image.index(b"\xff\xda") + 10 : -2]
+        for component, image in zip((1, 2, 3), grey, strict=True)
+    ]
+    return grey[0][:frame] + header + grey[0][frame + 13 : scan] + b"".join(scans) + END_OF_IMAGE
+
+
+SEVERAL_SCANS = {
+    "progressive": jpeg(photo(), cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+    "progressive, grey": jpeg(photo()[:, :, 0], cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+    "progressive, restarts": jpeg(photo(), cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_RST_INTERVAL, 4),
+    "progressive, coarse": jpeg(photo(), cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_QUALITY, 10),
+    "progressive, flat": jpeg(np.full((72, 96, 3), 99, np.uint8), cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+    "one per component": a_scan_per_component(),
+}
+
+
+@pytest.mark.parametrize("encoded", SEVERAL_SCANS.values(), ids=SEVERAL_SCANS)
+def test_a_jpeg_that_lacks_its_last_scans_is_refused(encoded):
+    np.testing.assert_array_equal(decode_intact(encoded, "frame"), decode_frame(encoded, "frame"))
+    scans = [place for place in range(len(encoded)) if encoded.startswith(b"\xff\xda", place)]
+    assert len(scans) >= 3
+    for scan in scans[1:]:
+        with pytest.raises(UserError, match=r"^frame is damaged \(scans are missing\); copy or extract it again\."):
+            decode_intact(encoded[:scan] + END_OF_IMAGE, "frame")
+
+
 @pytest.mark.parametrize("options", [PackingOptions(), PackingOptions(cut=4.0, max_side=40)])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_no_damaged_jpeg_is_packed(reader, tmp_path, damage, options):
@@ -147,6 +182,9 @@ INTACT = {
     "one line": jpeg(photo(500, 1)),
     "finest quality": jpeg(photo(), cv2.IMWRITE_JPEG_QUALITY, 100),
     "turned by Exif": turned_by_exif(jpeg(photo())),
+    "several scans, zeros in a comment between": SEVERAL_SCANS["progressive"].replace(
+        b"\xff\xda", b"\xff\xfe\x01\x02" + b"\xff\xda" + bytes(254) + b"\xff\xda"
+    ),
     "rare subsampling": rare_subsampling(),
     "PNG": cv2.imencode(".png", photo())[1].tobytes(),
     "BMP": cv2.imencode(".bmp", photo())[1].tobytes(),
@@ -176,9 +214,41 @@ def test_a_png_with_wrong_bytes_is_refused(place):
         decode_intact(bytes(encoded), "frame")
 
 
-def test_a_size_beyond_any_image_is_no_traceback():
-    encoded = bytearray(jpeg(photo()))
-    frame = encoded.index(b"\xff\xc0")
-    encoded[frame + 5 : frame + 9] = b"\xff\xdc\xff\xdc"
+def jpeg_that_announces(width: int, height: int, encoded: bytes) -> bytes:
+    size = next(place for marker in (b"\xff\xc0", b"\xff\xc2") if (place := encoded.find(marker)) > 0) + 5
+    return encoded[:size] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + encoded[size + 4 :]
+
+
+def png_that_announces(width: int, height: int) -> bytes:
+    encoded = cv2.imencode(".png", photo())[1].tobytes()
+    header = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + encoded[24:29]
+    return encoded[:12] + header + zlib.crc32(header).to_bytes(4, "big") + encoded[33:]
+
+
+@pytest.mark.parametrize(
+    ("encoded", "announced"),
+    [
+        (jpeg_that_announces(12000, 12000, jpeg(photo())), "12000 x 12000 px, where at most 16777216"),
+        (jpeg_that_announces(4100, 4100, jpeg(photo(), cv2.IMWRITE_JPEG_PROGRESSIVE, 1)), "4100 x 4100 px"),
+        (jpeg_that_announces(8000, 3000, turned_by_exif(jpeg(photo()))), "8000 x 3000 px"),
+        (jpeg_that_announces(12000, 12000, rare_subsampling()), "12000 x 12000 px"),
+        (jpeg_that_announces(65500, 65500, jpeg(photo())), "65500 x 65500 px"),
+        (jpeg_that_announces(12000, 12000, jpeg(photo())) + bytes(2**18), "12000 x 12000 px, where at most 134217728"),
+        (png_that_announces(12000, 12000), "12000 x 12000 px"),
+    ],
+)
+def test_a_header_that_announces_more_than_its_bytes_can_hold_is_refused_before_it_is_decoded(encoded, announced):
+    what = rf"^frame is not a readable image \({len(encoded)} bytes that announce {announced}"
+    with pytest.raises(UserError, match=what):
+        decode_frame(encoded, "frame")
+
+
+def test_a_size_beyond_opencvs_bound_is_no_traceback():
     with pytest.raises(UserError, match="not a readable image"):
-        decode_frame(bytes(encoded), "frame")
+        decode_frame(png_that_announces((1 << 20) + 1, 1), "frame")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_large_frame_without_content_is_taken(suffix):
+    encoded = cv2.imencode(suffix, np.zeros((4100, 4100), np.uint8), (cv2.IMWRITE_JPEG_OPTIMIZE, 1))[1].tobytes()
+    assert decode_frame(encoded, "frame").shape == (4100, 4100, 3)

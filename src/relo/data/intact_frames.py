@@ -3,21 +3,23 @@
 OpenCV prints libjpeg's warnings and returns pixels all the same. TurboJPEG raises them: it decodes a JPEG once more, in
 grey and at an eighth of its size, which takes half of OpenCV's time. OpenCV itself refuses a damaged PNG, which has
 checksums, and any kind of image that is cut off.
-"""
 
-from collections.abc import Iterator
+A JPEG has no checksums: where bytes are changed or lost and the codes that follow make as many blocks as they should,
+libjpeg has nothing to warn of. That holds for a code that is in no table, too: in a sequential JPEG in memory it is
+skipped without a warning, at any scale; only reading by small pieces, as `cv2.imread` does, warns of it.
+"""
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from relo.data.image_headers import DCT_FRAMES, HUFFMAN_TABLES, JPEG, SEQUENTIAL_FRAMES, START_OF_SCAN, jpeg_segments
 from relo.data.sequences.base import decode_frame
 from relo.errors import UserError
 
-_JPEG = b"\xff\xd8"
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, b"\xff\xd9"
-_HUFFMAN_TABLES, _SEQUENTIAL_FRAMES = 0xC4, (0xC0, 0xC1)
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _FIRST_AC_TABLE, _END_OF_BLOCK = 0x10, 0x00
+_ALL_COEFFICIENTS = (1 << 64) - 1
 _ZEROS = bytes(32)
 
 
@@ -28,7 +30,7 @@ def decode_intact(encoded: bytes, name: str) -> NDArray[np.uint8]:
         UserError: the bytes are no image, or a damaged one; the message begins with `name`.
     """
     image = decode_frame(encoded, name)
-    if encoded.startswith(_JPEG) and (damage := _jpeg_damage(encoded)):
+    if encoded.startswith(JPEG) and (damage := _jpeg_damage(encoded)):
         raise UserError(f"{name} is damaged ({damage}); copy or extract it again.")
     return image
 
@@ -38,9 +40,30 @@ def _jpeg_damage(encoded: bytes) -> str:
     try:
         simplejpeg.decode_jpeg(encoded, "gray", min_height=1, min_width=1)  # the smallest scale
     except ValueError as error:
-        # TurboJPEG does not read rare kinds of chroma subsampling that libjpeg reads.
-        return "" if "subsampling" in str(error) else str(error)
+        if "subsampling" not in str(error):  # TurboJPEG does not read rare kinds of it that libjpeg reads
+            return str(error)
+    if _lacks_scans(encoded):
+        return "scans are missing"
     return "a run of zeros" if _ZEROS in encoded and _has_zeros_for_coefficients(encoded) else ""
+
+
+def _lacks_scans(encoded: bytes) -> bool:
+    """Whether coefficients of a component are in no scan, or, in a progressive JPEG, not down to their last bit.
+
+    A decoder has nothing to warn of: progressive JPEGs are made to be shown before all of their scans are there.
+    """
+    missing: dict[int, int] = {}  # component -> its coefficients that are still to come, one bit each
+    for marker, content, _ in jpeg_segments(encoded):
+        if marker in DCT_FRAMES:
+            missing = dict.fromkeys(content[6::3], _ALL_COEFFICIENTS)
+        elif marker == START_OF_SCAN:
+            components, (first, last, bits) = content[1:-3:2], content[-3:]
+            if not bits & 0x0F:  # the lower half: how many of the lowest bits are left to later scans
+                for component in components:
+                    missing[component] &= ~((1 << last + 1) - (1 << first))
+            if not any(missing.values()):
+                return False
+    return any(missing.values())
 
 
 def _has_zeros_for_coefficients(encoded: bytes) -> bool:
@@ -50,28 +73,15 @@ def _has_zeros_for_coefficients(encoded: bytes) -> bool:
     equal coefficients, which no encoder writes. A decoder that leaves them at the right block has nothing to warn of.
     """
     first_symbol, sequential = _END_OF_BLOCK, False
-    for marker, start, end in _segments(encoded):
-        if marker in _SEQUENTIAL_FRAMES:
+    for marker, content, end in jpeg_segments(encoded):
+        if marker in SEQUENTIAL_FRAMES:
             sequential = True
-        elif marker == _HUFFMAN_TABLES:
-            while start < end:  # table's class and number, 16 counts of codes, the symbols
-                if encoded[start] == _FIRST_AC_TABLE:
-                    first_symbol = encoded[start + 17]
-                start += 17 + sum(encoded[start + 1 : start + 17])
-        elif marker == _START_OF_SCAN:
-            scan = encoded[end : encoded.find(_END_OF_IMAGE, end)]
-            several = bytes((0xFF, _START_OF_SCAN)) in scan
-            return sequential and not several and first_symbol != _END_OF_BLOCK and _ZEROS in scan
+        elif marker == HUFFMAN_TABLES:
+            while content:  # table's class and number, 16 counts of codes, the symbols
+                if content[0] == _FIRST_AC_TABLE:
+                    first_symbol = content[17]
+                content = content[17 + sum(content[1:17]) :]
+        elif marker == START_OF_SCAN:
+            scan = encoded[end : encoded.find(_END, end)]
+            return sequential and _SCAN not in scan and first_symbol != _END_OF_BLOCK and _ZEROS in scan
     return False
-
-
-def _segments(encoded: bytes) -> Iterator[tuple[int, int, int]]:
-    """The markers of a JPEG's header up to its first scan, each with where its content starts and ends."""
-    position = len(_JPEG)
-    while position + 4 <= len(encoded):
-        marker, length = encoded[position + 1], int.from_bytes(encoded[position + 2 : position + 4], "big")
-        if marker == 0xFF:  # a fill byte
-            position += 1
-            continue
-        yield marker, position + 4, position + 2 + length
-        position += 2 + length

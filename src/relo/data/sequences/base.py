@@ -9,15 +9,25 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from relo.data.image_headers import announced_pixels
 from relo.errors import UserError
+
+# A damaged header can ask for gigabytes. Even a black frame takes a byte for 1032 pixels as PNG, for 512 as JPEG.
+_HARMLESS_PIXELS, _PIXELS_PER_BYTE, _MOST_PIXELS = 1 << 24, 1 << 11, 1 << 27
 
 
 def decode_frame(encoded: bytes, name: str) -> NDArray[np.uint8]:
     """Decode JPEG or PNG bytes to RGB uint8 [H, W, 3]; `name` says in the error which frame is broken.
 
     Raises:
-        UserError: the bytes are not a readable image.
+        UserError: the bytes are not a readable image, or their header announces more pixels than are read: 134 million,
+            and beyond 16 million no more than so many bytes can hold.
     """
+    width, height = announced_pixels(encoded) or (0, 0)
+    most = min(max(_HARMLESS_PIXELS, _PIXELS_PER_BYTE * len(encoded)), _MOST_PIXELS)
+    if width * height > most:
+        size = f"{len(encoded)} bytes that announce {width} x {height} px, where at most {most} px are read"
+        raise UserError(f"{name} is not a readable image ({size}); copy or extract it again.")
     buffer = np.frombuffer(encoded, np.uint8)
     try:
         image = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB) if buffer.size else None
