@@ -1,11 +1,13 @@
 """Which files of a folder are a sequence's frames, and in which order: the same for datasets and for `relo track`."""
 
+import os
 import re
 
 import cv2
 import numpy as np
 import pytest
 
+from relo.data.sequences.base import ImageFiles
 from relo.data.sequences.frame_files import image_names, named_frames, numbered_frames
 from relo.errors import UserError
 from relo.tracking.video import open_frames
@@ -105,6 +107,21 @@ def test_a_link_to_nothing_is_a_missing_frame(tmp_path, target):
     ):
         with pytest.raises(UserError, match=r"3\.jpg is a link to a file that is not there"):
             read(folder)
+
+
+def make_pipe(path):
+    os.mkfifo(path)
+
+
+def link_to_a_device(path):
+    path.symlink_to(os.devnull)
+
+
+@pytest.mark.parametrize("make", [link_to_a_device, make_pipe])
+def test_what_is_no_regular_file_is_not_read(tmp_path, make):
+    make(tmp_path / "00000002.jpg")
+    with pytest.raises(UserError, match=r"^Frame .*00000002\.jpg is not a regular file; copy or extract it again\.$"):
+        ImageFiles(tmp_path, ("00000001.jpg", "00000002.jpg")).encoded(1)
 
 
 @pytest.mark.parametrize("stray", ["99999999999.jpg", "20240101123456.jpg", f"{10**200}.jpg"])

@@ -1,5 +1,6 @@
 """What a dataset reader gives: a list-like object of sequences whose frames are decoded when asked for."""
 
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -74,8 +75,11 @@ class ImageFiles(FrameSource):
 
     def encoded(self, index: int) -> bytes:
         """The bytes of the file of frame `index`."""
+        path = self.folder / self.names[index]
         try:
-            return (self.folder / self.names[index]).read_bytes()
+            if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+                raise UserError(f"Frame {path} is not a regular file; copy or extract it again.")
+            return path.read_bytes()
         except OSError as error:
             raise UserError(f"Frame {self.name(index)} cannot be read ({error.strerror}).") from error
 
