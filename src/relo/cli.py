@@ -41,6 +41,14 @@ COMMANDS: dict[str, dict[str, tuple[str, str]] | tuple[str, str]] = {
 # How a parser speaks of settings and types, and how we do.
 _WORDS = {
     r'Parser key "([^"]*)":': r"Setting '\1':",
+    r"(Given|Got) value:$": r"\1 value: ''",
+    # One type, or nothing. Of classes, the parser's list of errors says more.
+    r"Does not validate against any of the Union subtypes Subtypes: [\[(]"
+    r"(<class '(?:int|float|bool|str)'>|typing\.Literal\[[^]]*\]), <class 'NoneType'>[\])] "
+    r"Errors: .*Given value: (.*)": r"Expected a \1. Got value: \2",
+    r"Expected a <class 'int'>\. Got value: (.*)": r"\1 is not a whole number",
+    r"Expected a <class 'float'>\. Got value: (.*)": r"\1 is not a number",
+    r"Expected a <class 'bool'>\. Got value: (.*)": r"\1 is neither true nor false",
     r"Expected a <class '(\w+)'>\. Got value: (.*)": r"\2 is not of type \1",
     r"Expected a typing\.Literal\[([^]]*)\]\. Got value: (.*)": r"\2 is none of \1",
     r"Subcommand '(\w+)' does not accept option '([^']*)'": r"There is no setting '\2' in the configs of `relo \1`",

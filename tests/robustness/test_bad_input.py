@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shutil
 import zlib
 from pathlib import Path
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from relo.cli import run
 from relo.data.clip_store import VERSION, ClipStore
+from relo.errors import UserError
 from relo.weights import save_network
 from small_networks import make_network
 from training_runs import ACTOR_CRITIC, NETWORK, WARMUP, Data, config, make_data, relo_here, write_config
@@ -426,6 +429,23 @@ MISTAKES = [
 def test_a_value_may_begin_with_a_minus_sign(box, good, tmp_path, monkeypatch):
     relo_here(monkeypatch, *good.track, "--box", box, "--save", tmp_path / "boxes.txt", cwd=tmp_path)
     assert len((tmp_path / "boxes.txt").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (["--limit", "1e3"], "Setting 'limit': 1e3 is not a whole number"),
+        (["--limit", "few"], "Setting 'limit': few is not a whole number"),
+        (["--limit", ""], "Setting 'limit': '' is not a whole number"),
+        (["--start", "1.5"], "Setting 'start': 1.5 is not a whole number"),
+        (["--localization", "x"], "Setting 'localization': x is none of 'policy', 'prior'"),
+        (["--localization", "[policy]"], "Setting 'localization': ['policy'] is none of 'policy', 'prior'"),
+        (["--precision", "half"], "half is none of 'auto', 'float32', 'bfloat16', 'float16'"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_named_in_words(option, words):
+    with pytest.raises(UserError, match=re.escape(f"{words} (see `relo track --help`)")):
+        run(["track", "frames", "--box", "1,1,9,9", "--model", "model", *option])
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
