@@ -67,6 +67,8 @@ def test_one_line_and_no_line(tmp_path):
         ("1,2,3,4\n1,,3,4\n", "line 2: '1 . 3 4'"),  # a number is left out
         ("1,2,3,4\n30,,20,20,20\n", "line 2"),
         ("1,2,3,4\n; 2;3;4\n", "line 2"),
+        ("1,2,3,4\n" * 5000 + "1,2,3\n", "line 5001: 4 numbers expected, 3 found"),
+        ("1,2,3,4\n" * 5000 + "1,2,x,4\n", "line 5001: '1 2 x 4' is not"),
     ],
 )
 def test_wrong_lines_are_named(tmp_path, text, message):

@@ -25,6 +25,8 @@ from relo.tracking.state import TargetState
 from relo.tracking.tracker import RGBImage, Tracker
 from relo.tracking.video import Frames, VideoWriter, open_frames
 
+_LARGEST_BOX_FILE = 2**24  # bytes: boxes of hours
+
 
 def track(
     source: str,
@@ -127,11 +129,16 @@ def _first_box(text: str, start: int) -> list[float]:
             raise UserError(
                 f"--box {text!r} is not a box; give x,y,w,h in pixels, such as 120,80,40,60, or a file that holds it."
             ) from error
-    boxes_xywh = read_boxes(Path(text)).tolist()
+    if (size := os.path.getsize(text)) > _LARGEST_BOX_FILE:
+        raise UserError(
+            f"{text} has {size} bytes, which is too much for a file of boxes (at most {_LARGEST_BOX_FILE}); "
+            "give the first box itself as x,y,w,h."
+        )
+    boxes_xywh = read_boxes(Path(text))
     index = 0 if len(boxes_xywh) == 1 else start
     if index >= len(boxes_xywh):
         raise UserError(f"{text} has {len(boxes_xywh)} boxes, none of frame {start}; give its box x,y,w,h.")
-    return boxes_xywh[index]
+    return [float(number) for number in boxes_xywh[index]]
 
 
 @contextmanager

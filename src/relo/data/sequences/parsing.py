@@ -14,6 +14,7 @@ from relo.errors import UserError
 _DELIMITERS = str.maketrans(",;\t", "   ")
 # Where a number is left out before a comma or semicolon, which `str.split` would pass over.
 _LEFT_OUT = re.compile(r"([,;\n])[ \t]*(?=[,;])")
+_ROWS_AT_ONCE = 4096  # their cells are kept as text, which takes many times the memory of numbers
 
 
 def read_text(path: Path) -> str:
@@ -77,16 +78,18 @@ def parse_rows(text: str, columns: int) -> NDArray[np.float64]:
     """
     marked = _LEFT_OUT.sub(r"\1?", "\n" + text.rstrip())[1:]
     lines = marked.translate(_DELIMITERS).splitlines()
-    cells = [line.split() for line in lines]
-    if not set(map(len, cells)) <= {columns}:
-        number = next(i for i, row in enumerate(cells) if len(row) != columns)
-        raise ValueError(f"line {number + 1}: {columns} numbers expected, {len(cells[number])} found.")
-    try:
-        values = np.array(list(map(float, chain.from_iterable(cells))), np.float64)
-    except ValueError:
-        number = next(i for i, row in enumerate(cells) if not all(map(_is_number, row)))
-        raise ValueError(f"line {number + 1}: {lines[number].strip()[:60]!r} is not {columns} numbers.") from None
-    return values.reshape(-1, columns)
+    values = np.empty((len(lines), columns))
+    for start in range(0, len(lines), _ROWS_AT_ONCE):
+        cells = [line.split() for line in lines[start : start + _ROWS_AT_ONCE]]
+        if not set(map(len, cells)) <= {columns}:
+            number = next(i for i, row in enumerate(cells) if len(row) != columns)
+            raise ValueError(f"line {start + number + 1}: {columns} numbers expected, {len(cells[number])} found.")
+        try:
+            values[start : start + len(cells)] = np.reshape(list(map(float, chain.from_iterable(cells))), (-1, columns))
+        except ValueError:
+            number = start + next(i for i, row in enumerate(cells) if not all(map(_is_number, row)))
+            raise ValueError(f"line {number + 1}: {lines[number].strip()[:60]!r} is not {columns} numbers.") from None
+    return values
 
 
 def parse_box(text: str) -> list[float]:
