@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -83,6 +84,18 @@ def test_what_is_not_read_is_named(root, model, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "gadget-1/img looks like a sequence and is not read: no list" in printed
     assert f"{names[0]}/nlp.txt is left out" in printed
+
+
+def test_frames_of_another_size_are_named(root, model, tmp_path, capsys):
+    shutil.copytree(root, tmp_path / "lasot")
+    name = open_reader("lasot", root, "test").names[1]
+    path = tmp_path / "lasot" / name.rpartition("-")[0] / name / "img/00000008.jpg"
+    cv2.imwrite(str(path), np.zeros((1, 500, 3), np.uint8))
+    main(command(tmp_path / "lasot", model, tmp_path / "out", "--device", "cpu"))
+    printed = capsys.readouterr().out
+    remark = f"lasot/{name} has 1 of {FRAMES} frames of another size than 160x120 px; the first, frame 7, is 500x1 px."
+    assert remark in printed
+    assert printed.count("of another size") == 1
 
 
 def test_every_frame_has_a_row(reference):

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import cv2
@@ -159,10 +160,25 @@ def test_cut_video_says_so_at_the_end(model, tmp_path, capsys):
     remark = "The video announces 20 frames and ends after"
     track(str(cut), box=BOX, model=model, save=tmp_path / "a.txt", device="cpu")
     found = len(read_boxes(tmp_path / "a.txt"))
-    assert f"{remark} {found}: it may be cut off." in " ".join(capsys.readouterr().out.split())
+    assert f"{remark} {found}: it may be cut off or damaged." in " ".join(capsys.readouterr().out.split())
     for video, limit in ((cut, 4), (whole, None)):
         track(str(video), box=BOX, model=model, limit=limit, device="cpu")
         assert remark not in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_frame_of_another_size_is_named_at_the_end(model, source, capsys):
+    cv2.imwrite(f"{source}/3.jpg", np.zeros((1, 500, 3), np.uint8))
+    track(source, box=BOX, model=model, device="cpu")
+    remark = f"1 of {FRAMES} frames of another size than 160x120 px; the first, frame 3, is 500x1 px."
+    assert remark in capsys.readouterr().out
+
+
+def test_a_file_that_is_too_large_to_hold_boxes_is_not_read(model, source, tmp_path):
+    path = tmp_path / "boxes.txt"
+    path.write_text(f"{BOX}\n")
+    os.truncate(path, 2**25)
+    with pytest.raises(UserError, match=r"boxes\.txt has 33554432 bytes"):
+        track(source, box=str(path), model=model, device="cpu")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is full")

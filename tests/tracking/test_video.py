@@ -86,7 +86,7 @@ def test_video_count_and_colors(tmp_path):
     assert max(green, blue) < 60
 
 
-@pytest.mark.parametrize(("suffix", "share"), [(".avi", 0.45), (".webm", 0.7)])
+@pytest.mark.parametrize(("suffix", "share"), [(".avi", 0.45), (".avi", 0.9), (".webm", 0.7)])
 def test_a_video_that_is_cut_off_says_so_at_its_end(tmp_path, suffix, share):
     whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
     random = np.random.default_rng(0)
@@ -103,10 +103,47 @@ def test_a_video_that_is_cut_off_says_so_at_its_end(tmp_path, suffix, share):
         frames = open_frames(cut, start, limit)
         assert frames.count == 20 - start
         end = start + len(list(frames))
-        assert 4 < end < 18
-        assert frames.remarks == [f"The video announces 20 frames and ends after {end}: it may be cut off."]
+        assert 4 < end < 19
+        assert frames.remarks == [f"The video announces 20 frames and ends after {end}: it may be cut off or damaged."]
     with pytest.raises(UserError, match="ends before frame 19"):
         open_frames(cut, start=19)
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".webm"])
+@pytest.mark.parametrize("filling", [b"", b"\0"], ids=["removed", "zeros"])
+@pytest.mark.parametrize("place", [0.2, 0.5])
+def test_a_video_that_is_damaged_in_its_middle_says_so(tmp_path, suffix, filling, place):
+    whole, damaged = tmp_path / f"whole{suffix}", tmp_path / f"damaged{suffix}"
+    random = np.random.default_rng(0)
+    with VideoWriter(whole) as video:
+        for _ in range(40):
+            video.write(random.integers(0, 255, (48, 64, 3), np.uint8))
+    content = whole.read_bytes()
+    start, length = round(place * len(content)), len(content) // 6
+    damaged.write_bytes(content[:start] + filling * length + content[start + length :])
+    frames = open_frames(damaged)
+    count = len(list(frames))
+    assert 8 < count < 38
+    (remark,) = frames.remarks
+    assert remark.startswith("The video has no frames between" if suffix == ".webm" else "The video announces 40")
+    assert remark.endswith("damaged.")
+    frames = open_frames(damaged, start=3, limit=count - 4)
+    assert len(list(frames)) == count - 4
+    assert len(frames.remarks) == (suffix == ".webm")  # a hole among the frames that were read; others may follow
+
+
+def test_frames_of_another_size_are_named(folder):
+    for name in ("4", "9"):
+        cv2.imwrite(str(folder / f"{name}.png"), flat(0, height=1, width=500))
+    sentence = f"{folder} has {{}} frames of another size than 64x48 px; the first, frame {{}}, is 500x1 px."
+    for start, limit, remarks in (
+        (0, None, [sentence.format("2 of 12", 4)]),
+        (5, None, [sentence.format("1 of 7", 9)]),
+        (5, 3, []),
+    ):
+        frames = open_frames(folder, start, limit)
+        assert len(list(frames)) == frames.count
+        assert frames.remarks == remarks
 
 
 class Capture:
@@ -190,9 +227,10 @@ def test_bad_source_is_named(folder, source, message):
     assert source in str(error.value)
 
 
-def test_missing_camera_is_named():
-    with pytest.raises(UserError, match="Camera 97"):
-        open_frames("97")
+@pytest.mark.parametrize("number", ["97", "999999999", "99999999999999999999", "9" * 5000])
+def test_missing_camera_is_named(number):
+    with pytest.raises(UserError, match=f"(?i)camera {number}"):
+        open_frames(number)
 
 
 def test_start_behind_the_end(folder, tmp_path):

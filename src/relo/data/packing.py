@@ -130,7 +130,8 @@ def _pack_one(reader: SequenceReader, options: PackingOptions, index: int) -> _P
         packed = pack_sequence(sequence, options)
     except UserError as error:
         return _Packed(index, None, reason=str(error))
-    return _Packed(index, packed, (*sequence.remarks, *remarks_on_sizes(sequence, packed.image_sizes)))
+    remarks = remarks_on_sizes(f"{sequence.dataset}/{sequence.name}", packed.image_sizes)
+    return _Packed(index, packed, (*sequence.remarks, *remarks))
 
 
 def pack_sequence(sequence: Sequence, options: PackingOptions) -> PackedSequence:

@@ -44,7 +44,7 @@ def examine(reader: SequenceReader, index: int, decode: bool = True) -> Examinat
     if not problems:
         sizes = cast(NDArray[np.int32], sequence.attributes.get("image_sizes", sizes))
         problems += misfits(sequence, sizes)
-    remarks = () if problems else remarks_on_sizes(sequence, sizes)
+    remarks = () if problems else remarks_on_sizes(f"{sequence.dataset}/{sequence.name}", sizes)
     return Examination(len(sequence), tuple(problems), (*sequence.remarks, *remarks))
 
 
@@ -67,15 +67,18 @@ def check_annotation(sequence: Sequence) -> None:
         raise UserError(f"{name} has box {boxes_xywh[frame].tolist()} on frame {frame}, where the target is visible.")
 
 
-def remarks_on_sizes(sequence: Sequence, sizes: NDArray[np.int32]) -> tuple[str, ...]:
-    """That images of a video, of sizes [N, 2] (width, height), are not all of one size; empty if they are."""
+def remarks_on_sizes(name: str, sizes: NDArray[np.int32], start: int = 0) -> tuple[str, ...]:
+    """That images of a video, of sizes [N, 2] (width, height) from frame `start` on, are not all of one size.
+
+    Empty if they are.
+    """
     (width, height), odd = _odd_frames(sizes)
     if not len(odd):
         return ()
     first = int(odd[0])
     return (
-        f"{sequence.dataset}/{sequence.name} has {len(odd)} of {len(sizes)} frames of another size than "
-        f"{width}x{height} px; the first, frame {first}, is {sizes[first, 0]}x{sizes[first, 1]} px.",
+        f"{name} has {len(odd)} of {len(sizes)} frames of another size than {width}x{height} px; "
+        f"the first, frame {start + first}, is {sizes[first, 0]}x{sizes[first, 1]} px.",
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from relo.data.sequence_checks import remarks_on_sizes
 from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.data.sequences.base import SequenceReader
 from relo.errors import UserError
@@ -56,6 +57,7 @@ class _Lane:
     scores: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     presences: list[float | None] = field(default_factory=list)
+    image_sizes: list[tuple[int, int]] = field(default_factory=list)  # width, height
     decoded: deque["Future[RGBImage]"] = field(default_factory=deque)
     viewed: "Future[tuple[SearchView, float]] | None" = None
     next_frame: int = 0
@@ -86,6 +88,9 @@ class _Lane:
         """Until the next frame is decoded and cut, or has failed."""
         (self.viewed or self.decoded[0]).exception()
 
+    def note_size(self, image_shape: tuple[int, ...]) -> None:
+        self.image_sizes.append((image_shape[1], image_shape[0]))
+
     def record(self, state: TargetState, seconds: float) -> None:
         self.state = state
         self.boxes_xywh.append(state.box_xywh.tolist())
@@ -107,7 +112,12 @@ class _Lane:
             # The target is there on the frame where it is given.
             presence = np.array([1.0 if value is None else value for value in self.presences])
         return SequenceResult(
-            self.sequence, np.array(self.boxes_xywh), np.array(self.scores), np.array(self.seconds), presence
+            self.sequence,
+            np.array(self.boxes_xywh),
+            np.array(self.scores),
+            np.array(self.seconds),
+            presence,
+            remarks_on_sizes(f"{self.sequence.dataset}/{self.sequence.name}", np.array(self.image_sizes, np.int32)),
         )
 
 
@@ -242,9 +252,12 @@ class _Run:
             lane = self._under_way.popleft()
             try:
                 if lane.viewed is not None:
-                    batch.append((lane, *lane.viewed.result()))
+                    view, seconds = lane.viewed.result()
+                    lane.note_size(view.image_shape)
+                    batch.append((lane, view, seconds))
                     continue
                 image = lane.decoded.popleft().result()
+                lane.note_size(image.shape)
                 start = time.perf_counter()
                 (state,) = self._tracker.initialize([image], lane.sequence.boxes_xywh[:1])
             except Exception as error:

@@ -32,6 +32,7 @@ class SequenceResult:
         np.float64
     ]  # [N], the tracker's time: a batch's, shared evenly among its targets; decoding not counted
     presence: NDArray[np.float64] | None  # [N], where the network has a presence head
+    remarks: tuple[str, ...] = ()  # what turned out while the frames were read, one sentence each
 
     @property
     def name(self) -> str:

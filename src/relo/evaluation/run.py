@@ -67,9 +67,11 @@ class _Share:
     def track(self, on_frames: Callable[[int], None]) -> "_Outcome":
         """Track the sequences; `on_frames` is told how many frames were just done."""
         tracked: list[int] = []
+        remarks: list[str] = []
 
-        def count(result: SequenceResult) -> None:
+        def note(result: SequenceResult) -> None:
             tracked.append(len(result.boxes_xywh))
+            remarks.extend(result.remarks)
 
         if self.device.startswith("cuda"):
             # What is left to the CPU is small: threads of torch and OpenCV would only hinder those that decode.
@@ -86,20 +88,21 @@ class _Share:
                 folder=self.folder,
                 split=self.split,
                 notes=self.rule.notes(),
-                on_result=count,
+                on_result=note,
                 on_frames=on_frames,
             )
         except FailedSequences as error:
             failures = reasons(error.failures)
-        return _Outcome(sum(tracked), failures)
+        return _Outcome(sum(tracked), failures, remarks)
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """How many frames were tracked now, not by an earlier run; and which sequences failed, and why."""
+    """How many frames were tracked now, not by an earlier run; which sequences failed, and why; remarks on others."""
 
     frames: int
     failures: dict[str, str]
+    remarks: list[str]
 
 
 def run_benchmark(
@@ -186,6 +189,7 @@ def run_benchmark(
         task = progress.add_task("tracking", total=sum(lengths[number] for number in numbers))
         outcomes = _track_side_by_side(shares, lambda frames: progress.advance(task, frames))
     seconds = time.perf_counter() - start
+    show([remark for outcome in outcomes for remark in outcome.remarks], console)
     failures = {name: reason for outcome in outcomes for name, reason in outcome.failures.items()}
     frames = sum(outcome.frames for outcome in outcomes)
     say(

@@ -4,7 +4,6 @@ import glob
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 
@@ -12,13 +11,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from relo.data.sequence_checks import remarks_on_sizes
 from relo.data.sequences.base import ImageFiles
 from relo.data.sequences.frame_files import image_names, is_image_name, natural_key
 from relo.errors import UserError
+from relo.tracking.lost_frames import remarks_on_losses
 
 DEFAULT_FRAMES_PER_SECOND = 25.0
 """For sources that do not say."""
 
+_CAMERA_DIGITS = 9  # OpenCV numbers cameras in 32 bits
 _CODECS = {".mp4": "mp4v", ".webm": "VP80", ".avi": "MJPG"}  # those that OpenCV's wheels can write everywhere
 
 
@@ -58,6 +60,8 @@ def open_frames(source: str | Path, start: int = 0, limit: int | None = None) ->
             raise UserError(f"{path} is a single image; give the folder that holds the frames.")
         return _video_frames(text, text, start, limit)
     if text.isdecimal():
+        if len(text) > _CAMERA_DIGITS:
+            raise UserError(f"There is no camera {text}; give one of at most {_CAMERA_DIGITS} digits, from 0 on.")
         return _video_frames(f"camera {text}", int(text), start, limit)
     if glob.has_magic(text):
         return _image_frames(text, _matching_images(text), start, limit)
@@ -81,28 +85,51 @@ def _image_frames(name: str, paths: list[Path], start: int, limit: int | None) -
     if not ordered:
         raise UserError(f"{name} has {len(paths)} frames; it cannot start at frame {start}.")
     files = ImageFiles(Path(), tuple(str(path) for path in ordered))
-    return Frames(name, (files[i] for i in range(len(files))), len(files), DEFAULT_FRAMES_PER_SECOND)
+    remarks: list[str] = []
+    images = _of_one_size((files[i] for i in range(len(files))), name, start, remarks)
+    return Frames(name, images, len(files), DEFAULT_FRAMES_PER_SECOND, remarks)
 
 
 def _video_frames(name: str, source: str | int, start: int, limit: int | None) -> Frames:
     capture = _quietly_opened(source)
+    seconds: list[float] = []
     for _ in range(start):
         if not capture.grab():
             raise UserError(f"{name} ends before frame {start}.")
+        seconds.append(_seconds(capture))
     read, first = capture.read()
     if not read:
         raise UserError(f"{name} ends before frame {start}." if start else f"{name} cannot be read as a video.")
-    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) - start
+    announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     rate = capture.get(cv2.CAP_PROP_FPS)
     rate = rate if 0 < rate < 1000 else DEFAULT_FRAMES_PER_SECOND
     remarks: list[str] = []
+
+    def images() -> Iterator[NDArray[np.uint8]]:
+        yield from _decoded(capture, first, seconds, None if limit is None else start + limit)
+        ended = limit is None or len(seconds) < start + limit
+        counted = isinstance(source, str) and _is_avi(source)
+        remarks.extend(remarks_on_losses(seconds, announced, rate, ended=ended, counted=counted))
+
+    count = announced - start
     return Frames(
         name,
-        islice(_decoded(capture, first, start, rate, remarks), limit),
+        _of_one_size(images(), name, start, remarks),
         None if isinstance(source, int) or count < 1 else min(count, limit or count),
         rate,
         remarks,
     )
+
+
+def _of_one_size(
+    images: Iterable[NDArray[np.uint8]], name: str, start: int, remarks: list[str]
+) -> Iterator[NDArray[np.uint8]]:
+    """The images, from frame `start` on; where their sizes differ, `remarks` says so at the end."""
+    sizes: list[tuple[int, int]] = []
+    for image in images:
+        sizes.append((image.shape[1], image.shape[0]))
+        yield image
+    remarks += remarks_on_sizes(name, np.array(sizes, np.int32), start)
 
 
 def _quietly_opened(source: str | int) -> cv2.VideoCapture:
@@ -120,26 +147,31 @@ def _quietly_opened(source: str | int) -> cv2.VideoCapture:
 
 
 def _decoded(
-    capture: cv2.VideoCapture, first: cv2.typing.MatLike, index: int, frames_per_second: float, remarks: list[str]
+    capture: cv2.VideoCapture, first: cv2.typing.MatLike, seconds: list[float], end: int | None
 ) -> Iterator[NDArray[np.uint8]]:
-    """The frames from number `index` on; a video that ends early adds a sentence to `remarks`."""
-    announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    read, frame, seconds = True, first, 0.0
+    """The frames from the first on, up to frame `end`; `seconds` takes their times, after those of frames before."""
+    read, frame = True, first
     try:
         while read:
+            seconds.append(_seconds(capture))
             yield np.asarray(
                 cv2.cvtColor(frame, cv2.COLOR_GRAY2RGB if frame.ndim == 2 else cv2.COLOR_BGR2RGB), np.uint8
             )
-            index += 1
-            seconds = max(seconds, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+            if len(seconds) == end:
+                return
             read, frame = capture.read()
     finally:
         capture.release()
-    # Some formats note a duration, and the number of frames is estimated by a constant rate: then what counts is how
-    # far the last frame's time has come. Sound that lasts a little longer makes the estimate a few frames too large.
-    reached = max(index, round(seconds * frames_per_second) + 1)
-    if announced - reached > max(2, announced // 100):
-        remarks.append(f"The video announces {announced} frames and ends after {index}: it may be cut off.")
+
+
+def _seconds(capture: cv2.VideoCapture) -> float:
+    """The time of the frame that was read last."""
+    return capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+
+
+def _is_avi(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) == b"RIFF"
 
 
 class VideoWriter:
