@@ -141,13 +141,8 @@ def _call(program: str, target: str, arguments: list[str]) -> None:
     parser.add_function_arguments(function, as_group=False, skip=positional | own, fail_untyped=True)
     for name, default in switches.items():
         parser.add_argument(f"--{name}", type=bool, nargs="?", const=True, default=default, help=help_texts.get(name))
-    values = instantiated(parser, parser.parse_args(arguments))
+    values = parser.instantiate(parser.parse_args(arguments))
     function(**values.as_dict())
-
-
-def instantiated(parser: Any, values: Any) -> Any:
-    """Parsed values, with the objects that they describe; jsonargparse 4.49 gave the method a new name."""
-    return (parser.instantiate if hasattr(parser, "instantiate") else parser.instantiate_classes)(values)
 
 
 def _item_type(annotation: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Literal, NoReturn, TypeVar
 import yaml  # type: ignore[import-untyped]
 from jsonargparse import ArgumentParser
 
-from relo.cli import instantiated, one_sentence
+from relo.cli import one_sentence
 from relo.data.synthetic.command import Difficulty
 from relo.errors import UserError
 from relo.inference import Precision
@@ -218,7 +218,7 @@ def _typed(kind: type[_Settings], settings: Any, place: str) -> _Settings:
 
     parser: Any = Parser()
     parser.add_class_arguments(kind, fail_untyped=True)
-    parsed = instantiated(parser, parser.parse_object(_table(settings, place)))
+    parsed = parser.instantiate(parser.parse_object(_table(settings, place)))
     return kind(**vars(parsed))
 
 
