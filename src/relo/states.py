@@ -56,7 +56,8 @@ def read_torch_file(path: Path) -> Any:
 
 
 def _load(path: Path) -> Any:
-    with warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:
