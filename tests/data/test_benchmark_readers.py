@@ -164,15 +164,23 @@ def test_a_range_far_beyond_the_frames(tmp_path):
 def test_tnl2k_row_counts(tmp_path):
     images = tmp_path / "cat" / "imgs"
     images.mkdir(parents=True)
-    for name in ("b10.png", "b9.png", "a.png", "firstFrame_bbox.jpg"):
+    for name in ("b10.png", "b9.png", "b8.png", "firstFrame_bbox.jpg"):
         (images / name).touch()
     (tmp_path / "cat" / "groundtruth.txt").write_text("-455,1,2,3\n0,0,0,0\n1,1,2,2\n")
     sequence = TNL2K(tmp_path)[0]
-    assert sequence.frames.names == ("a.png", "b9.png", "b10.png")
+    assert (sequence.frames.names, sequence.remarks) == (("b8.png", "b9.png", "b10.png"), ())
     assert sequence.visible.tolist() == [True, False, True]
     (tmp_path / "cat" / "groundtruth.txt").write_text("1,1,2,3\n" * 10)
     with pytest.raises(UserError, match=r"10 rows for 3 frames .*revised_annotations\.zip"):
         TNL2K(tmp_path)[0]
+    (tmp_path / "cat" / "groundtruth.txt").write_text("1,1,2,3\n" * 2)
+    sequence = TNL2K(tmp_path)[0]
+    assert sequence.frames.names == ("b8.png", "b9.png")
+    assert sequence.remarks[0].startswith(f"{images / 'b10.png'} is left out: ")
+    (images / "b9 copy.png").touch()
+    with pytest.raises(UserError, match=r"holds b9 copy\.png among images named like b8\.png"):
+        TNL2K(tmp_path)[0]
+    (images / "b9 copy.png").unlink()
     (tmp_path / "cat" / "groundtruth.txt").write_text("1,1,2,3\n" * 3)
     (tmp_path / "cat" / "language.txt").write_bytes("un café".encode("cp1252"))
     assert (TNL2K(tmp_path)[0].sentence, len(TNL2K(tmp_path)[0].remarks)) == (None, 1)

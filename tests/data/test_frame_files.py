@@ -12,6 +12,9 @@ from relo.data.sequences.frame_files import image_names, named_frames, numbered_
 from relo.errors import UserError
 from relo.tracking.video import open_frames
 
+RAW = [f"frame_{i:06d}_raw.jpg" for i in range(5)]
+RAW_STRAYS = ["raw copy", "raw(1)", "raw.orig", "raw_mask", "thumb"]
+
 
 def touch(folder, *names):
     folder.mkdir(parents=True, exist_ok=True)
@@ -31,6 +34,10 @@ def touch(folder, *names):
         ["٣.jpg", "١٠.jpg"],  # decimal digits of any script count  # noqa: RUF001
         ["x².webp", "x³.webp"],  # these are no decimal digits
         ["a.tif", "b.TIFF", "c.tif"],
+        ["a1.jpg", "b1.jpg", "c2.jpg"],
+        ["img.jpg", *(f"img ({i}).jpg" for i in range(1, 12))],
+        [f"frame{i}_t{i / 30:.3f}.jpg" for i in range(8, 12)],
+        [f"IMG_{i:04d}.JPG" for i in range(9998, 10002)],
         ["image.bmp", "image-1.bmp", "image-2.bmp", "image-10.bmp"],
         ["2023-01-31_12.00.5.jpg", "2023-01-31_12.00.12.jpg"],
     ],
@@ -60,14 +67,25 @@ def test_tracking_takes_the_frames_in_this_order(tmp_path):
 @pytest.mark.parametrize(
     ("names", "stray", "told"),
     [
-        (["00000001.jpg", "00000002.jpg"], "00000001.orig.jpg", "00000001.orig.jpg among images named by number"),
-        (["00000001.jpg", "00000002.jpg"], "00000001 (1).jpg", "among images named by number"),
-        (["00000001.jpg", "00000002.jpg"], "Copy of 1.jpg", "among images named by number"),
-        (["00000001.jpg", "00000002.jpg"], "overview.jpg", "overview.jpg among images named by number"),
-        (["1.jpg", "2.jpg"], "².jpg", "among images named by number"),
-        (["frame1.jpg", "frame2.jpg"], "frame2.orig.jpg", "frame2.orig.jpg, which seems to be a copy of frame2.jpg"),
-        (["frame1.jpg", "frame2.jpg"], "frame2_mask.jpg", "seems to be a copy of frame2.jpg"),
-        (["frame1.jpg", "frame2.jpg"], "Copy of frame2.jpg", "seems to be a copy of frame2.jpg"),
+        (
+            ["00000001.jpg", "00000002.jpg"],
+            "00000001.orig.jpg",
+            "00000001.orig.jpg among images named like 0000",
+        ),
+        (["00000001.jpg", "00000002.jpg"], "00000001 (1).jpg", "among images named like"),
+        (["00000001.jpg", "00000002.jpg"], "Copy of 1.jpg", "among images named like"),
+        (["00000001.jpg", "00000002.jpg"], "overview.jpg", "overview.jpg among images named like 00000001.jpg"),
+        (["1.jpg", "2.jpg"], "².jpg", "among images named like"),
+        (["frame1.jpg", "frame2.jpg"], "frame2.orig.jpg", "frame2.orig.jpg among images named like frame1.jpg"),
+        (["frame1.jpg", "frame2.jpg"], "frame2_mask.jpg", "among images named like frame1.jpg"),
+        (["frame1.jpg", "frame2.jpg"], "Copy of frame2.jpg", "among images named like frame1.jpg"),
+        *[(RAW, f"frame_000002_{end}.jpg", "among images named like frame_000000_raw.jpg") for end in RAW_STRAYS],
+        *[(["frame1.jpg", "frame2.jpg"], stray, f"{stray} among") for stray in ("cover.jpg", "preview1.jpg")],
+        (["frame1_t0.033.jpg", "frame2_t0.066.jpg"], "frame1_t0.033~.jpg", "frame1_t0.033~.jpg among"),
+        (["IMG_0001.JPG", "IMG_0002.JPG"], "IMG_E0002.JPG", "IMG_E0002.JPG among images named like IMG_0001.JPG"),
+        (["frame0.jpg", "frame1.jpg"], "frame.jpg", "frame.jpg among"),
+        (["rgb1.png", "rgb2.png", "depth1.png"], "depth2.png", "rgb1.png and 1 more among images named like depth1"),
+        (["a.jpg", "b.jpg", "c.jpg"], "c (1).jpg", "c (1).jpg among images named like a.jpg"),
         (["00000001.jpg", "00000002.jpg"], "00000001.png", "several kinds, such as 00000001.jpg and 00000001.png"),
         (["frame1.png", "frame2.png"], "frame1.webp", "several kinds"),
         (["1.jpg", "2.jpg"], "01.jpg", "01.jpg and 1.jpg, two names of one frame"),

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterable
-from itertools import chain, count, pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def image_names(folder: Path, wanted: Callable[[str], bool] | None = None) -> li
 
     Raises:
         UserError: there is no such folder or no image in it, an image is a link to nothing, or it cannot be told which
-            images are the frames: there are several kinds of images, two names of one number, or copies of a frame.
+            images are the frames: there are several kinds of images, two names of one number, or names unlike others.
     """
     try:
         with os.scandir(folder) as entries:
@@ -80,10 +80,10 @@ def numbered_frames(folder: Path, first: int, last: int | None = None) -> ImageF
         UserError: see `image_names`; or images are not named by number, or a frame of the range is missing.
     """
     names = image_names(folder)
-    stems = list(map(_stem, names))
-    if not stems[0].isdecimal():  # then none is
-        raise UserError(f"{folder / names[0]} is not named by its number, as the frames of this dataset are.")
-    by_number = dict(zip(map(int, stems), names, strict=True))
+    other = next((name for name in names if not _stem(name).isdecimal()), None)
+    if other is not None:
+        raise UserError(f"{folder / other} is not named by its number, as the frames of this dataset are.")
+    by_number = dict(zip(map(int, map(_stem, names)), names, strict=True))
     whole = last is None
     last = max(first, *by_number) if last is None else last
     frames = tuple(name for number, name in by_number.items() if first <= number <= last)
@@ -119,8 +119,10 @@ def _in_natural_order(folder: Path, names: list[str]) -> list[str]:
             "keep there only the kind that the frames are of."
         )
     stems = list(map(_stem, names))
-    _refuse_copies(folder, dict(zip(stems, names, strict=True)))
-    keys: list[Any] = list(map(int if stems[0].isdecimal() else natural_key, stems))  # one number: all are
+    numbers = all(map(str.isdecimal, stems))
+    if not numbers:
+        _refuse_strays(folder, names)
+    keys: list[Any] = list(map(int if numbers else natural_key, stems))
     keyed = sorted(zip(keys, names, strict=True))
     for (key, name), (next_key, twin) in pairwise(keyed):
         if key == next_key:
@@ -128,26 +130,31 @@ def _in_natural_order(folder: Path, names: list[str]) -> list[str]:
     return [name for _, name in keyed]
 
 
-def _refuse_copies(folder: Path, name_of: dict[str, str]) -> None:
-    """Refuse `3.orig.jpg` where `3.jpg` is, `Copy of a3.jpg` where `a3.jpg` is, and any other name among numbers."""
-    others = [stem for stem in name_of if not stem.isdecimal()]
-    if 0 < len(others) < len(name_of):
-        number = next(stem for stem in name_of if stem.isdecimal())
-        raise UserError(
-            f"{folder} holds {name_of[others[0]]} among images named by number alone, such as {name_of[number]}; "
-            "keep only the frames there."
-        )
-    if len(set(map(len, others))) == 1:  # none can hold another
+def _refuse_strays(folder: Path, names: list[str]) -> None:
+    """Refuse images that are not named like the others: copies, masks, thumbnails, covers, or a second view.
+
+    Names of one video's frames differ in their numbers alone. Names without any number are all alike, and names of
+    which no two are alike are taken as they are.
+    """
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        pattern = re.sub(r"\d+", "0", _stem(name).casefold())
+        alike.setdefault(pattern if "0" in pattern else "", []).append(name)
+    frames = alike[max(alike, key=lambda pattern: (len(alike[pattern]), pattern != ""))]
+    if len(frames) == 1 and len(names) > 2:
         return
-    for stem in others:
-        beginnings = (stem[: match.end()] for match in re.finditer(r"\d(?=\D)", stem))
-        ends = (stem[match.end() :] for match in re.finditer(r"[\W_](?=.*\d$)", stem))
-        original = next((part for part in chain(beginnings, ends) if part in name_of), None)
-        if original is not None:
-            raise UserError(
-                f"{folder} holds {name_of[stem]}, which seems to be a copy of {name_of[original]}; "
-                "keep only the frames there."
-            )
+    example = min(frames, key=natural_key)
+    strays = [name for name in names if name not in set(frames) and not _comes_before(name, example)]
+    if strays:
+        more = f" and {len(strays) - 1} more" if len(strays) > 1 else ""
+        raise UserError(
+            f"{folder} holds {strays[0]}{more} among images named like {example}; keep only the frames there."
+        )
+
+
+def _comes_before(name: str, first: str) -> bool:
+    """Whether a name without number is the one before the `first` of others: `a.png` before `a-1.png`, `a (2).png`."""
+    return re.fullmatch(re.escape(_stem(name).casefold()) + r"[\W_]+[12]\W*", _stem(first).casefold()) is not None
 
 
 def _stem(name: str) -> str:

@@ -5,8 +5,8 @@ sequence to sequence: they are taken in the natural order of their names. An abs
 may reach far out of the image. Train and test are downloaded apart, each to a root of its own.
 
 Twelve training videos need the authors' `revised_annotations.zip`, after which one row fewer than images can remain:
-the last image is then dropped. The test image `test_015_Sord_video_Q01_done/imgs/00000492.png` is damaged in the
-download; its replacement is in the authors' repository.
+the last image is then left out, with a remark. The test image `test_015_Sord_video_Q01_done/imgs/00000492.png` is
+damaged in the download; its replacement is in the authors' repository.
 """
 
 from pathlib import Path
@@ -42,7 +42,9 @@ class TNL2K(FolderReader):
         folder = self.root / name
         frames = named_frames(folder / "imgs", ignored=("firstFrame_bbox.jpg",))
         boxes_xywh = read_boxes(folder / "groundtruth.txt")
+        left_out: tuple[str, ...] = ()
         if len(boxes_xywh) == len(frames) - 1:
+            left_out = (f"{frames.name(-1)} is left out: {folder / 'groundtruth.txt'} has a row fewer than images.",)
             frames = ImageFiles(frames.folder, frames.names[:-1])
         if len(boxes_xywh) != len(frames):
             raise UserError(
@@ -57,5 +59,5 @@ class TNL2K(FolderReader):
             boxes_xywh=boxes_xywh,
             visible=positive_size(boxes_xywh),
             sentence=sentence,
-            remarks=remarks,
+            remarks=(*left_out, *remarks),
         )
