@@ -7,9 +7,11 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from typing import Any, NoReturn, get_args, get_origin
 
 from rich.console import Console
+from rich.text import Text
 
 from relo.errors import UserError
 from relo.process import set_defaults
@@ -60,14 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake prints one sentence and exits with code 2."""
     set_defaults()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may hold bytes that are no text
     if os.getcwd() not in sys.path:  # configs may name parts of the user's own, in a file beside them
         sys.path.append(os.getcwd())
     try:
         run(arguments)
     except UserError as error:
-        # Data loader workers hand over the whole traceback as the message; its last line is the sentence.
-        sentence = str(error).strip().splitlines()[-1].removeprefix("relo.errors.UserError: ")
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]relo: error:[/] {_escape(sentence)}")
+        Console(stderr=True, soft_wrap=True).print(Text.assemble(("relo: error:", "bold red"), f" {error}"))
         sys.exit(2)
     except KeyboardInterrupt:
         Console(stderr=True).print("relo: stopped; what was finished is kept.")
@@ -166,10 +169,6 @@ def _print_table(program: str, described: dict[str, str]) -> None:
     for name, text in described.items():
         console.print(f"  [bold]{name:<{width}}[/]{text}", highlight=False)
     console.print(f"\n`{program} COMMAND --help` explains a command.", highlight=False)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 if __name__ == "__main__":

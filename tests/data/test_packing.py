@@ -148,6 +148,17 @@ def test_broken_sequence_is_left_out_and_listed_until_it_is_mended(reader, tmp_p
     assert (store.names, store.manifest.broken) == (reader.names, {})
 
 
+def test_names_are_printed_as_they_are(tmp_path, capsys):
+    reader = FakeReader(tmp_path / "fake")
+    (reader.root / "video 1" / "0005.jpg").write_bytes(b"")
+
+    class Bracketed(FakeReader):
+        names = [f"[b]{name}" for name in reader.names]  # noqa: RUF012
+
+    pack(Bracketed(tmp_path / "fake"), tmp_path / "s", skip_broken=True)
+    assert "left out [b]video 1: " in capsys.readouterr().out
+
+
 def test_nothing_but_broken_sequences(reader, tmp_path):
     for frame in reader.root.glob("*/0003.jpg"):
         frame.unlink()

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from relo.data import doctor as examination
@@ -72,6 +73,7 @@ def pack(
         f"{output}: {len(store)} sequences of {dataset} {split}, {_size(output)}"
         + (f"; {broken} broken ones were left out" if broken else ""),
         highlight=False,
+        markup=False,
     )
 
 
@@ -92,7 +94,7 @@ def verify(store: Path, *, workers: int | None = None) -> None:
     show(problems, console)
     if problems:
         raise UserError(f"{store} has {len(problems)} bad records; the first: {problems[0]}")
-    console.print(f"{store}: every record of {len(ClipStore(store))} sequences is good.", highlight=False)
+    console.print(f"{store}: every record of {len(ClipStore(store))} sequences is good.", highlight=False, markup=False)
 
 
 def doctor(
@@ -130,7 +132,7 @@ def doctor(
             findings = [examination.Finding("-", 0, 0, [str(error)])]
         for found in findings:
             counts = (found.sequences, found.frames, len(found.problems))
-            table.add_row(str(path), found.what, *(f"{count:,}" for count in counts))
+            table.add_row(escape(str(path)), found.what, *(f"{count:,}" for count in counts))
             problems.update(dict.fromkeys(found.problems))
             remarks.update(dict.fromkeys(found.remarks))
     console.print(table)

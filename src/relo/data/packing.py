@@ -87,7 +87,7 @@ def pack(
                     broken[name] = result.reason
                     progress.count(0)
                     console.print(
-                        f"[yellow]left out[/] {name}: {escape(result.reason)}", highlight=False, soft_wrap=True
+                        f"[yellow]left out[/] {escape(name)}: {escape(result.reason)}", highlight=False, soft_wrap=True
                     )
                 else:
                     raise UserError(

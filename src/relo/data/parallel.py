@@ -63,7 +63,7 @@ class WorkProgress(Progress):
     def __init__(self, console: Console, described: str, total: int, done: int = 0) -> None:
         """Set the bar: of `total` sequences, `done` were done by an earlier run."""
         super().__init__(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("sequences, {task.fields[rate]}"),

@@ -124,7 +124,7 @@ def _meta_info(path: Path) -> tuple[Mapping[str, str], tuple[str, ...]]:
     try:
         parser.read_string(text or "")
     except configparser.Error as error:
-        raise UserError(f"{path} is not a GOT-10k meta file: {error}.") from error
+        raise UserError(f"{path} is not a GOT-10k meta file: {' '.join(str(error).split())}") from error
     return parser["METAINFO"] if parser.has_section("METAINFO") else {}, remarks
 
 

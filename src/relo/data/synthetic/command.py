@@ -126,7 +126,7 @@ def synthesize(
             progress.count(frames)
     for writer in writers:
         writer.finish(writer.sequence_names(sequences))
-        console.print(f"{writer.root}: {sequences} {split} sequences of {frames} frames.")
+        console.print(f"{writer.root}: {sequences} {split} sequences of {frames} frames.", markup=False)
 
 
 _Job = tuple[LayoutWriter, str, dict[str, int], SceneSettings]
