@@ -205,7 +205,10 @@ def test_got10k_visibility_and_facts(got10k, tmp_path):
         ({"absence__label": "0\n0\n"}, "absence.label has 2 rows"),
         ({"cover__label": "8\n" * 5}, "cover.label has 5 rows"),
         ({"cover__label": "8\nall\n"}, "cover.label, line 2"),
-        ({"meta_info__ini": "no section"}, "not a GOT-10k meta file"),
+        (
+            {"meta_info__ini": "no section"},
+            r"not a GOT-10k meta file: .* headers\. file:",
+        ),
     ],
 )
 def test_got10k_broken_annotation(got10k, tmp_path, files, message):
@@ -340,8 +343,13 @@ def test_coco_objects_are_sequences_of_one_frame(coco):
 def test_coco_broken_root(coco):
     with pytest.raises(UserError, match=r"instances_val2017\.json"):
         COCO(coco, "val2017")
-    write(coco / "annotations", instances_train2017__json='{"images": []}')
-    with pytest.raises(UserError, match="not a COCO annotation file"):
+    content = json.loads((coco / "annotations" / "instances_train2017.json").read_text())
+    for broken in ({"images": []}, content | {"annotations": [5]}, content["annotations"][0] | {"bbox": [10**400] * 4}):
+        write(coco / "annotations", instances_train2017__json=json.dumps(broken))
+        with pytest.raises(UserError, match="not a COCO annotation file"):
+            len(COCO(coco))
+    write(coco / "annotations", instances_train2017__json="[" * 100_000)
+    with pytest.raises(UserError, match=r"instances_train2017\.json is not JSON"):
         len(COCO(coco))
 
 

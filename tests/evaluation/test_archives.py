@@ -1,5 +1,6 @@
 """Zips as people hand them in: damaged, encrypted, compressed in an unknown way, from a Mac."""
 
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -119,6 +120,27 @@ def test_what_a_mac_adds_is_passed_over(tmp_path):
     (tracker,) = find_results([path], [name], find_benchmark("got10k"))
     (file,) = tracker.files[name]
     np.testing.assert_array_equal(read_result(file)[3], [3.5, 9, 30, 40])
+
+
+@pytest.mark.parametrize("wrapper", ["", "results/"])
+def test_each_folder_of_a_zip_is_a_tracker(tmp_path, wrapper):
+    files = {f"{wrapper}{tracker}/{name}.txt": ROWS for tracker in "ab" for name in NAMES}
+    path = zipped(tmp_path / "mine.zip", {**files, "__MACOSX/a/._alpha-1.txt": ""})
+    trackers = find_results([path], NAMES, find_benchmark("plain"))
+    assert [(tracker.tracker, set(tracker.files)) for tracker in trackers] == [("a", set(NAMES)), ("b", set(NAMES))]
+    with pytest.raises(UserError, match=r"mine\.zip holds annotations in several folders \(a, b\)"):
+        read_annotations(zipped(path, {f"{folder}/alpha-1.txt": ROWS for folder in "ab"}), find_benchmark("plain"))
+
+
+@pytest.mark.parametrize("name", ["inner.zip", "INNER.ZIP", "alpha-1.mat"])
+def test_a_zip_without_texts_says_what_it_holds(tmp_path, name):
+    words = f"alpha-1.txt, was expected, but there is {name}" + (": extract it" if name != "alpha-1.mat" else ".")
+    zipped(tmp_path / "folder.zip", {name: ROWS})
+    (tmp_path / "folder").mkdir()
+    zipped(tmp_path / "folder" / name, {"alpha-1.txt": ROWS})
+    for path in (tmp_path / "folder.zip", tmp_path / "folder"):
+        with pytest.raises(UserError, match=re.escape(words)):
+            find_results([path], ["alpha-1"], find_benchmark("plain"))
 
 
 def test_an_enormous_text_is_not_unpacked(tmp_path):

@@ -16,6 +16,9 @@ from relo.evaluation.command import evaluate
 
 BOXES = np.array([[10, 20, 30, 40], [12, 21, 30, 40], [14, 22, 31, 40], [16, 23, 31, 41]], float)
 
+NO_BOXES = ([[10**400, 1, 1, 1]] * 4, [[None] * 4] * 4, [[1, 2, 3, 4], [1]], [[[1, 2, 3, 4]]], "abc", {"a": 1}, 5, None)
+ABSENT = (["a"] * 4, [None] * 4, 5, {"a": 1}, [[1], [1, 2]], "1101", [10**30] * 4, [2] * 4)
+
 
 def write(path: Path, boxes=BOXES, delimiter: str = ",") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -285,6 +288,12 @@ class TestResultFiles:
                 archive.write(file, f"folder/{file.name}")
         assert run(tmp_path, tmp_path / "mine.zip", flat)["sequences"] == 2
 
+    def test_capital_endings(self, tmp_path, flat, tracker):
+        for file in [*flat.glob("*.txt"), *tracker.glob("*.txt")]:
+            file.rename(file.with_suffix(".TXT"))
+        scores = run(tmp_path, tracker, flat)
+        assert (scores["sequences"], scores["remarks"]) == (2, [])
+
     def test_otb_json(self, tmp_path, flat):
         for name in ("alpha-1", "Beta_2"):
             (tmp_path / "mine").mkdir(exist_ok=True)
@@ -334,6 +343,18 @@ class TestCommandLine:
         error = capsys.readouterr().err
         assert "nowhere" in error
         assert "Traceback" not in error
+
+    def test_names_are_printed_as_they_are(self, tmp_path, flat, tracker, capsys):
+        names = ("a[b]", "[bold]c", "d\\[e]", "caf\udce9")
+        for name in names:
+            shutil.copytree(tracker, tmp_path / "named" / name)
+        (tmp_path / "named" / "a[b]" / "stra\udcdfe[i].txt").touch()
+        main(["evaluate", str(tmp_path / "named"), "--benchmark", "plain", "--annotations", str(flat)])
+        printed = capsys.readouterr().out
+        assert [name for name in (*names[:3], r"caf\udce9", r"stra\udcdfe[i].txt") if name not in printed] == []
+        with pytest.raises(SystemExit):
+            main(["evaluate", "a\\[b]\n", "--benchmark", "plain", "--annotations", str(flat)])
+        assert capsys.readouterr().err.startswith("relo: error: There are no results at a\\[b]\\n; give")
 
 
 class TestRefusals:
@@ -419,6 +440,40 @@ class TestRefusals:
         assert "no scoring rule 'lasso'" in self.refused(tmp_path, tracker, flat, rule="lasso")
         (tmp_path / "list.txt").write_text("gamma\n")
         assert "gamma" in self.refused(tmp_path, tracker, flat, sequences=tmp_path / "list.txt")
+
+    @pytest.mark.parametrize(
+        "entry",
+        [
+            *({"gt_rect": BOXES.tolist(), "absent": absent} for absent in ABSENT),
+            *({"gt_rect": boxes} for boxes in NO_BOXES),
+            {"boxes": []},
+        ],
+        ids=lambda entry: str(entry)[-40:],
+    )
+    def test_json_of_other_types(self, tmp_path, tracker, entry):
+        (tmp_path / "truth.json").write_text(json.dumps({"alpha-1": entry}))
+        message = self.refused(tmp_path, tracker, tmp_path / "truth.json")
+        assert "truth.json: " in message
+        assert "alpha-1" in message
+
+    @pytest.mark.parametrize("content", [*({"res": boxes} for boxes in NO_BOXES), None, 5, [[]], [], {"res": {"a": 1}}])
+    def test_results_in_json_of_other_types(self, tmp_path, flat, tracker, content):
+        (tracker / "alpha-1.txt").unlink()
+        (tracker / "alpha-1.json").write_text(json.dumps(content))
+        assert "alpha-1.json " in self.refused(tmp_path, tracker, flat)
+
+    @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 50_000, "[" + "9" * 5000 + "]", ""])
+    def test_what_is_no_json(self, tmp_path, flat, tracker, text):
+        (tmp_path / "truth.JSON").write_text(text)
+        assert "truth.JSON is not JSON" in self.refused(tmp_path, tracker, tmp_path / "truth.JSON")
+        (tracker / "alpha-1.txt").unlink()
+        (tracker / "alpha-1.json").write_text(text)
+        assert "alpha-1.json is not JSON" in self.refused(tmp_path, tracker, flat)
+
+    @pytest.mark.parametrize("wrong", ["nan", "1e999", "-1"])
+    def test_wrong_times(self, tmp_path, flat, tracker, wrong):
+        (tracker / "alpha-1_time.txt").write_text(f"{wrong}\n1\n1\n1\n")
+        assert "alpha-1_time.txt: number 1 is" in self.refused(tmp_path, tracker, flat)
 
     def test_broken_json(self, tmp_path, tracker):
         (tmp_path / "truth.json").write_text('{"a": [1, 2')

@@ -106,6 +106,15 @@ def test_special_characters_are_escaped():
     assert "&lt;more&gt;" in table.html()
 
 
+def test_names_that_are_no_text(tmp_path):
+    name = "$\\x$ caf\udce9"  # no formula, and bytes in another encoding
+    write(tmp_path / "annos" / f"{name}.txt", BOXES)
+    write(tmp_path / name / f"{name}.txt", BOXES)
+    evaluate([tmp_path / name], benchmark="plain", annotations=tmp_path / "annos", report=tmp_path / "report")
+    for file in ("report.html", "scores.md", "scores.tex"):
+        assert "caf" in (tmp_path / "report" / file).read_text(encoding="utf-8")
+
+
 def test_other_benchmarks_have_a_report(tmp_path):
     for name in ("alpha", "beta"):
         write(tmp_path / "annos" / f"{name}.txt", BOXES)

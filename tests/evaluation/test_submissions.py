@@ -110,6 +110,32 @@ def test_missing_times(tmp_path, got10k):
         submit(tmp_path / "mine", benchmark="got10k", dataset=got10k, output=tmp_path / "mine.zip")
 
 
+@pytest.mark.parametrize("wrong", ["nan", "1e999", "-1", ""])
+def test_wrong_times(tmp_path, got10k, wrong):
+    (tmp_path / "mine" / "GOT-10k_Test_000002_time.txt").write_text(f"0.1\n{wrong}\n0.1\n0.1\n0.1\n" if wrong else "")
+    words = "number 2 is" if wrong else "has 0 times for 5 frames"
+    with pytest.raises(UserError, match=rf"GOT-10k_Test_000002_time\.txt:? {words}"):
+        submit(tmp_path / "mine", benchmark="got10k", dataset=got10k, output=tmp_path / "mine.zip")
+    assert not (tmp_path / "mine.zip").exists()
+
+
+@pytest.mark.parametrize("output", ["", ".", "..", "folder"])
+def test_a_folder_is_no_zip(tmp_path, got10k, monkeypatch, output):
+    (tmp_path / "here" / "folder").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match="is a folder; name the zip to write, such as"):
+        submit(tmp_path / "mine", benchmark="got10k", dataset=got10k, output=Path(output))
+    assert [path.name for path in tmp_path.rglob("*.partial")] == []
+
+
+def test_two_trackers_in_a_zip(tmp_path, got10k):
+    for tracker in ("a", "b"):
+        shutil.copytree(tmp_path / "mine", tmp_path / "both" / tracker)
+    archive = shutil.make_archive(str(tmp_path / "both"), "zip", tmp_path / "both")
+    with pytest.raises(UserError, match="holds the results of several trackers"):
+        submit(Path(archive), benchmark="got10k", dataset=got10k, output=tmp_path / "mine.zip")
+
+
 def test_rows_without_a_box(tmp_path, trackingnet):
     rows = BOXES.copy()
     rows[3] = np.nan

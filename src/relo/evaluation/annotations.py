@@ -1,13 +1,11 @@
 """Ground truth for scoring, without frames: a dataset's root, a flat folder, a zip of one, or OTB/pysot-style JSON."""
 
-import json
 import re
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,15 +15,17 @@ from relo.data.sequences.nfs import read_vatic
 from relo.data.sequences.parsing import (
     check_count,
     is_given,
+    numbers_in,
     read_boxes,
     read_flags,
+    read_json,
     read_names,
     read_numbers,
     read_text,
 )
 from relo.data.sequences.tables import read_table
 from relo.errors import UserError
-from relo.evaluation.archives import open_zip
+from relo.evaluation.archives import is_text_name, open_zip
 from relo.evaluation.benchmarks import Benchmark, canonical_name, check_origin, leading_rows
 from relo.evaluation.scoring import SequenceTruth
 
@@ -48,7 +48,7 @@ def read_annotations(path: Path, benchmark: Benchmark) -> dict[str, SequenceTrut
         raise UserError(
             f"There are no annotations at {path}; give the dataset's root, a folder of .txt files or a .json file."
         )
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         truths = _read_json(path)
         names = _test_set(path, truths, benchmark)
         truths = {name: truths[name] for name in names}
@@ -82,16 +82,20 @@ def _find_files(path: Path, benchmark: Benchmark) -> dict[str, Files]:
         if path.suffix != ".zip" and not zipfile.is_zipfile(path):
             raise UserError(f"The annotations {path} are neither a folder nor a .zip nor a .json file.")
         root = open_zip(path)
-        candidates = [root, *(folder for folder in root.iterdir() if folder.is_dir() and folder.name != "__MACOSX")]
+        inner = [folder for folder in root.iterdir() if folder.is_dir() and folder.name not in ("__MACOSX", "absent")]
     else:
         found = LAYOUTS[benchmark.layout](path)
         if found:
             return found
         # A toolkit's folder keeps the annotations one level down.
-        candidates = [path, *(path / name for name in subfolders(path) if canonical_name(name) in _FLAT_FOLDERS)]
-    for folder in candidates:
-        if found := _flat(folder):
-            return found
+        root, inner = path, [path / name for name in subfolders(path) if canonical_name(name) in _FLAT_FOLDERS]
+    if found := _flat(root):
+        return found
+    in_folders = {folder.name: found for folder in inner if (found := _flat(folder))}
+    if len(in_folders) > 1:
+        raise UserError(f"{path} holds annotations in several folders ({', '.join(in_folders)}); give one of them.")
+    if in_folders:
+        return in_folders.popitem()[1]
     raise UserError(
         f"{path} holds no annotations of {benchmark.title}: it has neither its layout nor files <sequence>.txt."
     )
@@ -105,7 +109,7 @@ def _flat(folder: Path) -> dict[str, Files]:
     """`<sequence>.txt` in one folder, flags in `absent/`."""
     found: dict[str, Files] = {}
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
-        if file.name.endswith(".txt") and not file.name.startswith("."):
+        if is_text_name(file.name, ".txt"):
             found[file.name[:-4]] = {"boxes": file, "absent": folder / "absent" / file.name}
     return found
 
@@ -240,10 +244,7 @@ def _image_size(meta: Path) -> tuple[int, int] | None:
 
 def _read_json(path: Path) -> dict[str, SequenceTruth]:
     """`{sequence: {"gt_rect": [[x, y, w, h], ...], "absent": [1 = present, ...]}}`, as pysot writes it."""
-    try:
-        content = json.loads(read_text(path))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}).") from error
+    content = read_json(path)
     if not (isinstance(content, dict) and content and all(isinstance(value, dict) for value in content.values())):
         raise UserError(
             f"{path} holds no sequences; OTB's or pysot's style is {{sequence: {{'gt_rect': [[x, y, w, h], ...]}}}}."
@@ -253,17 +254,24 @@ def _read_json(path: Path) -> dict[str, SequenceTruth]:
 
 def _json_truth(path: Path, name: str, entry: Mapping[str, Any]) -> SequenceTruth:
     try:
-        boxes_xywh = torch.from_numpy(np.array(entry["gt_rect"], np.float64))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: sequence {name} has no readable 'gt_rect'.") from error
+        boxes_xywh = torch.from_numpy(numbers_in(entry["gt_rect"]))
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"{path}: sequence {name} has no 'gt_rect' of boxes x, y, w, h; a frame without a box is written as NaN."
+        ) from error
     if boxes_xywh.ndim != 2 or boxes_xywh.shape[1] != 4 or not len(boxes_xywh):
         raise UserError(f"{path}: 'gt_rect' of sequence {name} is not a list of boxes x, y, w, h.")
     absent: Tensor | None = None
     if entry.get("absent") is not None:
-        present = torch.tensor(entry["absent"])
+        try:
+            present = torch.from_numpy(numbers_in(entry["absent"]))
+        except ValueError as error:
+            raise UserError(f"{path}: the flags 'absent' of sequence {name} are not all 0 or 1.") from error
         if present.shape != boxes_xywh.shape[:1]:
             raise UserError(
                 f"{path}: sequence {name} has {len(boxes_xywh)} boxes, but {present.numel()} flags 'absent'."
             )
+        if not torch.isin(present, torch.tensor([0.0, 1.0], dtype=torch.float64)).all():
+            raise UserError(f"{path}: the flags 'absent' of sequence {name} are not all 0 or 1.")
         absent = present == 0
     return SequenceTruth(name, boxes_xywh, absent, origin=f"{path}, sequence {name}")

@@ -10,7 +10,7 @@ from typing import cast
 
 from relo.errors import UserError
 
-TEXT_SUFFIXES = (".txt", ".csv", ".json")
+_TEXT_SUFFIXES = (".txt", ".csv", ".json")
 _LARGEST_TEXT = 64 * 2**20  # bytes; over a million boxes
 # What `zipfile` raises of damage, and (RuntimeError) of encryption and unknown compression.
 _UNREADABLE = (
@@ -54,5 +54,10 @@ def text_files(archive: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:
     """The visible text files in a zip, without what macOS adds."""
     for file in archive.infolist():
         *folders, name = file.filename.split("/")
-        if name.endswith(TEXT_SUFFIXES) and not name.startswith(".") and "__MACOSX" not in folders:
+        if is_text_name(name) and "__MACOSX" not in folders:
             yield file
+
+
+def is_text_name(name: str, suffixes: str | tuple[str, ...] = _TEXT_SUFFIXES) -> bool:
+    """Whether a file of this name is a visible text file; capitals at its end count as small letters."""
+    return name.lower().endswith(suffixes) and not name.startswith(".")

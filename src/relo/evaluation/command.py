@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from relo.data.sequences.parsing import read_names
@@ -114,7 +115,7 @@ def _print_scores(scores: Sequence[TrackerScore]) -> None:
             f"{score.summary.values[name]:.4f}" + (f" ± {errors[name]:.4f}" if name in errors else "")
             for name in score.rule.scores
         ]
-        table.add_row(score.tracker, *cells)
+        table.add_row(escape(score.tracker), *cells)
     console.print(table)
     for score in scores:
         if score.remarks:

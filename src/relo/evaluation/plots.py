@@ -41,7 +41,7 @@ def curve_plot(
     )
     styles = [style for style in _LINE_STYLES for _ in range(10)]  # ten colours, then the next style
     for name, style in zip(sorted(curves, key=lambda name: -scores[name]), cycle(styles), strict=False):
-        axes.plot(thresholds, curves[name], style, label=f"{name} [{100 * scores[name]:.1f}]")
+        axes.plot(thresholds, curves[name], style, label=f"{_plain(name)} [{100 * scores[name]:.1f}]")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left" if kind == "success" else "lower right", fontsize="small")
     return figure
@@ -68,7 +68,7 @@ def attribute_bars(scores: Mapping[str, Mapping[str, float]], counts: Mapping[st
     width = 0.8 / len(scores)
     for number, (name, by_attribute) in enumerate(scores.items()):
         places = [group - 0.4 + (number + 0.5) * width for group in range(len(counts))]
-        axes.bar(places, [by_attribute[attribute] for attribute in counts], width, label=name)
+        axes.bar(places, [by_attribute[attribute] for attribute in counts], width, label=_plain(name))
     axes.set_xticks(range(len(counts)), [f"{attribute}\n({count})" for attribute, count in counts.items()])
     axes.grid(axis="y", alpha=0.3)
     axes.legend(fontsize="small")
@@ -83,10 +83,15 @@ def attribute_radar(scores: Mapping[str, Mapping[str, float]], counts: Mapping[s
     angles = [2 * math.pi * number / len(counts) for number in range(len(counts))]
     for name, by_attribute in scores.items():
         values = [by_attribute[attribute] for attribute in counts]
-        axes.plot([*angles, angles[0]], [*values, values[0]], label=name)
+        axes.plot([*angles, angles[0]], [*values, values[0]], label=_plain(name))
         axes.fill(angles, values, alpha=0.1)
     axes.set_xticks(angles, list(counts))
     axes.set_rlabel_position(180 / len(counts))  # between two spokes' names
     axes.set_ylim(0, max(0.1, 1.1 * max(max(values.values()) for values in scores.values())))
     axes.legend(loc="lower right", bbox_to_anchor=(1.15, -0.12), fontsize="small")
     return figure
+
+
+def _plain(name: str) -> str:
+    """A name in which matplotlib finds no formula."""
+    return name.replace("$", r"\$")

@@ -19,6 +19,7 @@ from relo.evaluation.scores import TITLES, TrackerScore
 
 _WORST = 10
 _UNKNOWN = "not stated"
+_UNWRITABLE = "backslashreplace"  # for bytes of file names that are no text
 # The attributes in the order of LaSOT's paper.
 _ATTRIBUTES = ("IV", "POC", "DEF", "MB", "CM", "ROT", "BC", "VC", "SV", "FOC", "FM", "OV", "LR", "ARC")
 _PLOTS = {
@@ -52,9 +53,9 @@ def write_report(scores: Sequence[TrackerScore], folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
             figure.savefig(folder / f"{name}.png", dpi=150)
-        (folder / "scores.md").write_text(table.markdown(), encoding="utf-8")
-        (folder / "scores.tex").write_text(table.latex(), encoding="utf-8")
-        (folder / "report.html").write_text(page, encoding="utf-8")
+        (folder / "scores.md").write_text(table.markdown(), encoding="utf-8", errors=_UNWRITABLE)
+        (folder / "scores.tex").write_text(table.latex(), encoding="utf-8", errors=_UNWRITABLE)
+        (folder / "report.html").write_text(page, encoding="utf-8", errors=_UNWRITABLE)
     except OSError as error:
         raise UserError(f"The report cannot be written to {folder} ({error.strerror}).") from error
 

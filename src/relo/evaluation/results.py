@@ -1,19 +1,19 @@
 """Result files: finding them, matching them to sequences by name, and reading them."""
 
-import json
 import re
 import zipfile
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from relo.data.sequences.parsing import read_boxes, read_text
-from relo.errors import UserError
-from relo.evaluation.archives import TEXT_SUFFIXES, open_zip, text_files
+from relo.data.sequences.parsing import numbers_in, read_boxes, read_json, read_numbers
+from relo.errors import UserError, printable
+from relo.evaluation.archives import is_text_name, open_zip
 from relo.evaluation.benchmarks import Benchmark, canonical_name
 from relo.evaluation.result_folder import RUN_FILE
 
@@ -96,7 +96,7 @@ def find_results(
     repeated = {tracker.tracker for tracker in trackers if sum(t.tracker == tracker.tracker for t in trackers) > 1}
     for tracker in trackers:
         if tracker.tracker in repeated:
-            tracker.tracker = f"{tracker.origin.parent.name}/{tracker.tracker}"
+            tracker.tracker = f"{printable(tracker.origin.parent.name)}/{tracker.tracker}"
     return trackers
 
 
@@ -109,20 +109,27 @@ def _trackers_at(path: Path, matcher: NameMatcher, annotations: Path | None) -> 
         if path.suffix != ".zip" and not zipfile.is_zipfile(path):
             raise UserError(f"The results {path} are neither a folder nor a zip of one.")
         root = open_zip(path)
-        inner = [root, *(folder for folder in _folders(root) if folder.name != "__MACOSX")]
-        found = [tracker for folder in inner if (tracker := _tracker(folder, path.stem, path, matcher))]
-        return found[:1]
-    tracker = _tracker(path, path.resolve().name, path, matcher)
+        folders = _folders(root)
+        found = _trackers_in(root, folders, path, matcher)
+        if not found and len(folders) == 1:  # the zip of a folder that holds one folder a tracker
+            found = _trackers_in(folders[0], _folders(folders[0]), path, matcher)
+        return [replace(found[0], tracker=printable(path.stem), origin=path)] if len(found) == 1 else found
+    folders = [folder for folder in _folders(path) if annotations is None or folder.resolve() != annotations.resolve()]
+    return _trackers_in(path, folders, path, matcher)
+
+
+def _trackers_in(folder: Path, inner: list[Path], origin: Path, matcher: NameMatcher) -> list[TrackerResults]:
+    """The tracker whose results lie in a folder itself, or else those of its `inner` folders."""
+    tracker = _tracker(folder, origin.resolve().name, origin, matcher)
     if tracker is not None:
         return [tracker]
-    folders = [folder for folder in _folders(path) if annotations is None or folder.resolve() != annotations.resolve()]
-    inside = [_tracker(folder, folder.name, folder, matcher) for folder in folders]
+    inside = [_tracker(item, item.name, origin / item.name, matcher) for item in inner]
     return [tracker for tracker in inside if tracker is not None]
 
 
 def _tracker(folder: Path, name: str, origin: Path, matcher: NameMatcher) -> TrackerResults | None:
     """The results that lie in a folder itself, or in folders named after sequences; None where there are none."""
-    results = TrackerResults(name, origin, {})
+    results = TrackerResults(printable(name), origin, {})
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         if file.is_dir():
             sequence = matcher.match(file.name)
@@ -130,7 +137,7 @@ def _tracker(folder: Path, name: str, origin: Path, matcher: NameMatcher) -> Tra
                 _add(results, sequence, repetitions)
                 if (times := file / f"{file.name}_time.txt").exists():
                     results.times[sequence] = times
-        elif file.name.endswith(TEXT_SUFFIXES) and not file.name.startswith("."):
+        elif is_text_name(file.name):
             stem = file.name.rpartition(".")[0]
             sequence = matcher.match(stem)
             if sequence is not None:
@@ -154,7 +161,7 @@ def repetition(stem: str) -> tuple[str, int | None]:
 
 def _repetitions(folder: Path) -> list[Path]:
     """GOT-10k's `<sequence>_001.txt` on, in a folder named after the sequence."""
-    files = [file for file in folder.iterdir() if file.name.endswith(".txt") and not file.name.startswith(".")]
+    files = [file for file in folder.iterdir() if is_text_name(file.name, ".txt")]
     return sorted((file for file in files if repetition(file.name[:-4])[1]), key=lambda file: file.name)
 
 
@@ -166,16 +173,21 @@ def _add(results: TrackerResults, sequence: str, files: list[Path]) -> None:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted((item for item in folder.iterdir() if item.is_dir()), key=lambda item: item.name)
+    folders = (item for item in folder.iterdir() if item.is_dir() and item.name != "__MACOSX")
+    return sorted(folders, key=lambda item: item.name)
 
 
 def _what_is_there(path: Path, names: Collection[str]) -> str:
     if path.is_dir():
-        files = sorted(file.name for file in path.rglob("*") if file.suffix in TEXT_SUFFIXES)
+        files = [str(file.relative_to(path)) for file in path.rglob("*") if not file.is_dir()]
     else:
-        files = sorted(file.filename for file in text_files(zipfile.ZipFile(path)))
+        files = [name for name in zipfile.ZipFile(path).namelist() if not name.endswith("/")]
     wanted = f"a file named after a sequence of the annotations, such as {min(names)}.txt, was expected"
-    return f"it is empty; {wanted}" if not files else f"{wanted}, but there is {files[0]}"
+    if not files:
+        return f"it is empty; {wanted}"
+    first = min(files, key=lambda file: (not is_text_name(Path(file).name), file))
+    remedy = ": extract it, or give it by itself" if first.lower().endswith(".zip") else ""
+    return f"{wanted}, but there is {first}{remedy}"
 
 
 def read_result(file: Path) -> Tensor:
@@ -184,18 +196,31 @@ def read_result(file: Path) -> Tensor:
     Raises:
         UserError: the file is broken; the message names it, and the line.
     """
-    if file.name.endswith(".json"):
+    if is_text_name(file.name, ".json"):
         return _read_otb_json(file)
     return torch.from_numpy(read_boxes(file))
 
 
+def read_times(file: Path) -> NDArray[np.float64]:
+    """The seconds in a file of times, in the order of the file.
+
+    Raises:
+        UserError: the file is broken, or a number in it is no time.
+    """
+    seconds = read_numbers(file)
+    wrong = ~(np.isfinite(seconds) & (seconds >= 0))
+    if wrong.any():
+        raise UserError(f"{file}: number {wrong.argmax() + 1} is {seconds[wrong][0]:g}; seconds are finite, 0 or more.")
+    return seconds
+
+
 def _read_otb_json(file: Path) -> Tensor:
     """OTB's own result format: a list of runs with `res`, the boxes, and `type`, which must be `rect`."""
+    content = read_json(file)
     try:
-        content = json.loads(read_text(file))
         run = content[0] if isinstance(content, list) else content
         kind = run.get("type") or run.get("resType") or "rect"
-        boxes_xywh = np.array(run["res"], np.float64)
+        boxes_xywh = numbers_in(run["res"])
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is not a result in OTB's JSON format, which keeps boxes under 'res'.") from error
     if kind != "rect" or boxes_xywh.ndim != 2 or boxes_xywh.shape[1] != 4:

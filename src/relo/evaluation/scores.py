@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from relo.data.sequences.parsing import read_numbers, read_text
+from relo.data.sequences.parsing import read_text
 from relo.errors import UserError
 from relo.evaluation.benchmarks import Benchmark, leading_rows
-from relo.evaluation.results import TrackerResults, read_result
+from relo.evaluation.results import TrackerResults, read_result, read_times
 from relo.evaluation.scoring import BenchmarkScore, Remark, ScoringRule, SequenceScore, SequenceTruth
 
 # What scores are called in tables, and in the table of published results.
@@ -128,7 +128,7 @@ def check_flags(truths: Mapping[str, SequenceTruth], rule: ScoringRule) -> None:
 
 def _speed(results: TrackerResults, truths: Mapping[str, SequenceTruth]) -> float | None:
     """Frames a second over all sequences that have times; the first frame, where the box is given, does not count."""
-    times = [read_numbers(file)[1:] for name, file in results.times.items() if name in truths]
+    times = [read_times(file)[1:] for name, file in results.times.items() if name in truths]
     seconds = sum(float(values.sum()) for values in times)
     return sum(map(len, times)) / seconds if seconds > 0 else None
 

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from relo.data.sequences.base import SequenceReader
 from relo.data.sequences.got10k import GOT10k
-from relo.data.sequences.parsing import read_numbers
 from relo.data.sequences.trackingnet import TrackingNet
 from relo.errors import UserError
 from relo.evaluation.benchmarks import BENCHMARKS
-from relo.evaluation.results import find_results, read_result, repetition
+from relo.evaluation.results import find_results, read_result, read_times, repetition
 from relo.evaluation.scores import listed
 
 Server = Literal["got10k", "trackingnet"]
@@ -53,7 +52,7 @@ def pack_submission(results: Path, benchmark: Server, dataset: Path, output: Pat
     (tracker, *others) = find_results([results], reader.names, BENCHMARKS[benchmark])
     if others:
         raise UserError(
-            f"{results} holds the results of several trackers ({tracker.tracker}, ...); name one of their folders."
+            f"{results} holds the results of several trackers ({tracker.tracker}, ...); give one of them by itself."
         )
     problems: list[str] = []
     runs: dict[str, list[_Run]] = {}
@@ -95,8 +94,8 @@ def _read_times(file: Path, frames: int) -> NDArray[np.float64]:
     path = file.parent / f"{stem}_time.txt"  # a path in a zip has no `with_name`
     if not path.exists():
         raise UserError(f"no times; {path.name} was expected beside {file.name}")
-    seconds = read_numbers(path)
-    if len(seconds) % frames:
+    seconds = read_times(path)
+    if not len(seconds) or len(seconds) % frames:
         raise UserError(f"{path.name} has {len(seconds)} times for {frames} frames")
     columns = seconds.reshape(frames, -1)
     return np.asarray(columns[:, min(number or 1, columns.shape[1]) - 1])
@@ -122,6 +121,8 @@ def _table(values: NDArray[np.float64], number_format: str) -> str:
 
 def _write(output: Path, files: Mapping[str, str]) -> None:
     """Write the zip under another name first: a broken one must not look finished."""
+    if output.is_dir():
+        raise UserError(f"{output} is a folder; name the zip to write, such as {output / 'submission.zip'}.")
     partial = output.with_name(output.name + ".partial")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,6 @@ Layout: `annotations/instances_<split>.json` and `images/<split>/` (or `<split>/
 from 0; some have no size, and these are not visible.
 """
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from relo.data.sequences.base import ImageFiles, Sequence, SequenceReader
 from relo.data.sequences.folders import require_folder
+from relo.data.sequences.parsing import numbers_in, read_json
 from relo.errors import UserError
 
 
@@ -52,8 +52,8 @@ class COCO(SequenceReader):
 
     @cached_property
     def _objects(self) -> _Objects:
+        content = read_json(self._annotations)
         try:
-            content = json.loads(self._annotations.read_bytes())
             files = {image["id"]: image["file_name"] for image in content["images"]}
             labels = {category["id"]: category["name"] for category in content["categories"]}
             targets = [target for target in content["annotations"] if not target.get("iscrowd", 0)]
@@ -61,9 +61,9 @@ class COCO(SequenceReader):
                 names=[str(target["id"]) for target in targets],
                 image_files=[files[target["image_id"]] for target in targets],
                 class_names=[labels[target["category_id"]] for target in targets],
-                boxes_xywh=np.array([target["bbox"] for target in targets], np.float64).reshape(-1, 4),
+                boxes_xywh=numbers_in([target["bbox"] for target in targets]).reshape(-1, 4),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{self._annotations} is not a COCO annotation file ({error!r}).") from error
 
     @property

@@ -1,9 +1,11 @@
 """Numbers in text files: boxes, flags and names, however they are delimited."""
 
+import json
 import os
 import re
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +68,31 @@ def _decoded(path: Path) -> str | None:
 def read_names(path: Path) -> list[str]:
     """The lines of a list of names, without blank ones; the last needs no newline."""
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        UserError: the file cannot be read, is no JSON or is nested too deeply.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON ({error}).") from error
+
+
+def numbers_in(value: object) -> NDArray[np.float64]:
+    """A number, or lists of numbers as JSON holds them, as an array of the same shape.
+
+    Raises:
+        ValueError: there is something else (words, null, numbers of hundreds of digits), or lists differ in length.
+    """
+    numbers = np.array(value)
+    if numbers.dtype.kind not in "biuf":
+        raise ValueError("something is not a number")
+    return numbers.astype(np.float64)
 
 
 def parse_rows(text: str, columns: int) -> NDArray[np.float64]:
