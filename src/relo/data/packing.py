@@ -23,7 +23,7 @@ from relo.data.parallel import WorkProgress, in_order
 from relo.data.remarks import show
 from relo.data.sequence_checks import check_annotation, examine, misfits, remarks_on_sizes
 from relo.data.sequences.base import Sequence, SequenceReader
-from relo.errors import UserError
+from relo.errors import UserError, printable
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,14 @@ def pack(
                     broken[name] = result.reason
                     progress.count(0)
                     console.print(
-                        f"[yellow]left out[/] {escape(name)}: {escape(result.reason)}", highlight=False, soft_wrap=True
+                        f"[yellow]left out[/] {escape(printable(name))}: {escape(result.reason)}",
+                        highlight=False,
+                        soft_wrap=True,
                     )
                 else:
                     raise UserError(
                         f"{reader.dataset}/{name} is broken: {result.reason.rstrip('.')} (what is packed is kept; "
-                        "mend it and run again, or leave such sequences out with --skip_broken true)."
+                        "repair it and run again, or leave such sequences out with --skip_broken true)."
                     )
         if len(broken) == len(manifest.names):
             raise UserError(f"All {len(broken)} sequences of {reader.dataset} are broken; the first: {broken[name]}")

@@ -4,9 +4,9 @@
                       img/<anything>.jpg    or the images beside the annotation; of one kind: jpg, png, bmp, webp or tif
                       absent.txt            optional: 1 for each frame in which the target cannot be seen, else 0
 
-Numbers may be delimited by commas, tabs or spaces. Images are taken in the natural order of their names: `2.jpg` comes
-before `10.jpg`. A frame without a box is written as `0,0,0,0` or `nan,nan,nan,nan`. The annotation may be the first
-frame's box alone.
+Numbers may be delimited by commas, tabs or spaces. Images are taken in the natural order of their names, which differ
+in their numbers alone: `2.jpg` comes before `10.jpg`. A frame without a box is written as `0,0,0,0` or
+`nan,nan,nan,nan`. The annotation may be the first frame's box alone.
 """
 
 from pathlib import Path
