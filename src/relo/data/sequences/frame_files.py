@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterable
-from itertools import count, pairwise
+from itertools import chain, count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,8 @@ def _refuse_strays(folder: Path, names: list[str]) -> None:
     if len(frames) == 1 and len(names) > 2:
         return
     example = min(frames, key=natural_key)
-    strays = [name for name in names if name not in set(frames) and not _comes_before(name, example)]
+    others = chain.from_iterable(group for group in alike.values() if group is not frames)
+    strays = sorted(name for name in others if not _comes_before(name, example))
     if strays:
         more = f" and {len(strays) - 1} more" if len(strays) > 1 else ""
         raise UserError(
