@@ -6,6 +6,8 @@ RELO := $(VENV)/bin/relo
 # The given dataset roots; without any, `make data` makes synthetic ones.
 OUT ?= data
 WORKERS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+# Of the tests: processes at once.
+TESTERS ?= 2
 # Of `make ablation`: the study, and trainings at once (a gigabyte or two each).
 STUDY ?= study
 JOBS ?= 2
@@ -41,7 +43,7 @@ ablation: install  ## Train and compare the rows of configs/ablation/STUDY.yaml:
 	$(RELO) ablate configs/ablation/$(STUDY).yaml --jobs $(JOBS) --threads 1
 
 test: install  ## Run the tests (15 minutes on 2 cores at most)
-	$(VENV)/bin/python -m pytest -q -m 'not slow'
+	$(VENV)/bin/python -m pytest -q -m 'not slow' -n $(TESTERS)
 
 test-slow: install  ## Run the tests that take minutes each
 	$(VENV)/bin/python -m pytest -q -m slow
@@ -58,7 +60,7 @@ test-lowest:  ## Run the tests with every dependency at its lower bound, in an e
 	$(PYTHON) -m venv --clear $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet uv
 	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct --editable '.[dev,export]'
-	$(VENV)-lowest/bin/python -m pytest -q -m 'not slow'
+	$(VENV)-lowest/bin/python -m pytest -q -m 'not slow' -n $(TESTERS)
 
 check: install  ## Lint, formatting and types
 	$(VENV)/bin/ruff check .
