@@ -49,7 +49,7 @@ def read_torch_file(path: Path) -> Any:
             f"{path} is refused: it is not a checkpoint of tensors, and reading it would run code of {error}."
         ) from error
     except Exception as error:  # a damaged file can break torch's reader anywhere
-        raise UserError(f"{path} is no checkpoint of tensors, or is truncated or damaged; fetch it again.") from error
+        raise UserError(f"{path} is not a checkpoint of tensors, or is truncated; fetch it again.") from error
     if isinstance(contents, Foreign):
         require_restored(contents, str(path))
     return contents
@@ -154,6 +154,7 @@ def _is_plain(tensor: Tensor) -> bool:
 
 def _listed(names: list[str]) -> str:
     """Names from a file, as far as a sentence has room for them."""
-    shown = [name.encode("unicode_escape").decode()[:LETTERS_AT_MOST] for name in names[:NAMED_AT_MOST]]
+    half = LETTERS_AT_MOST // 2
+    shown = [n if len(n) <= LETTERS_AT_MOST else f"{n[:half]}...{n[-half:]}" for n in names[:NAMED_AT_MOST]]
     more = len(names) - NAMED_AT_MOST
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

@@ -20,7 +20,7 @@ from relo.released import released_rule
 Localization = Literal["policy", "prior"]
 Window = Literal["logits", "probabilities"]
 
-LARGEST = 1e6
+LARGEST = 1e12
 """No number of a rule is larger, on either side of 0."""
 
 
