@@ -2,8 +2,9 @@
 
     python benchmarks/busy.py [--works training tracking] [--beside 1 2] [--rounds 5] [--seconds 1] [--model nano]
 
-Each work runs in a process of its own, once as the commands set it (relo.process), and once with the waiting that
-OpenMP's libraries have by default. They take turns: alone, then beside so many processes that do nothing but count.
+Each work runs in a process of its own, once as the commands set it (relo.process), and once with the waiting and the
+number of threads that OpenMP's libraries have by default. They take turns: alone, then beside so many processes that do
+nothing but count.
 Times are the medians of the rounds' medians, in milliseconds; "times" is the ratio to the same alone.
 
 - training: a warm-up step of 16 clips of one frame (noise; it does not change the time), optimizer included.
@@ -29,14 +30,13 @@ from functools import partial
 
 import numpy as np
 import torch
-import yaml
 from rich.console import Console
 from rich.table import Table
-from rl_step import MODELS, random_clips, train
+from rl_step import build_network, random_clips, train
 
 from relo.learning.warmup import WarmupObjective
 from relo.models.network import LocalizationNetwork
-from relo.plugin import build
+from relo.process import fit_threads
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 
@@ -58,6 +58,8 @@ def training(network: LocalizationNetwork) -> Callable[[], object]:
 def tracking(network: LocalizationNetwork) -> Callable[[], object]:
     """A frame of one target."""
     first, second = np.random.default_rng(0).integers(0, 256, (2, 480, 640, 3), dtype=np.uint8)
+    if not WAITING["OpenMP's own"].keys() & os.environ.keys():  # as `relo track` does
+        fit_threads(network)
     tracker = Tracker(network.eval(), TrackingRule(), torch.device("cpu"), "float32")
     return partial(tracker.step, [second], tracker.initialize([first], [[300.0, 200.0, 60.0, 50.0]]))
 
@@ -68,7 +70,7 @@ WORKS = {"training": training, "tracking": tracking}
 def serve(work: str, model: str) -> None:
     """Do the work for as many seconds as each line of the input says, and print its median time in milliseconds."""
     torch.manual_seed(0)
-    step = WORKS[work](build(yaml.safe_load((MODELS / f"{model}.yaml").read_text())))
+    step = WORKS[work](build_network(model))
     for _ in range(3):
         step()
     print("ready", flush=True)

@@ -47,6 +47,11 @@ OBJECTIVES: dict[str, Callable[[], Objective]] = {
 MODELS = Path(__file__).parents[1] / "configs" / "model"
 
 
+def build_network(model: str) -> LocalizationNetwork:
+    """The network of a file of configs/model, with fresh weights."""
+    return build(resolve_reference(yaml.safe_load((MODELS / f"{model}.yaml").read_text())))
+
+
 def random_clips(network: LocalizationNetwork, batch: int, frames: int, device: torch.device) -> ClipBatch:
     """Noise with a target in the middle."""
     search, template = network.encoder.search_size, network.encoder.template_size
@@ -125,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         parser.error(str(error))
     torch.manual_seed(0)
-    network = build(resolve_reference(yaml.safe_load((MODELS / f"{options.model}.yaml").read_text()))).to(device)
+    network = build_network(options.model).to(device)
     clip = random_clips(network, options.batch, options.frames, device)
     table = Table(
         "objective",

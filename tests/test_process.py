@@ -28,7 +28,8 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP and 
 
 def run(*arguments, **own):
     """Python in an environment with these settings of its own alone."""
-    environment = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    given = {*SETTINGS, "OMP_NUM_THREADS", "MKL_NUM_THREADS"}
+    environment = {name: value for name, value in os.environ.items() if name not in given}
     process = subprocess.run(
         [sys.executable, *arguments], env=environment | own, capture_output=True, text=True, timeout=300
     )
@@ -76,6 +77,21 @@ print(libc.mallinfo2().hblks - before, os.environ.get("MALLOC_MMAP_THRESHOLD_"))
     assert run("-c", script).stdout.split() == ["0", str(32 << 20)]
     assert run("-c", script, MALLOC_MMAP_THRESHOLD_="65536").stdout.split() == ["1", "65536"]
     assert run("-c", script, GLIBC_TUNABLES="glibc.malloc.mmap_threshold=65536").stdout.split() == ["1", "None"]
+
+
+@pytest.mark.parametrize(
+    ("width", "given", "threads"), [(100, {}, 1), (3000, {}, 2), (100, {"OMP_NUM_THREADS": "2"}, 2)]
+)
+def test_one_thread_runs_a_small_network(width, given, threads):
+    script = f"""
+import os, torch
+from relo.process import fit_threads
+if "OMP_NUM_THREADS" not in os.environ:
+    torch.set_num_threads(2)
+fit_threads(torch.nn.Linear({width}, {width}))
+print(torch.get_num_threads())
+"""
+    assert run("-c", script, **given).stdout.split() == [str(threads)]
 
 
 def test_importing_the_package_sets_nothing():

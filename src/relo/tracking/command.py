@@ -17,6 +17,7 @@ from relo.errors import UserError
 from relo.geometry import iou, xywh_to_xyxy
 from relo.inference import PrecisionChoice
 from relo.metrics.functional import success_auc
+from relo.process import fit_threads
 from relo.tracking.boxes_file import box_line
 from relo.tracking.progress import frame_progress
 from relo.tracking.render import draw_frame
@@ -72,6 +73,8 @@ def track(
     video = None if render is None else VideoWriter(render, frames.frames_per_second)
     settings = None if rule is None else load_rule(rule)
     tracker = Tracker.from_pretrained(model, settings, device, precision, localization)
+    if tracker.device.type == "cpu":
+        fit_threads(tracker.network)
     followed = _follow(tracker, frames, first_box_xywh, keep_response=video is not None)
     first = next(followed)  # a box that cannot be tracked is refused before any file is touched
     boxes_xywh: list[list[float]] = []
