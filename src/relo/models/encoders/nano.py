@@ -10,6 +10,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from relo.models.encoders.base import Encoder, Templates
+from relo.models.encoders.correlation import correlate, target_kernel
 from relo.models.encoders.layers import TokenTypes, check_template_count, foreground_share
 
 STEM_STRIDE = 8
@@ -91,15 +92,15 @@ class Nano(Encoder):
         tokens = rearrange(self.embed(features), "(b n) c h w -> b n (h w) c", b=batch)
         share = foreground_share(boxes_xywh, self.template_size // TOKEN_STRIDE).flatten(2)
         tokens = tokens + self.template_position[:count] + self.types.of_template(share)
-        weight = foreground_share(boxes_xywh, features.shape[-1]).flatten(0, 1)[:, None]
-        weight = weight / weight.sum((2, 3), keepdim=True).clamp(min=1e-3)
-        kernel = self._normalise(features) * weight
-        return Templates(tokens.flatten(1, 2), kernel.unflatten(0, (batch, count)))
+        features = features.unflatten(0, (batch, count))
+        return Templates(tokens.flatten(1, 2), target_kernel(features, boxes_xywh, self.correlation_groups))
 
     def embed_search(self, images: Tensor, templates: Templates) -> tuple[Tensor, Tensor | None]:
         """Search images [B, 3, Hx, Hx] -> tokens [B, (Hx / 16)^2, width], and the stride-8 features."""
         features = self.stem(images.contiguous(memory_format=torch.channels_last))  # [B, stem, S, S]
-        features = features + self.match(torch.cat([features, self._correlate(features, templates)], dim=1))
+        assert templates.kernel is not None
+        similarity = correlate(features, templates.kernel, self.correlation_groups)
+        features = features + self.match(torch.cat([features, similarity], dim=1))
         tokens = rearrange(self.embed(features), "b c h w -> b (h w) c")
         return tokens + self.search_position + self.types.search, features
 
@@ -112,27 +113,6 @@ class Nano(Encoder):
         coarse = rearrange(self.norm(search_tokens), "b (h w) c -> b c h w", h=self.search_size // TOKEN_STRIDE)
         coarse = F.interpolate(self.widen(coarse), scale_factor=2.0, mode="bilinear")
         return F.relu(coarse + self.carry(bypass))
-
-    def _normalise(self, features: Tensor) -> Tensor:
-        """Unit length at every position, in each channel group: [B, C, H, W] -> the same shape."""
-        groups = features.unflatten(1, (self.correlation_groups, -1))
-        return F.normalize(groups.float(), dim=2).flatten(1, 2)
-
-    def _correlate(self, features: Tensor, templates: Templates) -> Tensor:
-        """Mean cosine similarity of the target with every placement: [B, C, S, S] -> [B, groups, S, S].
-
-        A transposed convolution with the kernel turned around is the same as a convolution with a kernel for each
-        target, which torch gets wrong in bfloat16 for some widths and ONNX cannot express for any number of targets.
-        """
-        assert templates.kernel is not None
-        kernel = templates.kernel.mean(1).flip(-2, -1)  # responses are linear in the template
-        side = kernel.shape[-1]
-        kernel = rearrange(kernel, "b (g c) h w -> b g (h w) c", g=self.correlation_groups)
-        signal = rearrange(self._normalise(features), "b (g c) h w -> b g c (h w)", g=self.correlation_groups)
-        products = (kernel.to(signal.dtype) @ signal).flatten(1, 2).float()  # [B, groups * h * w, S * S]
-        response = F.fold(products, output_size=features.shape[-1] + 1, kernel_size=side, padding=side // 2 - 1)
-        # The kernel's side is even: its centre falls between cells, so four placements meet in a cell.
-        return F.avg_pool2d(response, kernel_size=2, stride=1)
 
 
 def _downsample(in_channels: int, out_channels: int) -> nn.Sequential:
