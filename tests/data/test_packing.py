@@ -223,7 +223,7 @@ def test_remarks_of_a_reader_are_shown(tmp_path, capsys):
             return replace(super().__getitem__(index), remarks=("the sentence [of] it is left out.",) * (index == 1))
 
     pack(Remarking(tmp_path / "fake"), tmp_path / "s")
-    assert capsys.readouterr().out == "- the sentence [of] it is left out.\n"
+    assert capsys.readouterr().out.strip() == "- the sentence [of] it is left out."
 
 
 # ------------------------------------------------------------------------------------------------------- verification
