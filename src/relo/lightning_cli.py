@@ -27,6 +27,7 @@ from relo.module import RELOModule
 from relo.monitoring import EffectiveBatch
 from relo.released import resolve_reference
 from relo.weights import load_stage, read_checkpoint
+from relo.yaml_files import load_yaml
 
 FOUND_BY_LIGHTNING = ("best", "hpc")
 """Checkpoints that are named by what they are."""
@@ -174,7 +175,7 @@ def _config_files(arguments: list[str]) -> Iterator[Path]:
 def _check_yaml(path: Path) -> None:
     """Name a config that cannot be read: the parser's message leaves the name out."""
     try:
-        content = yaml.safe_load(path.read_text())
+        content = load_yaml(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The config {path} cannot be read ({getattr(error, 'strerror', 'it is no text')}).") from error
     except yaml.YAMLError as error:

@@ -28,6 +28,7 @@ from relo.states import (
     read_torch_file,
     require_restored,
 )
+from relo.yaml_files import load_yaml
 
 __all__ = [
     "Variant",
@@ -286,10 +287,10 @@ def _read_model(path: Path) -> tuple[dict[str, Any], State]:
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     try:
-        config = yaml.safe_load(path.read_text())
+        config = load_yaml(path)
     except FileNotFoundError as error:
         raise UserError(f"{folder} is no model folder: it has no {CONFIG_FILE}.") from error
-    except (OSError, yaml.YAMLError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} does not name the network's class_path and init_args.")

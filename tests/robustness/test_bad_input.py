@@ -252,6 +252,11 @@ def wrong_type(good, tmp_path):
     return fit(good, tmp_path, lambda content: content["data"].update(batch_size="many")), ["batch_size", "many"]
 
 
+def config_with_a_date_that_is_none(good, tmp_path):
+    (tmp_path / "date.yaml").write_text("seed_everything: 2001-13-45\n")
+    return ["fit", "--config", tmp_path / "date.yaml"], ["date.yaml", "no YAML"]
+
+
 def rule_of_a_wrong_type(good, tmp_path):
     rule = {"templates": 2.5}
     return fit(good, tmp_path, lambda content: content["model"].update(rule=rule)), ["templates", "2.5"]
@@ -399,6 +404,7 @@ MISTAKES = [
     unknown_config_key,
     unknown_nested_key,
     wrong_type,
+    config_with_a_date_that_is_none,
     rule_of_a_wrong_type,
     rule_that_is_not_finite,
     rule_file_of_a_wrong_type,

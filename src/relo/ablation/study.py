@@ -13,6 +13,7 @@ from relo.cli import one_sentence
 from relo.data.synthetic.command import Difficulty
 from relo.errors import UserError
 from relo.inference import Precision
+from relo.yaml_files import load_yaml
 
 RowLocalization = Literal["policy", "prior", "oracle"]
 Stage = Literal["warmup", "rl"]
@@ -189,7 +190,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         UserError: it cannot be read, or holds anything else.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path)
     except OSError as error:
         raise UserError(f"The file {path} cannot be read ({error.strerror}).") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from relo.data.intact_frames import decode_intact
 from relo.data.sequences.base import Sequence, SequenceReader
+from relo.data.sequences.parsing import positive_size
 from relo.errors import UserError
 
 
@@ -61,7 +62,7 @@ def check_annotation(sequence: Sequence) -> None:
         raise UserError(
             f"{name} has {len(sequence)} frames, {len(boxes_xywh)} boxes and {len(visible)} visibility flags."
         )
-    good = np.isfinite(boxes_xywh).all(1) & (boxes_xywh[:, 2:] > 0).all(1)
+    good = positive_size(boxes_xywh)
     if (visible & ~good).any():
         frame = int(np.flatnonzero(visible & ~good)[0])
         raise UserError(f"{name} has box {boxes_xywh[frame].tolist()} on frame {frame}, where the target is visible.")

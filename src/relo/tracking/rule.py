@@ -16,6 +16,7 @@ from torch import Tensor
 from relo.errors import UserError
 from relo.geometry import CropRule
 from relo.released import released_rule
+from relo.yaml_files import load_yaml
 
 Localization = Literal["policy", "prior"]
 Window = Literal["logits", "probabilities"]
@@ -140,15 +141,14 @@ def read_rule_file(path: Path) -> RuleFile:
         UserError: the file is missing, is not YAML, or names a setting or value that does not exist, in whichever part.
     """
     try:
-        settings = yaml.safe_load(path.read_text())
+        settings = load_yaml(path)
         if isinstance(settings, dict) and settings.keys() == {"released_rule"}:
             settings = released_rule(settings["released_rule"])
     except OSError as error:
         raise UserError(f"The tracking rule {path} cannot be read ({error.strerror}).") from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    # Beside its own errors, YAML lets through those of the types that it makes.
-    except (yaml.YAMLError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"The tracking rule {path} is not YAML: {' '.join(str(error).split())[:200]}.") from error
     if not isinstance(settings, dict):
         raise UserError(f"The tracking rule {path} must hold settings as `name: value`.")
