@@ -20,6 +20,7 @@ from relo.data.frame_geometry import nearest_visible, to_image, to_packed
 from relo.data.sampler import ClipFrames, ClipSampler
 from relo.data.sequences.base import Sequence as TrackingSequence
 from relo.data.sequences.parsing import positive_size
+from relo.data.still_motion import MOVING_FRAMES, in_motion, require_motion
 from relo.data.transforms import ClipTransform, Image
 from relo.errors import UserError
 from relo.geometry import mirror_xywh
@@ -71,7 +72,7 @@ class ClipDataset(Dataset[ClipBatch]):
 
         Raises:
             UserError: no source, a bad weight, a store that cannot be read, or one without a usable sequence;
-                surroundings of frames that are not consecutive.
+                surroundings of frames that are not consecutive; stills that move too far.
         """
         if not sources:
             raise UserError("No clip store to train on: give data.train at least one path.")
@@ -82,13 +83,15 @@ class ClipDataset(Dataset[ClipBatch]):
                 f"data.surroundings needs consecutive frames, which data.sampler {type(sampler).__name__} does not "
                 "draw: use relo.data.sampler.ConsecutiveSampler, or leave data.surroundings out."
             )
+        self.still_motion = transform.augmentation.still_motion
+        require_motion(self.still_motion)
         self.sampler = sampler
         self.transform = transform
         self.clips_per_epoch = clips_per_epoch
         self.seed = seed
         self.on_broken = on_broken
         self.stores = [ClipStore(source.path) for source in sources]
-        self.usable = [_usable(store, source, sampler) for store, source in zip(self.stores, sources, strict=True)]
+        self.usable = [self._usable(store, source) for store, source in zip(self.stores, sources, strict=True)]
         weights = np.array([source.weight for source in sources], np.float64)
         self.odds = weights / weights.sum()
         # One place for every worker process, so that none overwrites another's count.
@@ -124,6 +127,21 @@ class ClipDataset(Dataset[ClipBatch]):
                     return clip
         raise UserError(f"{_ATTEMPTS} clips in a row {problem}.")
 
+    def _usable(self, store: ClipStore, source: StoreSource) -> NDArray[np.int64]:
+        """The numbers of the sequences of a source that can give a clip."""
+        numbers = range(len(store))[source.start : source.stop]
+        usable = [i for i in numbers if self.sampler.accepts(self._moving(store.visible(i)))]
+        if not usable:
+            raise UserError(
+                f"None of the {len(numbers)} sequences of {store.path} that data.train names can give a clip: they are "
+                "too short, or show their targets too rarely, for the sampler."
+            )
+        return np.array(usable)
+
+    def _moving(self, visible: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The visible flags of a sequence, or of the video that a still becomes."""
+        return np.repeat(visible, MOVING_FRAMES) if self.still_motion and len(visible) == 1 else visible
+
     def _count_skipped(self, error: UserError) -> None:
         worker = get_worker_info()
         self._skipped[0 if worker is None else worker.id] += 1
@@ -134,6 +152,8 @@ class ClipDataset(Dataset[ClipBatch]):
         which = int(rng.choice(len(self.stores), p=self.odds))
         store = self.stores[which]
         sequence = store[int(rng.choice(self.usable[which]))]
+        if self.still_motion and len(sequence) == 1:
+            sequence = in_motion(sequence, self.still_motion, rng)
         clip = self.sampler.sample(sequence.visible, rng)
         is_around_previous = self.transform.augmentation.search_around == "previous" and len(sequence) > 1
         if is_around_previous and not _has_boxes(sequence, clip.previous):
@@ -266,14 +286,3 @@ def _surroundings(
         first_box_xywh=truth_xywh[:1],
         image_sizes=sizes[None],
     )
-
-
-def _usable(store: ClipStore, source: StoreSource, sampler: ClipSampler) -> NDArray[np.int64]:
-    numbers = range(len(store))[source.start : source.stop]
-    usable = [i for i in numbers if sampler.accepts(store.visible(i))]
-    if not usable:
-        raise UserError(
-            f"None of the {len(numbers)} sequences of {store.path} that data.train names can give a clip: they are "
-            "too short, or show their targets too rarely, for the sampler."
-        )
-    return np.array(usable)

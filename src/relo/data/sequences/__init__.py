@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from relo.data.sequences.lasot import LaSOT, LaSOTExtension
     from relo.data.sequences.nfs import NFS
     from relo.data.sequences.otb import DTB70, OTB100
+    from relo.data.sequences.photos import Photographs
     from relo.data.sequences.plain import PlainFolder
     from relo.data.sequences.tnl2k import TNL2K
     from relo.data.sequences.trackingnet import TrackingNet
@@ -36,6 +37,7 @@ __all__ = [
     "ImageFiles",
     "LaSOT",
     "LaSOTExtension",
+    "Photographs",
     "PlainFolder",
     "Sequence",
     "SequenceReader",
@@ -54,6 +56,7 @@ _MODULES = {
     "LaSOTExtension": "lasot",
     "NFS": "nfs",
     "OTB100": "otb",
+    "Photographs": "photos",
     "PlainFolder": "plain",
     "TNL2K": "tnl2k",
     "TrackingNet": "trackingnet",
@@ -77,6 +80,7 @@ DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
     "otb100": ("OTB100", {}),
     "dtb70": ("DTB70", {}),
     "plain": ("PlainFolder", {}),
+    "photos": ("Photographs", {}),
 }
 """The name of every dataset -> its reader's class and the arguments that make the variant."""
 
