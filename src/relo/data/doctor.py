@@ -22,6 +22,7 @@ SPLITS = {
     "coco": ("train2017", "val2017"),
     "vasttrack": ("train", "test"),
     "plain": ("all",),
+    "photos": ("all",),
 }
 """The splits to look at of the datasets that have another than `test`."""
 
@@ -44,6 +45,7 @@ _MARKS = {
     ),
     "tnl2k": ("*/imgs", "*/language.txt"),
     "plain": ("*/groundtruth.txt", "*/groundtruth_rect.txt"),
+    "photos": ("boxes.jsonl", "masks/*_*.png"),
 }
 
 _TRACES = {

@@ -156,7 +156,7 @@ class Photographs(SequenceReader):
                 stem, number = parts[1], int(parts[2])
                 name = f"{stem}_{number}"
                 if name not in things:
-                    source, image = f"The mask {self._masks / mask}", self._image_files.get(stem, f"{stem}.jpg")
+                    source, image = f"The mask {self._masks / mask}", self._image_files.get(stem, f"{stem}.*")
                     things[name] = _Thing(source, image)
                 elif things[name].mask is not None:
                     raise UserError(f"{self._masks} holds {things[name].mask} and {mask}, two masks of one thing.")
@@ -224,7 +224,10 @@ def _box(value: object) -> NDArray[np.float64] | None:
     """A box x, y, w, h as a line of `boxes.jsonl` holds it: [4], or None for null."""
     if value is None:
         return None
-    numbers = numbers_in(value)
+    try:
+        numbers = numbers_in(value)
+    except ValueError:
+        numbers = np.empty(0)
     if numbers.shape != (4,) or not np.isfinite(numbers).all():
         raise ValueError(f"box {json.dumps(value)[:60]} is not four numbers x, y, w, h")
     return numbers
