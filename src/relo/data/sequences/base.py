@@ -17,8 +17,10 @@ from relo.errors import UserError
 _HARMLESS_PIXELS, _PIXELS_PER_BYTE, _MOST_PIXELS = 1 << 24, 1 << 11, 1 << 27
 
 
-def decode_frame(encoded: bytes, name: str) -> NDArray[np.uint8]:
+def decode_frame(encoded: bytes, name: str, flags: int = cv2.IMREAD_COLOR_RGB) -> NDArray[np.uint8]:
     """Decode JPEG or PNG bytes to RGB uint8 [H, W, 3]; `name` says in the error which frame is broken.
+
+    Other `flags` of `cv2.imdecode` give what they stand for.
 
     Raises:
         UserError: the bytes are not a readable image, or their header announces more pixels than are read: 134 million,
@@ -31,12 +33,12 @@ def decode_frame(encoded: bytes, name: str) -> NDArray[np.uint8]:
         raise UserError(f"{name} is not a readable image ({size}); copy or extract it again.")
     buffer = np.frombuffer(encoded, np.uint8)
     try:
-        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB) if buffer.size else None
+        image = cv2.imdecode(buffer, flags) if buffer.size else None
     except cv2.error:  # of a size beyond OpenCV's bound, in a damaged header
         image = None
     if image is None:
         raise UserError(f"{name} is not a readable image ({len(encoded)} bytes); copy or extract it again.")
-    return np.asarray(image, np.uint8)
+    return np.asarray(image)
 
 
 class FrameSource(ABC):

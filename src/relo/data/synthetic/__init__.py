@@ -4,6 +4,7 @@
 writes a sequence as a dataset does; `command` writes whole splits, several processes at a time.
 """
 
-from relo.data.synthetic.scene import RenderedSequence, SceneSettings, render_sequence
+from relo.data.synthetic.scene import RenderedSequence, render_sequence
+from relo.data.synthetic.settings import SceneSettings
 
 __all__ = ["RenderedSequence", "SceneSettings", "render_sequence"]

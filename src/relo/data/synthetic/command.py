@@ -1,18 +1,35 @@
 """`relo data synthesize`: whole splits of synthetic sequences, several processes at a time."""
 
 import json
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 
 from relo.data.parallel import WorkProgress, default_workers, in_order
+from relo.data.remarks import show
 from relo.data.synthetic import benchmark_layouts as benchmarks
+from relo.data.synthetic.image_sources import find_sources
 from relo.data.synthetic.layout_writer import LayoutWriter
 from relo.data.synthetic.layouts import GOT10kWriter, LaSOTWriter, TrackingNetWriter
-from relo.data.synthetic.scene import CHANGED, DISTRACTORS, EASY, HARD, OCCLUDED, Scene, SceneSettings
+from relo.data.synthetic.material import Material
+from relo.data.synthetic.photographic import PhotographicMaterial
+from relo.data.synthetic.procedural import ProceduralMaterial
+from relo.data.synthetic.scene import Scene
+from relo.data.synthetic.settings import (
+    CHANGED,
+    DISTRACTORS,
+    EASY,
+    HARD,
+    OCCLUDED,
+    PhotographicSettings,
+    SceneSettings,
+    photographic,
+)
 from relo.errors import UserError
 
 Layout = Literal[
@@ -80,11 +97,14 @@ def synthesize(
     seed: int = 0,
     difficulty: Difficulty = "default",
     workers: int | None = None,
+    photographs: list[Path] | None = None,
+    cutouts: list[Path] | None = None,
 ) -> None:
     """Render synthetic sequences with exact boxes and write them as a dataset of the layout.
 
-    The same arguments give the same bytes, whatever the number of processes. Splits share no texture. What was written
-    stays when the run is stopped; running it again adds what is missing.
+    Things and backgrounds are procedural textures; with --photographs and --cutouts, they are pictures of real things.
+    The same arguments give the same bytes, whatever the number of processes. Splits share no texture, no photograph and
+    no cut-out. What was written stays when the run is stopped; running it again adds what is missing.
 
     Args:
         output: The dataset's root; with layout `all`, the folder that gets one root a layout.
@@ -98,10 +118,14 @@ def synthesize(
         difficulty: How much targets hide, move, change and meet their like; distractors, occluded and changed are hard
             in one of these alone.
         workers: The number of processes; by default, one a core. 0 renders in this one.
+        photographs: Folders of photographs, for backgrounds and for the surfaces of things. A tenth of them is for val,
+            a tenth for test, by what is in the files.
+        cutouts: Folders of cut-outs, for targets and other things: images with an alpha channel, or with masks
+            (masks/x.png or masks/x_0.png for images/x.jpg, or x_mask.png beside x.jpg). Shared out as photographs are.
 
     Raises:
-        UserError: a setting is out of range, the layout has no such split, the folder cannot be written, or it holds
-            synthetic sequences of other settings.
+        UserError: a setting is out of range, the layout has no such split, the folder cannot be written or holds
+            synthetic sequences of other settings, or the images are broken, of no use, or too few.
     """
     if sequences < 1 or seed < 0:
         raise UserError(f"`sequences` must be at least 1 and `seed` at least 0, not {sequences} and {seed}.")
@@ -110,16 +134,26 @@ def synthesize(
     scene = {"frames": frames, "width": width, "height": height, "seed": seed}
     settings = DIFFICULTIES[difficulty]
     Scene("settings", **scene, split=split, settings=settings)  # refuses bad settings before anything is written
+    note: dict[str, object] = {**scene, "settings": asdict(settings)}
+    console = Console()
+    material_of: MaterialOf = ProceduralMaterial
+    if photographs or cutouts:
+        if not (photographs and cutouts):
+            raise UserError("Scenes of photographs need both: give folders with --photographs and with --cutouts.")
+        sources = find_sources(photographs, cutouts, split, default_workers(workers))
+        show(sources.remarks, console)
+        settings, of_photographs = photographic(settings), PhotographicSettings()
+        material_of = partial(PhotographicMaterial, sources, of_photographs)
+        note = {**scene, "settings": asdict(settings), "photographic": asdict(of_photographs), "images": sources.digest}
     for writer in writers:
-        _claim(writer, {**scene, "settings": asdict(settings)})
+        _claim(writer, note)
     jobs = [
         (writer, name, scene, settings)
         for writer in writers
         for name in writer.sequence_names(sequences)
         if not writer.is_complete(name)
     ]
-    console = Console()
-    written = in_order(_write, jobs, min(default_workers(workers), len(jobs)))
+    written = in_order(partial(_write, material_of), jobs, min(default_workers(workers), len(jobs)))
     total = sequences * len(writers)
     with WorkProgress(console, "synthesizing", total, total - len(jobs)) as progress, closing(written):
         for _ in written:
@@ -129,12 +163,13 @@ def synthesize(
         console.print(f"{writer.root}: {sequences} {split} sequences of {frames} frames.", markup=False)
 
 
+MaterialOf = Callable[[SceneSettings], Material]
 _Job = tuple[LayoutWriter, str, dict[str, int], SceneSettings]
 
 
-def _write(job: _Job) -> None:
+def _write(material_of: MaterialOf, job: _Job) -> None:
     writer, name, scene, settings = job
-    writer.write(name, Scene(name, **scene, split=writer.split, settings=settings))
+    writer.write(name, Scene(name, **scene, split=writer.split, settings=settings, material=material_of(settings)))
 
 
 def _claim(writer: LayoutWriter, settings: dict[str, object]) -> None:

@@ -8,99 +8,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from relo.data.synthetic import textures
+from relo.data.synthetic.material import Appearance, Material, lay_over
 from relo.data.synthetic.motion import episodes, roam, wander
-from relo.data.synthetic.textures import Sprite
+from relo.data.synthetic.procedural import ProceduralMaterial
+from relo.data.synthetic.settings import SceneSettings
 from relo.errors import UserError
 
 _NOISE_OFFSET = 12  # the noise picture is unsigned: this much is added with it, and taken off by the light table
 _FULLY_HIDDEN = 0.1  # a target of which less than this share shows counts as absent
-
-
-@dataclass(frozen=True)
-class SceneSettings:
-    """How hard sequences are. Ranges are (lowest, highest), drawn once a sequence.
-
-    Attributes:
-        target_size: sqrt(width x height) of the target, as a share of sqrt(image area).
-        speed: of target and moving things, in shares of the image width a frame.
-        scale_change, aspect_change: natural logarithm of the largest factor by which size and aspect leave their mean.
-        rotation: largest turn to either side, in radians.
-        appearance_change: up to this share of a second texture fades over the target's own.
-        light_change: natural logarithm of the largest factor of brightness; contrast and colour follow.
-        blur: probability, for every 60 frames, of a spell out of focus.
-        motion_blur: exposure, as a share of the time between frames.
-        noise: standard deviation of the sensor noise, in grey levels.
-        camera_motion: reach of the camera's path, as a share of the image size.
-        shake: probability that the camera is held by an unsteady hand.
-        clutter: number of things on the background.
-        camouflage: probability that the background has the target's colours.
-        distractors: number of moving things behind the target, (fewest, most).
-        look_alike: share of the distractors that have the target's shape and colours.
-        occlusions: things that pass before the target, for every 60 frames on average.
-        full_occlusion: share of these that hide it wholly.
-        out_of_view: probability, for every 60 frames, that the target leaves the image and comes back.
-    """
-
-    target_size: tuple[float, float] = (0.11, 0.24)
-    speed: tuple[float, float] = (0.004, 0.022)
-    scale_change: float = 0.45
-    aspect_change: float = 0.3
-    rotation: float = 0.9
-    appearance_change: float = 0.5
-    light_change: float = 0.3
-    blur: float = 0.3
-    motion_blur: float = 0.4
-    noise: float = 3.0
-    camera_motion: float = 0.15
-    shake: float = 0.25
-    clutter: int = 60
-    camouflage: float = 0.3
-    distractors: tuple[int, int] = (1, 4)
-    look_alike: float = 0.5
-    occlusions: float = 0.8
-    full_occlusion: float = 0.35
-    out_of_view: float = 0.04
-
-
-EASY = SceneSettings(
-    camouflage=0.0, distractors=(0, 1), look_alike=0.0, occlusions=0.0, out_of_view=0.0, appearance_change=0.2, blur=0.0
-)
-"""Nothing hides the target or looks like it."""
-
-HARD = replace(
-    SceneSettings(),
-    speed=(0.018, 0.035),
-    scale_change=0.7,
-    aspect_change=0.5,
-    rotation=1.6,
-    appearance_change=0.9,
-    light_change=0.6,
-    camouflage=0.6,
-    distractors=(4, 8),
-    look_alike=0.8,
-    occlusions=1.6,
-    full_occlusion=0.6,
-    out_of_view=0.15,
-)
-"""More of everything: motion and appearance leave the range of the default settings."""
-
-DISTRACTORS = replace(SceneSettings(), distractors=(5, 9), look_alike=1.0, camouflage=0.0)
-"""A crowd of moving things that all look like the target."""
-
-OCCLUDED = replace(SceneSettings(), occlusions=2.4, full_occlusion=0.6, out_of_view=0.3)
-"""The target is often hidden, wholly for a while, and sometimes leaves the image."""
-
-CHANGED = replace(
-    SceneSettings(),
-    speed=(0.022, 0.035),
-    scale_change=0.8,
-    aspect_change=0.6,
-    rotation=2.0,
-    appearance_change=1.0,
-    light_change=0.6,
-)
-"""Motion and appearance leave the range of the default settings; nothing else is harder than there."""
 
 
 @dataclass(frozen=True)
@@ -159,23 +74,20 @@ def render_sequence(
 class _Actor:
     """A thing that moves: its looks and where it is in each frame."""
 
-    sprite: Sprite
-    matrices: NDArray[np.float64]  # [N, 2, 2], sprite px -> image px about the centre
+    appearance: Appearance
+    matrices: NDArray[np.float64]  # [N, 2, 2], the thing's px -> image px about the centre
     centres_xy: NDArray[np.float64]  # [N, 2], pixel indices
-    second: Sprite | None = None  # what the sprite fades to
-    fade: NDArray[np.float64] | None = None  # [N], its share
 
     def extents_xyxy(self) -> NDArray[np.float64]:
         """The extent [N, 4] of the outline, in image pixels (a pixel is a unit square, so its centre is at + 0.5)."""
-        outline_xy = np.einsum("nij,pj->npi", self.matrices, self.sprite.contour_xy) + self.centres_xy[:, None] + 0.5
-        return np.concatenate([outline_xy.min(1), outline_xy.max(1)], axis=1)
+        outlines_xy = self.appearance.outlines_xy()
+        outlines_xy = np.einsum("nij,npj->npi", self.matrices, outlines_xy) + self.centres_xy[:, None] + 0.5
+        return np.concatenate([outlines_xy.min(1), outlines_xy.max(1)], axis=1)
 
-    def image(self, index: int) -> NDArray[np.uint8]:
-        """The sprite of frame `index`, uint8 [h, w, 4]."""
-        if self.second is None or self.fade is None or self.fade[index] == 0:
-            return self.sprite.image
-        share = float(self.fade[index])
-        return np.asarray(cv2.addWeighted(self.sprite.image, 1 - share, self.second.image, share, 0), np.uint8)
+    def enlarged(self, factor: NDArray[np.float64], fixed_xy: NDArray[np.float64]) -> "_Actor":
+        """The actor after a zoom by `factor` [N] about a point [2]."""
+        centres_xy = fixed_xy + (self.centres_xy - fixed_xy) * factor[:, None]
+        return replace(self, matrices=self.matrices * factor[:, None, None], centres_xy=centres_xy)
 
 
 class Scene:
@@ -191,12 +103,14 @@ class Scene:
         seed: int,
         split: str,
         settings: SceneSettings | None = None,
+        material: Material | None = None,
     ) -> None:
         if frames < 2 or min(width, height) < 64:
             raise UserError(
                 f"A synthetic sequence needs at least 2 frames of 64 x 64 px, not {frames} of {width} x {height}."
             )
         self._settings = settings or SceneSettings()
+        self._material = material or ProceduralMaterial(self._settings)
         self._frames, self._width, self._height = frames, width, height
         self._rng = np.random.default_rng(texture_seed(split, seed, name))
         self._plan_target()
@@ -228,10 +142,10 @@ class Scene:
         low, high = self._settings.speed
         return float(np.exp(self._rng.uniform(np.log(low), np.log(high)))) * self._width
 
-    def _poses(self, log_scale: float, log_aspect: float, turn: float) -> NDArray[np.float64]:
+    def _poses(self, log_scale: float, log_aspect: float, turn: float, least_scale: float = 0.0) -> NDArray[np.float64]:
         """Smooth changes of size, aspect and angle as matrices [N, 2, 2]."""
         rng, frames = self._rng, self._frames
-        scale = np.exp(wander(rng, frames, 22, -log_scale, log_scale))
+        scale = np.exp(wander(rng, frames, 22, -log_scale, log_scale)).clip(least_scale)
         aspect = np.exp(wander(rng, frames, 18, -log_aspect, log_aspect) / 2)
         angle = wander(rng, frames, 16, -turn, turn)
         cos, sin = np.cos(angle), np.sin(angle)
@@ -239,32 +153,24 @@ class Scene:
                             np.stack([-sin, cos], 1) * (scale / aspect)[:, None]], axis=2)  # fmt: skip
         return np.asarray(columns)
 
-    def _half_sizes(self, size: float) -> tuple[float, float]:
-        aspect = np.exp(self._rng.uniform(-0.55, 0.55) / 2)
-        return size / 2 * aspect, size / 2 / aspect
-
     def _plan_target(self) -> None:
         rng, settings = self._rng, self._settings
         low, high = settings.target_size
-        self._size = float(np.exp(rng.uniform(np.log(low), np.log(high)))) * (self._width * self._height) ** 0.5
-        self._outline, self._colours = textures.outline(rng), textures.palette(rng, vivid=True)
-        self._target_half = self._half_sizes(self._size * 1.15)  # an outline fills about three quarters of its square
-        own, other = (textures.sprite(rng, self._outline, *self._target_half, self._colours) for _ in range(2))
+        size = float(np.exp(rng.uniform(np.log(low), np.log(high)))) * (self._width * self._height) ** 0.5
+        self._size = max(size, self._material.smallest_size)
+        appearance = self._material.target(rng, self._size, self._frames)
         image_size = np.array([self._width, self._height], np.float64)
-        margin = np.minimum(self._size * 0.6, image_size * 0.3)
+        margin = np.minimum(self._size * self._material.margin, image_size * 0.3)
         path = roam(rng, self._frames, self._speed(), margin, image_size - margin)
         away = episodes(rng, self._frames, settings.out_of_view, 30)
         if away.any():
             side = rng.integers(4)
             exit_xy = image_size * np.array([[-0.2, 0.5], [1.2, 0.5], [0.5, -0.25], [0.5, 1.25]])[side]
             path = path + away[:, None] * (exit_xy - path)
-        self._target = _Actor(
-            own,
-            self._poses(settings.scale_change, settings.aspect_change, settings.rotation),
-            path,
-            other,
-            wander(rng, self._frames, 25, -0.3, 1).clip(0) * settings.appearance_change,
-        )
+        least_scale = self._material.smallest_size / self._size
+        poses = self._poses(settings.scale_change, settings.aspect_change, settings.rotation, least_scale)
+        fade = wander(rng, self._frames, 25, -0.3, 1).clip(0) * settings.appearance_change
+        self._target = _Actor(appearance.faded(fade), poses, path)
 
     def _plan_things(self) -> None:
         rng, settings = self._rng, self._settings
@@ -280,15 +186,10 @@ class Scene:
         rng = self._rng
         image_size = np.array([self._width, self._height], np.float64)
         size = self._size * rng.uniform(0.8, 1.25)
-        if rng.random() < self._settings.look_alike:
-            colours = np.roll(self._colours, rng.integers(20, 100), axis=0)
-            half_width, half_height = (half * size / self._size for half in self._target_half)
-            sprite = textures.sprite(rng, self._outline, half_width, half_height, colours)
-        else:
-            colours = textures.palette(rng, vivid=True)
-            sprite = textures.sprite(rng, textures.outline(rng), *self._half_sizes(size), colours)
+        look_alike = rng.random() < self._settings.look_alike
+        appearance = self._material.distractor(rng, size, self._frames, look_alike)
         path = roam(rng, self._frames, self._speed(), -0.1 * image_size, 1.1 * image_size)
-        return _Actor(sprite, self._poses(0.2, 0.15, 0.5), path)
+        return _Actor(appearance, self._poses(0.2, 0.15, 0.5), path)
 
     def _occluder(self) -> _Actor:
         """A thing that crosses the image on a straight course and meets the target on its way."""
@@ -307,23 +208,14 @@ class Scene:
         velocity = np.array([np.cos(heading), np.sin(heading)]) * max(self._speed(), reach * rng.uniform(0.12, 0.3))
         time = np.arange(self._frames)[:, None] - meeting
         path = self._target.centres_xy[meeting] + offset + velocity * time
-        power = rng.uniform(4, 8)  # a rounded box: what hides the target wholly must fill its corners
-        angle = np.linspace(0, 2 * np.pi, 256, endpoint=False)
-        radius = (np.abs(np.cos(angle)) ** power + np.abs(np.sin(angle)) ** power) ** (-1 / power)
-        half_width, half_height = (float(value * radius.max()) for value in half)
-        sprite = textures.sprite(
-            rng, radius / radius.max(), half_width, half_height, textures.palette(rng, vivid=False)
-        )
-        return _Actor(sprite, self._poses(0.0, 0.0, 0.3), path)
+        appearance = self._material.occluder(rng, half, self._frames, full)
+        return _Actor(appearance, self._poses(0.0, 0.0, 0.3), path)
 
     def _plan_camera(self) -> None:
         rng, settings, frames = self._rng, self._settings, self._frames
         image_size = np.array([self._width, self._height], np.float64)
         world = (image_size * (1 + 2 * settings.camera_motion) * 1.1).astype(int)
-        colours = textures.palette(rng, vivid=False)
-        if rng.random() < settings.camouflage:
-            colours = cv2.addWeighted(self._colours, 0.75, colours, 0.25, 0).astype(np.uint8)
-        self._background = textures.background(rng, int(world[1]), int(world[0]), colours, settings.clutter)
+        self._background = self._material.background(rng, int(world[1]), int(world[0]))
         zoom = np.exp(wander(rng, frames, 25, -0.08, 0.08))
         turn = wander(rng, frames, 25, -0.05, 0.05)
         reach = settings.camera_motion * image_size
@@ -349,6 +241,19 @@ class Scene:
         self._noise = np.repeat(np.clip(grain, 0, 2 * _NOISE_OFFSET).astype(np.uint8)[..., None], 3, axis=2)
         self._noise_corner = rng.integers(0, 33, (frames, 2))
         self._defocus = episodes(rng, frames, settings.blur, 20) * rng.uniform(1.0, 2.5)
+        self._enlarge(self._material.lens(rng, frames))
+
+    def _enlarge(self, factor: NDArray[np.float64]) -> None:
+        """Zoom everything by `factor` [N] about where the target starts, so that it starts inside the image."""
+        if (factor == 1).all():
+            return
+        fixed_xy = self._target.centres_xy[0]
+        self._target = self._target.enlarged(factor, fixed_xy)
+        self._behind = [actor.enlarged(factor, fixed_xy) for actor in self._behind]
+        self._before = [actor.enlarged(factor, fixed_xy) for actor in self._before]
+        linear, offset = self._view[..., :2], self._view[..., 2]
+        narrowed = linear / factor[:, None, None]
+        self._view = np.concatenate([narrowed, (offset + (linear - narrowed) @ fixed_xy)[..., None]], axis=2)
 
     # -------------------------------------------------------------------------------------------------------- render
 
@@ -374,38 +279,31 @@ class Scene:
         row, column = self._noise_corner[index]
         noise = self._noise[row : row + self._height, column : column + self._width]
         lit = cv2.add(cv2.LUT(frame, self._light[index][None]), noise)
-        return np.asarray(lit, np.uint8), self._shown_share(shown, index)
+        return self._material.develop(np.asarray(lit, np.uint8), index), self._shown_share(shown, index)
 
     def _shown_share(self, shown: "_Patch | None", index: int) -> float:
         if shown is None:
             return 0.0
-        outline = self._target.sprite.contour_xy
-        following = np.roll(outline, -1, axis=0)
-        area = abs((outline[:, 0] * following[:, 1] - outline[:, 1] * following[:, 0]).sum()) / 2
-        share = float(shown.alpha.sum(dtype=np.int64)) / 255 / (area * abs(np.linalg.det(self._target.matrices[index])))
+        area = self._target.appearance.area(index, self._target.matrices[index])
+        share = float(shown.alpha.sum(dtype=np.int64)) / 255 / area
         # Soft edges make the sum inexact by a few hundredths.
         return 1.0 if share > 0.96 else share
 
     def _paste(self, frame: NDArray[np.uint8], actor: _Actor, index: int) -> "_Patch | None":
-        """Draw an actor on the frame in place; what of its alpha fell on the frame, or None."""
+        """Draw an actor on the frame in place; what of its boxed alpha fell on the frame, or None."""
         matrix, centre_xy = actor.matrices[index], actor.centres_xy[index]
-        image = actor.image(index)
-        half = np.abs(matrix) @ np.array(actor.sprite.centre_xy)
+        half = np.abs(matrix) @ actor.appearance.half_size_xy(index)
         blur = self._blur_kernel(actor, index)
         pad = 1 if blur is None else 1 + blur.shape[0] // 2
         x1, y1 = (int(v) for v in np.maximum(np.floor(centre_xy - half) - pad, 0))
         x2, y2 = (int(v) for v in np.minimum(np.ceil(centre_xy + half) + pad + 1, (self._width, self._height)))
         if x2 <= x1 or y2 <= y1:
             return None
-        offset = centre_xy - matrix @ np.array(actor.sprite.centre_xy) - (x1, y1)
-        patch = cv2.warpAffine(image, np.column_stack([matrix, offset]), (x2 - x1, y2 - y1), flags=cv2.INTER_LINEAR)
+        patch, boxed = actor.appearance.draw(index, matrix, centre_xy - (x1, y1), (x2 - x1, y2 - y1))
         if blur is not None:
-            patch = cv2.filter2D(patch, -1, blur, borderType=cv2.BORDER_REPLICATE)
-        alpha = np.ascontiguousarray(patch[..., 3], np.uint8)
-        region = frame[y1:y2, x1:x2]
-        behind = cv2.multiply(region, cv2.cvtColor(255 - alpha, cv2.COLOR_GRAY2RGB), scale=1 / 255)
-        cv2.add(behind, cv2.cvtColor(patch, cv2.COLOR_RGBA2RGB), dst=region)
-        return _Patch(x1, y1, alpha)
+            patch, boxed = (cv2.filter2D(image, -1, blur, borderType=cv2.BORDER_REPLICATE) for image in (patch, boxed))
+        lay_over(frame, np.asarray(patch, np.uint8), x1, y1)
+        return _Patch(x1, y1, np.asarray(boxed, np.uint8))
 
     def _blur_kernel(self, actor: _Actor, index: int) -> NDArray[np.float32] | None:
         """The smear of one exposure, as a line through the kernel's middle; None if it is shorter than 2 px."""

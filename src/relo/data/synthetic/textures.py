@@ -87,12 +87,17 @@ def textured(rng: np.random.Generator, height: int, width: int, colours: NDArray
     return np.asarray(colours[(np.clip(mixed + 0.12 * grain, 0, 1) * 255).astype(np.uint8)])
 
 
+def rounded_box(power: float) -> NDArray[np.float64]:
+    """The radius [P] at P even angles of a square of half side 1 with round corners: a circle at 2, sharper beyond."""
+    angle = np.linspace(0, 2 * np.pi, _CONTOUR_POINTS, endpoint=False)
+    return np.asarray((np.abs(np.cos(angle)) ** power + np.abs(np.sin(angle)) ** power) ** (-1 / power))
+
+
 def outline(rng: np.random.Generator) -> NDArray[np.float64]:
     """The radius [P] of a random smooth shape at P even angles, at most 1: a rounded box, an ellipse or a blob."""
     angle = np.linspace(0, 2 * np.pi, _CONTOUR_POINTS, endpoint=False)
     if rng.random() < 0.4:
-        power = rng.uniform(2, 5)
-        radius = (np.abs(np.cos(angle)) ** power + np.abs(np.sin(angle)) ** power) ** (-1 / power)
+        radius = rounded_box(rng.uniform(2, 5))
     else:
         harmonics = np.arange(2, 6)
         size = rng.normal(0, 0.28, 4) / harmonics**0.7

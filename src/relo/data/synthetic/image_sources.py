@@ -1,0 +1,328 @@
+"""The photographs and cut-outs that scenes are made of: found in folders, checked, and shared out among the splits.
+
+A cut-out is an image with an alpha channel, or one with masks: `masks/x_<k>.png` or `masks/x.png` for `images/x.jpg`,
+and `x_mask.png` or, where the image is no PNG, `x.png` beside it. Its kind is its label in the folder's `boxes.jsonl`,
+or else the name of its folder.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from relo.data.image_headers import JPEG, announced_pixels
+from relo.data.intact_frames import decode_intact
+from relo.data.sequences.base import decode_frame
+from relo.errors import UserError
+
+SPLITS = ("train", "val", "test")
+_HELD_OUT = 0.1  # of the images, for val and for test each
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "photos")
+_MASK_FOLDERS = ("masks", "mask", "gt")
+_MASK_MARK = re.compile(r"[_.-](mask|matte|gt)$", re.IGNORECASE)
+_SMALLEST_SIDE = 48  # px of a photograph
+_SMALLEST_AREA = 150  # px of a cut-out
+_LARGE = 1000  # px; a JPEG is decoded at a half, a quarter or an eighth of its size down to this longer side
+_REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2,
+            4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """An image file, and the hash of its bytes."""
+
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True)
+class CutOut:
+    """An image file with alpha or with a mask, the hash of the bytes of either, and the thing's kind."""
+
+    path: Path
+    mask: Path | None
+    kind: str
+    digest: str = ""
+    mask_digest: str = ""
+
+
+@dataclass(frozen=True)
+class ImageSources:
+    """The photographs and cut-outs of one split, at least one each, in the order of their hashes.
+
+    Attributes:
+        digest: a hash of them all; where they lie does not change it, but for the kinds of cut-outs.
+        remarks: sentences about files that are of no use.
+    """
+
+    photographs: tuple[Photograph, ...]
+    cut_outs: tuple[CutOut, ...]
+    digest: str
+    remarks: tuple[str, ...] = ()
+
+    @cached_property
+    def cut_outs_of_images(self) -> tuple[tuple[CutOut, ...], ...]:
+        """The cut-outs of each image."""
+        return tuple(tuple(group) for _, group in groupby(self.cut_outs, key=lambda item: item.digest))
+
+    @cached_property
+    def cut_outs_of_kinds(self) -> dict[str, tuple[CutOut, ...]]:
+        """The cut-outs of each kind."""
+        kinds: dict[str, list[CutOut]] = {}
+        for item in self.cut_outs:
+            kinds.setdefault(item.kind, []).append(item)
+        return {kind: tuple(items) for kind, items in kinds.items()}
+
+
+def find_sources(photographs: Sequence[Path], cut_outs: Sequence[Path], split: str, threads: int = 1) -> ImageSources:
+    """Look through folders, decode every image once, and keep those of the split.
+
+    An image belongs to a split by the hash of its bytes alone, as a photograph and as a cut-out: a tenth is for val, a
+    tenth for test. Only where that leaves a split without any, it gets one of another's.
+
+    Raises:
+        UserError: a folder is missing or has no usable image, an image is broken, or there are too few of them.
+    """
+    remarks: list[str] = []
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        scenes = _photographs(photographs, pool, remarks)
+        things = _cut_outs(cut_outs, pool, remarks)
+    split_of = _share_out({"photographs": [s.digest for s in scenes], "cut-outs": [c.digest for c in things]})
+    own_scenes = sorted((s for s in scenes if split_of[s.digest] == split), key=lambda s: s.digest)
+    own_things = sorted((c for c in things if split_of[c.digest] == split), key=lambda c: (c.digest, c.mask_digest))
+    content = [*(s.digest for s in own_scenes), *((c.digest, c.mask_digest, c.kind) for c in own_things)]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    return ImageSources(tuple(own_scenes), tuple(own_things), digest, tuple(remarks))
+
+
+def read_photograph(photograph: Photograph) -> NDArray[np.uint8]:
+    """RGB uint8 [H, W, 3]; large JPEGs come smaller."""
+    encoded = _read(photograph.path)
+    largest = max(announced_pixels(encoded) or (0, 0)) if encoded.startswith(JPEG) else 0
+    shrink = next((factor for factor in (8, 4, 2) if largest >= factor * _LARGE), 1)
+    return np.asarray(decode_frame(encoded, str(photograph.path), _REDUCED[shrink])[..., ::-1], np.uint8)
+
+
+def read_cut_out(cut_out: CutOut) -> NDArray[np.uint8]:
+    """RGB and alpha, uint8 [h, w, 4], cut to what is opaque; specks beside the thing are cleared.
+
+    Raises:
+        UserError: the files cannot be decoded, or do not fit each other, or nothing is opaque.
+    """
+    image = _decode_cut_out(cut_out, _read(cut_out.path), _read(cut_out.mask) if cut_out.mask else b"")
+    if image is None:
+        raise UserError(f"{cut_out.path} shows nothing: it has changed since it was looked at; run again.")
+    return image
+
+
+# ------------------------------------------------------------------------------------------------------------- finding
+
+
+def _photographs(folders: Sequence[Path], pool: ThreadPoolExecutor, remarks: list[str]) -> list[Photograph]:
+    found: dict[str, Photograph] = {}
+    for folder in folders:
+        paths = [path for path in _image_files(folder) if not _is_mask(path)]
+        usable = [item for item in pool.map(_look_at_photograph, paths) if item is not None]
+        why = f"smaller than {_SMALLEST_SIDE} px or transparent"
+        if not usable:
+            raise UserError(f"{folder} has no usable photograph: {_none_of(paths, why)}; give a folder of photographs.")
+        if len(usable) < len(paths):
+            remarks.append(f"{folder}: {len(paths) - len(usable)} of {len(paths)} images are left out, as {why}.")
+        for item in usable:
+            found.setdefault(item.digest, item)
+    return list(found.values())
+
+
+def _cut_outs(folders: Sequence[Path], pool: ThreadPoolExecutor, remarks: list[str]) -> list[CutOut]:
+    found: dict[tuple[str, str], CutOut] = {}
+    for folder in folders:
+        candidates = _candidates(folder, _image_files(folder))
+        usable = [item for item in pool.map(_look_at_cut_out, candidates) if item is not None]
+        why = "without transparency or mask, or showing next to nothing"
+        if not usable:
+            raise UserError(
+                f"{folder} has no usable cut-out: {_none_of([item.path for item in candidates], why)}; give images "
+                "with an alpha channel or a mask: masks/x.png or masks/x_0.png for images/x.jpg, or x_mask.png beside."
+            )
+        if len(usable) < len(candidates):
+            remarks.append(
+                f"{folder}: {len(candidates) - len(usable)} of {len(candidates)} cut-outs are left out, as {why}."
+            )
+        for item in usable:
+            found.setdefault((item.digest, item.mask_digest), item)
+    return list(found.values())
+
+
+def _none_of(paths: Sequence[Path], why: str) -> str:
+    if not paths:
+        return f"no image was found in it ({', '.join(sorted(_SUFFIXES))})"
+    return f"{len(paths)} found, all {why} ({paths[0].name} for one)"
+
+
+def _image_files(folder: Path) -> list[Path]:
+    """Every image below a folder, sorted."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give a folder of images.")
+    found = (Path(place, name) for place, _, names in os.walk(folder) for name in names if not name.startswith("."))
+    return sorted(path for path in found if path.suffix.lower() in _SUFFIXES)
+
+
+def _is_mask(path: Path) -> bool:
+    return path.parent.name.lower() in _MASK_FOLDERS or _MASK_MARK.search(path.stem) is not None
+
+
+def _candidates(folder: Path, paths: Sequence[Path]) -> list[CutOut]:
+    """Every image with each of its masks; images without one may have an alpha channel."""
+    labels = _labels(folder)
+    masks: dict[Path, list[tuple[int, Path]]] = {}  # by the image's path without its ending, numbered
+    for path in filter(_is_mask, paths):
+        stem = _MASK_MARK.sub("", path.stem)
+        if path.parent.name.lower() not in _MASK_FOLDERS:
+            masks.setdefault(path.with_name(stem), []).append((0, path))
+            continue
+        names = {stem: 0}
+        if numbered := re.fullmatch(r"(.+)_(\d+)", stem):
+            names[numbered[1]] = int(numbered[2])
+        for name, number in names.items():
+            for place in ("", *_IMAGE_FOLDERS):
+                masks.setdefault(path.parent.parent / place / name, []).append((number, path))
+    images = [path for path in paths if not _is_mask(path)]
+    of_stem: dict[Path, list[Path]] = {}
+    for path in images:
+        of_stem.setdefault(path.with_suffix(""), []).append(path)
+    found = []
+    for stem, same in of_stem.items():
+        own = masks.get(stem, [])
+        if not own and len(same) == 2 and same[0].suffix.lower() != ".png" == same[1].suffix.lower():
+            same, own = same[:1], [(0, same[1])]  # x.jpg with x.png
+        for path in same:
+            parent = path.parent.parent if path.parent.name.lower() in _IMAGE_FOLDERS else path.parent
+            for number, mask in own or [(0, None)]:
+                found.append(CutOut(path, mask, labels.get((path.parent, path.name, number), parent.name)))
+    return found
+
+
+def _labels(folder: Path) -> dict[tuple[Path, str, int], str]:
+    """The labels in every `boxes.jsonl` below a folder, by the image's folder and name and the box's number."""
+    found = {}
+    for listing in sorted(folder.rglob("boxes.jsonl")):
+        for number, line in enumerate(listing.read_text(errors="replace").splitlines()):
+            try:
+                entry = json.loads(line)
+                for box, label in enumerate(entry["labels"]):
+                    found[listing.parent / "images", str(entry["image"]), box] = str(label)
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f"{listing}, line {number + 1}: not an object with an image and its labels; correct the line."
+                ) from error
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------- looking
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+
+
+def _digest(encoded: bytes) -> str:
+    return hashlib.sha256(encoded).hexdigest()
+
+
+def _look_at_photograph(path: Path) -> Photograph | None:
+    encoded = _read(path)
+    image = _decode(encoded, str(path))
+    transparent = image.shape[2] == 4 and bool((image[..., 3] < 255).any())
+    return None if transparent or min(image.shape[:2]) < _SMALLEST_SIDE else Photograph(path, _digest(encoded))
+
+
+def _look_at_cut_out(candidate: CutOut) -> CutOut | None:
+    encoded, mask = _read(candidate.path), _read(candidate.mask) if candidate.mask else b""
+    if _decode_cut_out(candidate, encoded, mask) is None:
+        return None
+    return replace(candidate, digest=_digest(encoded), mask_digest=_digest(mask))
+
+
+def _decode(encoded: bytes, name: str) -> NDArray[np.uint8]:
+    """RGB, or RGB and alpha where there is one: uint8 [H, W, 3 or 4]."""
+    if encoded.startswith(JPEG):
+        return decode_intact(encoded, name)
+    image = decode_frame(encoded, name, cv2.IMREAD_UNCHANGED)
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    if image.ndim == 3 and image.shape[2] == 4:
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA), np.uint8)
+    return decode_frame(encoded, name)
+
+
+def _decode_cut_out(cut_out: CutOut, encoded: bytes, encoded_mask: bytes) -> NDArray[np.uint8] | None:
+    """RGB and alpha, uint8 [h, w, 4], cut to what is opaque; None if it is all or next to nothing."""
+    image = _decode(encoded, str(cut_out.path))
+    if cut_out.mask is not None:
+        mask = decode_frame(encoded_mask, str(cut_out.mask), cv2.IMREAD_GRAYSCALE)
+        if mask.shape != image.shape[:2]:
+            raise UserError(
+                f"{cut_out.mask} is a mask of {mask.shape[1]} x {mask.shape[0]} px, but {cut_out.path} has "
+                f"{image.shape[1]} x {image.shape[0]}; give a mask of the same size, or remove it."
+            )
+        highest = max(int(mask.max()), 1)
+        alpha = mask if highest == 255 else (mask.astype(np.float32) * (255 / highest)).astype(np.uint8)
+    elif image.shape[2] == 4:
+        alpha = image[..., 3]
+    else:
+        return None
+    opaque = (alpha >= 128).astype(np.uint8)
+    if opaque.all():
+        return None
+    count, labels, statistics, _ = cv2.connectedComponentsWithStats(opaque)
+    areas = statistics[1:, cv2.CC_STAT_AREA]
+    if count < 2 or areas.max() < _SMALLEST_AREA:
+        return None
+    keep = np.flatnonzero(areas >= 0.05 * areas.max()) + 1
+    if len(keep) < count - 1:
+        near = cv2.dilate(np.isin(labels, keep).astype(np.uint8), np.ones((5, 5), np.uint8))
+        alpha = alpha * near
+    x, y, w, h = cv2.boundingRect((alpha >= 16).astype(np.uint8))
+    return np.dstack([image[..., :3], alpha])[y : y + h, x : x + w]
+
+
+# ------------------------------------------------------------------------------------------------------------- sharing
+
+
+def _share_out(digests: dict[str, list[str]]) -> dict[str, str]:
+    """The split of every image: by its hash, but so that each split has one of each sort."""
+    split_of = {digest: _split_by_hash(digest) for of_sort in digests.values() for digest in of_sort}
+    for of_sort in digests.values():
+        different = sorted(set(of_sort))
+        for split in SPLITS:
+            counts = Counter(split_of[digest] for digest in different)
+            if not counts[split] and max(counts.values()) > 1:
+                richest = max(SPLITS, key=lambda name: counts[name])
+                split_of[next(digest for digest in different if split_of[digest] == richest)] = split
+    for sort, of_sort in digests.items():
+        if {split_of[digest] for digest in of_sort} != set(SPLITS):
+            raise UserError(
+                f"There are too few {sort} to keep train, val and test apart: {len(set(of_sort))} different ones were "
+                "found, and each split needs one of its own; add more, best some hundreds."
+            )
+    return split_of
+
+
+def _split_by_hash(digest: str) -> str:
+    place = int(digest[:12], 16) / 16**12
+    return "val" if place < _HELD_OUT else "test" if place < 2 * _HELD_OUT else "train"

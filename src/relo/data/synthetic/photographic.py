@@ -1,0 +1,219 @@
+"""Scenes of photographs: crops of them as ground, cut-outs, and shapes filled from photographs, as things."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from relo.data.synthetic import colours, textures
+from relo.data.synthetic.deformation import draw_deformation
+from relo.data.synthetic.degradation import draw_degradation
+from relo.data.synthetic.flexible import FlexibleAppearance, make_picture
+from relo.data.synthetic.image_sources import CutOut, ImageSources, read_cut_out, read_photograph
+from relo.data.synthetic.material import Material, lay_over
+from relo.data.synthetic.motion import wander
+from relo.data.synthetic.settings import PhotographicSettings, SceneSettings
+
+_SHAPE_SIDE = 160  # px of a shape that is filled from a photograph
+_LONGEST_ASPECT = 4.0
+
+
+@dataclass(frozen=True)
+class _Thing:
+    """What can be drawn at any size: RGB and alpha, uint8 [h, w, 4], its boxed part, and its kind."""
+
+    image: NDArray[np.uint8]
+    part: NDArray[np.uint8] | None = None  # [h, w]
+    kind: str = ""
+
+
+class PhotographicMaterial(Material):
+    """Cut-outs and filled shapes before a photograph."""
+
+    smallest_size = 12.0
+    margin = 0.35
+
+    def __init__(self, sources: ImageSources, settings: PhotographicSettings, scene: SceneSettings) -> None:
+        self._sources, self._scene, self._settings = sources, scene, settings
+
+    def target(self, rng: np.random.Generator, size: float, frames: int) -> FlexibleAppearance:
+        """A cut-out, a part of one, or a filled shape; where it is camouflaged, in the colours of the ground."""
+        self._ground = self._photograph(rng)
+        hidden = rng.random() < self._scene.camouflage
+        choice = rng.random()
+        if choice < self._settings.shapes:
+            thing = self._shape(rng, self._ground if hidden else self._photograph(rng))
+        else:
+            thing = self._cut_out(rng)
+            if choice < self._settings.shapes + self._settings.parts:
+                thing = _Thing(thing.image, _part(rng, thing.image[..., 3]), thing.kind)
+            if hidden:
+                thing = self._camouflaged(rng, thing)
+        self._target, self._target_size = thing, size
+        second = colours.lit_from_a_side(rng, colours.recoloured(rng, thing.image[..., :3], 0.25), 0.7)
+        return self._appearance(rng, thing, size, frames, second)
+
+    def distractor(self, rng: np.random.Generator, size: float, frames: int, look_alike: bool) -> FlexibleAppearance:
+        """Another cut-out or shape; a look-alike is the target's cut-out, or one of the same kind."""
+        thing = self._target
+        if look_alike:
+            same_kind = self._sources.cut_outs_of_kinds.get(thing.kind, ())
+            choice = rng.random()
+            if choice < 0.3 and same_kind and thing.part is None:
+                thing = self._cut_out(rng, same_kind)
+            elif choice < 0.65:
+                repainted = colours.recoloured(rng, thing.image[..., :3], rng.uniform(0.1, 1))
+                thing = _Thing(np.dstack([repainted, thing.image[..., 3]]), thing.part)
+            if rng.random() < 0.5:
+                thing = _mirrored(thing)
+        elif rng.random() < self._settings.shapes:
+            thing = self._shape(rng, self._photograph(rng))
+        else:
+            thing = self._cut_out(rng)
+        return self._appearance(rng, thing, size, frames)
+
+    def occluder(
+        self, rng: np.random.Generator, half_xy: NDArray[np.float64], frames: int, full: bool
+    ) -> FlexibleAppearance:
+        """A cut-out; or, if it is to hide the target fully, a box filled from a photograph."""
+        size = 2 * float(np.sqrt(np.prod(half_xy)))
+        if not full and rng.random() < 0.6:
+            return self._appearance(rng, self._cut_out(rng), size * 1.3, frames)
+        photograph = self._ground if rng.random() < 0.4 else self._photograph(rng)
+        radius = textures.rounded_box(rng.uniform(4, 12))
+        box = self._shape(rng, photograph, radius / radius.max(), float(half_xy[0] / half_xy[1]))
+        return self._appearance(rng, box, size * float(radius.max()) if full else size, frames, rigid=True)
+
+    def background(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
+        """A crop of a photograph with some cut-outs that stand still."""
+        share = rng.uniform(0.55, 1)
+        ground = cv2.resize(
+            _crop(rng, self._ground, width / height, share), (width, height), interpolation=cv2.INTER_CUBIC
+        )
+        ground = np.ascontiguousarray(ground[:, ::-1] if rng.random() < 0.5 else ground)
+        for _ in range(rng.integers(0, self._settings.standing + 1)):
+            size = min(height, width) * rng.uniform(0.08, 0.3)
+            thing = self._appearance(rng, self._cut_out(rng), size, 1, rigid=True)
+            half = np.ceil(thing.half_size_xy(0)).astype(int) + 1
+            patch, _ = thing.draw(0, np.eye(2), half.astype(np.float64), (2 * half[0] + 1, 2 * half[1] + 1))
+            lay_over(ground, patch, *(int(value) for value in rng.integers((0, 0), (width, height)) - half))
+        return ground
+
+    def lens(self, rng: np.random.Generator, frames: int) -> NDArray[np.float64]:
+        """A zoom that goes in and out, at the camera's whim."""
+        self._camera = draw_degradation(rng, **self._settings.faults())
+        if rng.random() > self._settings.zooming:
+            return np.ones(frames)
+        return np.exp(wander(rng, frames, 12, 0, self._settings.zoom))
+
+    def develop(self, frame: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+        """The frame with the camera's faults."""
+        return self._camera.apply(frame, index)
+
+    # ---------------------------------------------------------------------------------------------------------- things
+
+    def _photograph(self, rng: np.random.Generator) -> NDArray[np.uint8]:
+        return read_photograph(self._sources.photographs[rng.integers(len(self._sources.photographs))])
+
+    def _cut_out(self, rng: np.random.Generator, among: tuple[CutOut, ...] = ()) -> _Thing:
+        """A cut-out; each image is as likely as another, however many things it shows."""
+        images = self._sources.cut_outs_of_images
+        items = among or images[rng.integers(len(images))]
+        chosen = items[rng.integers(len(items))]
+        thing = _Thing(read_cut_out(chosen), kind=chosen.kind)
+        return _mirrored(thing) if rng.random() < 0.5 else thing
+
+    def _shape(
+        self,
+        rng: np.random.Generator,
+        photograph: NDArray[np.uint8],
+        radius: NDArray[np.float64] | None = None,
+        aspect: float | None = None,
+    ) -> _Thing:
+        """The outline of `radius` [P], or any smooth one, filled with a crop of a photograph."""
+        radius = textures.outline(rng) if radius is None else radius
+        aspect = float(np.exp(rng.uniform(-0.5, 0.5))) if aspect is None else aspect
+        width, height = round(_SHAPE_SIDE * aspect**0.5), round(_SHAPE_SIDE / aspect**0.5)
+        crop = _crop(rng, photograph, aspect, float(rng.uniform(0.15, 0.6)))
+        filling = cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA)
+        return _Thing(np.dstack([filling, _filled(radius, width, height)]))
+
+    def _camouflaged(self, rng: np.random.Generator, thing: _Thing) -> _Thing:
+        opaque = thing.image[..., 3] >= 128
+        painted = colours.with_colours_of(thing.image[..., :3], opaque, self._ground, rng.uniform(0.5, 1))
+        return _Thing(np.dstack([painted, thing.image[..., 3]]), thing.part, thing.kind)
+
+    def _appearance(
+        self,
+        rng: np.random.Generator,
+        thing: _Thing,
+        size: float,
+        frames: int,
+        second: NDArray[np.uint8] | None = None,
+        rigid: bool = False,
+    ) -> FlexibleAppearance:
+        picture = make_picture(thing.image, size, thing.part)
+        settings = self._settings
+        strengths = np.zeros(3) if rigid else rng.random(3) * (rng.random(3) < settings.deformed)
+        ripple, swing, turn = strengths * np.array([settings.ripple, settings.swing, settings.turn])
+        deformation = draw_deformation(rng, frames, picture.size, ripple, swing, turn)
+        other = None
+        if second is not None:
+            other = make_picture(np.dstack([second, thing.image[..., 3]]), size, thing.part)
+        return FlexibleAppearance(picture, deformation, frames, other)
+
+
+def _mirrored(thing: _Thing) -> _Thing:
+    part = None if thing.part is None else np.ascontiguousarray(thing.part[:, ::-1])
+    return _Thing(np.ascontiguousarray(thing.image[:, ::-1]), part, thing.kind)
+
+
+def _crop(rng: np.random.Generator, image: NDArray[np.uint8], aspect: float, share: float) -> NDArray[np.uint8]:
+    """A random crop of the aspect width / height, of `share` of the largest that fits."""
+    height, width = image.shape[:2]
+    crop_width = max(min(width, height * aspect) * share, 8)
+    size = np.array([min(crop_width, width), min(max(crop_width / aspect, 8), height)]).astype(int)
+    x, y = rng.integers(0, np.array([width, height]) - size + 1)
+    return image[y : y + size[1], x : x + size[0]]
+
+
+def _filled(radius: NDArray[np.float64], width: int, height: int) -> NDArray[np.uint8]:
+    """The alpha [height, width] of the outline of `radius` [P], stretched to fill it."""
+    angle = np.linspace(0, 2 * np.pi, len(radius), endpoint=False)
+    corners = np.stack([np.cos(angle), np.sin(angle)], axis=1) * radius[:, None]
+    low, high = corners.min(0), corners.max(0)
+    places = (corners - low) / (high - low) * (np.array([width, height]) - 1)
+    alpha = np.zeros((height, width), np.uint8)
+    cv2.fillPoly(alpha, [np.round(places * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+    return alpha
+
+
+def _part(rng: np.random.Generator, alpha: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """A part of a thing, uint8 [h, w]: an end of it, or a patch of its surface; None where no patch lies on it."""
+    height, width = alpha.shape
+    if rng.random() < 0.4:
+        part = np.zeros_like(alpha)
+        share, end = rng.uniform(0.25, 0.5), rng.integers(6)
+        if end < 3:  # the head, most often
+            part[: max(round(height * share), 4)] = 255
+        elif end == 3:
+            part[-max(round(height * share), 4) :] = 255
+        elif end == 4:
+            part[:, : max(round(width * share), 4)] = 255
+        else:
+            part[:, -max(round(width * share), 4) :] = 255
+        return part
+    rows, columns = np.nonzero(alpha >= 128)
+    for _ in range(12):
+        reach = np.sqrt(width * height) * rng.uniform(0.12, 0.3) * np.exp(rng.uniform(-0.3, 0.3) * np.array([1, -1]))
+        patch = _filled(textures.outline(rng), *(max(int(2 * value), 6) for value in reach))
+        place = rng.integers(len(rows))
+        x, y = int(columns[place]) - patch.shape[1] // 2, int(rows[place]) - patch.shape[0] // 2
+        x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + patch.shape[1], width), min(y + patch.shape[0], height)
+        inside = patch[y1 - y : y2 - y, x1 - x : x2 - x]
+        if np.minimum(inside, alpha[y1:y2, x1:x2]).sum(dtype=np.int64) > 0.85 * patch.sum(dtype=np.int64):
+            part = np.zeros_like(alpha)
+            part[y1:y2, x1:x2] = inside
+            return part
+    return None
