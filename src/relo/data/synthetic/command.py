@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 from rich.console import Console
 
@@ -85,6 +85,18 @@ DIFFICULTIES: dict[Difficulty, SceneSettings] = {
 }
 
 
+MaterialOf = Callable[[SceneSettings], Material]
+
+
+class _Extent(TypedDict):
+    """How long and large sequences are, and their seed."""
+
+    frames: int
+    width: int
+    height: int
+    seed: int
+
+
 def synthesize(
     output: Path,
     *,
@@ -131,7 +143,7 @@ def synthesize(
         raise UserError(f"`sequences` must be at least 1 and `seed` at least 0, not {sequences} and {seed}.")
     roots = {name: output / name for name in _ALL} if layout == "all" else {layout: output}
     writers = [WRITERS[name](root, split) for name, root in roots.items()]
-    scene = {"frames": frames, "width": width, "height": height, "seed": seed}
+    scene: _Extent = {"frames": frames, "width": width, "height": height, "seed": seed}
     settings = DIFFICULTIES[difficulty]
     Scene("settings", **scene, split=split, settings=settings)  # refuses bad settings before anything is written
     note: dict[str, object] = {**scene, "settings": asdict(settings)}
@@ -140,7 +152,8 @@ def synthesize(
     if photographs or cutouts:
         if not (photographs and cutouts):
             raise UserError("Scenes of photographs need both: give folders with --photographs and with --cutouts.")
-        sources = find_sources(photographs, cutouts, split, default_workers(workers))
+        with console.status("looking through the images"):
+            sources = find_sources(photographs, cutouts, split, default_workers(workers))
         show(sources.remarks, console)
         settings, of_photographs = photographic(settings), PhotographicSettings()
         material_of = partial(PhotographicMaterial, sources, of_photographs)
@@ -163,8 +176,7 @@ def synthesize(
         console.print(f"{writer.root}: {sequences} {split} sequences of {frames} frames.", markup=False)
 
 
-MaterialOf = Callable[[SceneSettings], Material]
-_Job = tuple[LayoutWriter, str, dict[str, int], SceneSettings]
+_Job = tuple[LayoutWriter, str, _Extent, SceneSettings]
 
 
 def _write(material_of: MaterialOf, job: _Job) -> None:

@@ -71,7 +71,7 @@ class Deformation:
             across = normal_x * y - normal_y * x
             weight = _smooth_step(along / swing.width)
             if swing.side:
-                weight = weight * _smooth_step(swing.side * across / swing.width + 0.5)
+                weight *= _smooth_step(swing.side * across / swing.width + 0.5)
             cos, sin = np.cos(swing.angle[frames]) - 1, np.sin(swing.angle[frames])
             out_x, out_y = x - normal_x * swing.start, y - normal_y * swing.start
             from_x = from_x + weight * (cos * out_x - sin * out_y)
@@ -108,31 +108,32 @@ def draw_deformation(
         swing: the largest angle of parts that swing, in radians; 0 for none.
         turn: the largest angle of turning in depth, in radians; 0 for none.
     """
-    ripples = []
+    ripples: list[Ripple] = []
     for _ in range(3 if ripple else 0):
         heading, length = rng.uniform(0, 2 * np.pi), size * rng.uniform(0.8, 2.0)
         wave_xy = (float(np.cos(heading) * 2 * np.pi / length), float(np.sin(heading) * 2 * np.pi / length))
         phase = rng.uniform(0, 2 * np.pi) + rng.uniform(-0.3, 0.3) * np.arange(frames)
         shifts = (wander(rng, frames, 8, -ripple, ripple) * size / 1.5 for _ in range(2))
         ripples.append(Ripple(wave_xy, _curve(phase), *(_curve(shift) for shift in shifts)))
-    swings = []
+    swings: list[Swing] = []
     if swing:
-        heading = rng.choice([0.0, 0.5, 0.5, 0.5, 1.0, 1.5]) * np.pi + rng.normal(0, 0.15)  # most things stand on legs
-        period, phase = rng.uniform(8, 30), rng.uniform(0, 2 * np.pi)
+        # Down, most often: what most things stand on.
+        heading = rng.choice([0.0, 0.5, 0.5, 0.5, 1.0, 1.5]) * np.pi + rng.normal(0, 0.15)
+        period, start_phase = rng.uniform(8, 30), rng.uniform(0, 2 * np.pi)
         reach = swing * rng.uniform(0.4, 1)
-        beat = reach * np.sin(2 * np.pi * np.arange(frames) / period + phase)
+        beat = reach * np.sin(2 * np.pi * np.arange(frames) / period + start_phase)
         normal_xy, start = (float(np.cos(heading)), float(np.sin(heading))), float(size * rng.uniform(-0.1, 0.2))
         for side in (1.0, -1.0) if rng.random() < 0.5 else (0.0,):
             swings.append(Swing(normal_xy, start, 0.45 * size, side, _curve(beat * (side or 1.0))))
-    axis = rng.choice([0.0, 0.0, 0.5]) * np.pi + rng.normal(0, 0.2)
+    axis = float(rng.choice([0.0, 0.0, 0.5])) * np.pi + float(rng.normal(0, 0.2))
     turning = wander(rng, frames, 14, -turn, turn)
-    return Deformation(tuple(ripples), tuple(swings), float(axis), _curve(turning), _EYE_DISTANCE * size)
+    return Deformation(tuple(ripples), tuple(swings), axis, _curve(turning), _EYE_DISTANCE * size)
 
 
-def _curve(values: NDArray[np.float64]) -> Curve:
+def _curve(values: NDArray[np.floating]) -> Curve:
     return np.asarray(values, np.float32)
 
 
-def _smooth_step(place: Curve) -> Curve:
+def _smooth_step(place: NDArray[np.floating]) -> Curve:
     inside = np.clip(place, 0, 1)
-    return np.asarray(inside * inside * (3 - 2 * inside))
+    return np.asarray(inside * inside * (3 - 2 * inside), np.float32)

@@ -39,56 +39,37 @@ class Picture:
         return float(np.sqrt(width * height))
 
 
-def make_picture(
-    image: NDArray[np.uint8], size: float, part: NDArray[np.uint8] | None = None, soft: bool = True
-) -> Picture:
-    """A thing of sqrt(width x height) `size` px.
+def make_picture(image: NDArray[np.uint8], size: float, part: NDArray[np.uint8] | None = None) -> Picture:
+    """A thing of which what is boxed has sqrt(width x height) `size` px.
 
     Args:
         image: RGB and alpha, uint8 [h, w, 4].
-        size: of what is boxed.
+        size: in px.
         part: uint8 [h, w], the part of the thing that is boxed; None for the whole.
-        soft: take off the outermost half pixel of the outline, which shows where the thing was cut from.
     """
-    alpha = image[..., 3]
-    boxed = alpha if part is None else np.minimum(alpha, part)
-    _, _, w, h = cv2.boundingRect((boxed >= 128).astype(np.uint8))
-    density = float(np.sqrt(w * h)) / size
-    shrink = min(_DENSITY / density, 1.0)
-    channels = [image[..., :3], alpha] if part is None else [image[..., :3], alpha, boxed]
-    if shrink < 1:
-        target = (max(round(image.shape[1] * shrink), 4), max(round(image.shape[0] * shrink), 4))
-        channels = [cv2.resize(channel, target, interpolation=cv2.INTER_AREA) for channel in channels]
-    if soft:
-        channels[1] = _softened(channels[1])
-        channels[2:] = [np.minimum(channel, channels[1]) for channel in channels[2:]]
-    channels = [
-        cv2.copyMakeBorder(channel, *[_MARGIN] * 4, cv2.BORDER_REPLICATE if number == 0 else cv2.BORDER_CONSTANT)
-        for number, channel in enumerate(channels)
-    ]
-    colours, alpha = channels[0], np.asarray(channels[1], np.uint8)
-    premultiplied = cv2.multiply(colours, cv2.cvtColor(alpha, cv2.COLOR_GRAY2RGB), scale=1 / 255)
-    whole = np.dstack([premultiplied, alpha]).astype(np.uint8)
-    boxed = np.asarray(channels[-1], np.uint8) if part is not None else alpha
-    outline = _half_crossings(boxed)
+    alpha = _without_fringe(image[..., 3])
+    colours = cv2.multiply(image[..., :3], cv2.cvtColor(alpha, cv2.COLOR_GRAY2RGB), scale=1 / 255)
+    whole = np.dstack([colours, alpha]).astype(np.uint8)
+    boxed = None if part is None else np.minimum(part, alpha)
+    _, _, width, height = cv2.boundingRect(((alpha if boxed is None else boxed) >= 128).astype(np.uint8))
+    whole, boxed = _shrunk(whole, boxed, min(_DENSITY * size / float(np.sqrt(max(width * height, 1))), 1.0))
+    whole = np.pad(whole, ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0)))
+    boxed = None if boxed is None else np.pad(boxed, _MARGIN)
+
+    outline = _half_crossings(whole[..., 3] if boxed is None else boxed)
     low, high = outline.min(0), outline.max(0)
-    centre, density = (low + high) / 2, float(np.sqrt(np.prod(high - low))) / size
-    height, width = alpha.shape
-    corners = (np.array([[-0.5, -0.5], [width - 0.5, height - 0.5]]) - centre) / density
-    levels = []
-    level_boxed = None if part is None else boxed
+    centre, density = (low + high) / 2, float(np.sqrt(np.prod(np.maximum(high - low, 1)))) / size
+    full_size = np.array(whole.shape[1::-1])
+    corners = (np.stack([np.zeros(2), full_size]) - 0.5 - centre) / density
+    levels: list[Level] = []
     while True:
-        ratio = np.array([whole.shape[1] / width, whole.shape[0] / height])
-        level_centre = (centre + 0.5) * ratio - 0.5
-        levels.append(Level(whole, level_boxed, np.float32(density * ratio), np.float32(level_centre)))
+        ratio = np.array(whole.shape[1::-1]) / full_size
+        levels.append(Level(whole, boxed, _float32(density * ratio), _float32((centre + 0.5) * ratio - 0.5)))
         if min(whole.shape[:2]) < 12 or density * ratio.min() < 0.3:
             break
-        half = (-(-whole.shape[1] // 2), -(-whole.shape[0] // 2))
-        whole = np.asarray(cv2.resize(whole, half, interpolation=cv2.INTER_AREA), np.uint8)
-        if level_boxed is not None:
-            level_boxed = np.asarray(cv2.resize(level_boxed, half, interpolation=cv2.INTER_AREA), np.uint8)
+        whole, boxed = _shrunk(whole, boxed, 0.5)
     outline = outline[:: -(-len(outline) // _MOST_OUTLINE_POINTS)]
-    return Picture(tuple(levels), np.float32((outline - centre) / density), np.float32(corners))
+    return Picture(tuple(levels), _float32((outline - centre) / density), _float32(corners))
 
 
 @dataclass(frozen=True)
@@ -164,19 +145,35 @@ class FlexibleAppearance(Appearance):
         return number, (x * level.density_xy[0] + level.centre_xy[0], y * level.density_xy[1] + level.centre_xy[1])
 
 
-def _softened(alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _without_fringe(alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The alpha with a soft edge half a pixel further in, where nothing shows of what the thing was cut from."""
     blurred = cv2.GaussianBlur(cv2.copyMakeBorder(alpha, 2, 2, 2, 2, cv2.BORDER_CONSTANT), (0, 0), 0.8)[2:-2, 2:-2]
-    return np.asarray(cv2.addWeighted(blurred, 1.6, blurred, 0, -0.6 * 255), np.uint8)
+    softened = np.asarray(cv2.addWeighted(blurred, 1.6, blurred, 0, -0.6 * 255), np.uint8)
+    return softened if softened.max() >= 128 else alpha
+
+
+def _shrunk(
+    whole: NDArray[np.uint8], boxed: NDArray[np.uint8] | None, factor: float
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    if factor == 1:
+        return whole, boxed
+    size = (max(round(whole.shape[1] * factor), 4), max(round(whole.shape[0] * factor), 4))
+    small = np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return small, None if boxed is None else np.asarray(cv2.resize(boxed, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _half_crossings(alpha: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Where alpha passes through one half between neighbouring pixels, [P, 2] in pixel indices."""
+    """Where alpha passes through half of its maximum between neighbouring pixels, [P, 2] in pixel indices."""
     found = []
-    values = alpha.astype(np.float64)
-    for rows, flip in ((values, False), (values.T, True)):
+    values = alpha / max(float(alpha.max()), 1) - 0.5
+    for rows, transposed in ((values, False), (values.T, True)):
         before, after = rows[:, :-1], rows[:, 1:]
-        row, column = np.nonzero((before >= 127.5) != (after >= 127.5))
-        share = (127.5 - before[row, column]) / (after[row, column] - before[row, column])
+        row, column = np.nonzero((before >= 0) != (after >= 0))
+        share = before[row, column] / (before[row, column] - after[row, column])
         places = np.stack([column + share, row.astype(np.float64)], axis=1)
-        found.append(places[:, ::-1] if flip else places)
+        found.append(places[:, ::-1] if transposed else places)
     return np.concatenate(found)
+
+
+def _float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    return np.asarray(values, np.float32)

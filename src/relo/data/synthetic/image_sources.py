@@ -1,8 +1,8 @@
 """The photographs and cut-outs that scenes are made of: found in folders, checked, and shared out among the splits.
 
 A cut-out is an image with an alpha channel, or one with masks: `masks/x_<k>.png` or `masks/x.png` for `images/x.jpg`,
-and `x_mask.png` or, where the image is no PNG, `x.png` beside it. Its kind is its label in the folder's `boxes.jsonl`,
-or else the name of its folder.
+and `x_mask.png` or, where the image is no PNG, `x.png` beside it. Its kind is its label in `boxes.jsonl`, or else the
+name of its folder.
 """
 
 import hashlib
@@ -29,9 +29,9 @@ from relo.errors import UserError
 SPLITS = ("train", "val", "test")
 _HELD_OUT = 0.1  # of the images, for val and for test each
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "photos")
-_MASK_FOLDERS = ("masks", "mask", "gt")
-_MASK_MARK = re.compile(r"[_.-](mask|matte|gt)$", re.IGNORECASE)
+_IMAGE_FOLDER = re.compile(r"(^|[_ -])(images?|imgs?|photos?)$")
+_MASK_FOLDER = re.compile(r"(^|[_ -])((ground[_ -]?truth[_ -]?)?masks?|gt|ground[_ -]?truth)$")
+_MASK_MARK = re.compile(r"[_ .-](mask|matte)$")
 _SMALLEST_SIDE = 48  # px of a photograph
 _SMALLEST_AREA = 150  # px of a cut-out
 _LARGE = 1000  # px; a JPEG is decoded at a half, a quarter or an eighth of its size down to this longer side
@@ -119,12 +119,21 @@ def read_cut_out(cut_out: CutOut) -> NDArray[np.uint8]:
     """RGB and alpha, uint8 [h, w, 4], cut to what is opaque; specks beside the thing are cleared.
 
     Raises:
-        UserError: the files cannot be decoded, or do not fit each other, or nothing is opaque.
+        UserError: the files cannot be decoded, or have changed so that they do not fit.
     """
-    image = _decode_cut_out(cut_out, _read(cut_out.path), _read(cut_out.mask) if cut_out.mask else b"")
-    if image is None:
-        raise UserError(f"{cut_out.path} shows nothing: it has changed since it was looked at; run again.")
-    return image
+    image = _decode(_read(cut_out.path), str(cut_out.path))
+    return _cut(np.dstack([image[..., :3], _alpha_again(cut_out, image)]))
+
+
+def read_with_part(cut_out: CutOut, other: CutOut) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+    """A cut-out, and the mask [h, w] of another of the same image if that is a part of it; None if it is not."""
+    image = _decode(_read(cut_out.path), str(cut_out.path))
+    whole, part = _alpha_again(cut_out, image), _alpha_again(other, image)
+    part_area, shared_area = (int((alpha >= 128).sum()) for alpha in (part, np.minimum(part, whole)))
+    if shared_area < 0.9 * part_area or part_area > 0.6 * (whole >= 128).sum():
+        return None
+    cut = _cut(np.dstack([image[..., :3], whole, part]))
+    return np.ascontiguousarray(cut[..., :4]), np.ascontiguousarray(cut[..., 4])
 
 
 # ------------------------------------------------------------------------------------------------------------- finding
@@ -133,13 +142,15 @@ def read_cut_out(cut_out: CutOut) -> NDArray[np.uint8]:
 def _photographs(folders: Sequence[Path], pool: ThreadPoolExecutor, remarks: list[str]) -> list[Photograph]:
     found: dict[str, Photograph] = {}
     for folder in folders:
-        paths = [path for path in _image_files(folder) if not _is_mask(path)]
-        usable = [item for item in pool.map(_look_at_photograph, paths) if item is not None]
+        images = list(_masks_of_images(folder)[0])
+        usable = [item for item in pool.map(_look_at_photograph, images) if item is not None]
         why = f"smaller than {_SMALLEST_SIDE} px or transparent"
         if not usable:
-            raise UserError(f"{folder} has no usable photograph: {_none_of(paths, why)}; give a folder of photographs.")
-        if len(usable) < len(paths):
-            remarks.append(f"{folder}: {len(paths) - len(usable)} of {len(paths)} images are left out, as {why}.")
+            raise UserError(
+                f"{folder} has no usable photograph: {_none_of(images, why)}; give a folder of photographs."
+            )
+        if len(usable) < len(images):
+            remarks.append(f"{folder}: {len(images) - len(usable)} of {len(images)} images are left out, as {why}.")
         for item in usable:
             found.setdefault(item.digest, item)
     return list(found.values())
@@ -148,18 +159,20 @@ def _photographs(folders: Sequence[Path], pool: ThreadPoolExecutor, remarks: lis
 def _cut_outs(folders: Sequence[Path], pool: ThreadPoolExecutor, remarks: list[str]) -> list[CutOut]:
     found: dict[tuple[str, str], CutOut] = {}
     for folder in folders:
-        candidates = _candidates(folder, _image_files(folder))
-        usable = [item for item in pool.map(_look_at_cut_out, candidates) if item is not None]
+        (masks, strays), labels = _masks_of_images(folder), _labels(folder)
+        # Where there are folders of both names, "masks" may be what is shown.
+        masks |= {path: [] for path in strays}
+        candidates = [_candidates(image, own, labels) for image, own in masks.items()]
+        usable = [item for items in pool.map(_look_at_cut_outs, candidates) for item in items]
         why = "without transparency or mask, or showing next to nothing"
         if not usable:
             raise UserError(
-                f"{folder} has no usable cut-out: {_none_of([item.path for item in candidates], why)}; give images "
-                "with an alpha channel or a mask: masks/x.png or masks/x_0.png for images/x.jpg, or x_mask.png beside."
+                f"{folder} has no usable cut-out: {_none_of(list(masks), why)}; give images with an alpha channel or "
+                "masks: masks/x.png or masks/x_0.png for images/x.jpg, or x_mask.png beside x.jpg."
             )
-        if len(usable) < len(candidates):
-            remarks.append(
-                f"{folder}: {len(candidates) - len(usable)} of {len(candidates)} cut-outs are left out, as {why}."
-            )
+        count = sum(map(len, candidates))
+        if len(usable) < count:
+            remarks.append(f"{folder}: {count - len(usable)} of {count} cut-outs are left out, as {why}.")
         for item in usable:
             found.setdefault((item.digest, item.mask_digest), item)
     return list(found.values())
@@ -171,61 +184,61 @@ def _none_of(paths: Sequence[Path], why: str) -> str:
     return f"{len(paths)} found, all {why} ({paths[0].name} for one)"
 
 
-def _image_files(folder: Path) -> list[Path]:
-    """Every image below a folder, sorted."""
+def _masks_of_images(folder: Path) -> tuple[dict[Path, list[tuple[int, Path]]], list[Path]]:
+    """Every image below a folder, sorted, with its numbered masks; and the masks that are no image's."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give a folder of images.")
-    found = (Path(place, name) for place, _, names in os.walk(folder) for name in names if not name.startswith("."))
-    return sorted(path for path in found if path.suffix.lower() in _SUFFIXES)
+    files = (Path(place, name) for place, _, names in os.walk(folder) for name in names if not name.startswith("."))
+    paths = sorted(path for path in files if path.suffix.lower() in _SUFFIXES and path.is_file())
+    others = {path.with_suffix("") for path in paths if path.suffix.lower() != ".png"}
+    beside = {path for path in paths if path.suffix.lower() == ".png" and path.with_suffix("") in others}
+    mask_paths = [path for path in paths if path in beside or _is_mask(path.relative_to(folder))]
+    image_names = {path: _shared_name(path.relative_to(folder)) for path in paths if path not in set(mask_paths)}
+    known = set(image_names.values())
+    masks: dict[str, list[tuple[int, Path]]] = {}
+    strays = []
+    for path in mask_paths:
+        name, number = _shared_name(path.relative_to(folder)), 0
+        if name not in known and (numbered := re.fullmatch(r"(.+)_(\d+)", name)):
+            name, number = numbered[1], int(numbered[2])
+        if name in known:
+            masks.setdefault(name, []).append((number, path))
+        else:
+            strays.append(path)
+    return {path: sorted(masks.get(name, [])) for path, name in image_names.items()}, strays
 
 
 def _is_mask(path: Path) -> bool:
-    return path.parent.name.lower() in _MASK_FOLDERS or _MASK_MARK.search(path.stem) is not None
+    folders = path.parent.as_posix().lower().split("/")
+    return any(map(_MASK_FOLDER.search, folders)) or _MASK_MARK.search(path.stem.lower()) is not None
 
 
-def _candidates(folder: Path, paths: Sequence[Path]) -> list[CutOut]:
-    """Every image with each of its masks; images without one may have an alpha channel."""
-    labels = _labels(folder)
-    masks: dict[Path, list[tuple[int, Path]]] = {}  # by the image's path without its ending, numbered
-    for path in filter(_is_mask, paths):
-        stem = _MASK_MARK.sub("", path.stem)
-        if path.parent.name.lower() not in _MASK_FOLDERS:
-            masks.setdefault(path.with_name(stem), []).append((0, path))
-            continue
-        names = {stem: 0}
-        if numbered := re.fullmatch(r"(.+)_(\d+)", stem):
-            names[numbered[1]] = int(numbered[2])
-        for name, number in names.items():
-            for place in ("", *_IMAGE_FOLDERS):
-                masks.setdefault(path.parent.parent / place / name, []).append((number, path))
-    images = [path for path in paths if not _is_mask(path)]
-    of_stem: dict[Path, list[Path]] = {}
-    for path in images:
-        of_stem.setdefault(path.with_suffix(""), []).append(path)
-    found = []
-    for stem, same in of_stem.items():
-        own = masks.get(stem, [])
-        if not own and len(same) == 2 and same[0].suffix.lower() != ".png" == same[1].suffix.lower():
-            same, own = same[:1], [(0, same[1])]  # x.jpg with x.png
-        for path in same:
-            parent = path.parent.parent if path.parent.name.lower() in _IMAGE_FOLDERS else path.parent
-            for number, mask in own or [(0, None)]:
-                found.append(CutOut(path, mask, labels.get((path.parent, path.name, number), parent.name)))
-    return found
+def _shared_name(path: Path) -> str:
+    """What the paths of an image and of its masks have in common: all but the words for images and masks."""
+    folders = (_MASK_FOLDER.sub("", _IMAGE_FOLDER.sub("", part)) for part in path.parent.as_posix().lower().split("/"))
+    return "/".join([*filter(None, folders), _MASK_MARK.sub("", path.stem.lower())])
+
+
+def _candidates(image: Path, masks: list[tuple[int, Path]], labels: dict[tuple[Path, str, int], str]) -> list[CutOut]:
+    """A cut-out of an image for each of its masks; or one, which may have an alpha channel."""
+    folder = image.parent.parent if _IMAGE_FOLDER.fullmatch(image.parent.name.lower()) else image.parent
+    if not masks:
+        return [CutOut(image, None, labels.get((folder, image.name, 0), folder.name))]
+    return [CutOut(image, mask, labels.get((folder, image.name, number), folder.name)) for number, mask in masks]
 
 
 def _labels(folder: Path) -> dict[tuple[Path, str, int], str]:
-    """The labels in every `boxes.jsonl` below a folder, by the image's folder and name and the box's number."""
+    """The labels in every `boxes.jsonl` below a folder: by its folder, the image's name and the box's number."""
     found = {}
     for listing in sorted(folder.rglob("boxes.jsonl")):
-        for number, line in enumerate(listing.read_text(errors="replace").splitlines()):
+        for number, line in enumerate(_read(listing).decode(errors="replace").splitlines()):
             try:
                 entry = json.loads(line)
-                for box, label in enumerate(entry["labels"]):
-                    found[listing.parent / "images", str(entry["image"]), box] = str(label)
-            except (ValueError, KeyError, TypeError) as error:
+                for box, label in enumerate(entry.get("labels", ())):
+                    found[listing.parent, str(entry["image"]), box] = str(label)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UserError(
-                    f"{listing}, line {number + 1}: not an object with an image and its labels; correct the line."
+                    f"{listing}, line {number + 1}, is no JSON object with `image` and `labels`; correct it."
                 ) from error
     return found
 
@@ -251,11 +264,16 @@ def _look_at_photograph(path: Path) -> Photograph | None:
     return None if transparent or min(image.shape[:2]) < _SMALLEST_SIDE else Photograph(path, _digest(encoded))
 
 
-def _look_at_cut_out(candidate: CutOut) -> CutOut | None:
-    encoded, mask = _read(candidate.path), _read(candidate.mask) if candidate.mask else b""
-    if _decode_cut_out(candidate, encoded, mask) is None:
-        return None
-    return replace(candidate, digest=_digest(encoded), mask_digest=_digest(mask))
+def _look_at_cut_outs(candidates: list[CutOut]) -> list[CutOut]:
+    """Those of one image that are of use, with their hashes."""
+    encoded = _read(candidates[0].path)
+    image, digest = _decode(encoded, str(candidates[0].path)), _digest(encoded)
+    found = []
+    for candidate in candidates:
+        encoded_mask = _read(candidate.mask) if candidate.mask else b""
+        if _alpha(candidate, image, encoded_mask) is not None:
+            found.append(replace(candidate, digest=digest, mask_digest=_digest(encoded_mask)))
+    return found
 
 
 def _decode(encoded: bytes, name: str) -> NDArray[np.uint8]:
@@ -263,16 +281,22 @@ def _decode(encoded: bytes, name: str) -> NDArray[np.uint8]:
     if encoded.startswith(JPEG):
         return decode_intact(encoded, name)
     image = decode_frame(encoded, name, cv2.IMREAD_UNCHANGED)
+    if image.ndim < 3 or image.shape[2] < 4:
+        return decode_frame(encoded, name)
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
-    if image.ndim == 3 and image.shape[2] == 4:
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA), np.uint8)
-    return decode_frame(encoded, name)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA), np.uint8)
 
 
-def _decode_cut_out(cut_out: CutOut, encoded: bytes, encoded_mask: bytes) -> NDArray[np.uint8] | None:
-    """RGB and alpha, uint8 [h, w, 4], cut to what is opaque; None if it is all or next to nothing."""
-    image = _decode(encoded, str(cut_out.path))
+def _alpha_again(cut_out: CutOut, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    alpha = _alpha(cut_out, image, _read(cut_out.mask) if cut_out.mask else b"")
+    if alpha is None:
+        raise UserError(f"{cut_out.mask or cut_out.path} has changed since it was looked at; run again.")
+    return alpha
+
+
+def _alpha(cut_out: CutOut, image: NDArray[np.uint8], encoded_mask: bytes) -> NDArray[np.uint8] | None:
+    """The alpha uint8 [H, W] of a cut-out, without specks; None if all of it is opaque, or next to nothing."""
     if cut_out.mask is not None:
         mask = decode_frame(encoded_mask, str(cut_out.mask), cv2.IMREAD_GRAYSCALE)
         if mask.shape != image.shape[:2]:
@@ -281,24 +305,27 @@ def _decode_cut_out(cut_out: CutOut, encoded: bytes, encoded_mask: bytes) -> NDA
                 f"{image.shape[1]} x {image.shape[0]}; give a mask of the same size, or remove it."
             )
         highest = max(int(mask.max()), 1)
-        alpha = mask if highest == 255 else (mask.astype(np.float32) * (255 / highest)).astype(np.uint8)
+        alpha = np.asarray(mask * (255 / highest), np.uint8)
     elif image.shape[2] == 4:
         alpha = image[..., 3]
     else:
         return None
     opaque = (alpha >= 128).astype(np.uint8)
-    if opaque.all():
-        return None
     count, labels, statistics, _ = cv2.connectedComponentsWithStats(opaque)
     areas = statistics[1:, cv2.CC_STAT_AREA]
-    if count < 2 or areas.max() < _SMALLEST_AREA:
+    if opaque.all() or count < 2 or areas.max() < _SMALLEST_AREA:
         return None
     keep = np.flatnonzero(areas >= 0.05 * areas.max()) + 1
-    if len(keep) < count - 1:
-        near = cv2.dilate(np.isin(labels, keep).astype(np.uint8), np.ones((5, 5), np.uint8))
-        alpha = alpha * near
-    x, y, w, h = cv2.boundingRect((alpha >= 16).astype(np.uint8))
-    return np.dstack([image[..., :3], alpha])[y : y + h, x : x + w]
+    if len(keep) == count - 1:
+        return alpha
+    near = cv2.dilate(np.isin(labels, keep).astype(np.uint8), np.ones((5, 5), np.uint8))
+    return np.asarray(alpha * near, np.uint8)
+
+
+def _cut(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The rectangle of an image [H, W, C] where its fourth channel is not next to nothing."""
+    x, y, w, h = cv2.boundingRect((image[..., 3] >= 16).astype(np.uint8))
+    return image[y : y + h, x : x + w]
 
 
 # ------------------------------------------------------------------------------------------------------------- sharing

@@ -47,8 +47,8 @@ class Material(ABC):
     """How far the target's centre stays inside the image, in sizes of the target."""
 
     @abstractmethod
-    def target(self, rng: np.random.Generator, size: float, frames: int) -> Appearance:
-        """The target, of sqrt(width x height) `size` in px; called first."""
+    def target(self, rng: np.random.Generator, size: float, frames: int, image_size: tuple[int, int]) -> Appearance:
+        """The target, of sqrt(width x height) `size` in px, in an image of (width, height); called first."""
 
     @abstractmethod
     def distractor(self, rng: np.random.Generator, size: float, frames: int, look_alike: bool) -> Appearance:

@@ -10,7 +10,7 @@ from relo.data.synthetic import colours, textures
 from relo.data.synthetic.deformation import draw_deformation
 from relo.data.synthetic.degradation import draw_degradation
 from relo.data.synthetic.flexible import FlexibleAppearance, make_picture
-from relo.data.synthetic.image_sources import CutOut, ImageSources, read_cut_out, read_photograph
+from relo.data.synthetic.image_sources import CutOut, ImageSources, read_cut_out, read_photograph, read_with_part
 from relo.data.synthetic.material import Material, lay_over
 from relo.data.synthetic.motion import wander
 from relo.data.synthetic.settings import PhotographicSettings, SceneSettings
@@ -37,7 +37,9 @@ class PhotographicMaterial(Material):
     def __init__(self, sources: ImageSources, settings: PhotographicSettings, scene: SceneSettings) -> None:
         self._sources, self._scene, self._settings = sources, scene, settings
 
-    def target(self, rng: np.random.Generator, size: float, frames: int) -> FlexibleAppearance:
+    def target(
+        self, rng: np.random.Generator, size: float, frames: int, image_size: tuple[int, int]
+    ) -> FlexibleAppearance:
         """A cut-out, a part of one, or a filled shape; where it is camouflaged, in the colours of the ground."""
         self._ground = self._photograph(rng)
         hidden = rng.random() < self._scene.camouflage
@@ -45,9 +47,10 @@ class PhotographicMaterial(Material):
         if choice < self._settings.shapes:
             thing = self._shape(rng, self._ground if hidden else self._photograph(rng))
         else:
-            thing = self._cut_out(rng)
             if choice < self._settings.shapes + self._settings.parts:
-                thing = _Thing(thing.image, _part(rng, thing.image[..., 3]), thing.kind)
+                thing = self._part(rng, size, image_size)
+            else:
+                thing = self._cut_out(rng)
             if hidden:
                 thing = self._camouflaged(rng, thing)
         self._target, self._target_size = thing, size
@@ -83,15 +86,14 @@ class PhotographicMaterial(Material):
         photograph = self._ground if rng.random() < 0.4 else self._photograph(rng)
         radius = textures.rounded_box(rng.uniform(4, 12))
         box = self._shape(rng, photograph, radius / radius.max(), float(half_xy[0] / half_xy[1]))
-        return self._appearance(rng, box, size * float(radius.max()) if full else size, frames, rigid=True)
+        return self._appearance(rng, box, size, frames, rigid=True)
 
     def background(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
         """A crop of a photograph with some cut-outs that stand still."""
         share = rng.uniform(0.55, 1)
-        ground = cv2.resize(
-            _crop(rng, self._ground, width / height, share), (width, height), interpolation=cv2.INTER_CUBIC
-        )
-        ground = np.ascontiguousarray(ground[:, ::-1] if rng.random() < 0.5 else ground)
+        crop = _crop(rng, self._ground, width / height, share)
+        crop = crop[:, ::-1] if rng.random() < 0.5 else crop
+        ground = np.asarray(cv2.resize(crop, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
         for _ in range(rng.integers(0, self._settings.standing + 1)):
             size = min(height, width) * rng.uniform(0.08, 0.3)
             thing = self._appearance(rng, self._cut_out(rng), size, 1, rigid=True)
@@ -122,6 +124,23 @@ class PhotographicMaterial(Material):
         items = among or images[rng.integers(len(images))]
         chosen = items[rng.integers(len(items))]
         thing = _Thing(read_cut_out(chosen), kind=chosen.kind)
+        return _mirrored(thing) if rng.random() < 0.5 else thing
+
+    def _part(self, rng: np.random.Generator, size: float, image_size: tuple[int, int]) -> _Thing:
+        """A cut-out of which a part is boxed, so small that much of the whole is in the image; or else a whole one."""
+        images = self._sources.cut_outs_of_images
+        items = images[rng.integers(len(images))]
+        chosen, other = (items[index] for index in rng.integers(len(items), size=2))
+        annotated = None if chosen is other else read_with_part(chosen, other)
+        image, part = annotated or (read_cut_out(chosen), None)
+        if part is None:
+            part = _random_part(rng, image[..., 3])
+        if part is not None:
+            width, height = cv2.boundingRect((np.minimum(part, image[..., 3]) >= 128).astype(np.uint8))[2:]
+            enlarged = size / float(np.sqrt(max(width * height, 1)))
+            if max(image.shape[1] / image_size[0], image.shape[0] / image_size[1]) * enlarged > 1.2:
+                part = None
+        thing = _Thing(image, part, chosen.kind)
         return _mirrored(thing) if rng.random() < 0.5 else thing
 
     def _shape(
@@ -189,7 +208,7 @@ def _filled(radius: NDArray[np.float64], width: int, height: int) -> NDArray[np.
     return alpha
 
 
-def _part(rng: np.random.Generator, alpha: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+def _random_part(rng: np.random.Generator, alpha: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
     """A part of a thing, uint8 [h, w]: an end of it, or a patch of its surface; None where no patch lies on it."""
     height, width = alpha.shape
     if rng.random() < 0.4:

@@ -60,7 +60,9 @@ class ProceduralMaterial(Material):
     def __init__(self, settings: SceneSettings) -> None:
         self._settings = settings
 
-    def target(self, rng: np.random.Generator, size: float, frames: int) -> RigidAppearance:
+    def target(
+        self, rng: np.random.Generator, size: float, frames: int, image_size: tuple[int, int]
+    ) -> RigidAppearance:
         """A vivid shape, with a second texture."""
         self._size, self._outline, self._colours = size, textures.outline(rng), textures.palette(rng, vivid=True)
         self._target_half = _half_sizes(rng, size * 1.15)  # an outline fills about three quarters of its square

@@ -158,7 +158,7 @@ class Scene:
         low, high = settings.target_size
         size = float(np.exp(rng.uniform(np.log(low), np.log(high)))) * (self._width * self._height) ** 0.5
         self._size = max(size, self._material.smallest_size)
-        appearance = self._material.target(rng, self._size, self._frames)
+        appearance = self._material.target(rng, self._size, self._frames, (self._width, self._height))
         image_size = np.array([self._width, self._height], np.float64)
         margin = np.minimum(self._size * self._material.margin, image_size * 0.3)
         path = roam(rng, self._frames, self._speed(), margin, image_size - margin)
@@ -301,9 +301,12 @@ class Scene:
             return None
         patch, boxed = actor.appearance.draw(index, matrix, centre_xy - (x1, y1), (x2 - x1, y2 - y1))
         if blur is not None:
-            patch, boxed = (cv2.filter2D(image, -1, blur, borderType=cv2.BORDER_REPLICATE) for image in (patch, boxed))
-        lay_over(frame, np.asarray(patch, np.uint8), x1, y1)
-        return _Patch(x1, y1, np.asarray(boxed, np.uint8))
+            patch, boxed = (
+                np.asarray(cv2.filter2D(image, -1, blur, borderType=cv2.BORDER_REPLICATE), np.uint8)
+                for image in (patch, boxed)
+            )
+        lay_over(frame, patch, x1, y1)
+        return _Patch(x1, y1, boxed)
 
     def _blur_kernel(self, actor: _Actor, index: int) -> NDArray[np.float32] | None:
         """The smear of one exposure, as a line through the kernel's middle; None if it is shorter than 2 px."""
