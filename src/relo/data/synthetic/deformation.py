@@ -4,7 +4,7 @@ A deformation says where in the picture each place of the drawn thing comes from
 which carries an outline along, is found by iteration. All lengths are in px about the thing's centre.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from relo.data.synthetic.motion import wander
 
 Curve = NDArray[np.float32]
 _ITERATIONS = 16
+_EXACT = 0.1  # px that a place may lie off after the inverse
+_ATTEMPTS = 8
 _EYE_DISTANCE = 2.2  # of the camera that a thing turns in front of, in sizes of the thing
 
 
@@ -58,6 +60,25 @@ class Deformation:
             from_x, from_y = self._bent(at_x, at_y, frames)
             at_x, at_y = at_x + (x - from_x), at_y + (y - from_y)
         return self._turned(at_x, at_y, frames, forward=True)
+
+    def invertible(self, corners_xy: NDArray[np.float32]) -> "Deformation":
+        """The deformation, or as much of it as folds nothing between two corners [2, 2] of the picture."""
+        frames = np.arange(len(self.turn))[:, None]
+        places = corners_xy[0] + np.linspace(0, 1, 9, dtype=np.float32)[:, None] * (corners_xy[1] - corners_xy[0])
+        x, y = (axis.ravel() for axis in np.meshgrid(*places.T))
+        deformation = self
+        for _ in range(_ATTEMPTS):
+            back_x, back_y = deformation.sources(*deformation.destinations(x, y, frames), frames)
+            if max(np.abs(back_x - x).max(), np.abs(back_y - y).max()) < _EXACT:
+                return deformation
+            deformation = deformation._weakened(0.7)
+        return deformation._weakened(0.0)
+
+    def _weakened(self, share: float) -> "Deformation":
+        factor = np.float32(share)
+        ripples = (replace(r, shift_x=r.shift_x * factor, shift_y=r.shift_y * factor) for r in self.ripples)
+        swings = (replace(s, angle=s.angle * factor) for s in self.swings)
+        return replace(self, ripples=tuple(ripples), swings=tuple(swings), turn=self.turn * factor)
 
     def _bent(self, x: Curve, y: Curve, frames: int | NDArray[np.intp]) -> tuple[Curve, Curve]:
         """The places with ripples and swings."""

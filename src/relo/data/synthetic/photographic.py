@@ -176,7 +176,7 @@ class PhotographicMaterial(Material):
         settings = self._settings
         strengths = np.zeros(3) if rigid else rng.random(3) * (rng.random(3) < settings.deformed)
         ripple, swing, turn = strengths * np.array([settings.ripple, settings.swing, settings.turn])
-        deformation = draw_deformation(rng, frames, picture.size, ripple, swing, turn)
+        deformation = draw_deformation(rng, frames, picture.size, ripple, swing, turn).invertible(picture.corners_xy)
         other = None
         if second is not None:
             other = make_picture(np.dstack([second, thing.image[..., 3]]), size, thing.part)
