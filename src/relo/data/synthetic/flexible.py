@@ -51,6 +51,7 @@ def make_picture(image: NDArray[np.uint8], size: float, part: NDArray[np.uint8] 
     colours = cv2.multiply(image[..., :3], cv2.cvtColor(alpha, cv2.COLOR_GRAY2RGB), scale=1 / 255)
     whole = np.dstack([colours, alpha]).astype(np.uint8)
     boxed = None if part is None else np.minimum(part, alpha)
+    boxed = None if boxed is None or boxed.max() < 128 else boxed  # where the part is thinner than the fringe
     _, _, width, height = cv2.boundingRect(((alpha if boxed is None else boxed) >= 128).astype(np.uint8))
     whole, boxed = _shrunk(whole, boxed, min(_DENSITY * size / float(np.sqrt(max(width * height, 1))), 1.0))
     whole = np.pad(whole, ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0)))

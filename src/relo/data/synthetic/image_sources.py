@@ -209,13 +209,15 @@ def _masks_of_images(folder: Path) -> tuple[dict[Path, list[tuple[int, Path]]], 
 
 
 def _is_mask(path: Path) -> bool:
-    folders = path.parent.as_posix().lower().split("/")
-    return any(map(_MASK_FOLDER.search, folders)) or _MASK_MARK.search(path.stem.lower()) is not None
+    return (
+        any(_MASK_FOLDER.search(folder.lower()) for folder in path.parts[:-1])
+        or _MASK_MARK.search(path.stem.lower()) is not None
+    )
 
 
 def _shared_name(path: Path) -> str:
     """What the paths of an image and of its masks have in common: all but the words for images and masks."""
-    folders = (_MASK_FOLDER.sub("", _IMAGE_FOLDER.sub("", part)) for part in path.parent.as_posix().lower().split("/"))
+    folders = (_MASK_FOLDER.sub("", _IMAGE_FOLDER.sub("", folder.lower())) for folder in path.parts[:-1])
     return "/".join([*filter(None, folders), _MASK_MARK.sub("", path.stem.lower())])
 
 

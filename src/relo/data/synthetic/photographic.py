@@ -16,16 +16,17 @@ from relo.data.synthetic.motion import wander
 from relo.data.synthetic.settings import PhotographicSettings, SceneSettings
 
 _SHAPE_SIDE = 160  # px of a shape that is filled from a photograph
-_LONGEST_ASPECT = 4.0
+_ATTEMPTS = 4
+_LONGEST_ASPECT, _LEAST_FILLED = 4.0, 0.2  # of a target's box
 
 
 @dataclass(frozen=True)
 class _Thing:
-    """What can be drawn at any size: RGB and alpha, uint8 [h, w, 4], its boxed part, and its kind."""
+    """What can be drawn at any size: RGB and alpha, uint8 [h, w, 4], its boxed part, and what it was cut from."""
 
     image: NDArray[np.uint8]
     part: NDArray[np.uint8] | None = None  # [h, w]
-    kind: str = ""
+    cut_out: CutOut | None = None
 
 
 class PhotographicMaterial(Material):
@@ -50,10 +51,10 @@ class PhotographicMaterial(Material):
             if choice < self._settings.shapes + self._settings.parts:
                 thing = self._part(rng, size, image_size)
             else:
-                thing = self._cut_out(rng)
+                thing = self._compact_cut_out(rng)
             if hidden:
                 thing = self._camouflaged(rng, thing)
-        self._target, self._target_size = thing, size
+        self._target = thing
         second = colours.lit_from_a_side(rng, colours.recoloured(rng, thing.image[..., :3], 0.25), 0.7)
         return self._appearance(rng, thing, size, frames, second)
 
@@ -61,10 +62,9 @@ class PhotographicMaterial(Material):
         """Another cut-out or shape; a look-alike is the target's cut-out, or one of the same kind."""
         thing = self._target
         if look_alike:
-            same_kind = self._sources.cut_outs_of_kinds.get(thing.kind, ())
             choice = rng.random()
-            if choice < 0.3 and same_kind and thing.part is None:
-                thing = self._cut_out(rng, same_kind)
+            if choice < 0.3 and thing.cut_out is not None and thing.part is None:
+                thing = self._cut_out(rng, self._sources.cut_outs_of_kinds[thing.cut_out.kind])
             elif choice < 0.65:
                 repainted = colours.recoloured(rng, thing.image[..., :3], rng.uniform(0.1, 1))
                 thing = _Thing(np.dstack([repainted, thing.image[..., 3]]), thing.part)
@@ -73,7 +73,7 @@ class PhotographicMaterial(Material):
         elif rng.random() < self._settings.shapes:
             thing = self._shape(rng, self._photograph(rng))
         else:
-            thing = self._cut_out(rng)
+            thing = self._other_cut_out(rng)
         return self._appearance(rng, thing, size, frames)
 
     def occluder(
@@ -82,7 +82,7 @@ class PhotographicMaterial(Material):
         """A cut-out; or, if it is to hide the target fully, a box filled from a photograph."""
         size = 2 * float(np.sqrt(np.prod(half_xy)))
         if not full and rng.random() < 0.6:
-            return self._appearance(rng, self._cut_out(rng), size * 1.3, frames)
+            return self._appearance(rng, self._other_cut_out(rng), size * 1.3, frames)
         photograph = self._ground if rng.random() < 0.4 else self._photograph(rng)
         radius = textures.rounded_box(rng.uniform(4, 12))
         box = self._shape(rng, photograph, radius / radius.max(), float(half_xy[0] / half_xy[1]))
@@ -96,7 +96,7 @@ class PhotographicMaterial(Material):
         ground = np.asarray(cv2.resize(crop, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
         for _ in range(rng.integers(0, self._settings.standing + 1)):
             size = min(height, width) * rng.uniform(0.08, 0.3)
-            thing = self._appearance(rng, self._cut_out(rng), size, 1, rigid=True)
+            thing = self._appearance(rng, self._other_cut_out(rng), size, 1, rigid=True)
             half = np.ceil(thing.half_size_xy(0)).astype(int) + 1
             patch, _ = thing.draw(0, np.eye(2), half.astype(np.float64), (2 * half[0] + 1, 2 * half[1] + 1))
             lay_over(ground, patch, *(int(value) for value in rng.integers((0, 0), (width, height)) - half))
@@ -123,8 +123,27 @@ class PhotographicMaterial(Material):
         images = self._sources.cut_outs_of_images
         items = among or images[rng.integers(len(images))]
         chosen = items[rng.integers(len(items))]
-        thing = _Thing(read_cut_out(chosen), kind=chosen.kind)
+        thing = _Thing(read_cut_out(chosen), cut_out=chosen)
         return _mirrored(thing) if rng.random() < 0.5 else thing
+
+    def _compact_cut_out(self, rng: np.random.Generator) -> _Thing:
+        """A cut-out that fills much of a box, if some attempts find one: no streak and no frame of something else."""
+        for _ in range(_ATTEMPTS):
+            thing = self._cut_out(rng)
+            height, width = thing.image.shape[:2]
+            filled = float((thing.image[..., 3] >= 128).mean())
+            if max(width / height, height / width) <= _LONGEST_ASPECT and filled >= _LEAST_FILLED:
+                break
+        return thing
+
+    def _other_cut_out(self, rng: np.random.Generator) -> _Thing:
+        """A cut-out from another image than the target's; where attempts find none, a shape."""
+        own = self._target.cut_out
+        for _ in range(_ATTEMPTS):
+            thing = self._cut_out(rng)
+            if own is None or thing.cut_out is None or thing.cut_out.digest != own.digest:
+                return thing
+        return self._shape(rng, self._photograph(rng))
 
     def _part(self, rng: np.random.Generator, size: float, image_size: tuple[int, int]) -> _Thing:
         """A cut-out of which a part is boxed, so small that much of the whole is in the image; or else a whole one."""
@@ -140,7 +159,7 @@ class PhotographicMaterial(Material):
             enlarged = size / float(np.sqrt(max(width * height, 1)))
             if max(image.shape[1] / image_size[0], image.shape[0] / image_size[1]) * enlarged > 1.2:
                 part = None
-        thing = _Thing(image, part, chosen.kind)
+        thing = _Thing(image, part, chosen)
         return _mirrored(thing) if rng.random() < 0.5 else thing
 
     def _shape(
@@ -161,7 +180,7 @@ class PhotographicMaterial(Material):
     def _camouflaged(self, rng: np.random.Generator, thing: _Thing) -> _Thing:
         opaque = thing.image[..., 3] >= 128
         painted = colours.with_colours_of(thing.image[..., :3], opaque, self._ground, rng.uniform(0.5, 1))
-        return _Thing(np.dstack([painted, thing.image[..., 3]]), thing.part, thing.kind)
+        return _Thing(np.dstack([painted, thing.image[..., 3]]), thing.part, thing.cut_out)
 
     def _appearance(
         self,
@@ -185,7 +204,7 @@ class PhotographicMaterial(Material):
 
 def _mirrored(thing: _Thing) -> _Thing:
     part = None if thing.part is None else np.ascontiguousarray(thing.part[:, ::-1])
-    return _Thing(np.ascontiguousarray(thing.image[:, ::-1]), part, thing.kind)
+    return _Thing(np.ascontiguousarray(thing.image[:, ::-1]), part, thing.cut_out)
 
 
 def _crop(rng: np.random.Generator, image: NDArray[np.uint8], aspect: float, share: float) -> NDArray[np.uint8]:
@@ -224,7 +243,7 @@ def _random_part(rng: np.random.Generator, alpha: NDArray[np.uint8]) -> NDArray[
             part[:, -max(round(width * share), 4) :] = 255
         return part
     rows, columns = np.nonzero(alpha >= 128)
-    for _ in range(12):
+    for _ in range(3 * _ATTEMPTS):
         reach = np.sqrt(width * height) * rng.uniform(0.12, 0.3) * np.exp(rng.uniform(-0.3, 0.3) * np.array([1, -1]))
         patch = _filled(textures.outline(rng), *(max(int(2 * value), 6) for value in reach))
         place = rng.integers(len(rows))

@@ -11,8 +11,22 @@ from numpy.typing import NDArray
 from relo.data.synthetic.material import Appearance, Material, lay_over
 from relo.data.synthetic.motion import episodes, roam, wander
 from relo.data.synthetic.procedural import ProceduralMaterial
-from relo.data.synthetic.settings import SceneSettings
+from relo.data.synthetic.settings import CHANGED, DISTRACTORS, EASY, HARD, OCCLUDED, SceneSettings
 from relo.errors import UserError
+
+__all__ = [
+    "CHANGED",
+    "DISTRACTORS",
+    "EASY",
+    "HARD",
+    "OCCLUDED",
+    "RenderedSequence",
+    "Scene",
+    "SceneAnnotation",
+    "SceneSettings",
+    "render_sequence",
+    "texture_seed",
+]
 
 _NOISE_OFFSET = 12  # the noise picture is unsigned: this much is added with it, and taken off by the light table
 _FULLY_HIDDEN = 0.1  # a target of which less than this share shows counts as absent
