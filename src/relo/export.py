@@ -63,15 +63,16 @@ class TrackingStep(nn.Module):
             is_first: [B] bool, given with the memory, which is not read for a target at its first frame.
 
         Returns:
-            policy_logits [B, S, S], boxes_cxcywh [B, S, S, 4] and the memory.
+            policy_logits [B, S, S], boxes_cxcywh [B, S, S, 4], presence [B, S, S] of a network that has it, and the
+            memory.
         """
         propagator = self.network.propagator
         if is_first is not None:
             propagator = cast(TemporalPropagator, _FirstFrames(propagator, is_first))
         features, memory = self.network.encoder(images, Templates(tokens, kernel), propagator, memory)
         maps = self.network.localize(features, skip=("critic", "prior"))
-        outputs = (maps.policy_logits, maps.boxes_cxcywh)
-        return outputs if memory is None else (*outputs, memory)
+        outputs = (maps.policy_logits, maps.boxes_cxcywh, maps.presence, memory)
+        return tuple(output for output in outputs if output is not None)
 
 
 class _FirstFrames:
@@ -121,11 +122,12 @@ def export_onnx(network: LocalizationNetwork, folder: str | Path, templates: int
     template_inputs, step_inputs = _example_inputs(network, templates, batch or 2)
     kernel = ["kernel"] if "kernel" in step_inputs else []
     memory = ["memory"] if "memory" in step_inputs else []
+    presence = [] if network.presence is None else ["presence"]
     _write(TemplateEncoder(network), template_inputs, ["tokens", *kernel], folder / TEMPLATES_FILE, batch)
     _write(
         TrackingStep(network),
         step_inputs,
-        ["policy_logits", "boxes_cxcywh", *(f"next_{name}" for name in memory)],
+        ["policy_logits", "boxes_cxcywh", *presence, *(f"next_{name}" for name in memory)],
         folder / STEP_FILE,
         batch,
     )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler, get_worker_info
 
+from relo.data.absence import Absence
 from relo.data.clip_batch import ClipBatch, Surroundings
 from relo.data.clip_store import ClipStore
 from relo.data.frame_geometry import nearest_visible, to_image, to_packed
@@ -58,6 +59,7 @@ class ClipDataset(Dataset[ClipBatch]):
         seed: int = 0,
         on_broken: Literal["stop", "skip"] = "stop",
         workers: int = 0,
+        absence: Absence | None = None,
     ) -> None:
         """Open the stores and list the sequences that can give a clip.
 
@@ -69,10 +71,12 @@ class ClipDataset(Dataset[ClipBatch]):
             seed: of everything random.
             on_broken: what a record that cannot be read does: stop the run, or give way to another clip and be counted.
             workers: processes that will read from the dataset.
+            absence: how often search frames do not show the target; no oftener than the sampler's if not given.
 
         Raises:
             UserError: no source, a bad weight, a store that cannot be read, or one without a usable sequence;
-                surroundings of frames that are not consecutive; stills that move too far.
+                surroundings of frames that are not consecutive; stills that move too far; absence where each frame
+                leads to the next.
         """
         if not sources:
             raise UserError("No clip store to train on: give data.train at least one path.")
@@ -85,6 +89,14 @@ class ClipDataset(Dataset[ClipBatch]):
             )
         self.still_motion = transform.augmentation.still_motion
         require_motion(self.still_motion)
+        self.absence = absence or Absence()
+        if self.absence.is_asked_for and (
+            transform.surroundings_crop is not None or transform.augmentation.search_around == "previous"
+        ):
+            raise UserError(
+                "data.absence replaces single search frames, from which no next search region follows: leave it out "
+                "where data.surroundings is set, or data.augmentation.search_around is previous."
+            )
         self.sampler = sampler
         self.transform = transform
         self.clips_per_epoch = clips_per_epoch
@@ -147,14 +159,42 @@ class ClipDataset(Dataset[ClipBatch]):
         self._skipped[0 if worker is None else worker.id] += 1
         warnings.warn(f"Another clip replaces a broken one: {error}", stacklevel=2)
 
-    def _draw(self, rng: np.random.Generator) -> ClipBatch | None:
-        """A clip; None where its search crops need the box of a frame that has none."""
+    def _draw_sequence(self, rng: np.random.Generator) -> TrackingSequence:
         which = int(rng.choice(len(self.stores), p=self.odds))
-        store = self.stores[which]
-        sequence = store[int(rng.choice(self.usable[which]))]
+        sequence = self.stores[which][int(rng.choice(self.usable[which]))]
         if self.still_motion and len(sequence) == 1:
             sequence = in_motion(sequence, self.still_motion, rng)
+        return sequence
+
+    def _draw_absence(
+        self, sequence: TrackingSequence, clip: ClipFrames, rng: np.random.Generator
+    ) -> tuple[list[int], dict[int, tuple[TrackingSequence, int]]]:
+        """Which of a clip's search frames shall not show the target; frames that hide it are put into the clip.
+
+        Returns:
+            The numbers of the search frames whose crops are cut elsewhere or from another sequence, and by number the
+            sequence and the frame that takes the place of a foreign one.
+        """
+        absent: list[int] = []
+        foreign: dict[int, tuple[TrackingSequence, int]] = {}
+        hidden = np.flatnonzero(~sequence.visible)
+        for t, kind in enumerate(self.absence.draw(len(clip.search), rng) if self.absence.is_asked_for else ()):
+            if kind == "hidden" and len(hidden):
+                clip.search[t] = rng.choice(hidden)
+            elif kind == "outside":
+                absent.append(t)
+            elif kind == "foreign":
+                other = self._draw_sequence(rng)
+                if (other.dataset, other.name) != (sequence.dataset, sequence.name):
+                    absent.append(t)
+                    foreign[t] = other, int(rng.choice(np.flatnonzero(other.visible)))
+        return absent, foreign
+
+    def _draw(self, rng: np.random.Generator) -> ClipBatch | None:
+        """A clip; None where its search crops need the box of a frame that has none."""
+        sequence = self._draw_sequence(rng)
         clip = self.sampler.sample(sequence.visible, rng)
+        absent, foreign = self._draw_absence(sequence, clip, rng)
         is_around_previous = self.transform.augmentation.search_around == "previous" and len(sequence) > 1
         if is_around_previous and not _has_boxes(sequence, clip.previous):
             return None
@@ -172,6 +212,9 @@ class ClipDataset(Dataset[ClipBatch]):
         )
         search_frames = [images[int(i)] for i in clip.search]
         boxes_xywh = _boxes_in_frames(sequence, nearest[clip.search], clip.search, offset)
+        for t, (other, frame) in foreign.items():
+            search_frames[t] = other.frames[frame]
+            boxes_xywh[t : t + 1] = _boxes_in_frames(other, np.array([frame]), np.array([frame]), offset)
         search_crops, search_boxes_xywh = self.transform.searches(
             search_frames,
             boxes_xywh,
@@ -179,7 +222,10 @@ class ClipDataset(Dataset[ClipBatch]):
             is_mirrored,
             rng,
             _boxes_in_frames(sequence, clip.previous, clip.search, offset) if is_around_previous else None,
+            [t for t in absent if t not in foreign],
         )
+        present = sequence.visible[clip.search]
+        present[absent] = False
         surroundings = None
         if self.transform.surroundings_crop is not None:
             squares, squares_xywh = self.transform.surroundings(search_frames, boxes_xywh, is_grey, is_mirrored, rng)
@@ -189,7 +235,7 @@ class ClipDataset(Dataset[ClipBatch]):
             template_boxes_xywh=template_boxes_xywh.float()[None],
             search_images=_normalised(search_crops)[None],
             search_boxes_xywh=search_boxes_xywh.float()[None],
-            present=torch.from_numpy(sequence.visible[clip.search])[None],
+            present=torch.from_numpy(present)[None],
             sequence_id=[f"{sequence.dataset}/{sequence.name}"],
             frame_index=torch.from_numpy(clip.search)[None],
             surroundings=surroundings,

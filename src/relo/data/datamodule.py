@@ -10,6 +10,7 @@ import lightning
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from relo.data.absence import Absence
 from relo.data.clip_batch import ClipBatch
 from relo.data.clip_dataset import ClipDataset, ClipNumbers, StoreSource, start_worker
 from relo.data.clip_store import ClipStore
@@ -23,6 +24,7 @@ from relo.errors import UserError
 from relo.geometry import CropRule
 
 _AUGMENTATION = Augmentation()
+_ABSENCE = Absence()
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class TrackingDataModule(lightning.LightningDataModule):
         augmentation: Augmentation = _AUGMENTATION,
         photometric: list[ImageOnlyTransform] | None = None,
         surroundings: float | None = None,
+        absence: Absence = _ABSENCE,
         clips_per_epoch: int = 100_000,
         batch_size: int = 8,
         workers: int = 2,
@@ -77,6 +80,8 @@ class TrackingDataModule(lightning.LightningDataModule):
             photometric: further albumentations transforms of the crops' pixels.
             surroundings: side of the square around the target that clips carry for closed-loop rollouts, as a multiple
                 of sqrt(w h), such as 8; it needs a sampler of consecutive frames, and no image is mirrored on its own.
+            absence: how often search frames do not show the target, for a presence head to learn from; never by
+                default, but for what the sampler draws.
             clips_per_epoch: clips in an epoch, over all ranks.
             batch_size: clips in a batch of one rank.
             workers: processes that prepare clips, for each rank.
@@ -101,6 +106,7 @@ class TrackingDataModule(lightning.LightningDataModule):
             None if surroundings is None else _surroundings_crop(surroundings, search_crop),
         )
         self.sampler = sampler or OrderSampler()
+        self.absence = absence
         self.clips_per_epoch = clips_per_epoch
         self.batch_size = batch_size
         self.workers = workers
@@ -130,6 +136,7 @@ class TrackingDataModule(lightning.LightningDataModule):
                 self.seed,
                 self.on_broken,
                 self.workers,
+                self.absence,
             )
 
     def train_dataloader(self) -> "ClipLoader":

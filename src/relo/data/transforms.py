@@ -16,6 +16,7 @@ from albumentations.augmentations.pixel.functional import to_gray
 from numpy.typing import NDArray
 from torch import Tensor
 
+from relo.data.absence import elsewhere
 from relo.geometry import CropRule, cxcywh_to_xywh, mirror_xywh, xywh_to_cxcywh
 
 Image = NDArray[np.uint8]
@@ -95,13 +96,17 @@ class ClipTransform:
         is_mirrored: bool,
         rng: np.random.Generator,
         previous_xywh: Tensor | None = None,
+        outside: Sequence[int] = (),
     ) -> tuple[NDArray[np.float32], Tensor]:
         """Crops [T, Hx, Hx, 3], 0 to 255, and the boxes [T, 4] in them.
 
-        They are cut around the jittered boxes [T, 4], or around those of the frames before, if these are given; all are
-        in pixels of the frames.
+        They are cut around the jittered boxes [T, 4], or around those of the frames before, if these are given, but for
+        the crops `outside`, which do not show their box; all boxes are in pixels of the frames.
         """
         around_xywh = self.jitter(boxes_xywh, rng) if previous_xywh is None else previous_xywh
+        for t in outside:
+            height, width = frames[t].shape[:2]
+            around_xywh[t] = elsewhere(around_xywh[t], boxes_xywh[t], self.search_crop.factor, width, height, rng)
         return self._cut(self.search_crop, frames, around_xywh, boxes_xywh, is_grey, is_mirrored, rng)
 
     def surroundings(

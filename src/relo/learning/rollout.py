@@ -151,7 +151,7 @@ class Walk:
             groups: groups of frames in a clip that are walked side by side, as if each were a clip of its own.
         """
         self.network = network
-        self.skip = skip
+        self.skip = (*skip, "presence")
         self.clip = clip
         self.groups = groups
         self.templates: Templates | None = None

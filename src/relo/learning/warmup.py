@@ -73,6 +73,21 @@ class WarmupObjective(Objective):
         return box_losses(boxes_xyxy, xywh_to_xyxy(truth_xywh).clamp(0, 1), present) | prior_loss
 
 
+def frame_maps(
+    network: LocalizationNetwork, clip: ClipBatch, skip: Collection[str], frames_per_group: int | None = None
+) -> list[LocalizationMaps]:
+    """What the heads say of B clips on each of their T frames; the arguments are those of `frame_means`."""
+    groups = groups_of(clip, frames_per_group)
+    search_images = in_groups(clip.search_images, groups)  # [B * groups, T / groups, 3, Hx, Hx]
+    templates = encode_templates(network, clip, groups)
+    memory = None
+    steps = []
+    for t in range(search_images.shape[1]):
+        maps, memory = network(search_images[:, t], templates, memory, skip)
+        steps.append(maps)
+    return [maps[group::groups] for group, maps in itertools.product(range(groups), steps)]
+
+
 def frame_means(
     network: LocalizationNetwork,
     clip: ClipBatch,
@@ -93,17 +108,9 @@ def frame_means(
     Raises:
         UserError: the clips cannot be split into such groups.
     """
-    groups = groups_of(clip, frames_per_group)
-    search_images = in_groups(clip.search_images, groups)  # [B * groups, T / groups, 3, Hx, Hx]
-    templates = encode_templates(network, clip, groups)
-    memory = None
-    steps = []
-    for t in range(search_images.shape[1]):
-        maps, memory = network(search_images[:, t], templates, memory, skip)
-        steps.append(maps)
     frames = [
-        frame_losses(maps[group::groups], clip.search_boxes_xywh[:, t], clip.present[:, t])
-        for t, (group, maps) in enumerate(itertools.product(range(groups), steps))
+        frame_losses(maps, clip.search_boxes_xywh[:, t], clip.present[:, t])
+        for t, maps in enumerate(frame_maps(network, clip, (*skip, "presence"), frames_per_group))
     ]
     counts = clip.present.sum(0)
     weights = counts / counts.sum().clamp(min=1)  # [T]

@@ -8,6 +8,7 @@ from torch import Tensor
 from relo.errors import UserError
 from relo.models.encoders.base import Encoder, Templates
 from relo.models.heads import BoxHead, Critic, PolicyHead, PriorHead
+from relo.models.presence import Localization, PresenceHead
 from relo.models.temporal import LayerAligned, TemporalPropagator
 from relo.plugin import PluginModule
 
@@ -21,7 +22,15 @@ class LocalizationMaps:
     value: Tensor | None = None  # [B]
     prior_scores: Tensor | None = None  # [B, S, S], in (0, 1)
     prior_boxes_cxcywh: Tensor | None = None  # [B, S, S, 4], where the prior's head brings its own; else boxes_cxcywh
-    presence: Tensor | None = None  # [B], probability that the target can be seen
+    presence: Tensor | None = None  # [B, S, S], probability that the cell's box is right
+
+    def candidates(self, localization: Localization) -> tuple[Tensor, Tensor]:
+        """What a localization chooses by and among: scores [B, S, S] as logarithms, and boxes_cxcywh [B, S, S, 4]."""
+        if localization == "policy":
+            return self.policy_logits, self.boxes_cxcywh
+        assert self.prior_scores is not None
+        boxes_cxcywh = self.boxes_cxcywh if self.prior_boxes_cxcywh is None else self.prior_boxes_cxcywh
+        return self.prior_scores.logit(), boxes_cxcywh
 
     def __getitem__(self, index: slice) -> "LocalizationMaps":
         """The maps of some of the targets."""
@@ -44,6 +53,7 @@ class LocalizationNetwork(PluginModule):
         box: BoxHead,
         critic: Critic | None = None,
         prior: PriorHead | None = None,
+        presence: PresenceHead | None = None,
     ) -> None:
         """Assemble a network.
 
@@ -54,9 +64,10 @@ class LocalizationNetwork(PluginModule):
             box: the box of every cell.
             critic: the value of a state; needed to train with actor-critic or PPO only.
             prior: what is trained against a handcrafted prior; the baseline's localization.
+            presence: whether a cell's box is right; a tracker needs it to notice that its target is gone.
 
         Raises:
-            UserError: parts whose widths do not fit together.
+            UserError: parts whose widths do not fit together, or a presence head that reads a prior which is not there.
         """
         super().__init__()
         self.encoder = encoder
@@ -65,7 +76,12 @@ class LocalizationNetwork(PluginModule):
         self.box = box
         self.critic = critic
         self.prior = prior
+        self.presence = presence
         self._check_widths()
+        if presence is not None and presence.localization == "prior" and prior is None:
+            raise UserError(
+                "The presence head reads the prior, and the network has none: set its localization to policy."
+            )
 
     def encode_templates(self, images: Tensor, boxes_xywh: Tensor) -> Templates:
         """Templates [B, N, 3, Hz, Hz] with boxes [B, N, 4] (shares of the crop) -> what every frame needs."""
@@ -78,17 +94,25 @@ class LocalizationNetwork(PluginModule):
         return self.encoder(search_images, templates, self.propagator, memory)
 
     def localize(self, features: Tensor, skip: Collection[str] = ()) -> LocalizationMaps:
-        """Run the heads on the map [B, C, S, S], but those named in `skip` ("critic", "prior")."""
+        """Run the heads on the map [B, C, S, S], but those named in `skip` ("critic", "prior", "presence").
+
+        The prior is run nevertheless where the presence head reads it.
+        """
         critic = None if "critic" in skip else self.critic
-        prior = None if "prior" in skip else self.prior
+        presence = None if "presence" in skip else self.presence
+        is_prior_read = presence is not None and presence.localization == "prior"
+        prior = None if "prior" in skip and not is_prior_read else self.prior
         prior_scores, prior_boxes_cxcywh = (None, None) if prior is None else prior(features)
-        return LocalizationMaps(
+        maps = LocalizationMaps(
             policy_logits=self.policy(features).float(),
             boxes_cxcywh=self.box(features).float(),
             value=None if critic is None else critic(features).float(),
             prior_scores=None if prior_scores is None else prior_scores.float(),
             prior_boxes_cxcywh=None if prior_boxes_cxcywh is None else prior_boxes_cxcywh.float(),
         )
+        if presence is None:
+            return maps
+        return replace(maps, presence=presence(features, *maps.candidates(presence.localization)).sigmoid())
 
     def forward(
         self,
@@ -103,7 +127,7 @@ class LocalizationNetwork(PluginModule):
             search_images: [B, 3, Hx, Hx], normalised RGB.
             templates: of the same B targets.
             memory: [layers, B, K, width] from the previous frame; None on a target's first frame.
-            skip: heads that are not needed ("critic", "prior"), to save their time.
+            skip: heads that are not needed ("critic", "prior", "presence"), to save their time.
 
         Returns:
             The maps, and the memory to hand to the next frame.
@@ -124,7 +148,14 @@ class LocalizationNetwork(PluginModule):
                 f"The propagator names layer {layers[-1]}, the encoder's are 0 to {self.encoder.depth - 1}: set the "
                 "propagator's depth and layers to the encoder's."
             )
-        for name, head in (("policy", self.policy), ("box", self.box), ("critic", self.critic), ("prior", self.prior)):
+        heads = {
+            "policy": self.policy,
+            "box": self.box,
+            "critic": self.critic,
+            "prior": self.prior,
+            "presence": self.presence,
+        }
+        for name, head in heads.items():
             kernels = [p for p in head.parameters() if p.dim() == 4] if head is not None else []
             if kernels and kernels[0].shape[1] != self.encoder.channels:
                 raise UserError(

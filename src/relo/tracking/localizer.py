@@ -34,7 +34,9 @@ class Localizer:
         self._device = device
         self._precision: Precision = precision
         self._window = rule.window_map(network.encoder.map_size).to(device)
-        self._skip = ("critic",) if rule.localization == "prior" else ("critic", "prior")
+        self._skip = {"critic"} if rule.localization == "prior" else {"critic", "prior"}
+        if network.presence is not None and network.presence.localization != rule.localization:
+            self._skip.add("presence")  # it speaks of the other map's choice
 
     def __call__(self, search_images: Tensor, templates: Templates, memory: Tensor | None) -> Located:
         """Locate B targets in search images [B, 3, Hx, Hx], normalised."""
@@ -48,7 +50,7 @@ class Localizer:
             value,
         ]
         if maps.presence is not None:
-            columns.append(maps.presence[:, None].float())
+            columns.append(maps.presence.flatten(1).gather(1, cell))
         return Located(torch.cat(columns, dim=1), response, memory)
 
     def in_frames(

@@ -20,5 +20,5 @@ class TargetState:
     box_xywh: Tensor  # [4] float64, image pixels
     score: float  # probability of the chosen cell; 1 on the given frame
     frame_index: int  # frames since the target was given; 0 is the given one
-    presence: float | None = None  # probability that the target can be seen, where the network says so
+    presence: float | None = None  # probability that the box found in this frame is right, where the network says so
     response: Tensor | None = None  # [S, S], the map that the cell was chosen from, where asked for

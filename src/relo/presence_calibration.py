@@ -1,0 +1,67 @@
+"""Calibrate the presence head on validation, each time a fit validates: the checkpoint that follows has it."""
+
+import warnings
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from rich.console import Console
+from torch import Tensor
+
+from relo.errors import UserError
+from relo.evaluation.presence import presence_outcomes, presence_scores
+from relo.learning.calibration import fit_calibration
+from relo.learning.presence import ODDS_EPSILON
+from relo.module import RELOModule
+
+
+class CalibratePresence(Callback):
+    """Fits temperature and bias of the presence head to the boxes of a validation: tracked, not cut around the truth.
+
+    What is logged is how good presence was before, with the calibration of the validation before it.
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check that validation tells of presence.
+
+        Raises:
+            UserError: the network has no presence head, or validation does not track by the map that it reads.
+        """
+        assert isinstance(pl_module, RELOModule)
+        presence = pl_module.network.presence
+        if presence is None or presence.localization not in pl_module.localizations:
+            needed = "a presence head" if presence is None else f"model.localizations with {presence.localization!r}"
+            raise UserError(f"CalibratePresence needs {needed}.")
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Calibrate on the sequences of all ranks; within a fit only.
+
+        Boxes that are all right or all wrong, or that presence does not tell apart, give a warning and no calibration:
+        the fit goes on.
+        """
+        assert isinstance(pl_module, RELOModule)
+        head = pl_module.network.presence
+        if trainer.state.fn != "fit" or head is None:
+            return
+        presence, is_right = _of_all_ranks(*presence_outcomes(pl_module.validation_results[head.localization]))
+        scores = presence_scores(presence, is_right)
+        pl_module.log_dict({f"val/presence_{name}": value for name, value in scores.items()}, sync_dist=False)
+        try:
+            temperature, bias = fit_calibration(presence.double().logit(eps=ODDS_EPSILON), is_right)
+        except UserError as error:
+            warnings.warn(str(error), stacklevel=1)
+            return
+        head.calibrate(temperature, bias)
+        if trainer.is_global_zero:
+            Console().print(
+                f"Presence over {len(presence):,} frames, {100 * is_right.float().mean():.0f} % of boxes right: AUROC "
+                f"{scores['auroc']:.3f}, calibration error {scores['calibration_error']:.3f}; calibrated with "
+                f"temperature {head.temperature.item():.2f} and bias {head.bias.item():+.2f}."
+            )
+
+
+def _of_all_ranks(presence: Tensor, is_right: Tensor) -> tuple[Tensor, Tensor]:
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return presence, is_right
+    parts: list[tuple[Tensor, Tensor]] = [(presence, is_right)] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, (presence, is_right))
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
