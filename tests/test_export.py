@@ -17,6 +17,7 @@ from relo.models.encoders.base import Encoder
 from relo.models.encoders.fast_itpn import FastITPN
 from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
 from relo.models.network import LocalizationNetwork
+from relo.models.presence import ConvPresence
 from relo.models.temporal import DeepToShallow, LayerAligned, NoPropagation
 from relo.plugin import build
 from relo.tracking.rule import TrackingRule
@@ -61,6 +62,19 @@ def test_twenty_frames_match_for_any_batch(tmp_path, propagator):
     export_onnx(exported, tmp_path, templates=2)
     for batch in (1, 3):
         assert largest_difference(exported, tmp_path, *clip(batch)) < 1e-3
+
+
+@pytest.mark.parametrize("localization", ["policy", "prior"])
+def test_presence_is_exported_where_there_is_one(tmp_path, localization):
+    exported = network()
+    exported.presence = ConvPresence(32, (16, 8), localization).eval()
+    exported.presence.calibrate(0.7, 0.3)
+    export_onnx(exported, tmp_path)
+    assert largest_difference(exported, tmp_path, *clip(2, frames=3, templates=1)) < 1e-3
+    step = onnxruntime.InferenceSession(str(tmp_path / "step.onnx"))
+    assert [output.name for output in step.get_outputs()] == [
+        *("policy_logits", "boxes_cxcywh", "presence", "next_memory")
+    ]
 
 
 def test_new_and_old_targets_share_a_step(tmp_path):

@@ -31,6 +31,11 @@ class CalibratePresence(Callback):
         if presence is None or presence.localization not in pl_module.localizations:
             needed = "a presence head" if presence is None else f"model.localizations with {presence.localization!r}"
             raise UserError(f"CalibratePresence needs {needed}.")
+        if pl_module.rule.lost_after is not None:
+            raise UserError(
+                "CalibratePresence compares each presence with the box that the network found, where lost_after keeps "
+                "another: leave lost_after out of model.rule."
+            )
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Calibrate on the sequences of all ranks; within a fit only.

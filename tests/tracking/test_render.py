@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from relo.tracking.render import FOUND, SHORT_SIDE, TRUTH, draw_frame
+from relo.tracking.render import FOUND, LOST, SHORT_SIDE, TRUTH, draw_frame
 
 VIRIDIS_LEAST, VIRIDIS_GREATEST = (68, 1, 84), (253, 231, 37)
 
@@ -32,6 +32,12 @@ def test_box_lies_where_it_was_found():
     assert abs(columns.max() - 149) <= 2
     assert abs(rows.min() - 200) <= 2
     assert abs(rows.max() - 239) <= 2
+
+
+def test_box_of_a_lost_target_has_another_color():
+    drawn = draw_frame(np.zeros((480, 640, 3), np.uint8), [100, 200, 50, 40], is_lost=True)
+    assert has_color(drawn, LOST)
+    assert not has_color(drawn, FOUND)
 
 
 @pytest.mark.parametrize("truth_xywh", [None, [np.nan] * 4, [5, 5, 0, 0]])

@@ -7,7 +7,9 @@ import pytest
 
 from relo.data.sequences.parsing import read_boxes
 from relo.errors import UserError
-from relo.tracking.command import track
+from relo.models.presence import ConvPresence
+from relo.tracking.boxes_file import read_values
+from relo.tracking.command import _runs, track
 from relo.tracking.tracker import Tracker
 from relo.tracking.video import VideoWriter, open_frames
 from relo.weights import save_network
@@ -182,6 +184,60 @@ def test_a_file_that_is_too_large_to_hold_boxes_is_not_read(model, source, tmp_p
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is full")
+@pytest.fixture
+def presence_model(network, tmp_path):
+    """A model that is sure of nothing."""
+    network.presence = ConvPresence(16, (16, 8))
+    network.presence.calibrate(1.0, -20.0)
+    save_network(network, tmp_path / "presence")
+    return str(tmp_path / "presence")
+
+
+def test_a_lost_target_is_told(presence_model, source, tmp_path, capsys):
+    rule, boxes, presence = tmp_path / "rule.yaml", tmp_path / "boxes.txt", tmp_path / "out" / "presence.txt"
+    rule.write_text("lost_after: 3")
+    outputs = {"save": boxes, "presence": presence, "render": tmp_path / "video.mp4"}
+    track(source, box=BOX, model=presence_model, rule=rule, device="cpu", **outputs)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "The target was lost on 3 frames: 3 to 5." in printed
+    assert f"Written: {presence}" in printed
+    boxes_xywh = read_boxes(boxes)
+    assert boxes_xywh.shape == (FRAMES, 4)
+    assert (boxes_xywh[:, 2:] == boxes_xywh[0, 2:]).all()
+    assert (boxes_xywh[3:] == boxes_xywh[0]).all()
+    numbers = read_values(presence, FRAMES)
+    assert numbers[0] == 1
+    assert (numbers[1:] < 0.01).all()
+
+
+def test_presence_of_a_target_that_is_never_lost(presence_model, model, source, tmp_path, capsys):
+    """Without `lost_after` in the rule, presence is written and changes no box."""
+    for name, told in (("with", {"presence": tmp_path / "presence.txt"}), ("without", {})):
+        weights = presence_model if told else model
+        track(source, box=BOX, model=weights, save=tmp_path / f"{name}.txt", device="cpu", **told)
+    assert (tmp_path / "with.txt").read_text() == (tmp_path / "without.txt").read_text()
+    assert len(read_values(tmp_path / "presence.txt", FRAMES)) == FRAMES
+    assert "lost" not in capsys.readouterr().out
+
+
+def test_presence_that_the_model_does_not_tell_is_refused(model, presence_model, source, tmp_path):
+    boxes, presence = tmp_path / "boxes.txt", tmp_path / "presence.txt"
+    for weights, localization in ((model, None), (presence_model, "prior")):
+        with pytest.raises(UserError, match=r"presence\.txt cannot be written.*no presence head"):
+            track(
+                source, box=BOX, model=weights, localization=localization, save=boxes, presence=presence, device="cpu"
+            )
+    assert not boxes.exists()
+    assert not presence.exists()
+
+
+@pytest.mark.parametrize(
+    ("frames", "words"), [([3], "3"), ([3, 4], "3 to 4"), ([1, 3, 4, 5, 9], "1, 3 to 5, 9"), ([0, 2], "0, 2")]
+)
+def test_runs_of_frames_in_words(frames, words):
+    assert _runs(frames) == words
+
+
 def test_full_disk_is_named(model, source):
     with pytest.raises(UserError, match="/dev/full cannot be written"):
         track(source, box=BOX, model=model, save=Path("/dev/full"), device="cpu")

@@ -46,7 +46,10 @@ class OracleTracker(Tracker):
         crops = np.stack([self._search_crop.cut(image, region) for image, region in zip(images, regions, strict=True)])
         with computing(self.device, self.precision):
             maps, memory = self.network(
-                normalise_images(upload(torch.from_numpy(crops), self.device)), templates, memory, ("critic", "prior")
+                normalise_images(upload(torch.from_numpy(crops), self.device)),
+                templates,
+                memory,
+                ("critic", "prior", "presence"),
             )
         truths_xywh = torch.from_numpy(np.stack([_truth(image) for image in images]))
         truths_xyxy = xywh_to_xyxy(self._search_crop.to_crop(truths_xywh, regions)).float().to(self.device)
@@ -57,6 +60,10 @@ class OracleTracker(Tracker):
         value, cell = overlaps.flatten(1).max(1, keepdim=True)
         boxes_cxcywh = maps.boxes_cxcywh.flatten(1, 2).gather(1, cell[..., None].expand(-1, -1, 4))[:, 0]
         return Located(torch.cat([boxes_cxcywh, value, value], dim=1), overlaps, memory)
+
+    def _believed(self, before: TargetState, after: TargetState) -> TargetState:
+        """The state as it is: whoever knows the truth is never in doubt."""
+        return after
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.data.sequences.parsing import read_boxes
 from relo.errors import UserError
 from relo.tracking.boxes_file import read_values, write_boxes, write_values, write_whole
+from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 
 RUN_FILE = "run.json"
@@ -84,6 +85,10 @@ def claim(
     except (OSError, ValueError) as error:
         raise UserError(f"The results folder {folder} cannot be used ({error}); choose another.") from error
     found = found if isinstance(found, dict) else {}
+    if isinstance(found.get("rule"), dict):
+        found["rule"] = (
+            asdict(TrackingRule()) | found["rule"]
+        )  # written before there was a setting: it was at its default
     if "dataset" not in found:
         raise UserError(
             f"The results in {folder} may be of another dataset, for its {path.name} names none: choose another "

@@ -35,6 +35,7 @@ def track(
     box: str,
     model: str,
     save: Path | None = None,
+    presence: Path | None = None,
     render: Path | None = None,
     truth: Path | None = None,
     rule: Path | None = None,
@@ -51,8 +52,12 @@ def track(
         box: the target on the first frame as "x,y,w,h", in pixels; or a file that holds it alone, or one line per
             frame of the source.
         model: a model's name, its folder, or a checkpoint.
-        save: write the boxes here, one line "x,y,w,h" per frame, as they are found.
-        render: write a video here (.mp4, .webm or .avi) with the box, its score and the localization map.
+        save: write the boxes here, one line "x,y,w,h" per frame, as they are found; where the target is lost, the line
+            is the last box that was believed.
+        presence: write here the probability that the box found in a frame is right, one number per frame; 1 for the
+            first. It needs a model with a presence head.
+        render: write a video here (.mp4, .webm or .avi) with the box, its score and the localization map; a target
+            that is lost has a grey box.
         truth: boxes to compare with, one line per frame of the source; prints the success AUC.
         rule: a YAML file of tracking settings; the model's own, or the default, if not given.
         localization: the map that picks the cell, "policy" or "prior"; the rule's if not given.
@@ -73,16 +78,24 @@ def track(
     video = None if render is None else VideoWriter(render, frames.frames_per_second)
     settings = None if rule is None else load_rule(rule)
     tracker = Tracker.from_pretrained(model, settings, device, precision, localization)
+    if presence is not None and not tracker.tells_presence:
+        raise UserError(
+            f"--presence {presence} cannot be written: the model has no presence head for localization "
+            f"{tracker.rule.localization!r}."
+        )
     if tracker.device.type == "cpu":
         fit_threads(tracker.network)
     followed = _follow(tracker, frames, first_box_xywh, keep_response=video is not None)
     first = next(followed)  # a box that cannot be tracked is refused before any file is touched
     boxes_xywh: list[list[float]] = []
+    lost: list[int] = []
     interrupted = False
     with ExitStack() as stack:
         outputs: list[Callable[[RGBImage, TargetState], None]] = []
         if save is not None:
-            outputs.append(stack.enter_context(_boxes_writer(save)))
+            outputs.append(stack.enter_context(_line_writer(save, lambda state: box_line(state.box_xywh.tolist()))))
+        if presence is not None:
+            outputs.append(stack.enter_context(_line_writer(presence, lambda state: f"{_presence(state):.6f}")))
         if video is not None:
             outputs.append(_renderer(stack.enter_context(video), start, truth_xywh))
         progress = stack.enter_context(frame_progress(console))
@@ -92,6 +105,8 @@ def track(
                 for output in outputs:
                     output(image, state)
                 boxes_xywh.append(state.box_xywh.tolist())
+                if state.status == "lost":
+                    lost.append(start + state.frame_index)
                 progress.advance(task)
         except KeyboardInterrupt:
             interrupted = True
@@ -99,7 +114,9 @@ def track(
     say(f"{'Stopped after' if interrupted else 'Tracked'} {len(boxes_xywh)} frames of {frames.name}.")
     for remark in frames.remarks:
         say(remark)
-    for path in (save, render):
+    if lost:
+        say(f"The target was lost on {len(lost)} frames: {_runs(lost)}.")
+    for path in (save, presence, render):
         if path is not None and boxes_xywh:
             say(f"Written: {path}")
     if truth_xywh is not None:
@@ -144,11 +161,25 @@ def _first_box(text: str, start: int) -> list[float]:
     return [float(number) for number in boxes_xywh[index]]
 
 
+def _presence(state: TargetState) -> float:
+    """Presence of the target; it is there on the frame where it is given."""
+    return 1.0 if state.presence is None else state.presence
+
+
+def _runs(frames: list[int]) -> str:
+    """Ascending numbers of frames in words, those in a row as one: 3, 5 to 9."""
+    breaks = [i for i in range(1, len(frames)) if frames[i] != frames[i - 1] + 1]
+    bounds = zip([0, *breaks], [*breaks, len(frames)], strict=True)
+    return ", ".join(
+        f"{frames[first]}" if end == first + 1 else f"{frames[first]} to {frames[end - 1]}" for first, end in bounds
+    )
+
+
 @contextmanager
-def _boxes_writer(path: Path) -> Iterator[Callable[[RGBImage, TargetState], None]]:
+def _line_writer(path: Path, line: Callable[[TargetState], str]) -> Iterator[Callable[[RGBImage, TargetState], None]]:
     def write(image: RGBImage, state: TargetState) -> None:
         with _writing(path):
-            file.write(f"{box_line(state.box_xywh.tolist())}\n".encode())
+            file.write(f"{line(state)}\n".encode())
 
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,7 +193,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"The boxes file {path} cannot be written ({error.strerror}).") from error
+        raise UserError(f"{path} cannot be written ({error.strerror}).") from error
 
 
 def _renderer(
@@ -175,13 +206,20 @@ def _renderer(
             draw_frame(
                 image,
                 state.box_xywh.tolist(),
-                f"#{index}  score {state.score:.2f}",
+                _caption(index, state),
                 None if state.response is None else state.response.numpy(),
                 truth_xywh[index].tolist() if has_truth and truth_xywh is not None else None,
+                is_lost=state.status == "lost",
             )
         )
 
     return write
+
+
+def _caption(index: int, state: TargetState) -> str:
+    presence = "" if state.presence is None else f"  presence {state.presence:.2f}"
+    status = "" if state.status == "tracking" else f"  {state.status}"
+    return f"#{index}  score {state.score:.2f}{presence}{status}"
 
 
 def _success(boxes_xywh: NDArray[np.float64], truth_xywh: NDArray[np.float64]) -> str:

@@ -12,6 +12,7 @@ Color = tuple[int, int, int]
 
 FOUND: Color = (255, 60, 60)
 TRUTH: Color = (70, 225, 90)
+LOST: Color = (150, 150, 150)
 INK: Color = (255, 255, 255)
 SHORT_SIDE = 480  # smaller frames are enlarged, so that text and lines can be read
 FAR = 2**24  # pixels; OpenCV takes no corner beyond 32 bits
@@ -24,15 +25,17 @@ def draw_frame(
     caption: str = "",
     response: NDArray[np.floating] | None = None,
     truth_xywh: Sequence[float] | None = None,
+    is_lost: bool = False,
 ) -> RGBImage:
     """The frame [H, W, 3] with what was found on it; one with a short side under 480 px is enlarged by a whole factor.
 
     Args:
         image: RGB uint8; not changed.
-        box_xywh: the found box, image pixels, in red.
+        box_xywh: the found box, image pixels, in red, or where the target `is_lost`, in grey.
         caption: a line for the top left corner.
         response: the map [S, S] for the top right corner, in viridis from its least to its greatest value.
         truth_xywh: the annotated box, in green; left out where it is not finite or has no area.
+        is_lost: see above.
     """
     factor = math.ceil(SHORT_SIDE / min(image.shape[:2]))
     enlarged = (image.shape[1] * factor, image.shape[0] * factor)
@@ -42,7 +45,7 @@ def draw_frame(
         _draw_map(canvas, response, unit)
     if truth_xywh is not None and np.isfinite(truth_xywh).all() and min(truth_xywh[2:]) > 0:
         _draw_box(canvas, truth_xywh, factor, TRUTH, unit)
-    _draw_box(canvas, box_xywh, factor, FOUND, unit)
+    _draw_box(canvas, box_xywh, factor, LOST if is_lost else FOUND, unit)
     if caption:
         _draw_caption(canvas, caption, unit)
     return canvas

@@ -47,6 +47,14 @@ class TrackingRule:
         template_update_interval: after every so many frames the newest crop may replace the oldest other template; None
             is never.
         template_update_threshold: it does if the greatest value of the windowed map exceeds this.
+        template_update_presence: and if presence exceeds this, for a network with a presence head; None is always.
+        lost_after: a target is lost after so many frames in a row that are not sure of it, and searched for
+            (`relo.tracking.lost_and_found`); None is never: presence then changes no box. It needs a presence head.
+        sure_presence: a frame is sure of its box where presence is at least this.
+        found_presence: a lost target is taken back where presence is at least this.
+        search_growth: a lost target is searched for in an area whose side grows by this factor each frame.
+        search_window: the largest crop of that area, as a multiple of the usual search region's side; larger areas are
+            scanned, a crop per frame. None is the whole area, ever smaller in the crop.
 
     Raises:
         UserError: a value of another type, or out of its range.
@@ -64,6 +72,12 @@ class TrackingRule:
     templates: int = 1
     template_update_interval: int | None = None
     template_update_threshold: float = 0.0
+    template_update_presence: float | None = None
+    lost_after: int | None = None
+    sure_presence: float = 0.5
+    found_presence: float = 0.5
+    search_growth: float = 1.25
+    search_window: float | None = None
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(TrackingRule).items():
@@ -83,6 +97,13 @@ class TrackingRule:
         interval = self.template_update_interval
         self._require(interval is None or interval >= 1, "template_update_interval", "at least 1, or none")
         self._require(interval is None or self.templates >= 2, "templates", "at least 2 where templates are updated")
+        for name in ("template_update_presence", "sure_presence", "found_presence"):
+            value = getattr(self, name)
+            self._require(value is None or 0 <= value <= 1, name, "from 0 to 1")
+        self._require(self.lost_after is None or self.lost_after >= 1, "lost_after", "at least 1, or none")
+        self._require(1.01 <= self.search_growth <= 100, "search_growth", "from 1.01 to 100")
+        window = self.search_window
+        self._require(window is None or 1 <= window <= 100, "search_window", "from 1 to 100, or none")
 
     def _require(self, holds: bool, name: str, expected: str) -> None:
         if not holds:

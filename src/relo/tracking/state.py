@@ -1,10 +1,14 @@
 """What the tracker knows of one target between two frames."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 from relo.models.encoders.base import Templates
+
+Status = Literal["tracking", "uncertain", "lost"]
+"""See `relo.tracking.lost_and_found`; a rule without `lost_after` is always tracking."""
 
 
 @dataclass(frozen=True)
@@ -22,3 +26,7 @@ class TargetState:
     frame_index: int  # frames since the target was given; 0 is the given one
     presence: float | None = None  # probability that the box found in this frame is right, where the network says so
     response: Tensor | None = None  # [S, S], the map that the cell was chosen from, where asked for
+    status: Status = "tracking"
+    unsure_frames: int = 0  # frames in a row, up to this one, whose box was not believed
+    sure_xywh: Tensor | None = None  # [4], the last box that was believed; None is the given one
+    image_size: tuple[int, int] | None = None  # width and height of the frame

@@ -19,6 +19,7 @@ from relo.models.encoders.base import Templates
 from relo.models.network import LocalizationNetwork
 from relo.tracking.cuda_graphs import CUDARecorder, Function, ReplayedFunction
 from relo.tracking.localizer import Localizer, Located
+from relo.tracking.lost_and_found import judge, lost_region
 from relo.tracking.rule import Localization, TrackingRule, load_rule, rule_from_settings
 from relo.tracking.state import TargetState
 from relo.tracking.upload import FrameUploader, upload
@@ -44,6 +45,8 @@ class Tracker:
 
     `TargetState.score` is the network's probability of the chosen cell among all cells. It is not calibrated: a network
     trained by reward gives values near 1 on hits and misses alike, and they sum to 1 even when the target is gone.
+    `TargetState.presence`, of a network with a presence head, is the probability that the found box is right. With
+    `lost_after` in the rule it decides `TargetState.status`; the box of a lost target stays where it was last believed.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Tracker:
         self.precision = precision
         if self.rule.localization == "prior" and network.prior is None:
             raise UserError("The network has no prior head to localize by; use localization 'policy'.")
+        self._require_presence()
         self._template_crop = self.rule.template_crop(network.encoder.template_size)
         self._search_crop = self.rule.search_crop(network.encoder.search_size)
         self._localizer = Localizer(self.network, self.rule, self.device, precision)
@@ -91,6 +95,18 @@ class Tracker:
         self._in_frames: Function = self._localizer.in_frames
         if cuda_graphs:
             self._in_frames = ReplayedFunction(self._in_frames, CUDARecorder(self.device))
+        self._searcher = self
+        if self.rule.lost_after is not None:  # a lost target may be anywhere in its search region: no window
+            windowless = replace(self.rule, window_exponent=0.0, lost_after=None)
+            self._searcher = type(self)(
+                network, windowless, device, precision, crop_on_device=crop_on_device, cuda_graphs=cuda_graphs
+            )
+
+    @property
+    def tells_presence(self) -> bool:
+        """Whether its states have a presence: the network has a presence head for the rule's localization."""
+        head = self.network.presence
+        return head is not None and head.localization == self.rule.localization
 
     @classmethod
     def from_pretrained(
@@ -158,8 +174,17 @@ class Tracker:
         crop_boxes = crop_boxes[:, None].repeat(1, self.rule.templates, 1)
         templates = self._encode_templates(crops, crop_boxes)
         return [
-            TargetState(templates[i : i + 1], crops[i], crop_boxes[i], None, boxes[i].clone(), 1.0, 0)
-            for i in range(len(boxes))
+            TargetState(
+                templates[i : i + 1],
+                crops[i],
+                crop_boxes[i],
+                None,
+                boxes[i].clone(),
+                1.0,
+                0,
+                image_size=(image.shape[1], image.shape[0]),
+            )
+            for i, image in enumerate(images)
         ]
 
     @torch.inference_mode()
@@ -191,7 +216,11 @@ class Tracker:
     def search_regions(self, states: Sequence[TargetState]) -> Tensor:
         """Where B targets are looked for in their next frames: regions [B, 3] float64, see `CropRule`."""
         boxes_xywh = [state.box_xywh for state in states]
-        return self._search_crop.region(torch.stack(boxes_xywh) if boxes_xywh else torch.empty(0, 4))
+        regions = self._search_crop.region(torch.stack(boxes_xywh) if boxes_xywh else torch.empty(0, 4))
+        for i, state in enumerate(states):
+            if state.status == "lost":
+                regions[i] = lost_region(self.rule, state, regions[i])
+        return regions
 
     def view(self, image: RGBImage, state: TargetState, region: Tensor) -> SearchView:
         """Cut from a target's next frame what `step_views` needs of it.
@@ -217,9 +246,12 @@ class Tracker:
     ) -> list[TargetState]:
         """`step`, given the views [B] of the targets' next frames in place of the frames."""
         found: list[TargetState | None] = [None] * len(states)
-        # Without memory the propagator starts anew, so new targets cannot share a forward with those under way.
-        order = sorted(range(len(states)), key=lambda i: states[i].memory is None)
-        for _, group in groupby(order, key=lambda i: states[i].memory is None):
+
+        def kind(i: int) -> tuple[bool, bool]:
+            # Without memory the propagator starts anew, so new targets cannot share a forward with those under way.
+            return states[i].memory is None, states[i].status == "lost"
+
+        for _, group in groupby(sorted(range(len(states)), key=kind), key=kind):
             members = list(group)
             stepped = self._step([views[i] for i in members], [states[i] for i in members], keep_response)
             for i, state in zip(members, stepped, strict=True):
@@ -229,17 +261,18 @@ class Tracker:
     def _step(
         self, views: Sequence[SearchView], states: Sequence[TargetState], keep_response: bool
     ) -> list[TargetState]:
-        """Step targets that all have a memory, or all have none."""
+        """Step targets that all have a memory, or all have none, and are all lost, or none."""
+        finder = self._searcher if states[0].status == "lost" else self
         regions = torch.stack([view.region for view in views])
         templates = Templates.cat([state.templates for state in states])
         memories = [state.memory for state in states if state.memory is not None]
         memory = torch.cat(memories, dim=1) if memories else None
         crops = [view.crop for view in views if view.crop is not None]
         if len(crops) == len(views):
-            located = self._locate_in_crops(crops, templates, memory)
+            located = finder._locate_in_crops(crops, templates, memory)
         else:
             images = [view.image for view in views if view.image is not None]
-            located = self._locate(images, regions, templates, memory)
+            located = finder._locate(images, regions, templates, memory)
         chosen = located.chosen.cpu().double()  # the one wait for the device, but where a response is asked for
         if not torch.isfinite(chosen).all():
             raise UserError(
@@ -256,9 +289,12 @@ class Tracker:
                 frame_index=state.frame_index + 1,
                 presence=presence[0] if presence else None,
                 response=None if responses is None else responses[i],
+                image_size=(views[i].image_shape[1], views[i].image_shape[0]),
             )
             for i, (state, (score, _, *presence)) in enumerate(zip(states, chosen[:, 4:].tolist(), strict=True))
         ]
+        if self.rule.lost_after is not None:
+            stepped = [self._believed(before, after) for before, after in zip(states, stepped, strict=True)]
         return self._update_templates(views, stepped, chosen[:, 5].tolist())
 
     def _locate(
@@ -295,6 +331,25 @@ class Tracker:
         heights, widths = torch.tensor([view.image_shape[:2] for view in views]).unbind(1)
         return clip_to_image(boxes_xywh, widths, heights, self.rule.margin_px)
 
+    def _believed(self, before: TargetState, after: TargetState) -> TargetState:
+        """The state after a frame, with what is made of it by presence; the memory of a frame in doubt is not kept."""
+        assert after.presence is not None
+        assert after.image_size is not None
+        verdict = judge(self.rule, before, after.box_xywh, after.presence, after.image_size)
+        memory = after.memory if verdict.status == "tracking" else before.memory
+        return replace(after, memory=memory, **vars(verdict))
+
+    def _require_presence(self) -> None:
+        """Refuse a rule that goes by presence where the network has none of the map that picks the cell."""
+        settings = [n for n in ("lost_after", "template_update_presence") if getattr(self.rule, n) is not None]
+        head, localization = self.network.presence, self.rule.localization
+        if settings and not self.tells_presence:
+            has = "no presence head" if head is None else f"a presence head for localization {head.localization!r}"
+            raise UserError(
+                f"The tracking rule sets {settings[0]} and localization {localization!r}, but the network has {has}: "
+                f"leave {settings[0]} out, or take a network with a presence head for this localization."
+            )
+
     def _is_update_due(self, frame_index: int) -> bool:
         interval = self.rule.template_update_interval
         return interval is not None and frame_index % interval == 0
@@ -303,12 +358,15 @@ class Tracker:
         self, views: Sequence[SearchView], states: list[TargetState], peaks: Sequence[float]
     ) -> list[TargetState]:
         """Where it is due, put the newest crop in the place of the oldest template but the first."""
+        least = self.rule.template_update_presence
         images = {
             i: view.image
             for i, (view, state, peak) in enumerate(zip(views, states, peaks, strict=True))
             if view.image is not None
             and self._is_update_due(state.frame_index)
             and peak > self.rule.template_update_threshold
+            and state.status == "tracking"
+            and (least is None or (state.presence is not None and state.presence > least))
         }
         due = list(images)
         if not due:
