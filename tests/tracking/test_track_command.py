@@ -183,7 +183,6 @@ def test_a_file_that_is_too_large_to_hold_boxes_is_not_read(model, source, tmp_p
         track(source, box=str(path), model=model, device="cpu")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is full")
 @pytest.fixture
 def presence_model(network, tmp_path):
     """A model that is sure of nothing."""
@@ -238,6 +237,7 @@ def test_runs_of_frames_in_words(frames, words):
     assert _runs(frames) == words
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is full")
 def test_full_disk_is_named(model, source):
     with pytest.raises(UserError, match="/dev/full cannot be written"):
         track(source, box=BOX, model=model, save=Path("/dev/full"), device="cpu")

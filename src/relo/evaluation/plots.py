@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.projections.polar import PolarAxes
+from torch import Tensor
 
 from relo.metrics.functional import success_thresholds
 
@@ -51,6 +52,37 @@ def success_plot(curves: Mapping[str, Sequence[float]], path: Path) -> None:
     """Draw success curves (21 values each, by name) with their areas in the legend, and save the picture."""
     areas = {name: sum(curve) / len(curve) for name, curve in curves.items()}
     figure = curve_plot("success", success_thresholds().tolist(), curves, areas, "Success, one pass")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def reliability_plot(predictions: Mapping[str, tuple[Tensor, Tensor]], bins: int, path: Path) -> None:
+    """Draw how often events happen, over their predicted probability, and save the picture.
+
+    A calibrated prediction's curve is the diagonal. Points are bins of equal width, the larger the more falls into
+    them; empty ones have none.
+
+    Args:
+        predictions: probabilities [N] and whether the events happened [N], by name.
+        bins: how many.
+        path: of the picture; its ending names the format.
+    """
+    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
+    axes = figure.add_subplot(xlabel="predicted probability", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
+    for name, (probabilities, happened) in predictions.items():
+        index = (probabilities * bins).long().clamp(max=bins - 1)
+        counts = index.bincount(minlength=bins)
+        filled = counts > 0
+        means, shares = (
+            (index.bincount(values.double(), bins) / counts.clamp(min=1))[filled]
+            for values in (probabilities, happened)
+        )
+        (line,) = axes.plot(means.tolist(), shares.tolist(), label=_plain(name))
+        sizes = 4 + 120 * (counts[filled] / counts.sum()).sqrt()
+        axes.scatter(means.tolist(), shares.tolist(), sizes.tolist(), color=line.get_color())
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper left", fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 

@@ -1,0 +1,163 @@
+"""How well presence, the critic and the softmax tell boxes that are right from those that are not, in tracking.
+
+    python benchmarks/presence.py presence.ckpt --sequences data/composites_test --plot reliability.png
+    python benchmarks/presence.py MODEL --sequences DIR --dataset plain --split test
+
+A box is right where its IoU with the truth exceeds 0.5 and the target can be seen. All three are of the same boxes,
+those of the plain rule (without lost-and-found): "presence" is the presence head's, "critic" half the critic's value
+(the reward of a frame is IoU + AUC, at most 2), cut to 0 .. 1, and "softmax" the probability of the chosen cell, which
+of a prior is its score. AUROC is the area under the receiver operating characteristic; its standard error is that of
+sequences drawn with replacement. ECE is the expected calibration error in 15 bins.
+"""
+
+from relo.process import set_defaults
+
+set_defaults()  # before torch loads
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from relo.data.datamodule import SequenceDataset, SequenceSource
+from relo.errors import UserError
+from relo.evaluation.one_pass import run_one_pass
+from relo.evaluation.plots import reliability_plot
+from relo.evaluation.presence import BINS, presence_scores, right_boxes
+from relo.evaluation.result_folder import SequenceResult
+from relo.learning.presence import ODDS_EPSILON
+from relo.models.heads import Critic
+from relo.models.presence import Localization, PresenceHead
+from relo.tracking.progress import frame_progress
+from relo.tracking.tracker import Tracker
+
+RESAMPLES = 100
+
+
+class CriticPresence(PresenceHead):
+    """The critic as a presence head: half its value, of every cell."""
+
+    def __init__(self, critic: Critic, localization: Localization) -> None:
+        super().__init__(localization)
+        self.critic = critic
+
+    def cell_logits(self, features: Tensor, scores: Tensor, boxes_cxcywh: Tensor) -> Tensor:
+        """[B, C, S, S] -> [B, S, S], the same everywhere."""
+        value = self.critic(features).float() / 2
+        return value.clamp(0, 1).logit(eps=ODDS_EPSILON)[:, None, None].expand_as(scores)
+
+
+def add_sequence_options(parser: argparse.ArgumentParser) -> None:
+    """Which sequences to track."""
+    parser.add_argument("model", help="a model folder or checkpoint with a presence head")
+    parser.add_argument("--sequences", required=True, help="a clip store, or the root of a dataset")
+    parser.add_argument("--dataset", help="the root's dataset, such as plain; none for a clip store")
+    parser.add_argument("--split", help="a split of the dataset")
+    parser.add_argument("--start", type=int, default=0, help="the first sequence to use")
+    parser.add_argument("--stop", type=int, help="the first not to use any more")
+    parser.add_argument("--localization", choices=("policy", "prior"), help="the presence head's by default")
+    parser.add_argument("--batch", type=int, default=8, help="sequences tracked side by side")
+
+
+def open_tracker(options: argparse.Namespace, **settings: Any) -> Tracker:
+    """The model's tracker, by the map that its presence head reads, with some settings of its rule changed.
+
+    Raises:
+        UserError: the model cannot be read or has no such presence head.
+    """
+    plain = Tracker.from_pretrained(options.model, localization=options.localization)
+    if plain.network.presence is None:
+        raise UserError(f"{options.model} has no presence head.")
+    localization = options.localization or plain.network.presence.localization
+    rule = replace(plain.rule, localization=localization, **settings)
+    return Tracker(plain.network, rule, plain.device)
+
+
+def track_all(tracker: Tracker, options: argparse.Namespace) -> list[SequenceResult]:
+    """Track the sequences that the options name, in their order."""
+    source = SequenceSource(options.sequences, options.dataset, options.split, options.start, options.stop)
+    sequences = SequenceDataset([source])
+    members = [sequences[i] for i in range(len(sequences))]
+    with frame_progress(Console(stderr=True)) as progress:
+        task = progress.add_task("tracking", total=sum(map(len, members)))
+        return run_one_pass(
+            tracker, members, batch_size=options.batch, on_frames=lambda count: progress.advance(task, count)
+        )
+
+
+def of_frames(results: list[SequenceResult], values: str) -> list[Tensor]:
+    """The `presence` or `scores` of each sequence's frames, but the given one."""
+    return [torch.from_numpy(getattr(result, values)[1:]).float().clamp(0, 1) for result in results]
+
+
+def compare(options: argparse.Namespace) -> Table:
+    """Track, and hold the three against the truth.
+
+    Raises:
+        UserError: the model or the sequences cannot be used.
+    """
+    tracker = open_tracker(options, lost_after=None, template_update_presence=None)
+    results = track_all(tracker, options)
+    is_right = [torch.from_numpy(right_boxes(result)[1:]) for result in results]
+    predictions = {"presence": of_frames(results, "presence")}
+    if tracker.network.critic is not None:
+        tracker.network.presence = CriticPresence(tracker.network.critic, tracker.rule.localization)
+        predictions["critic"] = of_frames(track_all(tracker, options), "presence")
+    predictions["softmax"] = of_frames(results, "scores")
+    labels = torch.cat(is_right)
+    if labels.all() or not labels.any():
+        raise UserError(
+            f"All {len(labels)} boxes are {'right' if labels.any() else 'wrong'}: there is nothing to tell apart."
+        )
+    title = f"{len(labels):,} frames of {len(results)} sequences, {100 * labels.float().mean():.0f} % of boxes right"
+    table = Table("", "AUROC", "minus the softmax's", "ECE", title=title)
+    rng = np.random.default_rng(0)
+    draws = [rng.integers(0, len(results), len(results)) for _ in range(RESAMPLES)]
+    aurocs = {
+        name: np.array([_auroc(values, is_right, draw) for draw in draws]) for name, values in predictions.items()
+    }
+    base = presence_scores(torch.cat(predictions["softmax"]), labels)["auroc"]
+    for name, values in predictions.items():
+        scores = presence_scores(torch.cat(values), labels)
+        error, difference = np.nanstd(aurocs[name]), np.nanstd(aurocs[name] - aurocs["softmax"])
+        table.add_row(
+            name,
+            f"{scores['auroc']:.3f} ± {error:.3f}",
+            "" if name == "softmax" else f"{scores['auroc'] - base:+.3f} ± {difference:.3f}",
+            f"{scores['calibration_error']:.3f}",
+        )
+    if options.plot is not None:
+        reliability_plot(
+            {name: (torch.cat(values), labels) for name, values in predictions.items()}, BINS, options.plot
+        )
+    return table
+
+
+def _auroc(values: list[Tensor], is_right: list[Tensor], draw: np.ndarray) -> float:
+    labels = torch.cat([is_right[i] for i in draw])
+    if labels.all() or not labels.any():
+        return float("nan")
+    return presence_scores(torch.cat([values[i] for i in draw]), labels)["auroc"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_sequence_options(parser)
+    parser.add_argument("--plot", type=Path, help="draw the reliability curves here (.png, .svg, .pdf)")
+    options = parser.parse_args(arguments)
+    try:
+        Console().print(compare(options))
+    except UserError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
