@@ -7,6 +7,7 @@ import pytest
 
 from relo.data.sequences.parsing import read_boxes
 from relo.errors import UserError
+from relo.models.network import LocalizationNetwork
 from relo.models.presence import ConvPresence
 from relo.tracking.boxes_file import read_values
 from relo.tracking.command import _runs, track
@@ -186,9 +187,10 @@ def test_a_file_that_is_too_large_to_hold_boxes_is_not_read(model, source, tmp_p
 @pytest.fixture
 def presence_model(network, tmp_path):
     """A model that is sure of nothing."""
-    network.presence = ConvPresence(16, (16, 8))
-    network.presence.calibrate(1.0, -20.0)
-    save_network(network, tmp_path / "presence")
+    head = ConvPresence(16, (16, 8))
+    head.calibrate(1.0, -20.0)
+    parts = (network.encoder, network.propagator, network.policy, network.box, network.critic, network.prior)
+    save_network(LocalizationNetwork(*parts, head), tmp_path / "presence")
     return str(tmp_path / "presence")
 
 
