@@ -1,4 +1,5 @@
 import copy
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,10 @@ from relo.models.network import LocalizationNetwork
 from relo.models.presence import ConvPresence
 from relo.models.temporal import DeepToShallow, LayerAligned, NoPropagation
 from relo.plugin import build
-from relo.tracking.rule import TrackingRule
+from relo.tracking.rule import RuleFile, TrackingRule
+from relo.tracking.tracker import own_rules
 from relo.tracking.video import open_frames
-from relo.weights import save_network
+from relo.weights import load_network, save_network
 
 REPOSITORY = Path(__file__).parents[1]
 pytestmark = [pytest.mark.filterwarnings("ignore")]
@@ -102,6 +104,24 @@ def test_the_command(tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "model" / "onnx").iterdir()) == ["step.onnx", "templates.onnx"]
     with pytest.raises(UserError, match="no model"):
         export(model=str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize("benchmarks", [{}, {"lasot": {"window_exponent": 2.0}}])
+def test_a_model_folder_tracks_as_what_it_was_made_from(tmp_path, benchmarks):
+    rule = RuleFile(TrackingRule(localization="prior", window_exponent=0.5), benchmarks)
+    save_network(network(), tmp_path / "model", rule.settings())
+    export(model=str(tmp_path / "model"), format="safetensors", output=str(tmp_path / "a"))
+    assert own_rules(tmp_path / "a") == rule
+    made = network()
+    state = {f"network.{name}": tensor for name, tensor in made.state_dict().items()}
+    contents = {"state_dict": state, "relo_network": made.config(), "relo_rule": asdict(rule.rule)}
+    torch.save(contents, tmp_path / "rl.ckpt")
+    export(model=str(tmp_path / "rl.ckpt"), format="safetensors")
+    assert own_rules(tmp_path / "safetensors").rule == rule.rule
+    for folder in ("a", "safetensors"):
+        files = sorted(path.name for path in (tmp_path / folder).iterdir())
+        assert files == ["config.yaml", "model.safetensors", "tracking.yaml"]
+        torch.testing.assert_close(load_network(tmp_path / folder).state_dict(), made.state_dict(), rtol=0, atol=0)
 
 
 def trained_size_nano() -> LocalizationNetwork:

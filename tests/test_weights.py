@@ -7,8 +7,10 @@ import huggingface_hub
 import pytest
 import torch
 import yaml
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import relo.shipped
 import relo.weights
 from relo.errors import UserError
 from relo.models.encoders.fast_itpn import FastITPN
@@ -18,6 +20,7 @@ from relo.models.temporal import LayerAligned
 from relo.released_names import released_names, to_released_shape
 from relo.tracking.rule import TrackingRule, load_rule, read_rule_file
 from relo.weights import (
+    FORMAT,
     import_command,
     import_released,
     load_encoder_pretraining,
@@ -72,6 +75,47 @@ def test_a_saved_network_comes_back_bit_by_bit(tmp_path):
 def test_a_checkpoint_of_ours_is_a_model(tmp_path):
     saved = network()
     assert_same_weights(load_network(our_checkpoint(tmp_path / "last.ckpt", saved)), saved)
+
+
+def test_what_is_written_names_its_format(tmp_path):
+    save_network(network(), tmp_path)
+    with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
+        assert file.metadata() == {"relo_format": str(FORMAT)}
+
+
+@pytest.mark.parametrize("version", [FORMAT + 1, 0, "x" * 10_000, None])
+@pytest.mark.parametrize("is_folder", [True, False], ids=["folder", "checkpoint"])
+def test_weights_of_another_version_are_named_and_nothing_of_them_is_loaded(tmp_path, version, is_folder):
+    other, later = network(), network()
+    if is_folder:
+        save_network(other, path := tmp_path / "model")
+        save_file(other.state_dict(), path / "model.safetensors", metadata={"relo_format": str(version)})
+    else:
+        path = our_checkpoint(tmp_path / "last.ckpt", other, relo_format=version)
+    before = {name: tensor.clone() for name, tensor in later.state_dict().items()}
+    for load in (load_network, lambda path: load_stage(later, path)):
+        with pytest.raises(UserError) as error:
+            load(path)
+        sentence = str(error.value)
+        assert all(part in sentence for part in (str(path), str(version)[:120], f"reads format {FORMAT}"))
+        assert len(sentence) < 500
+    torch.testing.assert_close(dict(later.state_dict()), before, rtol=0, atol=0)
+
+
+def test_weights_from_before_there_was_a_version_are_read(tmp_path):
+    earlier = network()
+    save_network(earlier, tmp_path)
+    save_file(earlier.state_dict(), tmp_path / "model.safetensors")
+    assert_same_weights(load_network(tmp_path), earlier)
+
+
+def test_a_name_of_the_package_is_no_folder_that_happens_to_have_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("relo-small", "package"):
+        save_network(network(), folder)
+    monkeypatch.setattr(relo.shipped, "FOLDER", Path("package"))
+    assert resolve(relo.shipped.SHIPPED) == Path("package")
+    assert resolve("./relo-small") == resolve(Path("relo-small")) == Path("relo-small")
 
 
 def test_a_stage_starts_from_another_with_fresh_parts(tmp_path):
@@ -300,7 +344,7 @@ def test_offline_is_one_sentence(tmp_path, monkeypatch):
 
 
 def test_a_name_that_nobody_knows():
-    with pytest.raises(UserError, match=r"no model relo-x256.*relo-b256"):
+    with pytest.raises(UserError, match=r"no model relo-x256.*relo-small, .*relo-b256"):
         load_network("relo-x256")
 
 

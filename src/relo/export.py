@@ -14,7 +14,8 @@ from relo.errors import UserError
 from relo.models.encoders.base import Templates
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import TemporalPropagator
-from relo.weights import load_network
+from relo.tracking.tracker import own_rules
+from relo.weights import load_network, resolve, save_network
 
 TEMPLATES_FILE = "templates.onnx"
 STEP_FILE = "step.onnx"
@@ -197,23 +198,33 @@ def largest_difference(
 def export(
     *,
     model: str,
-    format: Literal["onnx"] = "onnx",
+    format: Literal["onnx", "safetensors"] = "onnx",
     output: str | None = None,
     templates: int = 1,
     batch: int | None = None,
 ) -> None:
-    """Export a network to ONNX, checked in onnxruntime: `templates.onnx` (once a target), `step.onnx` (once a frame).
+    """Export a network to ONNX, or a checkpoint to a model folder.
+
+    ONNX is two graphs, checked in onnxruntime: `templates.onnx` (once a target) and `step.onnx` (once a frame). A model
+    folder has weights, config and tracking rule, and nothing of the training.
 
     Args:
-        model: a model folder, a .ckpt of ours, or a released name such as relo-b256.
-        format: the format; onnx is the one there is.
-        output: the folder to write; `onnx` beside the model by default.
-        templates: how many templates a target has.
-        batch: how many targets a step has; any number by default.
+        model: a model's name, its folder, or a checkpoint.
+        format: "onnx", or "safetensors" for a model folder.
+        output: the folder to write; by default one named as the format, beside the model.
+        templates: of ONNX, how many templates a target has.
+        batch: of ONNX, how many targets a step has; any number by default.
+
+    Raises:
+        UserError: the model cannot be read or exported, or the folder cannot be written.
     """
     network = load_network(model)
     path = Path(model)
-    folder = Path(output) if output else (path if path.is_dir() else path.parent) / "onnx"
+    folder = Path(output) if output else (path if path.is_dir() else path.parent) / format
+    if format == "safetensors":
+        save_network(network, folder, own_rules(resolve(model)).settings())
+        Console().print(f"{folder}: a model folder; track with `--model {folder}`.", markup=False, soft_wrap=True)
+        return
     export_onnx(network, folder, templates, batch)
     generator = torch.Generator().manual_seed(0)
     encoder, count = network.encoder, batch or 1

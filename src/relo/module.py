@@ -29,7 +29,7 @@ from relo.models.network import LocalizationNetwork
 from relo.states import load_state_strictly, misfit
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
-from relo.weights import load_stage
+from relo.weights import FORMAT, FORMAT_ENTRY, load_stage
 
 Localization = Literal["policy", "prior"]
 
@@ -263,6 +263,7 @@ class RELOModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write into the checkpoint how to build its network and how it tracks, so that it can be used alone."""
+        checkpoint[FORMAT_ENTRY] = FORMAT
         checkpoint["relo_network"] = self.network.config()
         rule = self.rule
         if self.localizations and rule.localization not in self.localizations:  # a warm-up trains no policy

@@ -1,7 +1,7 @@
 """Networks on disk: folders of safetensors and config, our checkpoints, and the public release's."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,10 @@ import yaml  # type: ignore[import-untyped]
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 from rich.console import Console
+from safetensors import safe_open
 from safetensors.torch import save_file
 
+from relo import __version__, shipped
 from relo.errors import UserError
 from relo.models.encoders.fast_itpn import FastITPN
 from relo.models.encoders.layers import fit_positions
@@ -20,6 +22,7 @@ from relo.plugin import build
 from relo.released import VARIANTS, Variant, read_variant, released_rule
 from relo.released_names import released_name, released_names, to_released_shape
 from relo.states import (
+    LETTERS_AT_MOST,
     State,
     as_state,
     load_state_strictly,
@@ -48,14 +51,24 @@ WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.yaml"
 RULE_FILE = "tracking.yaml"
 
+FORMAT = 1
+"""The version of what is written: the meaning of tensors, config and rule. Files that name none have version 1."""
+
+FORMAT_ENTRY = "relo_format"
+
 HUB_REPOSITORY = "xche32/RELO"
 
 # A warm-up checkpoint has none of these: they start fresh in the RL stage.
 _RL_HEADS = ("policy_model.", "value_model.")
 
 
-def save_network(network: LocalizationNetwork, folder: str | Path) -> None:
-    """Write a network into a folder: its weights as `model.safetensors`, how to build it as `config.yaml`.
+def save_network(network: LocalizationNetwork, folder: str | Path, tracking: Mapping[str, Any] | None = None) -> None:
+    """Write a model folder: weights as `model.safetensors`, how to build the network as `config.yaml`.
+
+    Args:
+        network: the network.
+        folder: the folder; it is made where there is none.
+        tracking: settings of the tracking rule, to be written as `tracking.yaml`; no such file if not given.
 
     Raises:
         UserError: the folder cannot be written.
@@ -67,9 +80,11 @@ def save_network(network: LocalizationNetwork, folder: str | Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         # Written beside and moved: a killed run leaves the old weights whole.
         partial = folder / f"{WEIGHTS_FILE}.partial"
-        save_file(tensors, partial)
+        save_file(tensors, partial, metadata={FORMAT_ENTRY: str(FORMAT)})
         partial.replace(folder / WEIGHTS_FILE)
         (folder / CONFIG_FILE).write_text(yaml.safe_dump(network.config(), sort_keys=False))
+        if tracking is not None:
+            (folder / RULE_FILE).write_text(yaml.safe_dump(dict(tracking), sort_keys=False))
     except OSError as error:
         raise UserError(f"The network cannot be written to {folder} ({error.strerror}).") from error
 
@@ -81,7 +96,7 @@ def load_network(model: str | Path) -> LocalizationNetwork:
         model: a folder of `save_network` or `relo import`, a `.ckpt` of `relo fit`, or a name such as "relo-b256".
 
     Raises:
-        UserError: there is no such model, or its files are broken or do not fit each other.
+        UserError: there is no such model, or its files are broken, do not fit each other or are of another version.
     """
     path = resolve(model)
     config, state = _read_model(path)
@@ -117,8 +132,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """A Lightning checkpoint of `relo fit`, with the network's config under `relo_network`.
 
     Raises:
-        UserError: the file is missing, truncated, of another kind, or another program's checkpoint; or its tensors,
-            its network's config or its rule depend on objects that were not restored.
+        UserError: the file is missing, truncated, of another kind or version, or another program's checkpoint; or its
+            tensors, its network's config or its rule depend on objects that were not restored.
     """
     checkpoint = read_torch_file(path)
     if not isinstance(checkpoint, dict) or not {"relo_network", "state_dict"} <= checkpoint.keys():
@@ -126,6 +141,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is not a checkpoint of `relo fit`; one of the public release is turned into a model folder with "
             "`relo import`."
         )
+    _require_format(checkpoint.get(FORMAT_ENTRY, FORMAT), path)
     for entry in ("relo_network", "relo_rule"):
         require_restored(checkpoint.get(entry), f"Entry {entry!r} of {path}")
     return checkpoint | {"state_dict": as_state(checkpoint["state_dict"], f"Entry 'state_dict' of {path}")}
@@ -137,17 +153,21 @@ def resolve(model: str | Path) -> Path:
     A released checkpoint is fetched and converted once, into `$RELO_CACHE` (by default `~/.cache/relo`).
 
     Args:
-        model: a path, or one of "relo-t256", "relo-b256", "relo-l256".
+        model: a path, or one of "relo-small", "relo-t256", "relo-b256", "relo-l256". The text "relo-small" is always
+            the network that comes with the package; a folder of that name is "./relo-small".
 
     Raises:
         UserError: there is no such path or name, or the hub cannot be reached.
     """
+    if model == shipped.SHIPPED:
+        return shipped.FOLDER
     path = Path(model)
     if path.exists():
         return path
     variants = {f"relo-{variant}": variant for variant in VARIANTS}
     if str(model) not in variants:
-        raise UserError(f"There is no model {model}: give a folder, a .ckpt, or one of {', '.join(variants)}.")
+        names = ", ".join([shipped.SHIPPED, *variants])
+        raise UserError(f"There is no model {model}: give a folder, a .ckpt, or one of {names}.")
     folder = Path(os.environ.get("RELO_CACHE", "~/.cache/relo")).expanduser() / str(model)
     if not (folder / WEIGHTS_FILE).is_file():
         variant = variants[str(model)]
@@ -205,9 +225,7 @@ def import_released(path: str | Path, *, variant: Variant, output: str | Path) -
         if released in state:
             own[name] = state[released].reshape(own[name].shape)
     load_state_strictly(network, own, str(path))
-    save_network(network, output)
-    settings = released_rule(variant) | ({"localization": "prior"} if is_warmup else {})
-    (Path(output) / RULE_FILE).write_text(yaml.safe_dump(settings, sort_keys=False))
+    save_network(network, output, released_rule(variant) | ({"localization": "prior"} if is_warmup else {}))
     return network.eval()
 
 
@@ -274,7 +292,7 @@ def load_encoder_pretraining(encoder: FastITPN, path: str | Path) -> list[str]:
 def _read_model(path: Path) -> tuple[dict[str, Any], State]:
     """How to build the network of a folder or checkpoint, and its tensors."""
     if path.is_dir():
-        return _read_config(path), read_safetensors(path / WEIGHTS_FILE)
+        return _read_config(path), _read_weights(path / WEIGHTS_FILE)
     checkpoint = read_checkpoint(path)
     prefix = "network."
     return checkpoint["relo_network"], {
@@ -282,6 +300,21 @@ def _read_model(path: Path) -> tuple[dict[str, Any], State]:
         for name, tensor in checkpoint["state_dict"].items()
         if name.startswith(prefix)
     }
+
+
+def _read_weights(path: Path) -> State:
+    tensors = read_safetensors(path)
+    with safe_open(path, framework="pt") as file:
+        _require_format((file.metadata() or {}).get(FORMAT_ENTRY, FORMAT), path)
+    return tensors
+
+
+def _require_format(found: Any, path: Path) -> None:
+    if str(found) != str(FORMAT):
+        raise UserError(
+            f"{path} has weights of format {str(found)[:LETTERS_AT_MOST]}, and relo {__version__} reads format "
+            f"{FORMAT}: take weights made for this version of relo, or the version that wrote them."
+        )
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

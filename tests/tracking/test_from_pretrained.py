@@ -9,6 +9,7 @@ import torch
 import yaml
 
 import relo
+import relo.shipped
 import relo.weights
 from relo.learning.policy import ActorCritic
 from relo.learning.priors import GaussianPrior
@@ -53,6 +54,14 @@ def test_runs_in_every_precision_like_the_network(network, tmp_path, make, preci
     tolerance = 1e-5 if precision == "float32" else 0.02 * float(expected.response.max())
     torch.testing.assert_close(found.response, expected.response, rtol=0, atol=tolerance)
     assert found.memory.dtype == torch.float32
+
+
+def test_without_a_model_it_is_the_one_that_comes_with_the_package(network, tmp_path, monkeypatch):
+    save_network(network, tmp_path, {"window_exponent": 0.5})
+    monkeypatch.setattr(relo.shipped, "FOLDER", tmp_path)
+    tracker = relo.Tracker.from_pretrained(device="cpu")
+    assert tracker.rule == TrackingRule(window_exponent=0.5)
+    torch.testing.assert_close(next_state(tracker).box_xywh, next_state(relo.Tracker(network, tracker.rule)).box_xywh)
 
 
 @pytest.mark.parametrize("fastest", ["float32", "bfloat16"])

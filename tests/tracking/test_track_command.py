@@ -5,6 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
+import relo.shipped
+from relo.cli import main
 from relo.data.sequences.parsing import read_boxes
 from relo.errors import UserError
 from relo.models.network import LocalizationNetwork
@@ -47,6 +49,14 @@ def test_writes_boxes_and_video_and_prints_the_score(model, source, tmp_path, ca
     printed = " ".join(capsys.readouterr().out.split())
     assert f"Tracked {FRAMES} frames" in printed
     assert "Success AUC" in printed
+
+
+def test_without_a_model_it_tracks_with_the_one_that_comes_with_the_package(model, source, tmp_path, monkeypatch):
+    monkeypatch.setattr(relo.shipped, "FOLDER", Path(model))
+    for name, words in {"given": ["--model", model], "named": ["--model", "relo-small"], "none": []}.items():
+        main(["track", source, "--box", BOX, "--save", str(tmp_path / f"{name}.txt"), "--device", "cpu", *words])
+    given, *others = (read_boxes(tmp_path / f"{name}.txt") for name in ("given", "named", "none"))
+    assert all(np.array_equal(boxes_xywh, given) for boxes_xywh in others)
 
 
 def test_score_of_truth_is_perfect(model, source, tmp_path, capsys):

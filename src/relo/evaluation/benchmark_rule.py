@@ -57,7 +57,7 @@ def benchmark_rule(
         UserError: there is no such model or benchmark, the file cannot be used, or settings were asked for of a model
             that has none.
     """
-    from relo.tracking.tracker import own_rule
+    from relo.tracking.tracker import own_rules
     from relo.weights import RULE_FILE, resolve  # brings the hub's client
 
     name = None
@@ -71,7 +71,7 @@ def benchmark_rule(
         if name is not None and benchmark is not None:
             raise UserError(f"The model {model} has no {RULE_FILE} with settings for benchmarks; give one with --rule.")
         path = Path(model)
-        file = RuleFile(own_rule(resolve(model)))
+        file = own_rules(resolve(model))
     else:
         file = read_rule_file(path)
     entry = None if name is None else _entry(file, name, path)

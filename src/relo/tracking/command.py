@@ -18,6 +18,7 @@ from relo.geometry import iou, xywh_to_xyxy
 from relo.inference import PrecisionChoice
 from relo.metrics.functional import success_auc
 from relo.process import fit_threads
+from relo.shipped import SHIPPED
 from relo.tracking.boxes_file import box_line
 from relo.tracking.progress import frame_progress
 from relo.tracking.render import draw_frame
@@ -33,7 +34,7 @@ def track(
     source: str,
     *,
     box: str,
-    model: str,
+    model: str = SHIPPED,
     save: Path | None = None,
     presence: Path | None = None,
     render: Path | None = None,
@@ -51,7 +52,7 @@ def track(
         source: folder of images, pattern such as "frames/*.png", video file, or a camera's number.
         box: the target on the first frame as "x,y,w,h", in pixels; or a file that holds it alone, or one line per
             frame of the source.
-        model: a model's name, its folder, or a checkpoint.
+        model: a model's name, its folder, or a checkpoint; the network that comes with the package if not given.
         save: write the boxes here, one line "x,y,w,h" per frame, as they are found; where the target is lost, the line
             is the last box that was believed.
         presence: write here the probability that the box found in a frame is right, one number per frame; 1 for the

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
@@ -151,6 +151,11 @@ class RuleFile:
     def on(self, benchmark: str) -> TrackingRule:
         """The rule on a benchmark: the common one, with what its entry changes."""
         return replace(self.rule, **self.benchmarks.get(benchmark, {}))
+
+    def settings(self) -> dict[str, Any]:
+        """Every setting by its name, as such a file holds them."""
+        benchmarks = {"benchmarks": {name: dict(entry) for name, entry in self.benchmarks.items()}}
+        return asdict(self.rule) | (benchmarks if self.benchmarks else {})
 
 
 def read_rule_file(path: Path) -> RuleFile:

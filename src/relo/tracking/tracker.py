@@ -17,10 +17,11 @@ from relo.images import normalise_images
 from relo.inference import Precision, PrecisionChoice, computing, fastest_precision, optimize_for_inference
 from relo.models.encoders.base import Templates
 from relo.models.network import LocalizationNetwork
+from relo.shipped import SHIPPED
 from relo.tracking.cuda_graphs import CUDARecorder, Function, ReplayedFunction
 from relo.tracking.localizer import Localizer, Located
 from relo.tracking.lost_and_found import judge, lost_region
-from relo.tracking.rule import Localization, TrackingRule, load_rule, rule_from_settings
+from relo.tracking.rule import Localization, RuleFile, TrackingRule, read_rule_file, rule_from_settings
 from relo.tracking.state import TargetState
 from relo.tracking.upload import FrameUploader, upload
 from relo.tracking.view import SearchView
@@ -34,7 +35,7 @@ LARGEST_BOX = 2
 class Tracker:
     """One-pass tracking: a box on the first frame, then one step a frame.
 
-        tracker = Tracker.from_pretrained("runs/demo/rl.ckpt")
+        tracker = Tracker.from_pretrained()
         states = tracker.initialize([image], [[x, y, w, h]])
         states = tracker.step([next_image], states)  # states[0].box_xywh, states[0].score
 
@@ -111,7 +112,7 @@ class Tracker:
     @classmethod
     def from_pretrained(
         cls,
-        model: str | Path,
+        model: str | Path = SHIPPED,
         rule: TrackingRule | None = None,
         device: str | torch.device | None = None,
         precision: PrecisionChoice = "float32",
@@ -122,7 +123,7 @@ class Tracker:
         """A tracker with the weights of a name, a folder or a checkpoint, made to run fast (and not to be trained).
 
         Args:
-            model: what `relo.weights.load_network` takes.
+            model: what `relo.weights.load_network` takes; the network that comes with the package if not given.
             rule: how maps become boxes; None is the model's own (the `tracking.yaml` in its folder, or what its
                 checkpoint was validated with), else the default setting.
             device: where to compute; None is the GPU where there is one.
@@ -140,7 +141,7 @@ class Tracker:
         device = find_device(device)
         path = resolve(model)
         if rule is None:
-            rule = own_rule(path)
+            rule = own_rules(path).rule
         if localization is not None:
             rule = replace(rule, localization=localization)
         if precision == "auto":
@@ -398,13 +399,13 @@ class Tracker:
             return self.network.encode_templates(images, upload(boxes_xywh.float(), self.device))
 
 
-def own_rule(path: Path) -> TrackingRule:
-    """The tracking rule that belongs to a model folder or checkpoint; the default setting where it has none."""
+def own_rules(path: Path) -> RuleFile:
+    """The tracking settings that belong to a model folder or checkpoint; the default ones where it has none."""
     from relo.weights import RULE_FILE, read_checkpoint
 
     if path.is_file():
-        return rule_from_settings(read_checkpoint(path).get("relo_rule", {}), str(path))
-    return load_rule(path / RULE_FILE) if (path / RULE_FILE).is_file() else TrackingRule()
+        return RuleFile(rule_from_settings(read_checkpoint(path).get("relo_rule", {}), str(path)))
+    return read_rule_file(path / RULE_FILE) if (path / RULE_FILE).is_file() else RuleFile(TrackingRule())
 
 
 def check_box(box_xywh: Sequence[float], image_width: int, image_height: int) -> None:
