@@ -12,6 +12,9 @@ from relo.models.network import LocalizationNetwork
 from small_networks import make_clip, make_network, write_small_release
 from training_runs import Data, make_data
 
+# What tracks a few frames is done before a step graph is exported; those who test the engines say so.
+os.environ.setdefault("RELO_ENGINE", "torch")
+
 # As the processes that tests start have: sums are then equal to the bit, and small tensors are faster.
 torch.set_num_threads(1)
 

@@ -1,7 +1,10 @@
 """Networks as ONNX graphs: one encodes a target's templates, one makes a tracking step, memory in and out."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import fields
+from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -12,10 +15,8 @@ from torch import Tensor, nn
 
 from relo.errors import UserError
 from relo.models.encoders.base import Templates
-from relo.models.network import LocalizationNetwork
+from relo.models.network import LocalizationMaps, LocalizationNetwork
 from relo.models.temporal import TemporalPropagator
-from relo.tracking.tracker import own_rules
-from relo.weights import load_network, resolve, save_network
 
 TEMPLATES_FILE = "templates.onnx"
 STEP_FILE = "step.onnx"
@@ -24,6 +25,12 @@ TOLERANCE = 1e-3
 """The most that a graph may differ from the network, in logits and shares of the search side."""
 
 OPSET = 20
+
+NEXT_MEMORY = "next_memory"
+
+
+class MissingExporterError(UserError):
+    """Packages that graphs are made with are not installed."""
 
 
 class TemplateEncoder(nn.Module):
@@ -42,9 +49,11 @@ class TemplateEncoder(nn.Module):
 class TrackingStep(nn.Module):
     """One frame of B targets, of which some may be at their first frame."""
 
-    def __init__(self, network: LocalizationNetwork) -> None:
+    def __init__(self, network: LocalizationNetwork, skip: Collection[str] = ("critic", "prior")) -> None:
+        """Args: `network`; `skip`, the heads that are left out."""
         super().__init__()
         self.network = network
+        self.skip = skip
 
     def forward(
         self,
@@ -64,16 +73,20 @@ class TrackingStep(nn.Module):
             is_first: [B] bool, given with the memory, which is not read for a target at its first frame.
 
         Returns:
-            policy_logits [B, S, S], boxes_cxcywh [B, S, S, 4], presence [B, S, S] of a network that has it, and the
-            memory.
+            The maps that the network has (see `map_names`), and the memory.
         """
         propagator = self.network.propagator
         if is_first is not None:
             propagator = cast(TemporalPropagator, _FirstFrames(propagator, is_first))
         features, memory = self.network.encoder(images, Templates(tokens, kernel), propagator, memory)
-        maps = self.network.localize(features, skip=("critic", "prior"))
-        outputs = (maps.policy_logits, maps.boxes_cxcywh, maps.presence, memory)
-        return tuple(output for output in outputs if output is not None)
+        maps = self.network.localize(features, self.skip)
+        outputs = tuple(getattr(maps, name) for name in map_names(maps))
+        return outputs if memory is None else (*outputs, memory)
+
+
+def map_names(maps: LocalizationMaps) -> list[str]:
+    """The maps that are there, in the order in which a graph gives them."""
+    return [field.name for field in fields(maps) if getattr(maps, field.name) is not None]
 
 
 class _FirstFrames:
@@ -104,6 +117,17 @@ class _FirstFrames:
         return self.propagator.after_layers(tokens, static, record)
 
 
+def require_exporter() -> None:
+    """Refuse to go on without the export extra.
+
+    Raises:
+        MissingExporterError: a package of it is not installed; it is named.
+    """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if find_spec(package) is None:
+            raise MissingExporterError(f"To make a graph needs the package {package}: pip install 'relo[export]'.")
+
+
 def export_onnx(network: LocalizationNetwork, folder: str | Path, templates: int = 1, batch: int | None = None) -> None:
     """Write `templates.onnx` and `step.onnx` into a folder.
 
@@ -116,22 +140,72 @@ def export_onnx(network: LocalizationNetwork, folder: str | Path, templates: int
     Raises:
         UserError: the export extra is not installed, or the network cannot be exported with the batch left open.
     """
-    _require_extra()
+    require_exporter()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     network = network.eval()
     template_inputs, step_inputs = _example_inputs(network, templates, batch or 2)
+    if "memory" in step_inputs:
+        step_inputs["is_first"] = torch.zeros(batch or 2, dtype=torch.bool)
+    step = TrackingStep(network)
     kernel = ["kernel"] if "kernel" in step_inputs else []
-    memory = ["memory"] if "memory" in step_inputs else []
-    presence = [] if network.presence is None else ["presence"]
-    _write(TemplateEncoder(network), template_inputs, ["tokens", *kernel], folder / TEMPLATES_FILE, batch)
-    _write(
-        TrackingStep(network),
-        step_inputs,
-        ["policy_logits", "boxes_cxcywh", *presence, *(f"next_{name}" for name in memory)],
-        folder / STEP_FILE,
-        batch,
-    )
+    for module, inputs, outputs, file in (
+        (TemplateEncoder(network), template_inputs, ["tokens", *kernel], TEMPLATES_FILE),
+        (step, step_inputs, _step_outputs(step, step_inputs), STEP_FILE),
+    ):
+        _program(module, inputs, outputs, batch).save(str(folder / file), external_data=False)
+
+
+def step_graph(network: LocalizationNetwork, templates: int, skip: Collection[str]) -> tuple[bytes, list[str]]:
+    """The step of one target that has a memory (if tokens are propagated) as a graph without the network's weights.
+
+    A graph of some 100 kB, which holds for every network of this structure.
+
+    Args:
+        network: the network; it is put into evaluation mode.
+        templates: how many templates the target has.
+        skip: heads that are left out.
+
+    Returns:
+        The ONNX model, and the names of the tensors in `step_tensors` that it lacks, to be added when it is loaded.
+
+    Raises:
+        UserError: the export extra is not installed, or the network cannot be exported.
+    """
+    require_exporter()
+    from onnx import TensorProto
+    from onnxscript import optimizer
+
+    step = TrackingStep(network.eval(), skip)
+    _, inputs = _example_inputs(network, templates, batch=1)
+    program = _program(step, inputs, _step_outputs(step, inputs), batch=1, optimize=False)
+    weights = step_tensors(network).keys() & program.model.graph.initializers.keys()
+
+    def keep_weights(node: Any) -> bool | None:
+        return False if any(value is not None and value.name in weights for value in node.inputs) else None
+
+    # What torch's own optimization does, but for constants that would be computed of weights.
+    for _ in range(2):
+        optimizer.inline(program.model)
+        optimizer.fold_constants(program.model, onnx_shape_inference=True, should_fold=keep_weights)
+        optimizer.remove_unused_nodes(program.model)
+    model = program.model_proto
+    missing = [tensor for tensor in model.graph.initializer if tensor.name in weights]
+    for tensor in missing:
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="weights")
+    for item in (*model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output, model.graph):
+        item.ClearField("metadata_props")  # stack traces
+        item.ClearField("doc_string")
+    model.graph.ClearField("value_info")
+    return model.SerializeToString(), [tensor.name for tensor in missing]
+
+
+def step_tensors(network: LocalizationNetwork) -> dict[str, Tensor]:
+    """The network's tensors by the names that they have in `step_graph`."""
+    step = TrackingStep(network)
+    return dict(chain(step.named_parameters(remove_duplicate=False), step.named_buffers(remove_duplicate=False)))
 
 
 class ONNXTracker:
@@ -164,7 +238,7 @@ class ONNXTracker:
             elif entry.name == "is_first":
                 inputs["is_first"] = np.full(len(images), memory is None)
         outputs = _named(self._step, inputs)
-        return outputs, outputs.pop("next_memory", None)
+        return outputs, outputs.pop(NEXT_MEMORY, None)
 
 
 @torch.inference_mode()
@@ -218,6 +292,9 @@ def export(
     Raises:
         UserError: the model cannot be read or exported, or the folder cannot be written.
     """
+    from relo.tracking.tracker import own_rules  # the tracker makes graphs by this module
+    from relo.weights import load_network, resolve, save_network  # brings the hub's client, needed here only
+
     network = load_network(model)
     path = Path(model)
     folder = Path(output) if output else (path if path.is_dir() else path.parent) / format
@@ -258,15 +335,27 @@ def _example_inputs(
     search_images = torch.zeros(batch, 3, encoder.search_size, encoder.search_size)
     encoded = network.encode_templates(images, boxes_xywh)
     _, memory = network.encode(search_images, encoded, None)
-    step_inputs = {"images": search_images, "tokens": encoded.tokens}
-    if encoded.kernel is not None:
-        step_inputs["kernel"] = encoded.kernel
-    if memory is not None:
-        step_inputs |= {"memory": memory, "is_first": torch.zeros(batch, dtype=torch.bool)}
-    return {"images": images, "boxes_xywh": boxes_xywh}, step_inputs
+    step_inputs = {"images": search_images, "tokens": encoded.tokens, "kernel": encoded.kernel, "memory": memory}
+    given = {name: tensor for name, tensor in step_inputs.items() if tensor is not None}
+    return {"images": images, "boxes_xywh": boxes_xywh}, given
 
 
-def _write(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], path: Path, batch: int | None) -> None:
+@torch.inference_mode()
+def _step_outputs(step: TrackingStep, inputs: dict[str, Tensor]) -> list[str]:
+    """The names of a step's outputs."""
+    templates = Templates(inputs["tokens"], inputs.get("kernel"))
+    maps, memory = step.network(inputs["images"], templates, inputs.get("memory"), step.skip)
+    return [*map_names(maps), *([] if memory is None else [NEXT_MEMORY])]
+
+
+def _program(
+    module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], batch: int | None, optimize: bool = True
+) -> torch.onnx.ONNXProgram:
+    """A module as an ONNX program.
+
+    Raises:
+        UserError: it cannot be exported.
+    """
     # The batch is the first axis of everything but the memory, where it follows the layers.
     open_batch = torch.export.Dim("batch", min=1)
     axes = {name: {1 if name == "memory" else 0: open_batch} for name in inputs} if batch is None else None
@@ -274,14 +363,12 @@ def _write(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str],
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            program = torch.export.export(module.eval(), (), inputs, dynamic_shapes=axes)
-            torch.onnx.export(
-                program,
-                f=str(path),
+            exported = torch.onnx.export(
+                torch.export.export(module.eval(), (), inputs, dynamic_shapes=axes),
                 input_names=list(inputs),
                 output_names=list(outputs),
                 opset_version=OPSET,
-                external_data=False,
+                optimize=optimize,
                 verbose=False,
             )
     except (RuntimeError, ValueError, torch.onnx.OnnxExporterError) as error:
@@ -290,12 +377,5 @@ def _write(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str],
                 "This network cannot be exported for any number of targets; fix the number with --batch 1."
             ) from error
         raise UserError(f"This network cannot be exported: {str(error).splitlines()[0]}") from error
-
-
-def _require_extra() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"Export needs the package {error.name}: pip install 'relo[export]'.") from error
+    assert exported is not None
+    return exported

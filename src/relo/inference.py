@@ -1,18 +1,20 @@
 """Make a trained network faster where nobody trains it any more."""
 
 import copy
+import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from timm.layers import LayerScale, Mlp, SwiGLU
+from timm.layers import BatchNormAct2d, LayerScale, Mlp, SwiGLU
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from relo.models.encoders.fast_itpn import Attention, Block, StemBlock
 from relo.models.encoders.fused import FusedAttention, FusedMlp
+from relo.models.encoders.timm_cnn import TimmCNN
 from relo.models.network import LocalizationNetwork
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -42,6 +44,8 @@ def optimize_for_inference(network: LocalizationNetwork, precision: Precision = 
         those that its config describes. In float32 its outputs are the network's but for rounding.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
+    if isinstance(network.encoder, TimmCNN):
+        network.encoder.stem = _folded_stem(network.encoder)
     for module in network.modules():
         if isinstance(module, nn.Sequential):
             _fold_batch_norm(module)
@@ -129,6 +133,26 @@ def _fold_batch_norm(layers: nn.Sequential) -> None:
         if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             layers[index] = fuse_conv_bn_eval(convolution, norm)
             layers[index + 1] = nn.Identity()
+
+
+@torch.no_grad()
+def _folded_stem(encoder: TimmCNN) -> nn.Module:
+    """The stem with each BatchNorm folded into the convolution that stands before it, if that leaves it the same."""
+    stem = copy.deepcopy(encoder.stem)
+    for module in list(stem.modules()):
+        for (name, convolution), (norm_name, norm) in itertools.pairwise(list(module.named_children())):
+            if not (isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)):
+                continue
+            if convolution.out_channels == norm.num_features:
+                setattr(module, name, fuse_conv_bn_eval(convolution, norm))
+                setattr(module, norm_name, norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity())
+    # timm says which parts a network has, but not in which order they run.
+    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(next(stem.parameters()))
+    try:
+        pairs = list(zip(stem(image), encoder.stem(image), strict=True))
+    except RuntimeError:
+        return encoder.stem
+    return stem if all(torch.allclose(*pair, rtol=1e-3, atol=1e-3) for pair in pairs) else encoder.stem
 
 
 def _fuse(block: Block) -> None:

@@ -16,6 +16,12 @@ _MALLOC = {"MALLOC_MMAP_THRESHOLD_": (-3, 32 << 20), "MALLOC_TRIM_THRESHOLD_": (
 _SMALL = 5_000_000  # parameters
 
 
+def is_small(network: Any) -> bool:
+    """Whether the operations of a torch module are so short that what lies between them counts."""
+    count: int = sum(parameter.numel() for parameter in network.parameters())
+    return count < _SMALL
+
+
 def fit_threads(network: Any) -> None:
     """Let one thread run a small network that tracks a target or two: a torch module, on the CPU.
 
@@ -25,7 +31,7 @@ def fit_threads(network: Any) -> None:
     import torch
 
     is_given = {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & os.environ.keys()
-    if not is_given and sum(parameter.numel() for parameter in network.parameters()) < _SMALL:
+    if not is_given and is_small(network):
         torch.set_num_threads(1)
 
 

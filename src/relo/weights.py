@@ -1,6 +1,5 @@
 """Networks on disk: folders of safetensors and config, our checkpoints, and the public release's."""
 
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from relo import __version__, shipped
+from relo.cache import cache_folder
 from relo.errors import UserError
 from relo.models.encoders.fast_itpn import FastITPN
 from relo.models.encoders.layers import fit_positions
@@ -150,7 +150,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def resolve(model: str | Path) -> Path:
     """The folder or file of a model: a path as it is, a released name by way of the hub.
 
-    A released checkpoint is fetched and converted once, into `$RELO_CACHE` (by default `~/.cache/relo`).
+    A released checkpoint is fetched and converted once, into the cache folder (see `relo.cache`).
 
     Args:
         model: a path, or one of "relo-small", "relo-t256", "relo-b256", "relo-l256". The text "relo-small" is always
@@ -168,7 +168,7 @@ def resolve(model: str | Path) -> Path:
     if str(model) not in variants:
         names = ", ".join([shipped.SHIPPED, *variants])
         raise UserError(f"There is no model {model}: give a folder, a .ckpt, or one of {names}.")
-    folder = Path(os.environ.get("RELO_CACHE", "~/.cache/relo")).expanduser() / str(model)
+    folder = cache_folder() / str(model)
     if not (folder / WEIGHTS_FILE).is_file():
         variant = variants[str(model)]
         import_released(

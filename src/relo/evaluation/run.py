@@ -24,6 +24,7 @@ from relo.evaluation.benchmark_rule import BenchmarkRule, benchmark_rule
 from relo.evaluation.one_pass import FailedSequences, reasons, run_one_pass, told
 from relo.evaluation.result_folder import SequenceResult
 from relo.inference import Precision
+from relo.tracking.engine import EngineChoice
 from relo.tracking.progress import frame_progress
 from relo.tracking.rule import Localization
 from relo.tracking.tracker import Tracker
@@ -60,6 +61,7 @@ class _Share:
     localization: Localization | None
     device: str
     precision: Precision
+    engine: EngineChoice
     batch_size: int
     workers: int
     folder: Path
@@ -77,7 +79,9 @@ class _Share:
             # What is left to the CPU is small: threads of torch and OpenCV would only hinder those that decode.
             torch.set_num_threads(1)
             cv2.setNumThreads(1)
-        tracker = Tracker.from_pretrained(self.model, self.rule.rule, self.device, self.precision, self.localization)
+        tracker = Tracker.from_pretrained(
+            self.model, self.rule.rule, self.device, self.precision, self.localization, engine=self.engine
+        )
         failures: dict[str, str] = {}
         try:
             run_one_pass(
@@ -119,6 +123,7 @@ def run_benchmark(
     workers: int | None = None,
     device: str | None = None,
     precision: Precision = "float32",
+    engine: EngineChoice = "auto",
     shards: int = 1,
     shard: int = 0,
 ) -> None:
@@ -143,6 +148,8 @@ def run_benchmark(
         device: where to compute, such as "cpu" or "cuda:1", or several as "cuda:0,cuda:1", which share the sequences;
             all GPUs if not given, or the CPU where there is none.
         precision: "float32", or "bfloat16" or "float16" to be faster.
+        engine: what computes the network: "torch", "onnxruntime" (in float32 on the CPU), or "auto": onnxruntime for
+            small networks on the CPU, where it takes half the time.
         shards: on several machines, how many share the sequences; with one folder for all, or one each to be put
             together.
         shard: which of them this one is, from 0.
@@ -178,6 +185,7 @@ def run_benchmark(
             localization,
             name,
             precision,
+            engine,
             batch_size,
             max(1, workers // len(devices)),
             output,

@@ -10,7 +10,8 @@ from relo.images import normalise_crops
 from relo.inference import Precision, computing
 from relo.models.encoders.base import Templates
 from relo.models.network import LocalizationMaps, LocalizationNetwork
-from relo.tracking.rule import TrackingRule
+from relo.tracking.engine import EngineChoice, start_engine
+from relo.tracking.rule import Localization, TrackingRule
 
 
 @dataclass(frozen=True)
@@ -22,26 +23,48 @@ class Located:
     memory: Tensor | None  # [layers, B, K, C], for the next frame
 
 
+def skipped_heads(network: LocalizationNetwork, localization: Localization) -> tuple[str, ...]:
+    """The heads that a tracker that localizes so does not need."""
+    skipped = ("critic",) if localization == "prior" else ("critic", "prior")
+    is_of_other_map = network.presence is not None and network.presence.localization != localization
+    return (*skipped, "presence") if is_of_other_map else skipped
+
+
 class Localizer:
     """The network and the rule's choice of a cell; it never waits for the device, and keeps nothing of a target."""
 
     def __init__(
-        self, network: LocalizationNetwork, rule: TrackingRule, device: torch.device, precision: Precision
+        self,
+        network: LocalizationNetwork,
+        rule: TrackingRule,
+        device: torch.device,
+        precision: Precision,
+        engine: EngineChoice = "torch",
     ) -> None:
-        """Args: `network`, on `device` and in evaluation mode; `rule`; `precision`, of the network's layers."""
-        self._network = network
+        """Prepare to locate targets.
+
+        Args:
+            network: on `device` and in evaluation mode.
+            rule: how maps become boxes.
+            device: where to compute.
+            precision: of the network's layers.
+            engine: what computes the network (see `relo.tracking.engine`).
+
+        Raises:
+            UserError: this engine cannot compute this network here.
+        """
+        self._search_size = network.encoder.search_size
         self._rule = rule
         self._device = device
         self._precision: Precision = precision
         self._window = rule.window_map(network.encoder.map_size).to(device)
-        self._skip = {"critic"} if rule.localization == "prior" else {"critic", "prior"}
-        if network.presence is not None and network.presence.localization != rule.localization:
-            self._skip.add("presence")  # it speaks of the other map's choice
+        self._skip = skipped_heads(network, rule.localization)
+        self.engine, self._forward = start_engine(engine, network, device, precision, rule.templates, self._skip)
 
     def __call__(self, search_images: Tensor, templates: Templates, memory: Tensor | None) -> Located:
         """Locate B targets in search images [B, 3, Hx, Hx], normalised."""
         with computing(self._device, self._precision):
-            maps, memory = self._network(search_images, templates, memory, skip=self._skip)
+            maps, memory = self._forward(search_images, templates, memory, skip=self._skip)
         cells_cxcywh, probabilities, response = self._candidates(maps)
         value, cell = response.flatten(1).max(1, keepdim=True)
         columns = [
@@ -65,7 +88,7 @@ class Localizer:
             kernel: likewise (see `Templates`).
             memory: [layers, B, K, C]; None on first frames.
         """
-        crops = cut_squares(pixels, squares, self._network.encoder.search_size)
+        crops = cut_squares(pixels, squares, self._search_size)
         located = self(normalise_crops(crops), Templates(tokens, kernel), memory)
         return located.chosen, located.response, located.memory
 

@@ -19,6 +19,7 @@ from relo.models.encoders.base import Templates
 from relo.models.network import LocalizationNetwork
 from relo.shipped import SHIPPED
 from relo.tracking.cuda_graphs import CUDARecorder, Function, ReplayedFunction
+from relo.tracking.engine import EngineChoice
 from relo.tracking.localizer import Localizer, Located
 from relo.tracking.lost_and_found import judge, lost_region
 from relo.tracking.rule import Localization, RuleFile, TrackingRule, read_rule_file, rule_from_settings
@@ -59,6 +60,7 @@ class Tracker:
         *,
         crop_on_device: bool | None = None,
         cuda_graphs: bool | None = None,
+        engine: EngineChoice = "torch",
     ) -> None:
         """Set the network to evaluation.
 
@@ -71,10 +73,12 @@ class Tracker:
                 only. Crops are those that OpenCV cuts on the CPU.
             cuda_graphs: run a step as one CUDA graph, recorded when a number of targets is met for the second time;
                 None is where the device is a GPU that crops. A network that cannot be recorded runs without.
+            engine: what computes the network's steps: "torch"; "onnxruntime", for weights that do not change any more;
+                or "auto" (see `relo.tracking.engine`).
 
         Raises:
             UserError: there is no such device, or the rule asks for a head that the network does not have, or for
-                crops of another size.
+                crops of another size; or the engine cannot compute this network here.
             ValueError: CUDA graphs are asked for where they cannot be.
         """
         self.rule = rule or TrackingRule()
@@ -86,7 +90,8 @@ class Tracker:
         self._require_presence()
         self._template_crop = self.rule.template_crop(network.encoder.template_size)
         self._search_crop = self.rule.search_crop(network.encoder.search_size)
-        self._localizer = Localizer(self.network, self.rule, self.device, precision)
+        self._localizer = Localizer(self.network, self.rule, self.device, precision, engine)
+        self.engine = self._localizer.engine
         on_gpu = self.device.type == "cuda"
         crop_on_device = on_gpu if crop_on_device is None else crop_on_device
         cuda_graphs = on_gpu and crop_on_device if cuda_graphs is None else cuda_graphs
@@ -119,6 +124,7 @@ class Tracker:
         localization: Localization | None = None,
         *,
         cuda_graphs: bool | None = None,
+        engine: EngineChoice = "auto",
     ) -> "Tracker":
         """A tracker with the weights of a name, a folder or a checkpoint, made to run fast (and not to be trained).
 
@@ -132,9 +138,12 @@ class Tracker:
                 kept where it is not in float32.
             localization: the map that picks the cell; None is the rule's.
             cuda_graphs: run a step as one CUDA graph; None is on a GPU.
+            engine: what computes the network's steps; "auto" is onnxruntime for a small network in float32 on a CPU,
+                else torch. Results are the same but for rounding.
 
         Raises:
-            UserError: there is no such device, or the weights or the rule cannot be read.
+            UserError: there is no such device, the weights or the rule cannot be read, or the engine cannot compute
+                this network here.
         """
         from relo.weights import load_network, resolve  # brings the hub's client, needed here only
 
@@ -146,9 +155,8 @@ class Tracker:
             rule = replace(rule, localization=localization)
         if precision == "auto":
             precision = fastest_precision(device)
-        return cls(
-            optimize_for_inference(load_network(path), precision), rule, device, precision, cuda_graphs=cuda_graphs
-        )
+        network = optimize_for_inference(load_network(path), precision)
+        return cls(network, rule, device, precision, cuda_graphs=cuda_graphs, engine=engine)
 
     @torch.inference_mode()
     def initialize(

@@ -1,0 +1,38 @@
+"""Write the step graphs of a model into the package, so that onnxruntime runs it where nothing can export it.
+
+    python data_prep/pack_step_graph.py MODEL
+
+There is one for the policy and one for the prior. They hold for every model of this structure, whatever its weights.
+"""
+
+from relo.process import set_defaults
+
+set_defaults()  # before torch loads
+
+import sys
+
+from relo.errors import UserError
+from relo.export import step_graph
+from relo.inference import optimize_for_inference
+from relo.tracking.localizer import skipped_heads
+from relo.tracking.step_graphs import PACKAGED, StepGraph, graph_name, write_graph
+from relo.tracking.tracker import own_rule
+from relo.weights import load_network, resolve
+
+
+def pack_step_graphs(model: str) -> None:
+    """Write the graphs of what `resolve` takes, for the tracking rule that belongs to it."""
+    path = resolve(model)
+    network, templates = optimize_for_inference(load_network(path)), own_rule(path).templates
+    for localization in ("policy", "prior") if network.prior is not None else ("policy",):
+        skip = skipped_heads(localization)
+        file = PACKAGED / graph_name(network, templates, skip)
+        write_graph(file, StepGraph(*step_graph(network, templates, skip)))
+        print(f"{localization}: {file}")
+
+
+if __name__ == "__main__":
+    try:
+        pack_step_graphs(*sys.argv[1:])
+    except (UserError, TypeError) as error:
+        sys.exit(f"pack_step_graph: error: {error}")
