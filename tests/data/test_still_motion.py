@@ -124,3 +124,9 @@ def test_moving_stills_give_consecutive_clips(stills):
 def test_motion_beyond_reason_is_refused(stills, strength):
     with pytest.raises(UserError, match=r"still_motion must be between 0 and 2, not"):
         clips(stills, replace(PLAIN, still_motion=strength))
+
+
+@pytest.mark.parametrize("box_xywh", [(0, 0, 3, 3), (396, 297, 4, 3), (0, 100, 2, 90)])
+def test_targets_at_the_border_stay_in_the_image(box_xywh, tmp_path):
+    for seed in range(20):
+        assert in_motion(still(tmp_path, box_xywh), 2.0, np.random.default_rng(seed)).visible.mean() >= 0.8

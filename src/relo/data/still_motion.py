@@ -21,6 +21,9 @@ from relo.errors import UserError
 MOVING_FRAMES = 64
 """The frames of a still in motion."""
 
+LEAST_VISIBLE = 0.8
+"""A motion that shows the target in a smaller share of its frames is weakened."""
+
 MOST_MOTION = 2.0
 _ROTATION, _SCALE, _STRETCH, _SHEAR, _SHIFT = math.radians(5), 0.12, 0.06, 0.05, 0.06  # at a strength of 1
 _WAVES, _STEEPNESS = 3, 0.2  # the sum of the waves' derivatives, at a strength of 1
@@ -51,14 +54,22 @@ def in_motion(still: Sequence, strength: float, rng: np.random.Generator) -> Seq
     """
     image = still.frames[0]
     height, width = image.shape[:2]
-    motion = _draw_motion(width, height, strength, rng)
-    boxes_xywh = motion.boxes_xywh(still.boxes_xywh[0])
-    centers = boxes_xywh[:, :2] + boxes_xywh[:, 2:] / 2
+    state = rng.bit_generator.state
+    while True:
+        motion = _draw_motion(width, height, strength, rng)
+        boxes_xywh = motion.boxes_xywh(still.boxes_xywh[0])
+        centers = boxes_xywh[:, :2] + boxes_xywh[:, 2:] / 2
+        visible = np.asarray(((centers >= 0) & (centers < (width, height))).all(1))
+        if visible.mean() >= LEAST_VISIBLE or strength == 0:
+            break
+        # The same motion, weaker: a target at the image's border may leave it for good.
+        strength = strength / 2 if strength > 0.1 else 0.0
+        rng.bit_generator.state = state
     return replace(
         still,
         frames=_MovingFrames(image, motion, still.frames.name(0)),
         boxes_xywh=boxes_xywh,
-        visible=np.asarray(((centers >= 0) & (centers < (width, height))).all(1)),
+        visible=visible,
         attributes={},
     )
 

@@ -1,0 +1,69 @@
+"""What `make weights` runs first: render photographic sequences and pack them into the stores of `configs/weights`.
+
+It may be stopped at any time, and goes on when the command is run again.
+"""
+
+from relo.process import set_defaults
+
+set_defaults()  # before torch loads
+
+import sys
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+from relo.cli import main as relo
+from relo.errors import UserError
+
+COMPOSITES = {
+    "composites": ("train", "default", 1000, 24),
+    "composites_hard": ("train", "hard", 600, 24),
+    "composites_occluded": ("train", "occluded", 500, 40),
+    "composites_val": ("val", "default", 120, 40),
+    "composites_val_occluded": ("val", "occluded", 120, 60),
+    "composites_val_distractors": ("val", "distractors", 80, 40),
+    "composites_test": ("test", "default", 500, 24),
+    "composites_test_occluded": ("test", "occluded", 250, 60),
+    "composites_test_distractors": ("test", "distractors", 250, 24),
+}
+"""Each store: the split, the difficulty, the number of sequences and of their frames. Splits share no image."""
+
+PHOTOGRAPHS = ("bsds500", "ecssd", "imagenet_sample", "human_segmentation", "grocery_store")
+CUT_OUTS = ("ecssd", "human_segmentation", "clothing_coparsing", "bsds500")
+"""What of the photo sets is used beside the photographs and cut-outs of packages. No videos: neighbouring frames would
+land in different splits."""
+
+
+def make_composites(output: Path = Path("data"), photos: Path | None = None, workers: int = 2) -> None:
+    """Render and pack the composites, of the packages' images and of the photo sets that are there.
+
+    Args:
+        output: The folder that holds `photographs` and `cutouts`, and gets the stores.
+        photos: A folder of photo sets, as `make photographs` takes it; the packages' images alone if not given.
+        workers: Processes to use.
+
+    Raises:
+        UserError: images are missing, or something cannot be rendered or packed.
+    """
+    folders = {"photographs": [output / "photographs"], "cutouts": [output / "cutouts"]}
+    for kind, sets in (("photographs", PHOTOGRAPHS), ("cutouts", CUT_OUTS)):
+        folders[kind] += [photos / name for name in sets if photos is not None and (photos / name).is_dir()]
+    missing = [str(folder) for places in folders.values() for folder in places[:1] if not folder.is_dir()]
+    if missing:
+        raise UserError(f"There is no {' and no '.join(missing)}: run `make photographs` first.")
+    sources = [f"--{kind}=[{','.join(map(str, places))}]" for kind, places in folders.items()]
+    for store, (split, difficulty, sequences, frames) in COMPOSITES.items():
+        root = output / "rendered" / store
+        size = [f"--sequences={sequences}", f"--frames={frames}", f"--difficulty={difficulty}"]
+        common = [f"--split={split}", f"--workers={workers}"]
+        relo(["data", "synthesize", str(root), "--layout=got10k", *size, *common, *sources])
+        relo(["data", "pack", "got10k", str(root), str(output / store), *common])
+
+
+if __name__ == "__main__":
+    parser = ArgumentParser(description=__doc__)
+    parser.add_function_arguments(make_composites, as_group=False)
+    try:
+        make_composites(**parser.parse_args().as_dict())
+    except UserError as error:
+        sys.exit(f"make_composites: {error}")
