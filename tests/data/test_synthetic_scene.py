@@ -20,6 +20,14 @@ def test_same_arguments_same_bytes():
     assert first.frames.dtype == np.uint8
 
 
+def test_procedural_scenes_stay_as_they_were():
+    sequence = render_sequence("pin", frames=6, width=96, height=72, settings=HARD)
+    boxes_xywh = [[54.074, 8.374, 21.796, 14.853], [46.766, 10.356, 21.407, 11.672]]
+    colours = [[71.24, 88.02, 74.27], [74.72, 93.01, 79.51]]
+    np.testing.assert_allclose(sequence.boxes_xywh[[0, 5]], boxes_xywh, atol=0.001)
+    np.testing.assert_allclose(sequence.frames[[0, 5]].mean((1, 2)), colours, atol=0.1)
+
+
 @pytest.mark.parametrize("other", [{"seed": 4}, {"split": "test"}])
 def test_seed_and_split_change_every_picture(other):
     frames = render_sequence("a", frames=2, seed=3).frames

@@ -1,6 +1,6 @@
 """Scenes of photographs: crops of them as ground, cut-outs, and shapes filled from photographs, as things."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -79,10 +79,12 @@ class PhotographicMaterial(Material):
     def occluder(
         self, rng: np.random.Generator, half_xy: NDArray[np.float64], frames: int, full: bool
     ) -> FlexibleAppearance:
-        """A cut-out; or, if it is to hide the target fully, a box filled from a photograph."""
+        """A cut-out, now and then the target's own; or, if it is to hide the target fully, a box with a photograph."""
         size = 2 * float(np.sqrt(np.prod(half_xy)))
         if not full and rng.random() < 0.6:
-            return self._appearance(rng, self._other_cut_out(rng), size * 1.3, frames)
+            alike = rng.random() < 0.3 * self._scene.look_alike
+            thing = replace(self._target, part=None) if alike else self._other_cut_out(rng)
+            return self._appearance(rng, thing, size * 1.3, frames)
         photograph = self._ground if rng.random() < 0.4 else self._photograph(rng)
         radius = textures.rounded_box(rng.uniform(4, 12))
         box = self._shape(rng, photograph, radius / radius.max(), float(half_xy[0] / half_xy[1]))
