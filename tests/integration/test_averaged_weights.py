@@ -45,10 +45,9 @@ def test_a_resumed_fit_goes_on_averaging(data, tmp_path, monkeypatch):
     folders = [tmp_path / name for name in ("whole", "parts")]
     for folder, limits in zip(folders, ([4], [2, 4]), strict=True):
         path = averaged_run(data, folder)
-        for limit in limits:
-            relo_here(
-                monkeypatch, "fit", "--config", path, f"--trainer.max_steps={limit}", "--ckpt_path=last", cwd=folder
-            )
+        for number, limit in enumerate(limits):
+            options = (f"--trainer.max_steps={limit}", *(("--ckpt_path=last",) if number else ()))
+            relo_here(monkeypatch, "fit", "--config", path, *options, cwd=folder)
     whole, parts = (box_bias(folder, 4) for folder in folders)
     for one, other in zip(whole, parts, strict=True):
         assert torch.equal(one, other)
