@@ -117,7 +117,7 @@ def compare(options: argparse.Namespace) -> Table:
         name, _, path = told.partition(":")
         if name not in ("policy", "prior") or not path:
             raise UserError(f"'{told}' is not policy:MODEL or prior:MODEL.")
-        maps.append(Choices(path, Tracker.from_pretrained(path, localization=name)))
+        maps.append(Choices(path, Tracker.from_pretrained(path, localization=name, engine="torch")))
         if maps[-1].crops != maps[0].crops:
             raise UserError(f"{path} cuts its crops in another way than {maps[0].path}: compare models that see alike.")
     numbers: dict[str, int] = {}

@@ -16,16 +16,16 @@ from relo.export import step_graph
 from relo.inference import optimize_for_inference
 from relo.tracking.localizer import skipped_heads
 from relo.tracking.step_graphs import PACKAGED, StepGraph, graph_name, write_graph
-from relo.tracking.tracker import own_rule
+from relo.tracking.tracker import own_rules
 from relo.weights import load_network, resolve
 
 
 def pack_step_graphs(model: str) -> None:
     """Write the graphs of what `resolve` takes, for the tracking rule that belongs to it."""
     path = resolve(model)
-    network, templates = optimize_for_inference(load_network(path)), own_rule(path).templates
+    network, templates = optimize_for_inference(load_network(path)), own_rules(path).rule.templates
     for localization in ("policy", "prior") if network.prior is not None else ("policy",):
-        skip = skipped_heads(localization)
+        skip = skipped_heads(network, localization)
         file = PACKAGED / graph_name(network, templates, skip)
         write_graph(file, StepGraph(*step_graph(network, templates, skip)))
         print(f"{localization}: {file}")

@@ -1,5 +1,7 @@
 """A network and clips that are small enough for any test."""
 
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -8,9 +10,16 @@ import yaml
 from relo.data.clip_batch import ClipBatch
 from relo.models.encoders.nano import Nano
 from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
-from relo.models.network import LocalizationNetwork
+from relo.models.network import LocalizationMaps, LocalizationNetwork
 from relo.models.temporal import LayerAligned
 from relo.released import read_variant
+
+
+class PresentNetwork(LocalizationNetwork):
+    """Says that a target is there where its map is bright."""
+
+    def localize(self, features: torch.Tensor, skip: Collection[str] = ()) -> LocalizationMaps:
+        return replace(super().localize(features, skip), presence=features.mean((1, 2, 3)).sigmoid())
 
 
 def make_network(seed: int = 0, depth: int = 2) -> LocalizationNetwork:

@@ -25,6 +25,7 @@ from relo.tracking.rule import RuleFile, TrackingRule
 from relo.tracking.tracker import own_rules
 from relo.tracking.video import open_frames
 from relo.weights import load_network, save_network
+from small_networks import PresentNetwork
 
 REPOSITORY = Path(__file__).parents[1]
 pytestmark = [pytest.mark.filterwarnings("ignore")]
@@ -37,11 +38,11 @@ PROPAGATORS = {
 }
 
 
-def network(propagator=PROPAGATORS["layer-aligned"]) -> LocalizationNetwork:
+def network(propagator=PROPAGATORS["layer-aligned"], kind=LocalizationNetwork) -> LocalizationNetwork:
     torch.manual_seed(0)
     encoder = FastITPN(32, 2, 4, 1, 1, search_size=64, template_size=32, layer_scale=1.0)
     heads = {"policy": ConvPolicy, "box": ConvBox, "critic": ConvCritic, "prior": ConvPrior}
-    network = LocalizationNetwork(encoder, propagator(), **{name: part(32, [8]) for name, part in heads.items()})
+    network = kind(encoder, propagator(), **{name: part(32, [8]) for name, part in heads.items()})
     for parameter in network.parameters():  # far from the small initial weights, or every frame would look the same
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
@@ -189,8 +190,10 @@ def test_a_graph_of_other_weights_is_told_from_the_network(exported_nano):
 
 
 def test_a_number_of_targets_may_be_fixed(tmp_path):
-    exported = network()
+    exported = network(kind=PresentNetwork)
     export_onnx(exported, tmp_path, templates=2, batch=1)
     assert largest_difference(exported, tmp_path, *clip(1, frames=3)) < 1e-3
-    shapes = [entry.shape for entry in onnxruntime.InferenceSession(str(tmp_path / "step.onnx")).get_inputs()]
-    assert shapes[0] == [1, 3, 64, 64]
+    session = onnxruntime.InferenceSession(str(tmp_path / "step.onnx"))
+    assert session.get_inputs()[0].shape == [1, 3, 64, 64]
+    outputs = [entry.name for entry in session.get_outputs()]
+    assert outputs == ["policy_logits", "boxes_cxcywh", "presence", "next_memory"]

@@ -5,6 +5,7 @@ import torch
 
 from relo.inference import computing, fastest_precision, optimize_for_inference
 from relo.models.encoders.fast_itpn import FastITPN
+from relo.models.encoders.timm_cnn import TimmCNN
 from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned
@@ -74,6 +75,42 @@ def test_a_block_has_fewer_products():
 
     # Two blocks, on two frames, with 4 in place of 7.
     assert products(network()) - products(optimize_for_inference(network())) == 2 * 2 * 3
+
+
+def cnn_network(name: str) -> LocalizationNetwork:
+    torch.manual_seed(0)
+    encoder = TimmCNN(name, width=32, depth=1, heads=2, channels=16, search_size=64, template_size=32)
+    made = LocalizationNetwork(encoder, LayerAligned(32, 2, depth=1), ConvPolicy(16, [8]), ConvBox(16, [8]))
+    for module in made.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for tensor in (module.running_mean, module.running_var, module.weight.data, module.bias.data):
+                tensor.uniform_(0.5, 1.5)
+    return made.eval()
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18", "mobilenetv3_small_100"])
+def test_a_stem_has_no_batch_norms_left_and_computes_the_same(name):
+    made = cnn_network(name)
+    fast = optimize_for_inference(made)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in fast.modules())
+    image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for found, expected in zip(fast.encoder.stem(image), made.encoder.stem(image), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_stem_that_runs_in_another_order_is_left_alone():
+    class Backwards(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3)
+            self.norm.bias.data.fill_(1.0)
+
+        def forward(self, images):
+            return [self.conv(self.norm(images))]
+
+    made = cnn_network("tf_efficientnet_lite0")
+    made.encoder.stem = Backwards().eval()
+    assert isinstance(optimize_for_inference(made).encoder.stem.norm, torch.nn.BatchNorm2d)
 
 
 def test_settings_are_given_back_after_an_error():

