@@ -19,7 +19,7 @@ class PresentNetwork(LocalizationNetwork):
     """Says that a target is there where its map is bright."""
 
     def localize(self, features: torch.Tensor, skip: Collection[str] = ()) -> LocalizationMaps:
-        return replace(super().localize(features, skip), presence=features.mean((1, 2, 3)).sigmoid())
+        return replace(super().localize(features, skip), presence=features.mean(1).sigmoid())
 
 
 def make_network(seed: int = 0, depth: int = 2) -> LocalizationNetwork:

@@ -108,12 +108,12 @@ def test_foreign_frames_show_another_sequences_target(store):
 
 
 def test_absence_does_not_change_what_a_tracker_would_look_at_next(store):
-    for settings, augmentation, sampler in (
+    for crops, augmentation, sampler in (
         ({}, Augmentation(search_around="previous"), None),
         ({"surroundings_crop": CropRule(4.0, 64)}, STILL, ConsecutiveSampler(1, 2)),
     ):
         with pytest.raises(UserError, match=r"data\.absence"):
-            dataset(store, Absence(outside=0.1), augmentation, sampler, **settings)
+            dataset(store, Absence(outside=0.1), augmentation, sampler, **crops)
 
 
 def test_the_data_module_hands_it_on(store):
