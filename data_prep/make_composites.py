@@ -53,11 +53,11 @@ def make_composites(output: Path = Path("data"), photos: Path | None = None, wor
         raise UserError(f"There is no {' and no '.join(missing)}: run `make photographs` first.")
     sources = [f"--{kind}=[{','.join(map(str, places))}]" for kind, places in folders.items()]
     for store, (split, difficulty, sequences, frames) in COMPOSITES.items():
-        root = output / "rendered" / store
+        root, layout = output / "rendered" / store, "lasot" if split == "test" else "got10k"
         size = [f"--sequences={sequences}", f"--frames={frames}", f"--difficulty={difficulty}"]
         common = [f"--split={split}", f"--workers={workers}"]
-        relo(["data", "synthesize", str(root), "--layout=got10k", *size, *common, *sources])
-        relo(["data", "pack", "got10k", str(root), str(output / store), *common])
+        relo(["data", "synthesize", str(root), f"--layout={layout}", *size, *common, *sources])
+        relo(["data", "pack", layout, str(root), str(output / store), *common])
 
 
 if __name__ == "__main__":

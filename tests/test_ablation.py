@@ -582,7 +582,10 @@ def test_figures_show_every_row_and_test_set():
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["1", "2", "16"]
 
 
-@pytest.mark.parametrize("name", ["study", "claim"])
+STUDIES = ("study", "claim", "policy_or_prior")
+
+
+@pytest.mark.parametrize("name", STUDIES)
 def test_the_studies_make_sense(name):
     study = read_study(CONFIGS / f"{name}.yaml")
     used = {file for row in study.rows.values() for file in (row.warmup, row.rl) if file is not None}
@@ -590,7 +593,7 @@ def test_the_studies_make_sense(name):
 
 
 def test_no_config_is_left_out_of_the_studies():
-    rows = [row for name in ("study", "claim") for row in read_study(CONFIGS / f"{name}.yaml").rows.values()]
+    rows = [row for name in STUDIES for row in read_study(CONFIGS / f"{name}.yaml").rows.values()]
     used = {file for row in rows for file in (row.warmup, row.rl) if file is not None}
     assert used == {f"rows/{path.name}" for path in CONFIGS.glob("rows/*.yaml")}
 
