@@ -120,6 +120,23 @@ def test_stopped_training_goes_on_where_it_was(finished, tmp_path, monkeypatch):
     assert training.is_finished(output)
 
 
+def test_given_weights_take_the_place_of_every_warm_up(finished, tmp_path, monkeypatch):
+    folder = finished[0]
+    shutil.copytree(folder / "out/data", tmp_path / "out/data")
+    shutil.copytree(folder / "out/tests", tmp_path / "out/tests")
+    weights = next(folder.glob("out/training/warmup-*/seed0/last.ckpt"))
+    shutil.copy(weights, tmp_path / "weights.ckpt")
+    study = write_study(tmp_path, warmup=None, weights="weights.ckpt", seeds=[0])
+    steps = make_plan(read_study(study), ["policy", "prior"], [0]).steps
+    assert [step.is_finished(tmp_path / "out") for step in steps] == [True, False, False, False]
+    relo_here(monkeypatch, "ablate", study, "--output", tmp_path / "out", "--threads", 1, cwd=tmp_path)
+    assert [path.parent.parent.name.partition("-")[0] for path in tmp_path.glob("out/training/*/*/last.ckpt")] == ["rl"]
+    trained, given = (read_checkpoint(path)["state_dict"] for path in (*tmp_path.glob("out/training/*/*/*.ckpt"), weights))
+    assert torch.equal(trained["network.box.size.0.0.weight"], given["network.box.size.0.0.weight"])
+    ours, theirs = (where / "out/scores/prior/seed0/short.json" for where in (tmp_path, folder))
+    assert json.loads(ours.read_text())["auc"] == json.loads(theirs.read_text())["auc"]
+
+
 def scores_in(output, row, test):
     """The AUCs [2 seeds, sequences] of a row, read from its files."""
     found = [json.loads((output / f"scores/{row}/seed{seed}/{test}.json").read_text())["auc"] for seed in (0, 1)]
@@ -390,6 +407,9 @@ def group(reference="prior", **titles):
     ("changes", "said"),
     [
         ({"seeds": []}, "at least one seed"),
+        ({"warmup": None}, "either warmup or weights"),
+        ({"weights": "warmup.yaml"}, "either warmup or weights"),
+        ({"warmup": None, "weights": "x.ckpt"}, "there are no weights"),
         ({"seed": [0]}, "seed"),
         ({"pooled": ["long"]}, "'long'"),
         ({"rows": {"policy": {"rll": "x.yaml"}}}, "rows.policy: There is no setting 'rll'"),

@@ -1,10 +1,11 @@
 """From a study to its steps."""
 
+import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from relo.ablation.steps import Evaluation, Step, Training, digest, resolved
+from relo.ablation.steps import Evaluation, GivenWeights, Step, Training, digest, resolved
 from relo.ablation.study import Row, Study
 from relo.errors import UserError
 
@@ -61,12 +62,22 @@ def chosen_rows(study: Study, only: Sequence[str]) -> list[str]:
 def _evaluation(study: Study, name: str, row: Row, seed: int) -> Evaluation:
     training = None
     for stage in row.stages:
+        if stage == "warmup" and study.weights is not None:
+            training = GivenWeights("weights", seed, (), None, _file_digest(study.weights), study.weights)
+            continue
         base, override = (study.warmup, row.warmup) if stage == "warmup" else (study.rl, row.rl)
+        assert base is not None  # checked when the study was read
         training = _training(study, stage, base, override, training, seed)
     assert training is not None
     rule = row.rule or study.evaluation.rule
     rule_file = None if rule is None else study.file(rule)
     return Evaluation(name, training, row.localization, study.tests, study.validation, study.evaluation, rule_file)
+
+
+def _file_digest(path: Path) -> str:
+    """Of the contents of a file, or of the files of a folder."""
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
+    return digest([hashlib.blake2b(file.read_bytes()).hexdigest() for file in files])
 
 
 def _with_seed(training: Training, seed: int) -> Training:

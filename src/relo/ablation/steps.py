@@ -145,6 +145,33 @@ class Training(Step):
 
 
 @dataclass(frozen=True)
+class GivenWeights(Training):
+    """Weights that a study starts from, in the warm-up's place.
+
+    Attributes:
+        path: the checkpoint or model folder.
+    """
+
+    path: Path
+
+    def checkpoint(self, output: Path) -> Path:
+        """The weights, wherever they lie."""
+        return self.path
+
+    def is_finished(self, output: Path) -> bool:
+        """They are."""
+        return True
+
+    def seconds(self, output: Path) -> float | None:
+        """Not known."""
+        return None
+
+    def command(self, output: Path) -> list[str]:
+        """There is nothing to do."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
 class Evaluation(Step):
     """One row with one seed, on those test sets whose scores are missing.
 

@@ -109,9 +109,10 @@ class Group:
 class _Base:
     """What of a study is not sequences, rows or groups."""
 
-    warmup: str
     rl: str
     seeds: list[int]
+    warmup: str | None = None
+    weights: str | None = None
     pooled: list[str] = field(default_factory=list)
     evaluation: EvaluationSettings = EvaluationSettings()
 
@@ -122,7 +123,8 @@ class Study:
 
     Attributes:
         path: its file.
-        warmup: the config of the warm-up.
+        warmup: the config of the warm-up, or, where `weights` are given, none.
+        weights: a checkpoint or model folder in the place of every row's and seed's warm-up.
         rl: the config of the RL stage.
         seeds: each row is trained with each of these.
         data: what to render and pack into the clip store `data/<name>` of the results' folder, by name. Training runs
@@ -136,7 +138,8 @@ class Study:
     """
 
     path: Path
-    warmup: Path
+    warmup: Path | None
+    weights: Path | None
     rl: Path
     seeds: tuple[int, ...]
     data: Mapping[str, Rendering]
@@ -166,7 +169,8 @@ def read_study(path: Path) -> Study:
     base = _typed(_Base, content, str(path))
     study = Study(
         path=path.resolve(),
-        warmup=path.resolve().parent / base.warmup,
+        warmup=None if base.warmup is None else path.resolve().parent / base.warmup,
+        weights=None if base.weights is None else path.resolve().parent / base.weights,
         rl=path.resolve().parent / base.rl,
         seeds=tuple(base.seeds),
         data={name: _typed(Rendering, entry, f"{path}, data.{name}") for name, entry in tables["data"].items()},
@@ -230,6 +234,7 @@ def _check(study: Study) -> None:
 
     require(bool(study.seeds) and len(set(study.seeds)) == len(study.seeds), "give at least one seed, and none twice")
     require(bool(study.tests) and bool(study.groups), "give at least one test set and one group")
+    require((study.warmup is None) != (study.weights is None), "give either warmup or weights")
     for name in (*study.data, *study.tests, *study.validation, *study.rows, *study.groups):
         require(_NAME.fullmatch(name) is not None, f"{name!r} names folders, so letters, digits, - and _ only")
     exponents = study.evaluation.window_exponents
@@ -240,8 +245,9 @@ def _check(study: Study) -> None:
     for name, row in study.rows.items():
         place = f"rows.{name}"
         require(row.stages in (("warmup", "rl"), ("warmup",), ("rl",)), f"{place} has no such stages: {row.stages}")
+        trained = row.stages if study.weights is None else set(row.stages) - {"warmup"}
         for stage, file in (("warmup", row.warmup), ("rl", row.rl)):
-            require(file is None or stage in row.stages, f"{place} has a config for {stage}, which is not trained")
+            require(file is None or stage in trained, f"{place} has a config for {stage}, which is not trained")
         learned = "rl" in row.stages or row.localization != "policy"
         require(learned, f"{place} localizes by the policy, which the warm-up does not train")
         require(any(name in group.rows for group in study.groups.values()), f"{place} is in no group")
@@ -252,12 +258,13 @@ def _check(study: Study) -> None:
         require(group.reference in group.rows, f"{place} has the reference {group.reference!r}, which is none of it")
         numbers = all(_is_number(title) for title in group.rows.values())
         require(group.axis is None or numbers, f"{place} has an axis, so its rows' titles must be numbers")
-    files = [study.warmup, study.rl]
+    files = [file for file in (study.warmup, study.rl) if file is not None]
     files += [study.file(file) for row in study.rows.values() for file in (row.warmup, row.rl) if file is not None]
     rules = (study.evaluation.rule, *(row.rule for row in study.rows.values()))
     files += [study.file(rule) for rule in rules if rule is not None]
     for path in files:
         require(path.is_file(), f"there is no file {path}")
+    require(study.weights is None or study.weights.exists(), f"there are no weights {study.weights}")
 
 
 def _is_number(title: str) -> bool:
