@@ -69,16 +69,23 @@ def fail(log_odds, is_right):
     raise UserError("Presence cannot be calibrated on 3 right and 0 wrong boxes; both are needed.")
 
 
-@pytest.mark.parametrize("localizations", [["prior"], []])
-def test_validation_that_tells_nothing_of_presence_is_refused(data, tmp_path, monkeypatch, capsys, localizations):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"localizations": ["prior"]}, "CalibratePresence needs model.localizations with 'policy'"),
+        ({"localizations": []}, "CalibratePresence needs model.localizations with 'policy'"),
+        ({"rule": {"lost_after": 3}}, "leave lost_after out of model.rule"),
+    ],
+)
+def test_validation_that_tells_nothing_of_presence_is_refused(data, tmp_path, monkeypatch, capsys, changes, message):
     save_network(make_network(), tmp_path / "old")
     settings = presence_config(data, tmp_path / "old")
-    settings["model"]["localizations"] = localizations
+    settings["model"] |= changes
     path = write_config(tmp_path / "config.yaml", settings)
     with pytest.raises(SystemExit) as stop:
         relo_here(monkeypatch, "fit", "--config", path, cwd=tmp_path)
     assert stop.value.code == 2
-    assert "CalibratePresence needs model.localizations with 'policy'" in " ".join(capsys.readouterr().err.split())
+    assert message in " ".join(capsys.readouterr().err.split())
 
 
 def test_models_without_presence_are_what_they_were(tmp_path):
