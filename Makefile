@@ -53,7 +53,7 @@ weights: photographs  ## Train the weights that come with the package: runs/weig
 			$$([ -f runs/weights/$$stage/last.ckpt ] && echo --ckpt_path last) \
 			$$([ $$stage = warmup ] && echo --model.network.init_args.encoder.init_args.pretrained package) || exit; \
 	done
-	$(RELO) export runs/weights/presence/last.ckpt --format safetensors --output runs/weights/relo-small
+	$(RELO) export --model runs/weights/presence/last.ckpt --format safetensors --output runs/weights/relo-small
 
 ablation: install  ## Train and compare the rows of configs/ablation/STUDY.yaml: runs/ablation/ (two to four hours on 2 cores)
 	$(RELO) ablate configs/ablation/$(STUDY).yaml --jobs $(JOBS) --threads 1
