@@ -38,7 +38,7 @@ def pack(
     unless frames are cut or scaled. An evaluation needs whole images.
 
     Args:
-        dataset: The dataset's name, such as lasot, got10k, trackingnet, coco or plain.
+        dataset: The dataset's name, such as lasot, got10k, trackingnet, coco, photos or plain.
         root: The dataset's folder.
         output: The folder of the store.
         split: The split to pack; by default the first of the dataset's, which is the one to train on if there is one.
