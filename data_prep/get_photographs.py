@@ -60,10 +60,13 @@ class DebianPackage:
     folders: tuple[str, ...] = ("",)
 
 
-_THINGS = "animals buildings containers electronics food people plants recreation tools transportation".split()
+_THINGS = (
+    *("animals", "buildings", "containers", "electronics", "food"),
+    *("people", "plants", "recreation", "tools", "transportation"),
+)
 PACKAGES = (
     DebianPackage("tuxpaint-stamps-default", "usr/share/tuxpaint/stamps", "cutouts", "GPL-2"),
-    DebianPackage("openclipart-png", "usr/share/openclipart/png", "cutouts", "public domain", tuple(_THINGS)),
+    DebianPackage("openclipart-png", "usr/share/openclipart/png", "cutouts", "public domain", _THINGS),
     DebianPackage("plasma-workspace-wallpapers", "usr/share/wallpapers", "photographs", "GPL-2+"),
     DebianPackage("gnome-backgrounds", "usr/share/backgrounds", "photographs", "CC-BY-SA"),
     DebianPackage("mate-backgrounds", "usr/share/backgrounds", "photographs", "GPL-2+, CC-BY-SA"),
