@@ -24,12 +24,8 @@ from relo.shipped import FOLDER
 REPOSITORY = Path(__file__).parents[1]
 CARD = REPOSITORY / "docs/model_card.md"
 
-pytestmark = pytest.mark.skipif(
-    not FOLDER.is_dir(), reason="the weights that come with the package are still in training"
-)
-
 LARGEST_SIZE = 16_000_000  # bytes
-LEAST_AUC = 0.5
+LEAST_AUC = 0.75
 
 BUILD_SOURCES = "import os, sys, setuptools.build_meta as b; os.chdir(sys.argv[1]); b.build_sdist(sys.argv[2])"
 
