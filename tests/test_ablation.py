@@ -131,7 +131,9 @@ def test_given_weights_take_the_place_of_every_warm_up(finished, tmp_path, monke
     assert [step.is_finished(tmp_path / "out") for step in steps] == [True, False, False, False]
     relo_here(monkeypatch, "ablate", study, "--output", tmp_path / "out", "--threads", 1, cwd=tmp_path)
     assert [path.parent.parent.name.partition("-")[0] for path in tmp_path.glob("out/training/*/*/last.ckpt")] == ["rl"]
-    trained, given = (read_checkpoint(path)["state_dict"] for path in (*tmp_path.glob("out/training/*/*/*.ckpt"), weights))
+    trained, given = (
+        read_checkpoint(path)["state_dict"] for path in (*tmp_path.glob("out/training/*/*/*.ckpt"), weights)
+    )
     assert torch.equal(trained["network.box.size.0.0.weight"], given["network.box.size.0.0.weight"])
     ours, theirs = (where / "out/scores/prior/seed0/short.json" for where in (tmp_path, folder))
     assert json.loads(ours.read_text())["auc"] == json.loads(theirs.read_text())["auc"]
