@@ -58,6 +58,7 @@ class AveragedWeights(EMAWeightAveraging):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Copy the network."""
+        assert isinstance(pl_module, RELOModule)
         if stage == "fit":
             network = nn.ModuleDict({"network": pl_module.network})  # under the names that checkpoints have
             self._average_model = AveragedModel(network, self._device, use_buffers=self._use_buffers, **self._kwargs)

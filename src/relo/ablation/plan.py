@@ -60,7 +60,7 @@ def chosen_rows(study: Study, only: Sequence[str]) -> list[str]:
 
 
 def _evaluation(study: Study, name: str, row: Row, seed: int) -> Evaluation:
-    training = None
+    training: Training | None = None
     for stage in row.stages:
         if stage == "warmup" and study.weights is not None:
             training = GivenWeights("weights", seed, (), None, _file_digest(study.weights), study.weights)
