@@ -3,8 +3,8 @@
     python benchmarks/engines.py [--model configs/model/small.yaml] [--threads 1] [--markdown FILE] [--json FILE]
 
 A row is an engine; times are medians in milliseconds per frame of one target in a 640 x 480 video. With one thread they
-are the process's time on its core, which is not lengthened when other programs have it. All engines take turns, frame
-by frame, since a busy machine slows what does run, too: ratios hold better than the times.
+are the process's time on its core, which is not lengthened when other programs have it. All engines take turns of
+some frames, since a busy machine slows what does run, too: ratios hold better than the times.
 
 - step: image in, box out; crop, network and box are its parts (cut and normalise the search region; compute the maps
   and the memory; choose a cell, and write its box in the image).
@@ -153,19 +153,17 @@ def measure(network: LocalizationNetwork, names: Sequence[str], seconds: float, 
     timed = {name: TimedTracker(tracker) for name, tracker in trackers(network, names, console).items()}
     templates: dict[str, list[float]] = {name: [] for name in timed}
     first: dict[str, list[float]] = {name: [] for name in timed}
-    second: dict[str, list[TargetState]] = {}
     boxes_xywh: dict[str, torch.Tensor] = {}
     start = time.perf_counter()
-    while not second or time.perf_counter() - start < seconds:
+    while not boxes_xywh or time.perf_counter() - start < seconds:
         for name, item in timed.items():
             tracker = item.tracker
             templates[name].append(milliseconds(lambda t=tracker: t.initialize([images[0]], [BOX_XYWH])))
             states = tracker.initialize([images[0]], [BOX_XYWH])
             first[name].append(milliseconds(lambda t=tracker, s=states: t.step([images[1]], s)))
-            second[name] = tracker.step([images[1]], states)
-        for _ in range(10):
-            for name, item in timed.items():
-                boxes_xywh[name] = item.step(images[1], second[name])[0].box_xywh
+            second = tracker.step([images[1]], states)
+            for _ in range(20):
+                boxes_xywh[name] = item.step(images[1], second)[0].box_xywh
     reference, medians = next(iter(timed)), {name: item.medians() for name, item in timed.items()}
     base = medians[reference]["step"]
     return [

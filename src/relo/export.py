@@ -125,7 +125,9 @@ def require_exporter() -> None:
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(package) is None:
-            raise MissingExporterError(f"To make a graph needs the package {package}: pip install 'relo[export]'.")
+            raise MissingExporterError(
+                f"A graph is made with the package {package}, which is not installed: pip install 'relo[export]'."
+            )
 
 
 def export_onnx(network: LocalizationNetwork, folder: str | Path, templates: int = 1, batch: int | None = None) -> None:
