@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import relo
+import relo.export as relo_export
 from relo.data.sequences import Sequence
 from relo.data.sequences.parsing import read_boxes
 from relo.data.synthetic import render_sequence
@@ -62,6 +63,14 @@ def test_it_needs_nothing_but_its_folder():
 def test_it_tracks_held_out_composites(composites):
     results = run_one_pass(relo.Tracker.from_pretrained(device="cpu"), composites)
     assert np.mean([sequence_auc(result) for result in results]) >= LEAST_AUC
+
+
+@pytest.mark.parametrize("localization", ["policy", "prior"])
+def test_its_graphs_come_with_the_package(localization, tmp_path, monkeypatch):
+    monkeypatch.delenv("RELO_ENGINE", raising=False)
+    monkeypatch.setenv("RELO_CACHE", str(tmp_path))
+    monkeypatch.setattr(relo_export, "find_spec", lambda name: None)  # no package to make a graph with
+    assert relo.Tracker.from_pretrained(device="cpu", localization=localization).engine == "onnxruntime"
 
 
 @pytest.mark.slow
