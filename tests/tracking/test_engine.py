@@ -250,7 +250,7 @@ def test_auto_is_for_small_networks_in_float32_on_the_cpu(made, monkeypatch):
     assert taken("onnxruntime") == "onnxruntime"
 
 
-def test_a_model_is_loaded_for_the_engine(made, tmp_path):
+def test_a_model_is_loaded_for_the_engine(tmp_path):
     save_network(nano(), tmp_path)
     assert Tracker.from_pretrained(tmp_path, device="cpu").engine == "onnxruntime"
     assert Tracker.from_pretrained(tmp_path, device="cpu", engine="torch").engine == "torch"
