@@ -279,7 +279,9 @@ def _pack(path: Path, output: Path, workers: int, console: Console) -> None:
         console.print(f"{folder}: photographs without boxes or masks, for backgrounds", markup=False, highlight=False)
         return
     store = str(output / folder.name)
-    _relo(["data", "pack", dataset, str(folder), store, f"--workers={workers}"])
+    # Photographs held out of training are held out of composites, too; videos are not shared out.
+    split = ["--split=train"] if dataset == "photos" else []
+    _relo(["data", "pack", dataset, str(folder), store, *split, f"--workers={workers}"])
     _relo(["data", "verify", store, f"--workers={workers}"])
 
 

@@ -11,13 +11,14 @@ import pytest
 from relo.cli import main
 from relo.data import doctor
 from relo.data.clip_store import ClipStore
+from relo.data.image_splits import image_hash, split_of_hash
 from relo.data.sequences import Photographs, open_reader
 from relo.errors import UserError
 
 
-def picture(path, size=(40, 30)):
+def picture(path, size=(40, 30), grey=90):
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.full((size[1], size[0], 3), 90, np.uint8))
+    cv2.imwrite(str(path), np.full((size[1], size[0], 3), grey, np.uint8))
 
 
 def mask(path, box_xywh=None, size=(40, 30), value=255):
@@ -93,7 +94,7 @@ def test_what_is_too_small_is_not_visible(photos):
 def test_splits_share_no_photograph_and_stay_when_photographs_are_added(photos):
     def add(numbers):
         for i in numbers:
-            picture(photos / f"images/{i}.jpg")
+            picture(photos / f"images/{i}.jpg", grey=i)
         describe(photos, *({"image": f"{i}.jpg", "boxes_xywh": [[1, 1, 9, 9], [2, 2, 9, 9]]} for i in numbers))
 
     (photos / "masks/10_0.png").unlink()
@@ -110,9 +111,22 @@ def test_splits_share_no_photograph_and_stay_when_photographs_are_added(photos):
     assert len(Photographs(photos)) == 400
 
 
+def test_a_photograph_keeps_its_split_under_another_name_and_in_composites(photos):
+    encoded = (photos / "images/cat_1.jpg").read_bytes()
+    split = split_of_hash(image_hash(encoded))
+    describe(photos, {"image": "cat_1.jpg", "boxes_xywh": [[1, 1, 9, 9]]})
+    assert "cat_1_0" in Photographs(photos, split).names
+    (photos / "images/dog.jpg").write_bytes(encoded)
+    describe(photos, {"image": "dog.jpg", "boxes_xywh": [[1, 1, 9, 9]]})
+    assert "dog_0" in Photographs(photos, split).names
+
+
 def test_a_split_without_photographs(photos):
-    with pytest.raises(UserError, match=r"None of the 3 things in .* is in a photograph of split 'test'; mark more"):
-        len(Photographs(photos, "test"))
+    taken = {split_of_hash(image_hash(path.read_bytes())) for path in (photos / "images").iterdir()}
+    empty = next(split for split in ("train", "val", "test") if split not in taken)
+    message = rf"None of the 3 things in .* is in a photograph of split '{empty}'; mark more"
+    with pytest.raises(UserError, match=message):
+        len(Photographs(photos, empty))
     with pytest.raises(UserError, match="has no split 'dev'; there is all, train, val, test"):
         Photographs(photos, "dev")
 

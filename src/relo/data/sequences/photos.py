@@ -9,14 +9,13 @@ Either boxes or masks will do. A thing that has a mask, but no box (or null for 
 is given counts as annotated, also where it reaches over the image's border or fills the image. Things whose shorter
 side is less than `min_side` pixels are not visible.
 
-Each photograph belongs to one of the splits `train`, `val` and `test` by its name, with 8, 1 and 1 of 10 photographs on
-average: it stays there whatever is added. `all` is all of them.
+Each photograph belongs to one of the splits `train`, `val` and `test` by the hash of its bytes, as in synthesis: what
+is cut out for a split's composites and what is trained on as a photograph stay apart. `all` is all of them.
 """
 
 import json
 import os
 import re
-import zlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,13 +23,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from relo.data.image_splits import SPLITS, image_hash, split_of_hash
 from relo.data.sequences.base import ImageFiles, Sequence, SequenceReader
 from relo.data.sequences.folders import require_folder, require_split
 from relo.data.sequences.frame_files import is_image_name, natural_key
 from relo.data.sequences.parsing import is_given, numbers_in, positive_size, read_text
 from relo.errors import UserError
 
-_SPLITS = {"all": range(10), "train": range(8), "val": (8,), "test": (9,)}
+_SPLITS = ("all", *SPLITS)
 _MASK_NAME = re.compile(r"(.+)_(\d{1,9})\.png", re.IGNORECASE)
 
 
@@ -64,6 +64,7 @@ class Photographs(SequenceReader):
         require_split(split, _SPLITS, "A folder of photographs")
         self._split = split
         self._min_side = min_side
+        self._splits: dict[str, str] = {}
         self._images = self.root / "images"
         self._boxes = self.root / "boxes.jsonl"
         self._masks = self.root / "masks"
@@ -129,16 +130,24 @@ class Photographs(SequenceReader):
     @cached_property
     def _things(self) -> dict[str, _Thing]:
         """The things of the split, by name."""
-        buckets = _SPLITS[self._split]
-        things = {
-            name: thing for name, thing in self._marked.items() if zlib.crc32(thing.image.encode()) % 10 in buckets
-        }
+        things = self._marked
+        if self._split != "all":
+            things = {name: thing for name, thing in things.items() if self._split_of(thing.image) == self._split}
         if not things:
             raise UserError(
                 f"None of the {len(self._marked)} things in {self.root} is in a photograph of split {self._split!r}; "
                 "mark more of them, or take split all."
             )
         return things
+
+    def _split_of(self, image: str) -> str:
+        if image not in self._splits:
+            path = self._images / image
+            try:
+                self._splits[image] = split_of_hash(image_hash(path.read_bytes()))
+            except OSError as error:
+                raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+        return self._splits[image]
 
     @cached_property
     def _marked(self) -> dict[str, _Thing]:

@@ -22,12 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relo.data.image_headers import JPEG, announced_pixels
+from relo.data.image_splits import SPLITS, image_hash, split_of_hash
 from relo.data.intact_frames import decode_intact
 from relo.data.sequences.base import decode_frame
 from relo.errors import UserError
 
-SPLITS = ("train", "val", "test")
-_HELD_OUT = 0.1  # of the images, for val and for test each
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 _IMAGE_FOLDER = re.compile(r"(^|[_ -])(images?|imgs?|photos?)$")
 _MASK_FOLDER = re.compile(r"(^|[_ -])((ground[_ -]?truth[_ -]?)?masks?|gt|ground[_ -]?truth)$")
@@ -255,26 +254,22 @@ def _read(path: Path) -> bytes:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
 
 
-def _digest(encoded: bytes) -> str:
-    return hashlib.sha256(encoded).hexdigest()
-
-
 def _look_at_photograph(path: Path) -> Photograph | None:
     encoded = _read(path)
     image = _decode(encoded, str(path))
     transparent = image.shape[2] == 4 and bool((image[..., 3] < 255).any())
-    return None if transparent or min(image.shape[:2]) < _SMALLEST_SIDE else Photograph(path, _digest(encoded))
+    return None if transparent or min(image.shape[:2]) < _SMALLEST_SIDE else Photograph(path, image_hash(encoded))
 
 
 def _look_at_cut_outs(candidates: list[CutOut]) -> list[CutOut]:
     """Those of one image that are of use, with their hashes."""
     encoded = _read(candidates[0].path)
-    image, digest = _decode(encoded, str(candidates[0].path)), _digest(encoded)
+    image, digest = _decode(encoded, str(candidates[0].path)), image_hash(encoded)
     found = []
     for candidate in candidates:
         encoded_mask = _read(candidate.mask) if candidate.mask else b""
         if _alpha(candidate, image, encoded_mask) is not None:
-            found.append(replace(candidate, digest=digest, mask_digest=_digest(encoded_mask)))
+            found.append(replace(candidate, digest=digest, mask_digest=image_hash(encoded_mask)))
     return found
 
 
@@ -335,7 +330,7 @@ def _cut(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _share_out(digests: dict[str, list[str]]) -> dict[str, str]:
     """The split of every image: by its hash, but so that each split has one of each sort."""
-    split_of = {digest: _split_by_hash(digest) for of_sort in digests.values() for digest in of_sort}
+    split_of = {digest: split_of_hash(digest) for of_sort in digests.values() for digest in of_sort}
     for of_sort in digests.values():
         different = sorted(set(of_sort))
         for split in SPLITS:
@@ -350,8 +345,3 @@ def _share_out(digests: dict[str, list[str]]) -> dict[str, str]:
                 "found, and each split needs one of its own; add more, best some hundreds."
             )
     return split_of
-
-
-def _split_by_hash(digest: str) -> str:
-    place = int(digest[:12], 16) / 16**12
-    return "val" if place < _HELD_OUT else "test" if place < 2 * _HELD_OUT else "train"
