@@ -2,7 +2,7 @@
 
     python benchmarks/busy.py [--works training tracking] [--beside 1 2] [--rounds 5] [--seconds 1] [--model nano]
 
-Each work runs in a process of its own, once as the commands set it (relo.process), and once with the waiting and the
+Each work runs in a process of its own, once as the commands set it, and once with the waiting and the
 number of threads that OpenMP's libraries have by default. They take turns: alone, then beside so many processes that do
 nothing but count.
 Times are the medians of the rounds' medians, in milliseconds; "times" is the ratio to the same alone.
@@ -13,7 +13,7 @@ Times are the medians of the rounds' medians, in milliseconds; "times" is the ra
 "alone" means what it says only if nothing else runs on the machine.
 """
 
-from relo.process import set_defaults
+from relo.commands.process import set_defaults
 
 set_defaults()  # before torch loads
 
@@ -35,8 +35,8 @@ from rich.table import Table
 from rl_step import build_network, random_clips, train
 
 from relo.learning.warmup import WarmupObjective
+from relo.models.devices import fit_threads
 from relo.models.network import LocalizationNetwork
-from relo.process import fit_threads
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 

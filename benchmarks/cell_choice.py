@@ -12,7 +12,7 @@ neighbours, "best" that of all cells. All are means over sequences of their mean
 first map are paired by sequence, with their standard errors.
 """
 
-from relo.process import set_defaults
+from relo.commands.process import set_defaults
 
 set_defaults()  # before torch loads
 

@@ -13,7 +13,7 @@ some frames, since a busy machine slows what does run, too: ratios hold better t
 - moves: how far any coordinate of the box is from torch's, in pixels, at most.
 """
 
-from relo.process import set_defaults
+from relo.commands.process import set_defaults
 
 set_defaults()  # before torch loads
 
@@ -36,13 +36,13 @@ from rich.console import Console
 from rich.table import Table
 
 from relo.errors import UserError
-from relo.inference import Precision, optimize_for_inference
+from relo.models.checkpoints.plugin import build
+from relo.models.checkpoints.weights import load_network
+from relo.models.inference import Precision, optimize_for_inference
 from relo.models.network import LocalizationNetwork
-from relo.plugin import build
 from relo.tracking.engine import Engine
 from relo.tracking.state import TargetState
 from relo.tracking.tracker import Tracker
-from relo.weights import load_network
 
 BOX_XYWH = [280.0, 200.0, 70.0, 50.0]
 clock = time.process_time  # of one thread; else time.perf_counter

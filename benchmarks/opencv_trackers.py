@@ -20,7 +20,7 @@ lacks, or whose files are not given, is named and left out.
 truth in green and our tracker's box in red.
 """
 
-from relo.process import set_defaults
+from relo.commands.process import set_defaults
 
 set_defaults()  # before torch loads
 
@@ -45,7 +45,7 @@ from relo.evaluation.report_tables import ReportTable
 from relo.evaluation.result_folder import SequenceResult
 from relo.evaluation.sequence_auc import sequence_auc
 from relo.geometry import iou_xywh
-from relo.shipped import SHIPPED
+from relo.models.checkpoints.shipped import SHIPPED
 from relo.tracking.render import draw_frame
 from relo.tracking.tracker import RGBImage, Tracker
 from relo.tracking.video import fit_into

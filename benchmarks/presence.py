@@ -10,7 +10,7 @@ of a prior is its score. AUROC is the area under the receiver operating characte
 sequences drawn with replacement. ECE is the expected calibration error in 15 bins.
 """
 
-from relo.process import set_defaults
+from relo.commands.process import set_defaults
 
 set_defaults()  # before torch loads
 

@@ -10,7 +10,7 @@ absence, over what it was on its first frame; "AUC" is the success AUC of all fr
 rule is the model's own with some settings changed; the first, "plain", has no lost-and-found.
 """
 
-from relo.process import set_defaults
+from relo.commands.process import set_defaults
 
 set_defaults()  # before torch loads
 

@@ -10,7 +10,7 @@ The limit is 1.15, for one update a batch; nano, whose heads cost nearly as much
 Clips are random; they do not change the time. PPO's and GRPO's figures are of one rollout with all its updates.
 """
 
-from relo.process import set_defaults
+from relo.commands.process import set_defaults
 
 set_defaults()  # before torch loads
 
@@ -27,15 +27,15 @@ from rich.console import Console
 from rich.table import Table
 
 from relo.data.clip_batch import ClipBatch
-from relo.devices import find_device
 from relo.errors import UserError
 from relo.learning.base import Objective
 from relo.learning.clipped import GRPO, PPO
 from relo.learning.expected import ExpectedGradient, RewardAugmentedLikelihood
 from relo.learning.policy import ActorCritic
+from relo.models.checkpoints.plugin import build
+from relo.models.checkpoints.released import resolve_reference
+from relo.models.devices import find_device
 from relo.models.network import LocalizationNetwork
-from relo.plugin import build
-from relo.released import resolve_reference
 
 OBJECTIVES: dict[str, Callable[[], Objective]] = {
     "actor-critic": ActorCritic,

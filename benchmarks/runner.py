@@ -7,7 +7,7 @@ Both are measured in turn on the same files, by the clock and by the processor's
 the rounds' ratios. Another program on the same cores shows in the first; waiting shows only in the first.
 """
 
-from relo.process import set_defaults
+from relo.commands.process import set_defaults
 
 set_defaults()  # before torch loads
 

@@ -6,7 +6,7 @@ Truths and results are random boxes in text files, as trackers write them. The t
 one thread, reading included, imports left out; a machine at rest needs well under 6 s.
 """
 
-from relo.process import set_defaults
+from relo.commands.process import set_defaults
 
 set_defaults()  # before torch loads
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from relo.evaluation.command import evaluate
+from relo.commands.evaluate import evaluate
 
 
 def write_boxes(folder: Path, lengths: dict[str, int], generator: np.random.Generator) -> None:

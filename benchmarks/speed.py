@@ -20,7 +20,7 @@ named; they do not change the speed.
 On a GPU a last table says which of the times are met that the project wants of an H200.
 """
 
-from relo.process import set_defaults
+from relo.commands.process import set_defaults
 
 set_defaults()  # before torch loads
 
@@ -40,13 +40,13 @@ from release import release_network, release_step
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from relo.devices import find_device
 from relo.errors import UserError
-from relo.inference import Precision, computing, fastest_precision, optimize_for_inference
+from relo.models.checkpoints.weights import load_network, released_network
+from relo.models.devices import find_device
+from relo.models.inference import Precision, computing, fastest_precision, optimize_for_inference
 from relo.models.network import LocalizationNetwork
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
-from relo.weights import load_network, released_network
 
 STAGES = ("crop", "encode", "heads", "decode")
 MEASURES = ("ms", "frames/s", "GFLOP", "of peak", "of plain", "release", "differs")

@@ -3,7 +3,7 @@
 It may be stopped at any time, and goes on when the command is run again. README.md names the folders and the sets.
 """
 
-from relo.process import set_defaults
+from relo.commands.process import set_defaults
 
 set_defaults()  # before torch loads
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Column, Table
 
-from relo.cli import main as relo
+from relo.commands.main import main as relo
 from relo.data.doctor import recognise
 from relo.data.sequences.frame_files import is_image_name
 from relo.errors import UserError

@@ -3,7 +3,7 @@
 It may be stopped at any time, and goes on when the command is run again.
 """
 
-from relo.process import set_defaults
+from relo.commands.process import set_defaults
 
 set_defaults()  # before torch loads
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from relo.cli import main as relo
+from relo.commands.main import main as relo
 from relo.errors import UserError
 
 COMPOSITES = {

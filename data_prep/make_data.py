@@ -3,7 +3,7 @@
 Every step may be stopped at any time, and goes on when the command is run again. README.md names the stores.
 """
 
-from relo.process import set_defaults
+from relo.commands.process import set_defaults
 
 set_defaults()  # before torch loads
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from relo.cli import main as relo
+from relo.commands.main import main as relo
 from relo.data.recipe_stores import RECIPE_STORES
 from relo.data.sequences import open_reader
 from relo.errors import UserError

@@ -5,19 +5,19 @@
 There is one for the policy and one for the prior. They hold for every model of this structure, whatever its weights.
 """
 
-from relo.process import set_defaults
+from relo.commands.process import set_defaults
 
 set_defaults()  # before torch loads
 
 import sys
 
 from relo.errors import UserError
-from relo.export import step_graph
-from relo.inference import optimize_for_inference
+from relo.models.checkpoints.weights import load_network, resolve
+from relo.models.export import step_graph
+from relo.models.inference import optimize_for_inference
 from relo.tracking.localizer import skipped_heads
 from relo.tracking.step_graphs import PACKAGED, StepGraph, graph_name, write_graph
 from relo.tracking.tracker import own_rules
-from relo.weights import load_network, resolve
 
 
 def pack_step_graphs(model: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import relo.released
+import relo.models.checkpoints.released
 from relo.data.clip_batch import ClipBatch
 from relo.models.network import LocalizationNetwork
 from small_networks import make_clip, make_network, write_small_release
@@ -29,7 +29,7 @@ def small_release(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     """Makes the release's variants small enough to write in a test."""
     folder = tmp_path_factory.mktemp("released")
     write_small_release(folder)
-    monkeypatch.setattr(relo.released, "FOLDER", folder)
+    monkeypatch.setattr(relo.models.checkpoints.released, "FOLDER", folder)
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import torch
 import yaml
 
 from relo.data.clip_batch import ClipBatch
+from relo.models.checkpoints.released import read_variant
 from relo.models.encoders.nano import Nano
 from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
 from relo.models.network import LocalizationMaps, LocalizationNetwork
 from relo.models.temporal import LayerAligned
-from relo.released import read_variant
 
 
 class PresentNetwork(LocalizationNetwork):

@@ -21,15 +21,6 @@ from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 from scipy import stats
 
-from relo.ablation.evaluation import evaluate
-from relo.ablation.figures import differences, scores_over
-from relo.ablation.oracle import OracleTracker, ReaderWithTruth
-from relo.ablation.plan import make_plan
-from relo.ablation.results import Entry
-from relo.ablation.run import run_steps
-from relo.ablation.statistics import Comparison, Summary, compare, interval, sign_flip_test, summarize
-from relo.ablation.steps import Step
-from relo.ablation.study import read_study
 from relo.data.datamodule import TrackingDataModule
 from relo.data.sequences import open_reader
 from relo.data.synthetic.command import synthesize
@@ -38,10 +29,19 @@ from relo.evaluation.one_pass import run_one_pass
 from relo.evaluation.sequence_auc import sequence_auc
 from relo.geometry import cxcywh_to_xyxy, iou, xywh_to_xyxy
 from relo.images import normalise_images
-from relo.module import RELOModule
+from relo.models.checkpoints.weights import read_checkpoint
+from relo.studies.evaluation import evaluate
+from relo.studies.figures import differences, scores_over
+from relo.studies.oracle import OracleTracker, ReaderWithTruth
+from relo.studies.plan import make_plan
+from relo.studies.results import Entry
+from relo.studies.run import run_steps
+from relo.studies.statistics import Comparison, Summary, compare, interval, sign_flip_test, summarize
+from relo.studies.steps import Step
+from relo.studies.study import read_study
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
-from relo.weights import read_checkpoint
+from relo.training.module import RELOModule
 from training_runs import ACTOR_CRITIC, ADAMW, NETWORK, WARMUP, relo_here, start_relo, write_config
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "ablation"

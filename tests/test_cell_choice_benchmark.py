@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from relo.geometry import CropRule, cxcywh_to_xyxy, iou, xywh_to_xyxy
-from relo.weights import save_network
+from relo.models.checkpoints.weights import save_network
 from small_networks import make_network
 
 OPTIONS = {"start": 0, "stop": None, "clips": 24, "frames": 2, "batch": 8, "seed": 5}

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from relo.devices import find_device
 from relo.errors import UserError
+from relo.models.devices import find_device
 from relo.tracking.tracker import Tracker
 
 

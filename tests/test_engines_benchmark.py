@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from relo.weights import save_network
+from relo.models.checkpoints.weights import save_network
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def engines(monkeypatch):
 
 def test_a_row_is_an_engine_and_its_parts_make_a_step(tmp_path, network, engines, capsys, monkeypatch):
     save_network(network, tmp_path / "small")
-    monkeypatch.setattr("relo.export.find_spec", lambda package: None)
+    monkeypatch.setattr("relo.models.export.find_spec", lambda package: None)
     monkeypatch.setenv("RELO_CACHE", str(tmp_path))
     options = ["--model", str(tmp_path / "small"), "--engines", "torch", "torch bfloat16", "onnxruntime"]
     threads = ["--seconds", "0", "--threads", str(torch.get_num_threads())]

@@ -12,19 +12,19 @@ from relo.data.sequences.parsing import read_boxes
 from relo.data.synthetic import render_sequence
 from relo.data.synthetic.scene import EASY
 from relo.errors import UserError
-from relo.export import ONNXTracker, export, export_onnx, largest_difference
 from relo.images import normalise_images
+from relo.models.checkpoints.plugin import build
+from relo.models.checkpoints.weights import load_network, save_network
 from relo.models.encoders.base import Encoder
 from relo.models.encoders.fast_itpn import FastITPN
+from relo.models.export import ONNXTracker, export, export_onnx, largest_difference
 from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
 from relo.models.network import LocalizationNetwork
 from relo.models.presence import ConvPresence
 from relo.models.temporal import DeepToShallow, LayerAligned, NoPropagation
-from relo.plugin import build
 from relo.tracking.rule import RuleFile, TrackingRule
 from relo.tracking.tracker import own_rules
 from relo.tracking.video import open_frames
-from relo.weights import load_network, save_network
 from small_networks import PresentNetwork
 
 REPOSITORY = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ import torch
 
 from relo.errors import UserError
 from relo.learning.policy import ActorCritic
-from relo.module import RELOModule, gradient_norms
+from relo.training.module import RELOModule, gradient_norms
 from small_networks import make_clip, make_network
 from training_runs import ACTOR_CRITIC, config, relo_here, write_config
 

@@ -20,11 +20,10 @@ import pytest
 import torch
 
 from relo.errors import UserError
-from relo.inert_pickle import Foreign, foreign_parts
-from relo.models.encoders.fast_itpn import FastITPN
-from relo.released_names import released_names, to_released_shape
-from relo.states import as_state, read_torch_file
-from relo.weights import (
+from relo.models.checkpoints.inert_pickle import Foreign, foreign_parts
+from relo.models.checkpoints.released_names import released_names, to_released_shape
+from relo.models.checkpoints.states import as_state, read_torch_file
+from relo.models.checkpoints.weights import (
     import_command,
     load_encoder_pretraining,
     load_network,
@@ -32,6 +31,7 @@ from relo.weights import (
     read_checkpoint,
     released_network,
 )
+from relo.models.encoders.fast_itpn import FastITPN
 
 
 def save(contents, path, *, is_zip=True, protocol=2):

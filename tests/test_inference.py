@@ -3,10 +3,10 @@ import copy
 import pytest
 import torch
 
-from relo.inference import computing, fastest_precision, optimize_for_inference
 from relo.models.encoders.fast_itpn import FastITPN
 from relo.models.encoders.timm_cnn import TimmCNN
 from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
+from relo.models.inference import computing, fastest_precision, optimize_for_inference
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned
 
@@ -142,6 +142,7 @@ def test_the_precision_is_chosen_by_trial(monkeypatch):
         ({"float32": 1.0, "bfloat16": 0.9}, "float32"),
     ):
         monkeypatch.setattr(
-            "relo.inference._product_seconds", lambda dtype, device, s=seconds: s[str(dtype).removeprefix("torch.")]
+            "relo.models.inference._product_seconds",
+            lambda dtype, device, s=seconds: s[str(dtype).removeprefix("torch.")],
         )
         assert fastest_precision() == expected

@@ -11,7 +11,7 @@ from relo.learning.policy import ActorCritic
 from relo.learning.priors import GaussianPrior
 from relo.learning.warmup import WarmupObjective
 from relo.models.heads import ConvCritic, ConvPrior
-from relo.module import RELOModule
+from relo.training.module import RELOModule
 from small_networks import make_network
 
 make_adamw = partial(torch.optim.AdamW, lr=1e-3, weight_decay=1e-4)

@@ -16,7 +16,7 @@ from rich.console import Console
 from relo.learning.policy import ActorCritic
 from relo.learning.rollout import Rollout
 from relo.models.heads import CornerPrior
-from relo.monitoring import health_row, seen_frames
+from relo.training.monitoring import health_row, seen_frames
 from small_networks import make_clip, make_network
 from training_runs import ACTOR_CRITIC, WARMUP, config, losses, relo_here, write_config
 
@@ -45,8 +45,8 @@ class LikeTensorboard(CSVLogger):
 def watched(data, objective, table=2, figures=2, **model):
     content = config(data, objective, **model)
     content["trainer"]["callbacks"] += [
-        {"class_path": "relo.monitoring.HealthTable", "init_args": {"every_n_steps": table}},
-        {"class_path": "relo.monitoring.PolicyFigures", "init_args": {"every_n_steps": figures, "frames": 3}},
+        {"class_path": "relo.training.monitoring.HealthTable", "init_args": {"every_n_steps": table}},
+        {"class_path": "relo.training.monitoring.PolicyFigures", "init_args": {"every_n_steps": figures, "frames": 3}},
     ]
     return content
 

@@ -9,7 +9,7 @@ import relo
 from relo.data.sequences import open_reader
 from relo.evaluation.one_pass import run_one_pass
 from relo.evaluation.sequence_auc import sequence_auc
-from relo.weights import save_network
+from relo.models.checkpoints.weights import save_network
 from small_networks import make_network
 
 FRAMES = 5

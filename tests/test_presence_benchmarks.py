@@ -13,10 +13,10 @@ from relo.data.sequences.base import FrameSource, Sequence, SequenceReader
 from relo.evaluation.plots import reliability_plot
 from relo.evaluation.presence import presence_outcomes, presence_scores, right_boxes
 from relo.evaluation.result_folder import SequenceResult
+from relo.models.checkpoints.weights import save_network
 from relo.models.network import LocalizationNetwork
 from relo.models.presence import ConvPresence
 from relo.tracking.tracker import Tracker
-from relo.weights import save_network
 from small_networks import make_network
 
 

@@ -39,7 +39,7 @@ def run(*arguments, **own):
 
 @on_linux
 def test_threads_of_a_command_sleep_while_they_wait():
-    command = run("-m", "relo.cli", "evaluate", "--help", OMP_DISPLAY_ENV="VERBOSE")
+    command = run("-m", "relo", "evaluate", "--help", OMP_DISPLAY_ENV="VERBOSE")
     assert "GOMP_SPINCOUNT = '0'" in command.stderr
 
 
@@ -52,7 +52,9 @@ def test_what_the_environment_says_of_waiting_is_kept(own, spins):
     libraries = [*torch.glob("lib/libgomp*"), *torch.parent.glob("torch.libs/libgomp*")]
     if not libraries:
         pytest.skip("torch brings no OpenMP library of GNU's")
-    script = "from relo.process import set_defaults; set_defaults(); import ctypes, sys; ctypes.CDLL(sys.argv[1])"
+    script = (
+        "from relo.commands.process import set_defaults; set_defaults(); import ctypes, sys; ctypes.CDLL(sys.argv[1])"
+    )
     assert f"GOMP_SPINCOUNT = '{spins}'" in run("-c", script, libraries[0], OMP_DISPLAY_ENV="VERBOSE", **own).stderr
 
 
@@ -61,7 +63,7 @@ def test_freed_memory_is_kept_unless_the_environment_says_otherwise():
     # A block beyond the threshold lies in a map of its own, which goes back to the system when it is freed.
     script = """
 import ctypes, os
-from relo.process import set_defaults
+from relo.commands.process import set_defaults
 
 class Info(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in ["arena", "ordblks", "smblks", "hblks", *"abcdef"]]
@@ -85,7 +87,7 @@ print(libc.mallinfo2().hblks - before, os.environ.get("MALLOC_MMAP_THRESHOLD_"))
 def test_one_thread_runs_a_small_network(width, given, threads):
     script = f"""
 import os, torch
-from relo.process import fit_threads
+from relo.models.devices import fit_threads
 if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(2)
 fit_threads(torch.nn.Linear({width}, {width}))
@@ -95,11 +97,14 @@ print(torch.get_num_threads())
 
 
 def test_importing_the_package_sets_nothing():
-    script = f"import os, relo, relo.cli; print(*(name for name in os.environ if name in {SETTINGS}))"
+    script = f"import os, relo, relo.commands.main; print(*(name for name in os.environ if name in {SETTINGS}))"
     assert run("-c", script).stdout.split() == []
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_scripts_set_it_before_anything_loads_torch(path):
     _, first, second, *_ = ast.parse(path.read_text(encoding="utf-8")).body
-    assert [ast.unparse(first), ast.unparse(second)] == ["from relo.process import set_defaults", "set_defaults()"]
+    assert [ast.unparse(first), ast.unparse(second)] == [
+        "from relo.commands.process import set_defaults",
+        "set_defaults()",
+    ]

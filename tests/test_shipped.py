@@ -14,13 +14,13 @@ import pytest
 import yaml
 
 import relo
-import relo.export as relo_export
+import relo.models.export as relo_export
 from relo.data.sequences import Sequence
 from relo.data.sequences.parsing import read_boxes
 from relo.data.synthetic import render_sequence
 from relo.evaluation.one_pass import run_one_pass
 from relo.evaluation.sequence_auc import sequence_auc
-from relo.shipped import FOLDER
+from relo.models.checkpoints.shipped import FOLDER
 
 REPOSITORY = Path(__file__).parents[1]
 CARD = REPOSITORY / "docs/model_card.md"
@@ -99,6 +99,6 @@ def test_a_wheel_from_the_source_archive_tracks_a_video_outside_the_checkout(com
     python("-m", "pip", "install", *offline, "--target", installed, wheel)
     assert Path(python("-c", "import relo; print(relo.__file__)").strip()).is_relative_to(installed)
     box = ",".join(f"{value:g}" for value in composites[0].boxes_xywh[0])
-    python("-m", "relo.cli", "track", "frames", "--box", box, "--device", "cpu", "--save", "boxes.txt")
+    python("-m", "relo", "track", "frames", "--box", box, "--device", "cpu", "--save", "boxes.txt")
     (here,) = run_one_pass(relo.Tracker.from_pretrained(device="cpu"), composites[:1])
     np.testing.assert_allclose(read_boxes(elsewhere / "boxes.txt"), here.boxes_xywh, atol=0.02)

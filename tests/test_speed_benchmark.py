@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from relo.models.checkpoints.weights import save_network
 from relo.models.encoders.fast_itpn import FastITPN
 from relo.models.heads import ConvBox, ConvPolicy
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned
-from relo.weights import save_network
 
 
 @pytest.fixture

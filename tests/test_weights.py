@@ -10,16 +10,11 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-import relo.shipped
-import relo.weights
+import relo.models.checkpoints.shipped
+import relo.models.checkpoints.weights
 from relo.errors import UserError
-from relo.models.encoders.fast_itpn import FastITPN
-from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
-from relo.models.network import LocalizationNetwork
-from relo.models.temporal import LayerAligned
-from relo.released_names import released_names, to_released_shape
-from relo.tracking.rule import TrackingRule, load_rule, read_rule_file
-from relo.weights import (
+from relo.models.checkpoints.released_names import released_names, to_released_shape
+from relo.models.checkpoints.weights import (
     FORMAT,
     import_command,
     import_released,
@@ -32,6 +27,11 @@ from relo.weights import (
     resolve,
     save_network,
 )
+from relo.models.encoders.fast_itpn import FastITPN
+from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
+from relo.models.network import LocalizationNetwork
+from relo.models.temporal import LayerAligned
+from relo.tracking.rule import TrackingRule, load_rule, read_rule_file
 
 REPOSITORY = Path(__file__).parents[1]
 SMALL = {"width": 32, "depth": 2, "heads": 4, "stage1": 1, "stage2": 1}
@@ -113,8 +113,8 @@ def test_a_name_of_the_package_is_no_folder_that_happens_to_have_it(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     for folder in ("relo-small", "package"):
         save_network(network(), folder)
-    monkeypatch.setattr(relo.shipped, "FOLDER", Path("package"))
-    assert resolve(relo.shipped.SHIPPED) == Path("package")
+    monkeypatch.setattr(relo.models.checkpoints.shipped, "FOLDER", Path("package"))
+    assert resolve(relo.models.checkpoints.shipped.SHIPPED) == Path("package")
     assert resolve("./relo-small") == resolve(Path("relo-small")) == Path("relo-small")
 
 
@@ -327,7 +327,7 @@ def test_a_released_name_is_fetched_and_converted_once(tmp_path, monkeypatch):
         fetched.append((repository, file))
         return str(tmp_path / "RELO_ep0090.pth.tar")
 
-    monkeypatch.setattr(relo.weights, "hf_hub_download", download)
+    monkeypatch.setattr(relo.models.checkpoints.weights, "hf_hub_download", download)
     monkeypatch.setenv("RELO_CACHE", str(tmp_path / "cache"))
     for _ in range(2):
         assert_same_weights(load_network("relo-t256"), original)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from relo.cli import main
+from relo.commands.main import main
 from relo.data.packing import pack
 from relo.data.sequences import open_reader
 from relo.data.synthetic.command import synthesize
@@ -124,7 +124,7 @@ def environment() -> dict[str, str]:
 def start_relo(
     *arguments: object, cwd: Path, launcher: Sequence[str] = (), variables: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:
-    command = [sys.executable, *launcher, "-m", "relo.cli", *map(str, arguments)]
+    command = [sys.executable, *launcher, "-m", "relo", *map(str, arguments)]
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     # In a session of its own, as from a shell: a signal can be sent to it and its workers alone.
     variables = environment() | dict(variables or {})

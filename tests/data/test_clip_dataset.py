@@ -10,7 +10,7 @@ import pytest
 import torch
 from fake_sequences import FakeReader
 
-from relo.cli import main
+from relo.commands.main import main
 from relo.data.clip_batch import ClipBatch
 from relo.data.clip_dataset import ClipDataset, ClipNumbers, StoreSource
 from relo.data.clip_store import ClipStoreWriter, PackingOptions
@@ -307,7 +307,7 @@ def test_command_line_tells_it_in_one_sentence(damaged, monkeypatch, capsys):
     def fit(arguments):
         batches(datamodule(damaged, workers=1, clips_per_epoch=40))
 
-    monkeypatch.setattr("relo.cli.run", fit)
+    monkeypatch.setattr("relo.commands.main.run", fit)
     with pytest.raises(SystemExit) as exit_info:
         main(["fit"])
     assert exit_info.value.code == 2

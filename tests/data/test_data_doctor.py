@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from relo.cli import main
+from relo.commands.main import main
 from relo.data.packing import pack
 from relo.data.sequences import open_reader
 from relo.data.synthetic.command import synthesize

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from fake_sequences import FakeReader
 
-from relo.cli import main
+from relo.commands.main import main
 from relo.data import clip_store
 from relo.data.clip_store import ClipStore, ClipStoreWriter, PackingOptions
 from relo.data.packing import pack, verify

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from relo.cli import main
+from relo.commands.main import main
 from relo.data import doctor
 from relo.data.clip_store import ClipStore
 from relo.data.image_splits import image_hash, split_of_hash

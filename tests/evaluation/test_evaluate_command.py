@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relo.cli import main
+from relo.commands.evaluate import evaluate
+from relo.commands.main import main
 from relo.data.sequences import open_reader
 from relo.data.synthetic.command import synthesize
 from relo.errors import UserError
-from relo.evaluation.command import evaluate
 
 BOXES = np.array([[10, 20, 30, 40], [12, 21, 30, 40], [14, 22, 31, 40], [16, 23, 31, 41]], float)
 

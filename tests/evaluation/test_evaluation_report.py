@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relo.evaluation.command import evaluate
+from relo.commands.evaluate import evaluate
 from relo.evaluation.report_tables import ReportTable
 
 BOXES = np.array([[10, 20, 30, 40], [12, 21, 30, 40], [14, 22, 31, 40], [16, 23, 31, 41]], float)

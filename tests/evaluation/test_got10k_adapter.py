@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from relo.commands.evaluate import evaluate
 from relo.data.sequences import open_reader
 from relo.data.synthetic.command import synthesize
 from relo.errors import UserError
 from relo.evaluation.adapters.got10k import got10k_tracker
-from relo.evaluation.command import evaluate
 from relo.tracking.tracker import Tracker
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relo.evaluation.command import evaluate
+from relo.commands.evaluate import evaluate
 
 SHARED = Path(os.environ.get("RELO_SHARED", Path(__file__).parents[2].parent / "shared"))
 TRUTH = SHARED / "metric_truth"

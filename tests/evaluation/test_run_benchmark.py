@@ -16,17 +16,17 @@ import torch
 import yaml
 from rich.progress import Progress
 
-from relo.cli import main
+from relo.commands import test as run
+from relo.commands.evaluate import submit
+from relo.commands.main import main
+from relo.commands.test import ChosenSequences, longest_first, run_benchmark
 from relo.data.sequences import open_reader
 from relo.data.sequences.parsing import read_boxes
 from relo.data.synthetic.command import synthesize
 from relo.errors import UserError
-from relo.evaluation import run
 from relo.evaluation.benchmark_rule import benchmark_rule
-from relo.evaluation.command import submit
-from relo.evaluation.run import ChosenSequences, longest_first, run_benchmark
+from relo.models.checkpoints.weights import save_network
 from relo.tracking.rule import load_rule, read_rule_file
-from relo.weights import save_network
 from small_networks import make_network
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "tracking"
@@ -138,9 +138,7 @@ def test_shards_make_up_the_whole(root, model, reference, tmp_path):
 def test_killed_run_goes_on(root, model, reference, tmp_path):
     arguments = command(root, model, tmp_path, "--batch_size", "1")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "relo.cli", *arguments], env=environment, stdout=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([sys.executable, "-m", "relo", *arguments], env=environment, stdout=subprocess.DEVNULL)
     while process.poll() is None and not boxes(tmp_path):
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
@@ -311,7 +309,7 @@ def test_a_killed_process_ends_the_run_in_one_sentence(root, model, reference, t
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     arguments = command(root, model, tmp_path, "--device", "cpu,cpu")
     process = subprocess.Popen(
-        [sys.executable, "-m", "relo.cli", *arguments], env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "relo", *arguments], env=environment, stderr=subprocess.PIPE, text=True
     )
     while process.poll() is None and len(workers := worker_processes(process.pid)) < 2:
         time.sleep(0.01)

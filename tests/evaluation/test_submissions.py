@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from relo.commands.evaluate import submit
 from relo.errors import UserError
-from relo.evaluation.command import submit
 
 FRAMES = 5
 BOXES = np.arange(FRAMES * 4, dtype=float).reshape(FRAMES, 4) + 10.123456

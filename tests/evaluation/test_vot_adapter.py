@@ -14,8 +14,8 @@ from relo.data.sequences import open_reader
 from relo.data.synthetic.command import synthesize
 from relo.errors import UserError
 from relo.evaluation.adapters.vot import bounding_box_xywh, serve
+from relo.models.checkpoints.weights import save_network
 from relo.tracking.tracker import Tracker
-from relo.weights import save_network
 from small_networks import make_network
 
 FRAMES = 8

@@ -1,9 +1,9 @@
-"""`relo.callbacks.AveragedWeights`: what checkpoints of a fit hold, on one and on two processes, and resumed."""
+"""`AveragedWeights`: what checkpoints of a fit hold, on one and on two processes, and resumed."""
 
 import pytest
 import torch
 
-from relo.weights import load_network, read_checkpoint
+from relo.models.checkpoints.weights import load_network, read_checkpoint
 from training_runs import WARMUP, config, relo, relo_here, write_config
 
 DECAY = 0.5
@@ -16,7 +16,7 @@ def averaged_run(data, folder):
     settings = config(data, WARMUP, localizations=["prior"])
     callbacks = settings["trainer"]["callbacks"]
     callbacks[0]["init_args"] |= {"every_n_train_steps": 1, "save_top_k": -1}
-    callbacks.append({"class_path": "relo.callbacks.AveragedWeights", "init_args": {"decay": DECAY}})
+    callbacks.append({"class_path": "relo.training.callbacks.AveragedWeights", "init_args": {"decay": DECAY}})
     return write_config(folder / "config.yaml", settings)
 
 

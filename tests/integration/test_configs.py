@@ -11,14 +11,14 @@ import yaml
 from relo.data.clip_batch import ClipBatch
 from relo.learning.priors import GaussianPrior
 from relo.learning.warmup import WarmupObjective
+from relo.models.checkpoints.plugin import build
+from relo.models.checkpoints.released import VARIANTS, read_variant, resolve_reference
 from relo.models.encoders.fast_itpn import FastITPN
 from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned
-from relo.module import RELOModule
-from relo.plugin import build
-from relo.released import VARIANTS, read_variant, resolve_reference
 from relo.tracking.rule import load_rule
+from relo.training.module import RELOModule
 from training_runs import WARMUP, config, losses, relo_here, write_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from relo.weights import read_checkpoint
+from relo.models.checkpoints.weights import read_checkpoint
 from training_runs import NETWORK, WARMUP, config, losses, relo, relo_here, start_relo, write_config
 
 DDP = ("--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu")

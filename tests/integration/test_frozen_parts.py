@@ -10,12 +10,12 @@ from relo.data.clip_dataset import StoreSource
 from relo.data.datamodule import TrackingDataModule
 from relo.data.sampler import OrderSampler
 from relo.learning.policy import ActorCritic
+from relo.models.checkpoints.weights import load_network, save_network
 from relo.models.encoders.fast_itpn import FastITPN
 from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned
-from relo.module import RELOModule
-from relo.weights import load_network, save_network
+from relo.training.module import RELOModule
 from training_runs import ACTOR_CRITIC, config, relo_here, write_config
 
 LEARNING = ("policy", "critic")

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from relo.models.checkpoints.weights import load_network, save_network
 from relo.models.heads import ConvPrior
 from relo.models.network import LocalizationNetwork
-from relo.weights import load_network, save_network
 from small_networks import make_network
 from training_runs import ACTOR_CRITIC, config, relo_here, write_config
 

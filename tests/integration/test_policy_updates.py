@@ -13,7 +13,7 @@ from relo.learning.policy import ActorCritic
 from relo.learning.prior_training import PriorLikelihood, PriorObjective
 from relo.learning.priors import GaussianPrior
 from relo.learning.warmup import WarmupObjective
-from relo.module import RELOModule
+from relo.training.module import RELOModule
 from small_networks import make_clip, make_network
 from training_runs import config, losses, relo_here, write_config
 

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-import relo.presence_calibration
+import relo.training.presence_calibration
 from relo.errors import UserError
 from relo.learning.calibration import fit_calibration
+from relo.models.checkpoints.weights import load_network, save_network
 from relo.models.presence import ConvPresence
 from relo.tracking.tracker import Tracker
-from relo.weights import load_network, save_network
 from small_networks import make_network
 from training_runs import HEADS, NETWORK, config, losses, relo_here, write_config
 
 OBJECTIVE = {"class_path": "relo.learning.presence.PresenceObjective"}
-CALIBRATION = {"class_path": "relo.presence_calibration.CalibratePresence"}
+CALIBRATION = {"class_path": "relo.training.presence_calibration.CalibratePresence"}
 
 
 def presence_config(data, init_from):
@@ -46,7 +46,7 @@ def test_a_network_without_presence_gets_it_calibrated(data, tmp_path, monkeypat
         outcomes["is_right"][::7] ^= True
         return outcomes["presence"], outcomes["is_right"]
 
-    monkeypatch.setattr(relo.presence_calibration, "presence_outcomes", half_right)
+    monkeypatch.setattr(relo.training.presence_calibration, "presence_outcomes", half_right)
     path = write_config(tmp_path / "config.yaml", presence_config(data, tmp_path / "old"))
     relo_here(monkeypatch, "fit", "--config", path, cwd=tmp_path)
     assert len(losses(tmp_path / "run")) == 4
@@ -59,7 +59,7 @@ def test_a_network_without_presence_gets_it_calibrated(data, tmp_path, monkeypat
     for name, tensor in old.state_dict().items():
         assert torch.equal(network.state_dict()[name], tensor), name
 
-    monkeypatch.setattr(relo.presence_calibration, "fit_calibration", fail)
+    monkeypatch.setattr(relo.training.presence_calibration, "fit_calibration", fail)
     with pytest.warns(UserWarning, match="cannot be calibrated"):
         relo_here(monkeypatch, "fit", "--config", path, "--trainer.default_root_dir", "again", cwd=tmp_path / "again")
     assert Tracker.from_pretrained(checkpoint, device="cpu").network.presence is not None

@@ -9,9 +9,9 @@ import pytest
 
 from relo.data.clip_store import ClipStore
 from relo.data.sequences.parsing import read_boxes
+from relo.models.checkpoints.weights import load_network
 from relo.models.heads import CornerPrior
 from relo.tracking.tracker import Tracker
-from relo.weights import load_network
 from training_runs import HEADS, WARMUP, config, losses, relo_here, write_config
 
 PRIORS = {"GaussianPrior": "ConvPrior", "BinaryPrior": "ConvPrior", "CornerExpectation": "CornerPrior"}

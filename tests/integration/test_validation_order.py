@@ -7,7 +7,7 @@ import pytest
 
 from relo.data.clip_store import ClipStore
 from relo.data.sequences.parsing import read_boxes
-from relo.weights import save_network
+from relo.models.checkpoints.weights import save_network
 from training_runs import WARMUP, config, relo_here, write_config
 
 

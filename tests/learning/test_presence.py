@@ -13,7 +13,7 @@ from relo.learning.priors import GaussianPrior
 from relo.learning.warmup import WarmupObjective
 from relo.models.network import LocalizationMaps
 from relo.models.presence import ConvPresence, PresenceHead, best_peaks
-from relo.module import RELOModule
+from relo.training.module import RELOModule
 from small_networks import make_clip, make_network
 
 

@@ -9,7 +9,7 @@ from relo.learning.priors import BinaryPrior, CornerExpectation, GaussianPrior, 
 from relo.learning.warmup import WarmupObjective
 from relo.models.heads import ConvPrior, CornerPrior, PriorHead
 from relo.models.network import LocalizationNetwork
-from relo.module import RELOModule
+from relo.training.module import RELOModule
 from small_networks import make_clip, make_network
 
 PRIORS = [(GaussianPrior(), ConvPrior), (BinaryPrior(), ConvPrior), (CornerExpectation(), CornerPrior)]

@@ -15,7 +15,7 @@ from relo.models.encoders.timm_vit import TimmViT
 from relo.models.heads import ConvBox, ConvCritic, ConvPolicy
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned
-from relo.module import RELOModule
+from relo.training.module import RELOModule
 from small_networks import make_clip
 
 ENCODERS = {

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor, nn
 
-from relo.inference import optimize_for_inference
 from relo.learning.priors import CornerExpectation
+from relo.models.checkpoints.plugin import build
 from relo.models.heads import SCORE_FLOOR, CornerPrior
+from relo.models.inference import optimize_for_inference
 from relo.models.network import LocalizationMaps, LocalizationNetwork
-from relo.plugin import build
 from small_networks import make_clip, make_network
 
 

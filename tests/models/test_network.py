@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from relo.errors import UserError
+from relo.models.checkpoints.plugin import build
 from relo.models.encoders.base import Templates
 from relo.models.encoders.layers import foreground_share
 from relo.models.heads import ConvBox, ConvPolicy
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import DeepToShallow, LayerAligned, NoPropagation
-from relo.plugin import build
 from small_networks import make_clip, make_network
 
 

@@ -8,10 +8,10 @@ import yaml
 from safetensors.torch import save_file
 
 from relo.errors import UserError
+from relo.models.checkpoints.plugin import build
 from relo.models.encoders import timm_cnn
 from relo.models.encoders.timm_cnn import TimmCNN
 from relo.models.temporal import LayerAligned
-from relo.plugin import build
 
 CONFIG = Path(__file__).parents[2] / "configs" / "model" / "small.yaml"
 LITE = "tf_efficientnet_lite0"

@@ -7,9 +7,9 @@ import yaml
 from timm.models import vision_transformer
 
 from relo.errors import UserError
+from relo.models.checkpoints.plugin import build
 from relo.models.encoders.timm_vit import TimmViT
 from relo.models.temporal import LayerAligned
-from relo.plugin import build
 
 SMALL = {"search_size": 64, "template_size": 32, "depth": 2}
 FAMILIES = {

@@ -10,10 +10,10 @@ from make_reference import subsample
 from seeded_tensors import seeded_inputs, seeded_weight
 from torch import Tensor
 
-from relo.inference import optimize_for_inference
+from relo.models.checkpoints.released_names import released_names, to_released_shape
+from relo.models.checkpoints.weights import released_network
+from relo.models.inference import optimize_for_inference
 from relo.models.network import LocalizationNetwork
-from relo.released_names import released_names, to_released_shape
-from relo.weights import released_network
 
 REPOSITORY = Path(__file__).parents[2]
 REFERENCE = np.load(Path(__file__).with_name("reference.npz"))

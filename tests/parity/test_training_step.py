@@ -23,13 +23,13 @@ from relo.learning.policy import ActorCritic
 from relo.learning.priors import GaussianPrior
 from relo.learning.rollout import TeacherForced
 from relo.learning.warmup import WarmupObjective
+from relo.models.checkpoints.released_names import released_names, to_released_shape
 from relo.models.encoders.fast_itpn import FastITPN
 from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned
-from relo.module import RELOModule
-from relo.released_names import released_names, to_released_shape
 from relo.tracking.rule import TrackingRule
+from relo.training.module import RELOModule
 
 RECORDED = json.loads(Path(__file__).with_name("training_step.json").read_text())
 

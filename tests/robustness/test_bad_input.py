@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from relo.cli import run
+from relo.commands.main import run
 from relo.data.clip_store import VERSION, ClipStore
 from relo.errors import UserError
-from relo.weights import save_network
+from relo.models.checkpoints.weights import save_network
 from small_networks import make_network
 from training_runs import ACTOR_CRITIC, NETWORK, WARMUP, Data, config, make_data, relo_here, write_config
 

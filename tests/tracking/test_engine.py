@@ -6,12 +6,13 @@ import torch
 from relo.data.synthetic import render_sequence
 from relo.data.synthetic.scene import EASY
 from relo.errors import UserError
-from relo.export import MissingExporterError, step_graph
-from relo.inference import optimize_for_inference
+from relo.models.checkpoints.weights import save_network
 from relo.models.encoders.fast_itpn import FastITPN
 from relo.models.encoders.nano import Nano
 from relo.models.encoders.timm_cnn import TimmCNN
+from relo.models.export import MissingExporterError, step_graph
 from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior, CornerPrior
+from relo.models.inference import optimize_for_inference
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned, NoPropagation
 from relo.tracking import engine, step_graphs
@@ -20,7 +21,6 @@ from relo.tracking.localizer import skipped_heads
 from relo.tracking.rule import TrackingRule
 from relo.tracking.step_graphs import StepGraph, graph_name, keep_graph, stored_graphs
 from relo.tracking.tracker import Tracker
-from relo.weights import save_network
 from small_networks import PresentNetwork
 
 pytestmark = [pytest.mark.filterwarnings("ignore")]
@@ -197,7 +197,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(made, tmp_path, monkeypatch)
 def test_the_packages_graph_needs_no_exporter(graph, tmp_path, monkeypatch):
     monkeypatch.setenv("RELO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(step_graphs, "PACKAGED", tmp_path)
-    monkeypatch.setattr("relo.export.find_spec", lambda package: None)
+    monkeypatch.setattr("relo.models.export.find_spec", lambda package: None)
     step_graphs.write_graph(tmp_path / graph_name(nano(), 1, SKIP), graph)
     assert Tracker(nano(), engine="auto").engine == "onnxruntime"
     assert not (tmp_path / "cache").exists()
@@ -205,7 +205,7 @@ def test_the_packages_graph_needs_no_exporter(graph, tmp_path, monkeypatch):
 
 def test_without_packages_torch_serves_unless_onnxruntime_is_asked_for(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("RELO_CACHE", str(tmp_path))
-    monkeypatch.setattr("relo.export.find_spec", lambda package: None)
+    monkeypatch.setattr("relo.models.export.find_spec", lambda package: None)
     assert Tracker(nano(), engine="auto").engine == "torch"
     with pytest.raises(MissingExporterError, match=r"package onnx, .* pip install 'relo\[export\]'"):
         Tracker(nano(), engine="onnxruntime")
@@ -245,7 +245,7 @@ def test_auto_is_for_small_networks_in_float32_on_the_cpu(made, monkeypatch):
     with pytest.raises(UserError, match="no engine 'tensors'; give auto, torch, onnxruntime"):
         taken()
     monkeypatch.delenv("RELO_ENGINE")
-    monkeypatch.setattr("relo.process._SMALL", 1000)
+    monkeypatch.setattr("relo.commands.process._SMALL", 1000)
     assert taken() == "torch"
     assert taken("onnxruntime") == "onnxruntime"
 

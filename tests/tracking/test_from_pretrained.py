@@ -9,20 +9,20 @@ import torch
 import yaml
 
 import relo
-import relo.shipped
-import relo.weights
+import relo.models.checkpoints.shipped
+import relo.models.checkpoints.weights
 from relo.learning.policy import ActorCritic
 from relo.learning.priors import GaussianPrior
 from relo.learning.rewards import IoUReward
 from relo.learning.warmup import WarmupObjective
+from relo.models.checkpoints.released_names import released_names, to_released_shape
+from relo.models.checkpoints.weights import import_released, released_network, save_network
 from relo.models.encoders.timm_vit import TimmViT
 from relo.models.heads import ConvBox, ConvPolicy
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned
-from relo.module import RELOModule
-from relo.released_names import released_names, to_released_shape
 from relo.tracking.rule import TrackingRule
-from relo.weights import import_released, released_network, save_network
+from relo.training.module import RELOModule
 
 PRECISIONS = ["float32", "bfloat16", "float16"]
 
@@ -58,7 +58,7 @@ def test_runs_in_every_precision_like_the_network(network, tmp_path, make, preci
 
 def test_without_a_model_it_is_the_one_that_comes_with_the_package(network, tmp_path, monkeypatch):
     save_network(network, tmp_path, {"window_exponent": 0.5})
-    monkeypatch.setattr(relo.shipped, "FOLDER", tmp_path)
+    monkeypatch.setattr(relo.models.checkpoints.shipped, "FOLDER", tmp_path)
     tracker = relo.Tracker.from_pretrained(device="cpu")
     assert tracker.rule == TrackingRule(window_exponent=0.5)
     torch.testing.assert_close(next_state(tracker).box_xywh, next_state(relo.Tracker(network, tracker.rule)).box_xywh)
@@ -126,7 +126,9 @@ def test_an_imported_folder_has_the_rule_of_the_release(tmp_path, is_warmup, loc
 @pytest.mark.usefixtures("small_release")
 def test_a_name_has_the_rule_of_the_release(tmp_path, monkeypatch):
     write_release(tmp_path / "ep0090.pth.tar", is_warmup=False)
-    monkeypatch.setattr(relo.weights, "hf_hub_download", lambda *args: str(tmp_path / "ep0090.pth.tar"))
+    monkeypatch.setattr(
+        relo.models.checkpoints.weights, "hf_hub_download", lambda *args: str(tmp_path / "ep0090.pth.tar")
+    )
     monkeypatch.setenv("RELO_CACHE", str(tmp_path / "cache"))
     tracker = relo.Tracker.from_pretrained("relo-b256", device="cpu")
     assert tracker.rule.released

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from relo.models.checkpoints.weights import save_network
 from relo.tracking.step_graphs import StepGraph, stored_graphs, write_graph
-from relo.weights import save_network
 
 
 def test_the_same_graph_is_the_same_bytes_in_a_readable_file(tmp_path):

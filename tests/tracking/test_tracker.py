@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from relo.errors import UserError
+from relo.models.checkpoints.weights import save_network
 from relo.models.encoders.base import Encoder, Templates
 from relo.models.heads import BoxHead, PolicyHead, PriorHead
 from relo.models.network import LocalizationNetwork
@@ -13,7 +14,6 @@ from relo.models.temporal import NoPropagation
 from relo.tracking.rule import TrackingRule
 from relo.tracking.state import TargetState
 from relo.tracking.tracker import Tracker
-from relo.weights import save_network
 
 SIDE = 64
 

@@ -8,7 +8,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from relo.errors import UserError
-from relo.plugin import Plugin
+from relo.models.checkpoints.plugin import Plugin
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,8 @@ def benchmark_rule(
         UserError: there is no such model or benchmark, the file cannot be used, or settings were asked for of a model
             that has none.
     """
+    from relo.models.checkpoints.weights import RULE_FILE, resolve  # brings the hub's client
     from relo.tracking.tracker import own_rules
-    from relo.weights import RULE_FILE, resolve  # brings the hub's client
 
     name = None
     if benchmark is not None and benchmark != EVERYWHERE:

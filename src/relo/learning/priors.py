@@ -8,8 +8,8 @@ from torch import Tensor
 from relo.errors import UserError
 from relo.geometry import cxcywh_to_xyxy, xywh_to_xyxy
 from relo.learning.base import box_losses, masked_mean, target_cell
+from relo.models.checkpoints.plugin import Plugin
 from relo.models.network import LocalizationMaps
-from relo.plugin import Plugin
 
 
 class Prior(Plugin):

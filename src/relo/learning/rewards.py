@@ -16,7 +16,7 @@ from relo.metrics.functional import (
     precision_rates,
     success_auc,
 )
-from relo.plugin import Plugin
+from relo.models.checkpoints.plugin import Plugin
 
 
 class RewardTerm(Plugin):

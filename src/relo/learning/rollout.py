@@ -12,9 +12,9 @@ from relo.data.clip_batch import ClipBatch
 from relo.errors import UserError
 from relo.geometry import cxcywh_to_xyxy, iou, xywh_to_xyxy
 from relo.learning.rewards import RewardTerm, reward_terms
+from relo.models.checkpoints.plugin import Plugin
 from relo.models.encoders.base import Templates
 from relo.models.network import LocalizationNetwork
-from relo.plugin import Plugin
 
 
 @dataclass(frozen=True)

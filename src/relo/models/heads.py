@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from relo.plugin import PluginModule
+from relo.models.checkpoints.plugin import PluginModule
 
 PAPER_TOWER = (256, 128, 64, 32)
 """Channels of the four convolutions of a tower in the paper's networks."""

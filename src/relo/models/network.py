@@ -6,11 +6,11 @@ from dataclasses import dataclass, fields, replace
 from torch import Tensor
 
 from relo.errors import UserError
+from relo.models.checkpoints.plugin import PluginModule
 from relo.models.encoders.base import Encoder, Templates
 from relo.models.heads import BoxHead, Critic, PolicyHead, PriorHead
 from relo.models.presence import Localization, PresenceHead
 from relo.models.temporal import LayerAligned, TemporalPropagator
-from relo.plugin import PluginModule
 
 
 @dataclass(frozen=True)

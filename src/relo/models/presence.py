@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
+from relo.models.checkpoints.plugin import PluginModule
 from relo.models.heads import conv_norm_relu
-from relo.plugin import PluginModule
 
 Localization = Literal["policy", "prior"]
 

@@ -13,7 +13,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from relo.errors import UserError
-from relo.plugin import PluginModule
+from relo.models.checkpoints.plugin import PluginModule
 
 
 class TemporalPropagator(PluginModule):

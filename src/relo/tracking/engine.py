@@ -11,11 +11,11 @@ from rich.console import Console
 from torch import Tensor
 
 from relo.errors import UserError
-from relo.export import NEXT_MEMORY, TOLERANCE, MissingExporterError, require_exporter, step_graph, step_tensors
-from relo.inference import Precision, computing
+from relo.models.devices import is_small
 from relo.models.encoders.base import Templates
+from relo.models.export import NEXT_MEMORY, TOLERANCE, MissingExporterError, require_exporter, step_graph, step_tensors
+from relo.models.inference import Precision, computing
 from relo.models.network import LocalizationMaps, LocalizationNetwork
-from relo.process import is_small
 from relo.tracking.step_graphs import StepGraph, graph_name, keep_graph, stored_graphs
 
 Engine = Literal["torch", "onnxruntime"]

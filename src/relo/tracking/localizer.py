@@ -7,8 +7,8 @@ from torch import Tensor
 
 from relo.geometry import cut_squares
 from relo.images import normalise_crops
-from relo.inference import Precision, computing
 from relo.models.encoders.base import Templates
+from relo.models.inference import Precision, computing
 from relo.models.network import LocalizationMaps, LocalizationNetwork
 from relo.tracking.engine import EngineChoice, start_engine
 from relo.tracking.rule import Localization, TrackingRule

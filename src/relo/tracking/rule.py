@@ -14,9 +14,9 @@ import yaml  # type: ignore[import-untyped]
 from torch import Tensor
 
 from relo.errors import UserError
+from relo.files import load_yaml
 from relo.geometry import CropRule
-from relo.released import released_rule
-from relo.yaml_files import load_yaml
+from relo.models.checkpoints.released import released_rule
 
 Localization = Literal["policy", "prior"]
 Window = Literal["logits", "probabilities"]

@@ -1,6 +1,6 @@
 """Step graphs on disk: those that come with the package, and those that were made here, in the user's cache folder.
 
-A graph has no weights (see `relo.export.step_graph`): one serves every network of its structure, as further training
+A graph has no weights (see `relo.models.export.step_graph`): one serves every network of its structure, as training
 leaves it. It is a zip file of `step.onnx` and `weights.json`, the names of the tensors that it lacks.
 """
 
@@ -14,8 +14,8 @@ from io import BytesIO
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
-from relo.cache import cache_folder
 from relo.models.network import LocalizationNetwork
+from relo.tracking.cache import cache_folder
 
 PACKAGED = Path(__file__).parent / "graphs"
 

@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from relo.devices import find_device
 from relo.errors import UserError
 from relo.geometry import CropRule, clip_to_image
 from relo.images import normalise_images
-from relo.inference import Precision, PrecisionChoice, computing, fastest_precision, optimize_for_inference
+from relo.models.checkpoints.shipped import SHIPPED
+from relo.models.devices import find_device
 from relo.models.encoders.base import Templates
+from relo.models.inference import Precision, PrecisionChoice, computing, fastest_precision, optimize_for_inference
 from relo.models.network import LocalizationNetwork
-from relo.shipped import SHIPPED
 from relo.tracking.cuda_graphs import CUDARecorder, Function, ReplayedFunction
 from relo.tracking.engine import EngineChoice
 from relo.tracking.localizer import Localizer, Located
@@ -145,7 +145,7 @@ class Tracker:
             UserError: there is no such device, the weights or the rule cannot be read, or the engine cannot compute
                 this network here.
         """
-        from relo.weights import load_network, resolve  # brings the hub's client, needed here only
+        from relo.models.checkpoints.weights import load_network, resolve  # brings the hub's client, needed here only
 
         device = find_device(device)
         path = resolve(model)
@@ -409,7 +409,7 @@ class Tracker:
 
 def own_rules(path: Path) -> RuleFile:
     """The tracking settings that belong to a model folder or checkpoint; the default ones where it has none."""
-    from relo.weights import RULE_FILE, read_checkpoint
+    from relo.models.checkpoints.weights import RULE_FILE, read_checkpoint
 
     if path.is_file():
         return RuleFile(rule_from_settings(read_checkpoint(path).get("relo_rule", {}), str(path)))

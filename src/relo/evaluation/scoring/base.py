@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from relo.errors import UserError
-from relo.plugin import Plugin
+from relo.models.checkpoints.plugin import Plugin
 
 
 @dataclass(frozen=True)

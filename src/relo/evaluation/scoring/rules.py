@@ -7,7 +7,7 @@ from relo.evaluation.scoring.base import ScoringRule
 from relo.evaluation.scoring.curves import CurveRule
 from relo.evaluation.scoring.got10k import Got10kRule
 from relo.evaluation.scoring.trackingnet import TrackingNetRule
-from relo.plugin import build
+from relo.models.checkpoints.plugin import build
 
 _NORMALIZED = frozenset({"normalized_precision"})
 _BOTH = frozenset({"precision", "normalized_precision"})

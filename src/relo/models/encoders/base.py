@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from relo.models.checkpoints.plugin import PluginModule
 from relo.models.temporal import TemporalPropagator
-from relo.plugin import PluginModule
 
 
 @dataclass(frozen=True)

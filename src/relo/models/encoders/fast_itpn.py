@@ -162,7 +162,7 @@ class FastITPN(Encoder):
         trunc_normal_(self.position, std=0.02)
         self.apply(_initialise)
         if pretrained is not None:
-            from relo.weights import load_encoder_pretraining  # imports this file
+            from relo.models.checkpoints.weights import load_encoder_pretraining  # imports this file
 
             unused = load_encoder_pretraining(self, pretrained)
             level = logging.WARNING if unused else logging.INFO

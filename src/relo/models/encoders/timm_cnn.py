@@ -18,10 +18,10 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from relo.errors import UserError
+from relo.models.checkpoints.states import as_state, load_state_strictly, read_safetensors, read_torch_file
 from relo.models.encoders.base import Encoder, Templates
 from relo.models.encoders.correlation import correlate, target_kernel
 from relo.models.encoders.layers import TokenTypes, check_template_count, foreground_share
-from relo.states import as_state, load_state_strictly, read_safetensors, read_torch_file
 
 FINE_STRIDE = 8
 TOKEN_STRIDE = 16

@@ -12,9 +12,9 @@ from timm.models import eva, vision_transformer
 from torch import Tensor, nn
 
 from relo.errors import UserError
+from relo.models.checkpoints.states import as_state, misfit, read_safetensors, read_torch_file
 from relo.models.encoders.base import Encoder, Templates
 from relo.models.encoders.layers import TokenTypes, foreground_share
-from relo.states import as_state, misfit, read_safetensors, read_torch_file
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from relo.ablation.results import POOLED, Entry
+from relo.studies.results import POOLED, Entry
 
 
 def scores_over(axis: str, of_group: Sequence[Entry]) -> Figure:

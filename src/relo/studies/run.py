@@ -24,7 +24,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from relo.ablation.steps import Step
+from relo.studies.steps import Step
 
 _POLL_SECONDS = 0.1
 

@@ -294,8 +294,12 @@ def export(
     Raises:
         UserError: the model cannot be read or exported, or the folder cannot be written.
     """
+    from relo.models.checkpoints.weights import (  # brings the hub's client, needed here only
+        load_network,
+        resolve,
+        save_network,
+    )
     from relo.tracking.tracker import own_rules  # the tracker makes graphs by this module
-    from relo.weights import load_network, resolve, save_network  # brings the hub's client, needed here only
 
     network = load_network(model)
     path = Path(model)

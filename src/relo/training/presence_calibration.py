@@ -11,7 +11,7 @@ from relo.errors import UserError
 from relo.evaluation.presence import presence_outcomes, presence_scores
 from relo.learning.calibration import fit_calibration
 from relo.learning.presence import ODDS_EPSILON
-from relo.module import RELOModule
+from relo.training.module import RELOModule
 
 
 class CalibratePresence(Callback):

@@ -1,6 +1,6 @@
-"""A process that evaluates one checkpoint on some test sets: `python -m relo.ablation.evaluation REQUEST.json`.
+"""A process that evaluates one checkpoint on some test sets: `python -m relo.studies.evaluation REQUEST.json`.
 
-The request says what to do (see `relo.ablation.steps.Evaluation.command`); the choice of the window and each test
+The request says what to do (see `relo.studies.steps.Evaluation.command`); the choice of the window and each test
 set's scores are written as soon as they are complete.
 """
 
@@ -16,13 +16,13 @@ import cv2
 import torch
 from rich.console import Console
 
-from relo.ablation.oracle import OracleTracker, ReaderWithTruth
+from relo.commands.test import ChosenSequences, longest_first
 from relo.data.sequences import open_reader
 from relo.errors import UserError
 from relo.evaluation.one_pass import run_one_pass
 from relo.evaluation.result_folder import SequenceResult
-from relo.evaluation.run import ChosenSequences, longest_first
 from relo.evaluation.sequence_auc import sequence_auc
+from relo.studies.oracle import OracleTracker, ReaderWithTruth
 from relo.tracking.boxes_file import write_whole
 from relo.tracking.rule import TrackingRule, load_rule
 from relo.tracking.tracker import Tracker

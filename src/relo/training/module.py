@@ -24,12 +24,12 @@ from relo.evaluation.result_folder import SequenceResult
 from relo.learning.base import Objective, StepResult
 from relo.learning.rollout import Rollout
 from relo.metrics import AverageOverlap, NormalizedPrecision, Precision, SuccessAUC, SuccessRate
+from relo.models.checkpoints.states import load_state_strictly, misfit
+from relo.models.checkpoints.weights import FORMAT, FORMAT_ENTRY, load_stage
 from relo.models.initialisation import start_as_released
 from relo.models.network import LocalizationNetwork
-from relo.states import load_state_strictly, misfit
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
-from relo.weights import FORMAT, FORMAT_ENTRY, load_stage
 
 Localization = Literal["policy", "prior"]
 

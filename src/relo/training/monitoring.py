@@ -19,8 +19,8 @@ from relo.images import restore_images
 from relo.learning.health import action_histogram
 from relo.learning.rollout import Rollout, chosen
 from relo.models.heads import PriorHead
-from relo.module import RELOModule
-from relo.policy_figure import SeenFrame, policy_figure
+from relo.training.figures import SeenFrame, policy_figure
+from relo.training.module import RELOModule
 
 _COLUMNS = {
     "loss": "loss",

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from relo.ablation.plan import Plan
-from relo.ablation.statistics import Comparison, Scores, Summary, compare, summarize
-from relo.ablation.study import Study
 from relo.errors import UserError
+from relo.studies.plan import Plan
+from relo.studies.statistics import Comparison, Scores, Summary, compare, summarize
+from relo.studies.study import Study
 
 POOLED = "pooled"
 """What tables call the sequences of all pooled test sets."""

@@ -9,14 +9,14 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from relo.ablation.figures import differences, scores_over
-from relo.ablation.plan import Plan
-from relo.ablation.results import POOLED, Entry
-from relo.ablation.statistics import CONFIDENCE, DRAWS
-from relo.ablation.steps import Training
-from relo.ablation.study import Study
 from relo.evaluation.report import html_figure, html_page
 from relo.evaluation.report_tables import ReportTable
+from relo.studies.figures import differences, scores_over
+from relo.studies.plan import Plan
+from relo.studies.results import POOLED, Entry
+from relo.studies.statistics import CONFIDENCE, DRAWS
+from relo.studies.steps import Training
+from relo.studies.study import Study
 from relo.tracking.boxes_file import write_whole
 
 _MISSING = "-"

@@ -7,9 +7,9 @@ from typing import Any
 from lightning import Trainer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from relo.inert_pickle import foreign_parts
-from relo.states import require_restored
-from relo.weights import read_checkpoint
+from relo.models.checkpoints.inert_pickle import foreign_parts
+from relo.models.checkpoints.states import require_restored
+from relo.models.checkpoints.weights import read_checkpoint
 
 
 class InertCheckpointIO(TorchCheckpointIO):

@@ -20,8 +20,8 @@ from relo.evaluation.plots import success_plot
 from relo.evaluation.result_folder import SequenceResult
 from relo.evaluation.sequence_auc import sequence_auc
 from relo.metrics import SuccessAUC
-from relo.module import RELOModule
 from relo.tracking.boxes_file import write_boxes, write_values, write_whole
+from relo.training.module import RELOModule
 
 REPORTED = {
     "auc": "success AUC",

@@ -9,11 +9,11 @@ from typing import Any, Literal, NoReturn, TypeVar
 import yaml  # type: ignore[import-untyped]
 from jsonargparse import ArgumentParser
 
-from relo.cli import one_sentence
+from relo.commands.main import one_sentence
 from relo.data.synthetic.command import Difficulty
 from relo.errors import UserError
-from relo.inference import Precision
-from relo.yaml_files import load_yaml
+from relo.files import load_yaml
+from relo.models.inference import Precision
 
 RowLocalization = Literal["policy", "prior", "oracle"]
 Stage = Literal["warmup", "rl"]

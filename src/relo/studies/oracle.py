@@ -13,8 +13,8 @@ from relo.data.sequences.base import FrameSource, SequenceReader
 from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.geometry import cxcywh_to_xyxy, generalized_iou, iou, xywh_to_xyxy
 from relo.images import normalise_images
-from relo.inference import computing
 from relo.models.encoders.base import Templates
+from relo.models.inference import computing
 from relo.tracking.localizer import Located
 from relo.tracking.state import TargetState
 from relo.tracking.tracker import RGBImage, Tracker

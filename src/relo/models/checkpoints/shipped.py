@@ -4,4 +4,4 @@ from pathlib import Path
 
 SHIPPED = "relo-small"
 
-FOLDER = Path(__file__).parent / "models" / "shipped"
+FOLDER = Path(__file__).parents[1] / "shipped"

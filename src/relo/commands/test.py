@@ -18,12 +18,12 @@ from rich.console import Console
 from relo.data.remarks import show
 from relo.data.sequences import Sequence as AnnotatedSequence
 from relo.data.sequences import SequenceReader, open_reader
-from relo.devices import find_device
 from relo.errors import UserError
 from relo.evaluation.benchmark_rule import BenchmarkRule, benchmark_rule
 from relo.evaluation.one_pass import FailedSequences, reasons, run_one_pass, told
 from relo.evaluation.result_folder import SequenceResult
-from relo.inference import Precision
+from relo.models.devices import find_device
+from relo.models.inference import Precision
 from relo.tracking.engine import EngineChoice
 from relo.tracking.progress import frame_progress
 from relo.tracking.rule import Localization

@@ -7,32 +7,9 @@ your own gets the same from `export OMP_WAIT_POLICY=PASSIVE`, or from `set_defau
 import ctypes
 import os
 import sys
-from typing import Any
 
 # The largest thresholds that glibc itself comes to, by freeing large blocks; the options' numbers are of mallopt(3).
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": (-3, 32 << 20), "MALLOC_TRIM_THRESHOLD_": (-1, 64 << 20)}
-
-
-_SMALL = 5_000_000  # parameters
-
-
-def is_small(network: Any) -> bool:
-    """Whether the operations of a torch module are so short that what lies between them counts."""
-    count: int = sum(parameter.numel() for parameter in network.parameters())
-    return count < _SMALL
-
-
-def fit_threads(network: Any) -> None:
-    """Let one thread run a small network that tracks a target or two: a torch module, on the CPU.
-
-    Its operations are over before a sleeping thread is awake: one thread is nearly twice as fast as two that sleep, and
-    other programs do not slow it. Nothing happens where the environment says how many threads there are.
-    """
-    import torch
-
-    is_given = {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & os.environ.keys()
-    if not is_given and is_small(network):
-        torch.set_num_threads(1)
 
 
 def set_defaults() -> None:

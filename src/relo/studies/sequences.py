@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from relo.ablation.steps import SETS, rendered
-from relo.ablation.study import Rendering, Study
 from relo.data.packing import pack
 from relo.data.sequences import open_reader
 from relo.data.synthetic.command import synthesize
 from relo.errors import UserError
+from relo.studies.steps import SETS, rendered
+from relo.studies.study import Rendering, Study
 from relo.tracking.boxes_file import write_whole
 
 

@@ -18,16 +18,16 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from relo.callbacks import InterruptCheckpoint, NetworkSummary, ValidationReport
-from relo.checkpoint_io import InertCheckpointIO
-from relo.cli import one_sentence
+from relo.commands.main import one_sentence
 from relo.data.datamodule import TrackingDataModule
 from relo.errors import UserError
-from relo.module import RELOModule
-from relo.monitoring import EffectiveBatch
-from relo.released import resolve_reference
-from relo.weights import load_stage, read_checkpoint
-from relo.yaml_files import load_yaml
+from relo.files import load_yaml
+from relo.models.checkpoints.released import resolve_reference
+from relo.models.checkpoints.weights import load_stage, read_checkpoint
+from relo.training.callbacks import InterruptCheckpoint, NetworkSummary, ValidationReport
+from relo.training.checkpoint_io import InertCheckpointIO
+from relo.training.module import RELOModule
+from relo.training.monitoring import EffectiveBatch
 
 FOUND_BY_LIGHTNING = ("best", "hpc")
 """Checkpoints that are named by what they are."""

@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from relo import inert_pickle
 from relo.errors import UserError
-from relo.inert_pickle import Foreign, ForeignCode, foreign_parts
+from relo.models.checkpoints import inert_pickle
+from relo.models.checkpoints.inert_pickle import Foreign, ForeignCode, foreign_parts
 
 State = Mapping[str, Tensor]
 

@@ -5,9 +5,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from relo.ablation.steps import Evaluation, GivenWeights, Step, Training, digest, resolved
-from relo.ablation.study import Row, Study
 from relo.errors import UserError
+from relo.studies.steps import Evaluation, GivenWeights, Step, Training, digest, resolved
+from relo.studies.study import Row, Study
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from relo.ablation.plan import Plan, chosen_rows, make_plan
-from relo.ablation.report import write_results
-from relo.ablation.results import entries
-from relo.ablation.run import run_steps
-from relo.ablation.sequences import missing_sequences, render
-from relo.ablation.steps import Evaluation, Step, Training
-from relo.ablation.study import Study, read_study
 from relo.errors import UserError
+from relo.studies.plan import Plan, chosen_rows, make_plan
+from relo.studies.report import write_results
+from relo.studies.results import entries
+from relo.studies.run import run_steps
+from relo.studies.sequences import missing_sequences, render
+from relo.studies.steps import Evaluation, Step, Training
+from relo.studies.study import Study, read_study
 
 
 def ablate(

@@ -13,8 +13,8 @@ from typing import Any, NoReturn, get_args, get_origin
 from rich.console import Console
 from rich.text import Text
 
+from relo.commands.process import set_defaults
 from relo.errors import UserError
-from relo.process import set_defaults
 
 LIGHTNING_COMMANDS = {
     "fit": "Train a network: a stage's config says which.",
@@ -23,19 +23,19 @@ LIGHTNING_COMMANDS = {
 
 # Each is a typed function; its signature and docstring are the command's options and help.
 COMMANDS: dict[str, dict[str, tuple[str, str]] | tuple[str, str]] = {
-    "track": ("relo.tracking.command:track", "Track a target in a video, a folder of frames or a camera."),
-    "test": ("relo.evaluation.run:run_benchmark", "Track a whole benchmark, and leave result files."),
-    "evaluate": ("relo.evaluation.command:evaluate", "Score result files by a benchmark's own rule."),
-    "submit": ("relo.evaluation.command:submit", "Pack result files for a benchmark's server, checked."),
+    "track": ("relo.commands.track:track", "Track a target in a video, a folder of frames or a camera."),
+    "test": ("relo.commands.test:run_benchmark", "Track a whole benchmark, and leave result files."),
+    "evaluate": ("relo.commands.evaluate:evaluate", "Score result files by a benchmark's own rule."),
+    "submit": ("relo.commands.evaluate:submit", "Pack result files for a benchmark's server, checked."),
     "data": {
-        "synthesize": ("relo.data.command:synthesize", "Make synthetic sequences in a real dataset's layout."),
-        "pack": ("relo.data.command:pack", "Pack a dataset into a clip store (LMDB)."),
-        "verify": ("relo.data.command:verify", "Read back every record of a clip store."),
-        "doctor": ("relo.data.command:doctor", "Look at dataset folders and stores, and say what is missing."),
+        "synthesize": ("relo.commands.data:synthesize", "Make synthetic sequences in a real dataset's layout."),
+        "pack": ("relo.commands.data:pack", "Pack a dataset into a clip store (LMDB)."),
+        "verify": ("relo.commands.data:verify", "Read back every record of a clip store."),
+        "doctor": ("relo.commands.data:doctor", "Look at dataset folders and stores, and say what is missing."),
     },
-    "import": ("relo.weights:import_command", "Turn a released checkpoint into a model folder."),
-    "export": ("relo.export:export", "Export a network to ONNX."),
-    "ablate": ("relo.ablation.command:ablate", "Train and evaluate the rows of an ablation, and compare them."),
+    "import": ("relo.models.checkpoints.weights:import_command", "Turn a released checkpoint into a model folder."),
+    "export": ("relo.models.export:export", "Export a network to ONNX."),
+    "ablate": ("relo.commands.ablate:ablate", "Train and evaluate the rows of an ablation, and compare them."),
     "report": ("relo.evaluation.demo_report:write_report", "Write the report of the demo's runs."),
 }
 
@@ -91,7 +91,7 @@ def run(arguments: list[str]) -> None:
         return
     name, rest = arguments[0], arguments[1:]
     if name in LIGHTNING_COMMANDS:
-        importlib.import_module("relo.lightning_cli").run(arguments)
+        importlib.import_module("relo.commands.fit").run(arguments)
         return
     command = COMMANDS.get(name)
     if command is None:

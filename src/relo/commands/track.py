@@ -15,10 +15,10 @@ from rich.console import Console
 from relo.data.sequences.parsing import parse_box, positive_size, read_boxes
 from relo.errors import UserError
 from relo.geometry import iou, xywh_to_xyxy
-from relo.inference import PrecisionChoice
 from relo.metrics.functional import success_auc
-from relo.process import fit_threads
-from relo.shipped import SHIPPED
+from relo.models.checkpoints.shipped import SHIPPED
+from relo.models.devices import fit_threads
+from relo.models.inference import PrecisionChoice
 from relo.tracking.boxes_file import box_line
 from relo.tracking.engine import EngineChoice
 from relo.tracking.progress import frame_progress

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from relo.ablation.study import EvaluationSettings, Recorded, Rendering, RowLocalization, read_settings
+from relo.studies.study import EvaluationSettings, Recorded, Rendering, RowLocalization, read_settings
 from relo.tracking.boxes_file import write_whole
 
 CHECKPOINT = "last.ckpt"
@@ -110,7 +110,7 @@ class Training(Step):
         write_whole(folder / "settings.yaml", yaml.safe_dump(self._settings(output), sort_keys=False))
         configs = [f"--config={path}" for path in (*self.configs, folder / "settings.yaml")]
         resumed = ["--ckpt_path=last"] if self.checkpoint(output).exists() else []
-        return [sys.executable, "-m", "relo.cli", "fit", *configs, *resumed]
+        return [sys.executable, "-m", "relo", "fit", *configs, *resumed]
 
     def finish(self, output: Path, seconds: float) -> None:
         """Note the time."""
@@ -246,7 +246,7 @@ class Evaluation(Step):
         return any(self._file(output, test).exists() for test in self.missing(output))
 
     def command(self, output: Path) -> list[str]:
-        """`relo.ablation.evaluation`, with a request that says what is to be done."""
+        """`relo.studies.evaluation`, with a request that says what is to be done."""
         request = {
             "checkpoint": str(self.training.checkpoint(output)),
             "localization": self.localization,
@@ -265,7 +265,7 @@ class Evaluation(Step):
         }
         path = self.folder(output) / "request.json"
         write_whole(path, json.dumps(request, indent=2) + "\n")
-        return [sys.executable, "-m", "relo.ablation.evaluation", str(path)]
+        return [sys.executable, "-m", "relo.studies.evaluation", str(path)]
 
     def finish(self, output: Path, seconds: float) -> None:
         """Nothing is left to note: the process has written the scores."""

@@ -1,0 +1,1 @@
+"""Model folders and checkpoints: written, read, and taken from the public release."""

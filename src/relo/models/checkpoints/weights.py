@@ -1,0 +1,360 @@
+"""Networks on disk: folders of safetensors and config, our checkpoints, and the public release's."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml  # type: ignore[import-untyped]
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
+from rich.console import Console
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from relo import __version__
+from relo.errors import UserError
+from relo.files import load_yaml
+from relo.models.checkpoints import shipped
+from relo.models.checkpoints.plugin import build
+from relo.models.checkpoints.released import VARIANTS, Variant, read_variant, released_rule
+from relo.models.checkpoints.released_names import released_name, released_names, to_released_shape
+from relo.models.checkpoints.states import (
+    LETTERS_AT_MOST,
+    State,
+    as_state,
+    load_state_strictly,
+    misfit,
+    read_safetensors,
+    read_torch_file,
+    require_restored,
+)
+from relo.models.encoders.fast_itpn import FastITPN
+from relo.models.encoders.layers import fit_positions
+from relo.models.network import LocalizationNetwork
+from relo.tracking.cache import cache_folder
+
+__all__ = [
+    "Variant",
+    "import_command",
+    "import_released",
+    "load_encoder_pretraining",
+    "load_network",
+    "load_stage",
+    "load_state_strictly",
+    "read_checkpoint",
+    "released_network",
+    "resolve",
+    "save_network",
+]
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.yaml"
+RULE_FILE = "tracking.yaml"
+
+FORMAT = 1
+"""The version of what is written: the meaning of tensors, config and rule. Files that name none have version 1."""
+
+FORMAT_ENTRY = "relo_format"
+
+HUB_REPOSITORY = "xche32/RELO"
+
+# A warm-up checkpoint has none of these: they start fresh in the RL stage.
+_RL_HEADS = ("policy_model.", "value_model.")
+
+
+def save_network(network: LocalizationNetwork, folder: str | Path, tracking: Mapping[str, Any] | None = None) -> None:
+    """Write a model folder: weights as `model.safetensors`, how to build the network as `config.yaml`.
+
+    Args:
+        network: the network.
+        folder: the folder; it is made where there is none.
+        tracking: settings of the tracking rule, to be written as `tracking.yaml`; no such file if not given.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    # Shared memory and strides do not survive in a safetensors file.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Written beside and moved: a killed run leaves the old weights whole.
+        partial = folder / f"{WEIGHTS_FILE}.partial"
+        save_file(tensors, partial, metadata={FORMAT_ENTRY: str(FORMAT)})
+        partial.replace(folder / WEIGHTS_FILE)
+        (folder / CONFIG_FILE).write_text(yaml.safe_dump(network.config(), sort_keys=False))
+        if tracking is not None:
+            (folder / RULE_FILE).write_text(yaml.safe_dump(dict(tracking), sort_keys=False))
+    except OSError as error:
+        raise UserError(f"The network cannot be written to {folder} ({error.strerror}).") from error
+
+
+def load_network(model: str | Path) -> LocalizationNetwork:
+    """The network of a folder, of a checkpoint of ours, or of a released name, in evaluation mode on the CPU.
+
+    Args:
+        model: a folder of `save_network` or `relo import`, a `.ckpt` of `relo fit`, or a name such as "relo-b256".
+
+    Raises:
+        UserError: there is no such model, or its files are broken, do not fit each other or are of another version.
+    """
+    path = resolve(model)
+    config, state = _read_model(path)
+    network = build(config)
+    if not isinstance(network, LocalizationNetwork):
+        raise UserError(f"{path} describes a {type(network).__name__}, not a network to track with.")
+    load_state_strictly(network, state, str(path))
+    return network.eval()
+
+
+def load_stage(network: LocalizationNetwork, model: str | Path, fresh_parts: Collection[str] = ()) -> None:
+    """Start a training stage from an earlier one's weights: all of them, strictly.
+
+    Args:
+        network: the network to load into.
+        model: what `load_network` takes.
+        fresh_parts: parts that keep the weights they have, such as "policy".
+
+    Raises:
+        UserError: the model cannot be read or does not fit; the tensors are named, and the network is left as it was.
+    """
+    path = resolve(model)
+    _, state = _read_model(path)
+
+    def is_fresh(name: str) -> bool:
+        return name.partition(".")[0] in fresh_parts
+
+    kept = {name: tensor for name, tensor in network.state_dict().items() if is_fresh(name)}
+    load_state_strictly(network, {**{k: v for k, v in state.items() if not is_fresh(k)}, **kept}, str(path))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A Lightning checkpoint of `relo fit`, with the network's config under `relo_network`.
+
+    Raises:
+        UserError: the file is missing, truncated, of another kind or version, or another program's checkpoint; or its
+            tensors, its network's config or its rule depend on objects that were not restored.
+    """
+    checkpoint = read_torch_file(path)
+    if not isinstance(checkpoint, dict) or not {"relo_network", "state_dict"} <= checkpoint.keys():
+        raise UserError(
+            f"{path} is not a checkpoint of `relo fit`; one of the public release is turned into a model folder with "
+            "`relo import`."
+        )
+    _require_format(checkpoint.get(FORMAT_ENTRY, FORMAT), path)
+    for entry in ("relo_network", "relo_rule"):
+        require_restored(checkpoint.get(entry), f"Entry {entry!r} of {path}")
+    return checkpoint | {"state_dict": as_state(checkpoint["state_dict"], f"Entry 'state_dict' of {path}")}
+
+
+def resolve(model: str | Path) -> Path:
+    """The folder or file of a model: a path as it is, a released name by way of the hub.
+
+    A released checkpoint is fetched and converted once, into the cache folder (see `relo.tracking.cache`).
+
+    Args:
+        model: a path, or one of "relo-small", "relo-t256", "relo-b256", "relo-l256". The text "relo-small" is always
+            the network that comes with the package; a folder of that name is "./relo-small".
+
+    Raises:
+        UserError: there is no such path or name, or the hub cannot be reached.
+    """
+    if model == shipped.SHIPPED:
+        return shipped.FOLDER
+    path = Path(model)
+    if path.exists():
+        return path
+    variants = {f"relo-{variant}": variant for variant in VARIANTS}
+    if str(model) not in variants:
+        names = ", ".join([shipped.SHIPPED, *variants])
+        raise UserError(f"There is no model {model}: give a folder, a .ckpt, or one of {names}.")
+    folder = cache_folder() / str(model)
+    if not (folder / WEIGHTS_FILE).is_file():
+        variant = variants[str(model)]
+        import_released(
+            _fetch(f"checkpoints/train/relo/relo_{variant}/RELO_ep0090.pth.tar"), variant=variant, output=folder
+        )
+    return folder
+
+
+def released_network(variant: Variant) -> LocalizationNetwork:
+    """The network of a released variant, with fresh weights.
+
+    Raises:
+        UserError: there is no such variant.
+    """
+    network = build(read_variant(variant)["network"])
+    assert isinstance(network, LocalizationNetwork)
+    return network
+
+
+def import_released(path: str | Path, *, variant: Variant, output: str | Path) -> LocalizationNetwork:
+    """Turn a checkpoint of the public release into a model folder: weights, config and tracking rule.
+
+    The rule has what the release changes on benchmarks, too. Both stages are taken. A warm-up checkpoint has no policy
+    and no critic: theirs are fresh, seeded weights, and the tracking rule localizes by the prior.
+
+    Args:
+        path: the checkpoint (`RELO_ep0090.pth.tar`, `RELO_WARMUP_ep0090.pth.tar`).
+        variant: t256, b256 or l256.
+        output: the folder to write.
+
+    Returns:
+        The network, in evaluation mode.
+
+    Raises:
+        UserError: the file is broken or another program's, its tensors are not the variant's (they are named), or the
+            folder cannot be written.
+    """
+    path = Path(path)
+    contents = read_torch_file(path)
+    if not isinstance(contents, dict) or "net" not in contents:
+        raise UserError(f"{path} is not a checkpoint of the release: it has no entry 'net'.")
+    state = as_state(contents["net"], f"Entry 'net' of {path}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = released_network(variant)
+    is_warmup = not any(name.startswith(_RL_HEADS) for name in state)
+    expected = _released_shapes(network, is_warmup)
+    if (difference := misfit(expected, state)) is not None:
+        if (other := _fitting_variant(state, is_warmup)) is not None:
+            raise UserError(f"{path} holds {other}, not {variant}: import it as {other}.")
+        raise UserError(f"{path} does not hold {variant}: {difference}.")
+    own = network.state_dict()
+    for name, released in released_names(network).items():
+        if released in state:
+            own[name] = state[released].reshape(own[name].shape)
+    load_state_strictly(network, own, str(path))
+    save_network(network, output, released_rule(variant) | ({"localization": "prior"} if is_warmup else {}))
+    return network.eval()
+
+
+def import_command(checkpoint: str, *, variant: Variant, output: str) -> None:
+    """Turn a checkpoint of the public release into a model folder.
+
+    Args:
+        checkpoint: the released file, such as RELO_ep0090.pth.tar.
+        variant: which network it holds.
+        output: the folder to write: model.safetensors, config.yaml and tracking.yaml.
+    """
+    network = import_released(checkpoint, variant=variant, output=output)
+    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    Console().print(
+        f"RELO-{variant.upper()} ({millions:.1f} M parameters) is in {output}; track with `--model {output}`."
+    )
+
+
+def load_encoder_pretraining(encoder: FastITPN, path: str | Path) -> list[str]:
+    """Load an encoder pretraining file of Fast-iTPN (`fast_itpn_*.pt`) into an encoder.
+
+    Its state may lie under `module`, under `model` or at the top. Type vectors keep what they have, and so does the
+    final normalisation where the file lacks it.
+
+    Args:
+        encoder: the encoder to load into.
+        path: the file.
+
+    Returns:
+        The names in the file that were not used.
+
+    Raises:
+        UserError: the file is broken or another program's, or lacks tensors of the encoder; they are named.
+    """
+    path = Path(path)
+    contents = read_torch_file(path)
+    for key in ("module", "model"):
+        if isinstance(contents, dict) and key in contents:
+            contents = contents[key]
+            break
+    state = dict(as_state(contents, str(path)))
+    own = encoder.state_dict()
+    file_names = {
+        name: released_name(f"encoder.{name}", len(encoder.stage1), len(encoder.stage2)).removeprefix("encoder.body.")
+        for name in own
+        if not name.startswith("types.")
+    }
+    required = {
+        name: file_name
+        for name, file_name in file_names.items()
+        if name not in ("norm.weight", "norm.bias") or file_name in state
+    }
+    if (positions := state.get("pos_embed")) is not None:
+        grids = [fit_positions(positions, cells) for cells in (encoder.map_size, encoder.template_cells)]
+        state["pos_embed"] = torch.cat(grids, dim=1)
+    shapes = {file_name: to_released_shape(f"encoder.{name}", own[name]).shape for name, file_name in required.items()}
+    if (difference := misfit(shapes, {name: state[name] for name in shapes if name in state})) is not None:
+        raise UserError(f"{path} does not fit the encoder: {difference}.")
+    own |= {name: state[file_name].reshape(own[name].shape) for name, file_name in required.items()}
+    load_state_strictly(encoder, own, str(path))
+    return [name for name in state if name not in shapes]
+
+
+def _read_model(path: Path) -> tuple[dict[str, Any], State]:
+    """How to build the network of a folder or checkpoint, and its tensors."""
+    if path.is_dir():
+        return _read_config(path), _read_weights(path / WEIGHTS_FILE)
+    checkpoint = read_checkpoint(path)
+    prefix = "network."
+    return checkpoint["relo_network"], {
+        name.removeprefix(prefix): tensor
+        for name, tensor in checkpoint["state_dict"].items()
+        if name.startswith(prefix)
+    }
+
+
+def _read_weights(path: Path) -> State:
+    tensors = read_safetensors(path)
+    with safe_open(path, framework="pt") as file:
+        _require_format((file.metadata() or {}).get(FORMAT_ENTRY, FORMAT), path)
+    return tensors
+
+
+def _require_format(found: Any, path: Path) -> None:
+    if str(found) != str(FORMAT):
+        raise UserError(
+            f"{path} has weights of format {str(found)[:LETTERS_AT_MOST]}, and relo {__version__} reads format "
+            f"{FORMAT}: take weights made for this version of relo, or the version that wrote them."
+        )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_FILE
+    try:
+        config = load_yaml(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} is no model folder: it has no {CONFIG_FILE}.") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} does not name the network's class_path and init_args.")
+    return config
+
+
+def _released_shapes(network: LocalizationNetwork, is_warmup: bool) -> dict[str, torch.Size]:
+    own = network.state_dict()
+    return {
+        released: to_released_shape(name, own[name]).shape
+        for name, released in released_names(network).items()
+        if not (is_warmup and released.startswith(_RL_HEADS))
+    }
+
+
+def _fitting_variant(state: State, is_warmup: bool) -> Variant | None:
+    """The variant whose tensors a state holds, if it is one."""
+    for variant in VARIANTS:
+        with torch.device("meta"):
+            network = released_network(variant)
+        if misfit(_released_shapes(network, is_warmup), state) is None:
+            return variant
+    return None
+
+
+def _fetch(file: str) -> Path:
+    try:
+        return Path(hf_hub_download(HUB_REPOSITORY, file))
+    except (OSError, HfHubHTTPError) as error:
+        raise UserError(
+            f"{file} of {HUB_REPOSITORY} is not in the local cache and the hub cannot be reached: go online, "
+            "or fetch the file elsewhere and use `relo import`."
+        ) from error
