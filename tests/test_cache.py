@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from relo.tracking.cache import cache_folder
+from relo.models.checkpoints.cache import cache_folder
 
 
 @pytest.mark.parametrize(

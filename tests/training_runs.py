@@ -118,7 +118,8 @@ def write_config(path: Path, content: dict[str, Any]) -> Path:
 
 def environment() -> dict[str, str]:
     """One thread a process; this file's folder can be imported from."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent), "COLUMNS": "200"}
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "200"}
 
 
 def start_relo(

@@ -14,8 +14,8 @@ from io import BytesIO
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
+from relo.models.checkpoints.cache import cache_folder
 from relo.models.network import LocalizationNetwork
-from relo.tracking.cache import cache_folder
 
 PACKAGED = Path(__file__).parent / "graphs"
 

@@ -16,6 +16,7 @@ from relo import __version__
 from relo.errors import UserError
 from relo.files import load_yaml
 from relo.models.checkpoints import shipped
+from relo.models.checkpoints.cache import cache_folder
 from relo.models.checkpoints.plugin import build
 from relo.models.checkpoints.released import VARIANTS, Variant, read_variant, released_rule
 from relo.models.checkpoints.released_names import released_name, released_names, to_released_shape
@@ -32,7 +33,6 @@ from relo.models.checkpoints.states import (
 from relo.models.encoders.fast_itpn import FastITPN
 from relo.models.encoders.layers import fit_positions
 from relo.models.network import LocalizationNetwork
-from relo.tracking.cache import cache_folder
 
 __all__ = [
     "Variant",
@@ -151,7 +151,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def resolve(model: str | Path) -> Path:
     """The folder or file of a model: a path as it is, a released name by way of the hub.
 
-    A released checkpoint is fetched and converted once, into the cache folder (see `relo.tracking.cache`).
+    A released checkpoint is fetched and converted once, into the cache folder (see `relo.models.checkpoints.cache`).
 
     Args:
         model: a path, or one of "relo-small", "relo-t256", "relo-b256", "relo-l256". The text "relo-small" is always
