@@ -45,7 +45,7 @@ from relo.evaluation.report_tables import ReportTable
 from relo.evaluation.result_folder import SequenceResult
 from relo.evaluation.sequence_auc import sequence_auc
 from relo.geometry import iou_xywh
-from relo.models.checkpoints.shipped import SHIPPED
+from relo.models.checkpoints.weights import SHIPPED
 from relo.tracking.render import draw_frame
 from relo.tracking.tracker import RGBImage, Tracker
 from relo.tracking.video import fit_into

@@ -41,7 +41,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from relo.errors import UserError
-from relo.models.checkpoints.weights import load_network, released_network
+from relo.models.checkpoints.released import released_network
+from relo.models.checkpoints.weights import load_network
 from relo.models.devices import find_device
 from relo.models.inference import Precision, computing, fastest_precision, optimize_for_inference
 from relo.models.network import LocalizationNetwork

@@ -10,8 +10,8 @@ from make_reference import subsample
 from seeded_tensors import seeded_inputs, seeded_weight
 from torch import Tensor
 
-from relo.models.checkpoints.released_names import released_names, to_released_shape
-from relo.models.checkpoints.weights import released_network
+from relo.models.checkpoints.released import released_names, released_network
+from relo.models.encoders.fast_itpn_names import to_published_shape
 from relo.models.inference import optimize_for_inference
 from relo.models.network import LocalizationNetwork
 
@@ -82,7 +82,7 @@ def test_tensors_have_the_released_names_and_shapes(variant):
     with torch.device("meta"):
         network = network_of(variant)
     names = released_names(network)
-    shapes = {names[key]: tuple(to_released_shape(key, value).shape) for key, value in network.state_dict().items()}
+    shapes = {names[key]: tuple(to_published_shape(key, value).shape) for key, value in network.state_dict().items()}
     assert shapes == manifest(variant)
 
 

@@ -23,8 +23,9 @@ from relo.learning.policy import ActorCritic
 from relo.learning.priors import GaussianPrior
 from relo.learning.rollout import TeacherForced
 from relo.learning.warmup import WarmupObjective
-from relo.models.checkpoints.released_names import released_names, to_released_shape
+from relo.models.checkpoints.released import released_names
 from relo.models.encoders.fast_itpn import FastITPN
+from relo.models.encoders.fast_itpn_names import to_published_shape
 from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned
@@ -83,7 +84,7 @@ def released_step(
     names = released_names(network)
     for name, tensor in network.state_dict().items():
         if not name.endswith("num_batches_tracked"):
-            shape = tuple(to_released_shape(name, tensor).shape)
+            shape = tuple(to_published_shape(name, tensor).shape)
             tensor.copy_(seeded_weight(names[name], shape, weights_seed).reshape(tensor.shape))
     result = module.objective(network, clip, torch.Generator())
     result.loss.backward()

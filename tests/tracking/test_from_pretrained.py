@@ -9,14 +9,14 @@ import torch
 import yaml
 
 import relo
-import relo.models.checkpoints.shipped
 import relo.models.checkpoints.weights
 from relo.learning.policy import ActorCritic
 from relo.learning.priors import GaussianPrior
 from relo.learning.rewards import IoUReward
 from relo.learning.warmup import WarmupObjective
-from relo.models.checkpoints.released_names import released_names, to_released_shape
-from relo.models.checkpoints.weights import import_released, released_network, save_network
+from relo.models.checkpoints.released import released_names, released_network
+from relo.models.checkpoints.weights import import_released, save_network
+from relo.models.encoders.fast_itpn_names import to_published_shape
 from relo.models.encoders.timm_vit import TimmViT
 from relo.models.heads import ConvBox, ConvPolicy
 from relo.models.network import LocalizationNetwork
@@ -58,7 +58,7 @@ def test_runs_in_every_precision_like_the_network(network, tmp_path, make, preci
 
 def test_without_a_model_it_is_the_one_that_comes_with_the_package(network, tmp_path, monkeypatch):
     save_network(network, tmp_path, {"window_exponent": 0.5})
-    monkeypatch.setattr(relo.models.checkpoints.shipped, "FOLDER", tmp_path)
+    monkeypatch.setattr(relo.models.checkpoints.weights, "SHIPPED_FOLDER", tmp_path)
     tracker = relo.Tracker.from_pretrained(device="cpu")
     assert tracker.rule == TrackingRule(window_exponent=0.5)
     torch.testing.assert_close(next_state(tracker).box_xywh, next_state(relo.Tracker(network, tracker.rule)).box_xywh)
@@ -106,7 +106,9 @@ def test_a_checkpoint_tracks_by_the_map_that_its_stage_has_trained(
 def write_release(path, is_warmup):
     network = released_network("b256")
     own = network.state_dict()
-    state = {released: to_released_shape(name, own[name]).clone() for name, released in released_names(network).items()}
+    state = {
+        released: to_published_shape(name, own[name]).clone() for name, released in released_names(network).items()
+    }
     if is_warmup:
         state = {name: t for name, t in state.items() if not name.startswith(("policy_model.", "value_model."))}
     torch.save({"net": state}, path)

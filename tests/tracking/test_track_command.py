@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-import relo.models.checkpoints.shipped
+import relo.models.checkpoints.weights
 from relo.commands.main import main
 from relo.commands.track import _runs, track
 from relo.data.sequences.parsing import read_boxes
@@ -52,7 +52,7 @@ def test_writes_boxes_and_video_and_prints_the_score(model, source, tmp_path, ca
 
 
 def test_without_a_model_it_tracks_with_the_one_that_comes_with_the_package(model, source, tmp_path, monkeypatch):
-    monkeypatch.setattr(relo.models.checkpoints.shipped, "FOLDER", Path(model))
+    monkeypatch.setattr(relo.models.checkpoints.weights, "SHIPPED_FOLDER", Path(model))
     for name, words in {"given": ["--model", model], "named": ["--model", "relo-small"], "none": []}.items():
         main(["track", source, "--box", BOX, "--save", str(tmp_path / f"{name}.txt"), "--device", "cpu", *words])
     given, *others = (read_boxes(tmp_path / f"{name}.txt") for name in ("given", "named", "none"))

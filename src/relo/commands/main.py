@@ -33,8 +33,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]] | tuple[str, str]] = {
         "verify": ("relo.commands.data:verify", "Read back every record of a clip store."),
         "doctor": ("relo.commands.data:doctor", "Look at dataset folders and stores, and say what is missing."),
     },
-    "import": ("relo.models.checkpoints.weights:import_command", "Turn a released checkpoint into a model folder."),
-    "export": ("relo.models.export:export", "Export a network to ONNX."),
+    "import": ("relo.commands.import_released:import_released", "Turn a released checkpoint into a model folder."),
+    "export": ("relo.commands.export:export", "Export a network to ONNX."),
     "ablate": ("relo.commands.ablate:ablate", "Train and evaluate the rows of an ablation, and compare them."),
     "report": ("relo.evaluation.demo_report:write_report", "Write the report of the demo's runs."),
 }

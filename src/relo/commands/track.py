@@ -16,7 +16,7 @@ from relo.data.sequences.parsing import parse_box, positive_size, read_boxes
 from relo.errors import UserError
 from relo.geometry import iou, xywh_to_xyxy
 from relo.metrics.functional import success_auc
-from relo.models.checkpoints.shipped import SHIPPED
+from relo.models.checkpoints.weights import SHIPPED
 from relo.models.devices import fit_threads
 from relo.models.inference import PrecisionChoice
 from relo.tracking.boxes_file import box_line

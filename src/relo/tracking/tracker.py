@@ -13,7 +13,7 @@ from torch import Tensor
 from relo.errors import UserError
 from relo.geometry import CropRule, clip_to_image
 from relo.images import normalise_images
-from relo.models.checkpoints.shipped import SHIPPED
+from relo.models.checkpoints.weights import SHIPPED
 from relo.models.devices import find_device
 from relo.models.encoders.base import Templates
 from relo.models.inference import Precision, PrecisionChoice, computing, fastest_precision, optimize_for_inference

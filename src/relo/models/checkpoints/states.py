@@ -2,7 +2,7 @@
 
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ LETTERS_AT_MOST = 120
 
 _PARALLEL = "module."
 
-_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
-_NUMBERS = {*_FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
+_FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2}
+_NUMBERS = _FLOATS | {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
 
 
 def read_torch_file(path: Path) -> Any:
@@ -80,6 +80,25 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is not a safetensors file, or is truncated ({error}).") from error
 
 
+def read_state(path: Path, entries: Sequence[str]) -> State:
+    """The tensors of a file of someone's weights: of safetensors, or written by `torch.save`.
+
+    Args:
+        path: the file.
+        entries: names such as "model" under which the tensors may lie, also one under another.
+
+    Raises:
+        UserError: as of `read_torch_file`, `read_safetensors` and `as_state`.
+    """
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    contents = read_torch_file(path)
+    for entry in entries:
+        if isinstance(contents, dict) and entry in contents:
+            contents = contents[entry]
+    return as_state(contents, str(path))
+
+
 def require_restored(value: Any, source: str) -> None:
     """Refuse what holds objects that were not restored; `source` names it in the error.
 
@@ -109,7 +128,7 @@ def as_state(value: Any, source: str) -> State:
         or not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())
     ):
         raise UserError(f"{source} holds no tensors by name; is it a checkpoint of a network?")
-    if odd := [name for name, tensor in value.items() if not _is_plain(tensor)]:
+    if odd := [name for name, tensor in value.items() if not _is_plain_array(tensor)]:
         raise UserError(
             f"{source} is refused: tensors must be plain arrays of real numbers, not sparse, quantized, complex or the "
             f"like: {_listed(odd)}."
@@ -147,9 +166,9 @@ def load_state_strictly(module: nn.Module, state: State, source: str) -> None:
     module.load_state_dict(dict(state))
 
 
-def _is_plain(tensor: Tensor) -> bool:
-    is_array = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_nested
-    return is_array and tensor.dtype in _NUMBERS
+def _is_plain_array(tensor: Tensor) -> bool:
+    is_strided = tensor.layout == torch.strided and not tensor.is_nested
+    return is_strided and tensor.device.type == "cpu" and tensor.dtype in _NUMBERS
 
 
 def _listed(names: list[str]) -> str:

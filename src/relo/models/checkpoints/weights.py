@@ -1,52 +1,35 @@
-"""Networks on disk: folders of safetensors and config, our checkpoints, and the public release's."""
+"""Models on disk, by path or by name.
+
+A model folder holds `model.safetensors`, `config.yaml` (how to build the network) and, where it has a tracking rule of
+its own, `tracking.yaml`. A checkpoint of `relo fit` holds the same beside the state of the training.
+"""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml  # type: ignore[import-untyped]
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
-from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from relo import __version__
 from relo.errors import UserError
 from relo.files import load_yaml
-from relo.models.checkpoints import shipped
 from relo.models.checkpoints.cache import cache_folder
 from relo.models.checkpoints.plugin import build
-from relo.models.checkpoints.released import VARIANTS, Variant, read_variant, released_rule
-from relo.models.checkpoints.released_names import released_name, released_names, to_released_shape
+from relo.models.checkpoints.released import VARIANTS, Variant, read_released
 from relo.models.checkpoints.states import (
     LETTERS_AT_MOST,
     State,
     as_state,
     load_state_strictly,
-    misfit,
     read_safetensors,
     read_torch_file,
     require_restored,
 )
-from relo.models.encoders.fast_itpn import FastITPN
-from relo.models.encoders.layers import fit_positions
 from relo.models.network import LocalizationNetwork
-
-__all__ = [
-    "Variant",
-    "import_command",
-    "import_released",
-    "load_encoder_pretraining",
-    "load_network",
-    "load_stage",
-    "load_state_strictly",
-    "read_checkpoint",
-    "released_network",
-    "resolve",
-    "save_network",
-]
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.yaml"
@@ -57,19 +40,21 @@ FORMAT = 1
 
 FORMAT_ENTRY = "relo_format"
 
-HUB_REPOSITORY = "xche32/RELO"
+SHIPPED = "relo-small"
+"""The name of the network that comes with the package."""
 
-# A warm-up checkpoint has none of these: they start fresh in the RL stage.
-_RL_HEADS = ("policy_model.", "value_model.")
+SHIPPED_FOLDER = Path(__file__).parents[1] / "shipped"
+
+HUB_REPOSITORY = "xche32/RELO"
 
 
 def save_network(network: LocalizationNetwork, folder: str | Path, tracking: Mapping[str, Any] | None = None) -> None:
-    """Write a model folder: weights as `model.safetensors`, how to build the network as `config.yaml`.
+    """Write a model folder.
 
     Args:
         network: the network.
         folder: the folder; it is made where there is none.
-        tracking: settings of the tracking rule, to be written as `tracking.yaml`; no such file if not given.
+        tracking: settings of the tracking rule; no `tracking.yaml` is written if not given.
 
     Raises:
         UserError: the folder cannot be written.
@@ -160,33 +145,28 @@ def resolve(model: str | Path) -> Path:
     Raises:
         UserError: there is no such path or name, or the hub cannot be reached.
     """
-    if model == shipped.SHIPPED:
-        return shipped.FOLDER
+    if model == SHIPPED:
+        return SHIPPED_FOLDER
     path = Path(model)
     if path.exists():
         return path
     variants = {f"relo-{variant}": variant for variant in VARIANTS}
     if str(model) not in variants:
-        names = ", ".join([shipped.SHIPPED, *variants])
+        names = ", ".join([SHIPPED, *variants])
         raise UserError(f"There is no model {model}: give a folder, a .ckpt, or one of {names}.")
     folder = cache_folder() / str(model)
     if not (folder / WEIGHTS_FILE).is_file():
         variant = variants[str(model)]
-        import_released(
-            _fetch(f"checkpoints/train/relo/relo_{variant}/RELO_ep0090.pth.tar"), variant=variant, output=folder
-        )
+        file = f"checkpoints/train/relo/relo_{variant}/RELO_ep0090.pth.tar"
+        try:
+            fetched = hf_hub_download(HUB_REPOSITORY, file)
+        except (OSError, HfHubHTTPError) as error:
+            raise UserError(
+                f"{file} of {HUB_REPOSITORY} is not in the local cache and the hub cannot be reached: go online, "
+                "or fetch the file elsewhere and use `relo import`."
+            ) from error
+        import_released(fetched, variant=variant, output=folder)
     return folder
-
-
-def released_network(variant: Variant) -> LocalizationNetwork:
-    """The network of a released variant, with fresh weights.
-
-    Raises:
-        UserError: there is no such variant.
-    """
-    network = build(read_variant(variant)["network"])
-    assert isinstance(network, LocalizationNetwork)
-    return network
 
 
 def import_released(path: str | Path, *, variant: Variant, output: str | Path) -> LocalizationNetwork:
@@ -207,87 +187,9 @@ def import_released(path: str | Path, *, variant: Variant, output: str | Path) -
         UserError: the file is broken or another program's, its tensors are not the variant's (they are named), or the
             folder cannot be written.
     """
-    path = Path(path)
-    contents = read_torch_file(path)
-    if not isinstance(contents, dict) or "net" not in contents:
-        raise UserError(f"{path} is not a checkpoint of the release: it has no entry 'net'.")
-    state = as_state(contents["net"], f"Entry 'net' of {path}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = released_network(variant)
-    is_warmup = not any(name.startswith(_RL_HEADS) for name in state)
-    expected = _released_shapes(network, is_warmup)
-    if (difference := misfit(expected, state)) is not None:
-        if (other := _fitting_variant(state, is_warmup)) is not None:
-            raise UserError(f"{path} holds {other}, not {variant}: import it as {other}.")
-        raise UserError(f"{path} does not hold {variant}: {difference}.")
-    own = network.state_dict()
-    for name, released in released_names(network).items():
-        if released in state:
-            own[name] = state[released].reshape(own[name].shape)
-    load_state_strictly(network, own, str(path))
-    save_network(network, output, released_rule(variant) | ({"localization": "prior"} if is_warmup else {}))
+    network, rule = read_released(Path(path), variant)
+    save_network(network, output, rule)
     return network.eval()
-
-
-def import_command(checkpoint: str, *, variant: Variant, output: str) -> None:
-    """Turn a checkpoint of the public release into a model folder.
-
-    Args:
-        checkpoint: the released file, such as RELO_ep0090.pth.tar.
-        variant: which network it holds.
-        output: the folder to write: model.safetensors, config.yaml and tracking.yaml.
-    """
-    network = import_released(checkpoint, variant=variant, output=output)
-    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-    Console().print(
-        f"RELO-{variant.upper()} ({millions:.1f} M parameters) is in {output}; track with `--model {output}`."
-    )
-
-
-def load_encoder_pretraining(encoder: FastITPN, path: str | Path) -> list[str]:
-    """Load an encoder pretraining file of Fast-iTPN (`fast_itpn_*.pt`) into an encoder.
-
-    Its state may lie under `module`, under `model` or at the top. Type vectors keep what they have, and so does the
-    final normalisation where the file lacks it.
-
-    Args:
-        encoder: the encoder to load into.
-        path: the file.
-
-    Returns:
-        The names in the file that were not used.
-
-    Raises:
-        UserError: the file is broken or another program's, or lacks tensors of the encoder; they are named.
-    """
-    path = Path(path)
-    contents = read_torch_file(path)
-    for key in ("module", "model"):
-        if isinstance(contents, dict) and key in contents:
-            contents = contents[key]
-            break
-    state = dict(as_state(contents, str(path)))
-    own = encoder.state_dict()
-    file_names = {
-        name: released_name(f"encoder.{name}", len(encoder.stage1), len(encoder.stage2)).removeprefix("encoder.body.")
-        for name in own
-        if not name.startswith("types.")
-    }
-    required = {
-        name: file_name
-        for name, file_name in file_names.items()
-        if name not in ("norm.weight", "norm.bias") or file_name in state
-    }
-    if (positions := state.get("pos_embed")) is not None:
-        grids = [fit_positions(positions, cells) for cells in (encoder.map_size, encoder.template_cells)]
-        state["pos_embed"] = torch.cat(grids, dim=1)
-    shapes = {file_name: to_released_shape(f"encoder.{name}", own[name]).shape for name, file_name in required.items()}
-    if (difference := misfit(shapes, {name: state[name] for name in shapes if name in state})) is not None:
-        raise UserError(f"{path} does not fit the encoder: {difference}.")
-    own |= {name: state[file_name].reshape(own[name].shape) for name, file_name in required.items()}
-    load_state_strictly(encoder, own, str(path))
-    return [name for name in state if name not in shapes]
 
 
 def _read_model(path: Path) -> tuple[dict[str, Any], State]:
@@ -303,21 +205,6 @@ def _read_model(path: Path) -> tuple[dict[str, Any], State]:
     }
 
 
-def _read_weights(path: Path) -> State:
-    tensors = read_safetensors(path)
-    with safe_open(path, framework="pt") as file:
-        _require_format((file.metadata() or {}).get(FORMAT_ENTRY, FORMAT), path)
-    return tensors
-
-
-def _require_format(found: Any, path: Path) -> None:
-    if str(found) != str(FORMAT):
-        raise UserError(
-            f"{path} has weights of format {str(found)[:LETTERS_AT_MOST]}, and relo {__version__} reads format "
-            f"{FORMAT}: take weights made for this version of relo, or the version that wrote them."
-        )
-
-
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     try:
@@ -331,30 +218,16 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _released_shapes(network: LocalizationNetwork, is_warmup: bool) -> dict[str, torch.Size]:
-    own = network.state_dict()
-    return {
-        released: to_released_shape(name, own[name]).shape
-        for name, released in released_names(network).items()
-        if not (is_warmup and released.startswith(_RL_HEADS))
-    }
+def _read_weights(path: Path) -> State:
+    tensors = read_safetensors(path)
+    with safe_open(path, framework="pt") as file:
+        _require_format((file.metadata() or {}).get(FORMAT_ENTRY, FORMAT), path)
+    return tensors
 
 
-def _fitting_variant(state: State, is_warmup: bool) -> Variant | None:
-    """The variant whose tensors a state holds, if it is one."""
-    for variant in VARIANTS:
-        with torch.device("meta"):
-            network = released_network(variant)
-        if misfit(_released_shapes(network, is_warmup), state) is None:
-            return variant
-    return None
-
-
-def _fetch(file: str) -> Path:
-    try:
-        return Path(hf_hub_download(HUB_REPOSITORY, file))
-    except (OSError, HfHubHTTPError) as error:
+def _require_format(found: Any, path: Path) -> None:
+    if str(found) != str(FORMAT):
         raise UserError(
-            f"{file} of {HUB_REPOSITORY} is not in the local cache and the hub cannot be reached: go online, "
-            "or fetch the file elsewhere and use `relo import`."
-        ) from error
+            f"{path} has weights of format {str(found)[:LETTERS_AT_MOST]}, and relo {__version__} reads format "
+            f"{FORMAT}: take weights made for this version of relo, or the version that wrote them."
+        )

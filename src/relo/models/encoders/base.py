@@ -1,4 +1,4 @@
-"""The contract of an encoder, and the walk through its layers that every encoder shares."""
+"""The contract of an encoder, and the run through its layers that every encoder shares."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from einops import rearrange
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from relo.models.checkpoints.plugin import PluginModule
@@ -37,7 +38,7 @@ class Encoder(PluginModule):
     """Search image and templates to the S x S map that the heads read, by joint attention over one token sequence.
 
     The order in the sequence is: search tokens, template tokens, temporal tokens. A subclass sets the attributes, and
-    implements the four steps; the walk through the layers, where the temporal tokens are exchanged, is here.
+    implements the steps; the run through the layers, where the temporal tokens are exchanged, is here.
 
     Attributes:
         width: channels of a token.
@@ -45,7 +46,8 @@ class Encoder(PluginModule):
         channels: channels of the map that the heads read.
         map_size: S, cells on a side of the map.
         search_size, template_size: side of the crops, in pixels.
-        checkpoint_activations: compute each layer anew in the backward pass instead of keeping what it computed.
+        blocks, norm: the layers, and the normalisation behind them; where a subclass runs them otherwise, not needed.
+        checkpoint_activations: compute each layer again in the backward pass instead of keeping what it computed.
     """
 
     width: int
@@ -54,10 +56,12 @@ class Encoder(PluginModule):
     map_size: int
     search_size: int
     template_size: int
+    blocks: nn.ModuleList | nn.Sequential
+    norm: nn.Module
     checkpoint_activations: bool = False
 
     def config(self) -> dict[str, Any]:
-        """How to build the encoder anew; without `pretrained`, since a saved network brings its own weights."""
+        """How to build the encoder again; without `pretrained`, since a saved network brings its own weights."""
         config = super().config()
         config["init_args"].pop("pretrained", None)
         return config
@@ -70,9 +74,8 @@ class Encoder(PluginModule):
     def embed_search(self, images: Tensor, templates: Templates) -> tuple[Tensor, Tensor | None]:
         """Search images [B, 3, Hx, Hx] -> tokens [B, L, width], and features that bypass the layers (or None)."""
 
-    @abstractmethod
     def run_layer(self, index: int, tokens: Tensor, static: int, needed: int) -> Tensor:
-        """Tokens [B, L + M + temporal, width] through layer `index`.
+        """Tokens [B, L + M + temporal, width] through layer `index`; by default, a block that takes tokens alone.
 
         Args:
             index: the layer.
@@ -80,10 +83,14 @@ class Encoder(PluginModule):
             static: L + M, the number of search and template tokens.
             needed: only the first so many tokens of the result will be read; the others may be left out of it.
         """
+        return self.blocks[index](tokens)
 
-    @abstractmethod
     def to_map(self, search_tokens: Tensor, bypass: Tensor | None) -> Tensor:
-        """The search tokens [B, L, width] that left the last layer -> the map [B, channels, S, S]."""
+        """The search tokens [B, L, width] that left the last layer -> the map [B, channels, S, S].
+
+        By default the normalised tokens are the map.
+        """
+        return rearrange(self.norm(search_tokens), "b (h w) c -> b c h w", h=self.map_size)
 
     def forward(
         self, images: Tensor, templates: Templates, propagator: TemporalPropagator, memory: Tensor | None

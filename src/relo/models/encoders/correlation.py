@@ -1,10 +1,72 @@
-"""Where in a search region features look like the target's: cosine similarity of every placement, group by group."""
+"""Encoders that look for what resembles the target: correlation of features, group by group, below the attention."""
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor
+from timm.layers import trunc_normal_
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
 
-from relo.models.encoders.layers import foreground_share
+from relo.errors import UserError
+from relo.models.encoders.base import Encoder
+from relo.models.encoders.layers import TokenTypes, foreground_share
+
+FINE_STRIDE = 8
+TOKEN_STRIDE = 16
+
+
+class CorrelatingEncoder(Encoder):
+    """What is common to encoders with a convolutional stem: tokens of stride 16 in attention, a map of stride 8.
+
+    Features of stride 8 bypass the blocks, since box edges are fine structure. A subclass makes its stem, calls
+    `_add_blocks`, and correlates.
+    """
+
+    def __init__(
+        self, width: int, depth: int, channels: int, correlation_groups: int, search_size: int, template_size: int
+    ) -> None:
+        super().__init__()
+        self.width, self.depth, self.channels = width, depth, channels
+        self.search_size, self.template_size = search_size, template_size
+        self.map_size = search_size // FINE_STRIDE
+        self.correlation_groups = correlation_groups
+
+    def _add_blocks(self, heads: int, max_templates: int) -> None:
+        """Make what turns embedded features into the map."""
+        search_cells, template_cells = self.search_size // TOKEN_STRIDE, self.template_size // TOKEN_STRIDE
+        self.search_position = nn.Parameter(torch.zeros(1, search_cells**2, self.width))
+        self.template_position = nn.Parameter(torch.zeros(max_templates, template_cells**2, self.width))
+        trunc_normal_(self.search_position, std=0.02)
+        trunc_normal_(self.template_position, std=0.02)
+        self.types = TokenTypes(self.width)
+        self.blocks = nn.ModuleList(Block(self.width, heads, qkv_bias=True) for _ in range(self.depth))
+        self.norm = nn.LayerNorm(self.width)
+        self.widen = nn.Conv2d(self.width, self.channels, kernel_size=1)
+
+    def _template_tokens(self, embedded: Tensor, boxes_xywh: Tensor) -> Tensor:
+        """Embedded templates [B * N, width, h, h] with boxes [B, N, 4] -> tokens [B, N * h * h, width].
+
+        Raises:
+            UserError: a target has more templates than there are positions for.
+        """
+        (batch, count), most = boxes_xywh.shape[:2], len(self.template_position)
+        if count > most:
+            raise UserError(
+                f"The encoder takes {most} templates at most, not {count}: set its max_templates, or fewer."
+            )
+        tokens = rearrange(embedded, "(b n) c h w -> b n (h w) c", b=batch)
+        types = self.types.of_templates(boxes_xywh, self.template_size // TOKEN_STRIDE)
+        return (tokens + self.template_position[:count] + types).flatten(1, 2)
+
+    def _search_tokens(self, embedded: Tensor) -> Tensor:
+        """Embedded search images [B, width, h, h] -> tokens [B, h * h, width]."""
+        return rearrange(embedded, "b c h w -> b (h w) c") + self.search_position + self.types.search
+
+    def to_map(self, search_tokens: Tensor, bypass: Tensor | None) -> Tensor:
+        """Search tokens [B, L, width], and features of stride 8 [B, channels, S, S] -> the map [B, channels, S, S]."""
+        assert bypass is not None
+        coarse = rearrange(self.norm(search_tokens), "b (h w) c -> b c h w", h=self.search_size // TOKEN_STRIDE)
+        return F.relu(F.interpolate(self.widen(coarse), scale_factor=2.0, mode="bilinear") + bypass)
 
 
 def target_kernel(features: Tensor, boxes_xywh: Tensor, groups: int) -> Tensor:

@@ -1,6 +1,8 @@
 """Fast-iTPN (Tian et al., TPAMI 2024) as a one-stream encoder: a stem without attention, then joint attention."""
 
 import logging
+import math
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +12,10 @@ from torch import Tensor, nn
 
 from relo.errors import UserError
 from relo.geometry import xywh_to_xyxy, xyxy_to_xywh
+from relo.models.checkpoints.states import load_state_strictly, misfit, read_state
 from relo.models.encoders.base import Encoder, Templates
-from relo.models.encoders.layers import TokenTypes, foreground_share
+from relo.models.encoders.fast_itpn_names import published_name, to_published_shape
+from relo.models.encoders.layers import TokenTypes
 
 logger = logging.getLogger(__name__)
 
@@ -162,9 +166,7 @@ class FastITPN(Encoder):
         trunc_normal_(self.position, std=0.02)
         self.apply(_initialise)
         if pretrained is not None:
-            from relo.models.checkpoints.weights import load_encoder_pretraining  # imports this file
-
-            unused = load_encoder_pretraining(self, pretrained)
+            unused = load_pretraining(self, Path(pretrained))
             level = logging.WARNING if unused else logging.INFO
             logger.log(level, "%s: %d tensors not used: %s", pretrained, len(unused), ", ".join(unused) or "none")
 
@@ -173,9 +175,8 @@ class FastITPN(Encoder):
         tokens = self.stem(images.flatten(0, 1)).unflatten(0, images.shape[:2])  # [B, N, cells, width]
         # The released networks count a pixel where its upper left corner lies inside the box.
         snapped_xyxy = (xywh_to_xyxy(boxes_xywh) * self.template_size).ceil() / self.template_size
-        share = foreground_share(xyxy_to_xywh(snapped_xyxy), self.template_cells).flatten(-2)  # [B, N, cells]
-        tokens = tokens + self.position[:, self.map_size**2 :] + self.types.of_template(share.to(tokens.dtype))
-        return Templates(tokens.flatten(1, 2))
+        types = self.types.of_templates(xyxy_to_xywh(snapped_xyxy), self.template_cells, tokens.dtype)
+        return Templates((tokens + self.position[:, self.map_size**2 :] + types).flatten(1, 2))
 
     def embed_search(self, images: Tensor, templates: Templates) -> tuple[Tensor, Tensor | None]:
         """Search images [B, 3, Hx, Hx] -> tokens [B, S * S, width]; nothing bypasses the blocks."""
@@ -185,16 +186,68 @@ class FastITPN(Encoder):
         """Tokens [B, L, width] -> the first `needed` of them after main block `index` [B, needed, width]."""
         return self.blocks[index](tokens, needed)
 
-    def to_map(self, search_tokens: Tensor, bypass: Tensor | None) -> Tensor:
-        """Search tokens [B, S * S, width] -> the normalised map [B, width, S, S]."""
-        return rearrange(self.norm(search_tokens), "b (h w) c -> b c h w", h=self.map_size)
-
     def stem(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] -> tokens of stride 16 [B, H / 16 * W / 16, width], row by row."""
         grid = self.patch_embed(images).permute(0, 2, 3, 1)  # [B, H / 4, W / 4, width / 4]
         grid = self.merge1(self.stage1(grid))  # [B, H / 8, W / 8, width / 2]
         grid = self.merge2(self.stage2(grid))  # [B, H / 16, W / 16, width]
         return grid.flatten(1, 2)
+
+    def published_names(self) -> dict[str, str]:
+        """Our name of every tensor but the token types -> its name in the files of Fast-iTPN, which have no types."""
+        return {
+            name: published_name(name, len(self.stage1), len(self.stage2))
+            for name in self.state_dict()
+            if not name.startswith("types.")
+        }
+
+
+def load_pretraining(encoder: FastITPN, path: Path) -> list[str]:
+    """Load an encoder pretraining file of Fast-iTPN (`fast_itpn_*.pt`) into an encoder.
+
+    Its state may lie under `module`, under `model` or at the top. Token types keep what they have, and so does the
+    final normalisation where the file lacks it.
+
+    Returns:
+        The names in the file that were not used.
+
+    Raises:
+        UserError: the file is broken or another program's, or lacks tensors of the encoder; they are named.
+    """
+    state = dict(read_state(path, ("module", "model")))
+    names = {
+        own: name
+        for own, name in encoder.published_names().items()
+        if name in state or own not in ("norm.weight", "norm.bias")
+    }
+    if (positions := state.get("pos_embed")) is not None:
+        grids = [_fit_positions(positions, cells) for cells in (encoder.map_size, encoder.template_cells)]
+        state["pos_embed"] = torch.cat(grids, dim=1)
+    weights = encoder.state_dict()
+    shapes = {name: to_published_shape(own, weights[own]).shape for own, name in names.items()}
+    if (difference := misfit(shapes, {name: state[name] for name in shapes if name in state})) is not None:
+        raise UserError(f"{path} does not fit the encoder: {difference}.")
+    weights |= {own: state[name].reshape(weights[own].shape) for own, name in names.items()}
+    load_state_strictly(encoder, weights, str(path))
+    return [name for name in state if name not in shapes]
+
+
+def _fit_positions(positions: Tensor, cells: int) -> Tensor:
+    """Learned positions of one square grid for another: its top left corner, or all of it widened bicubically.
+
+    [1, n * n, width], rows first -> [1, cells * cells, width]. Widened, the corners keep their positions, as in the
+    public release.
+
+    Raises:
+        UserError: the positions are not those of a square grid.
+    """
+    side = math.isqrt(positions.shape[1]) if positions.dim() == 3 else 0
+    if not side or positions.shape[:2] != (1, side * side):
+        raise UserError(f"Positions of shape {list(positions.shape)} do not form a square grid.")
+    grid = rearrange(positions, "b (h w) c -> b c h w", h=side)
+    if side < cells:
+        grid = F.interpolate(grid, size=(cells, cells), mode="bicubic", align_corners=True)
+    return rearrange(grid[:, :, :cells, :cells], "b c h w -> b (h w) c")
 
 
 def _initialise(module: nn.Module) -> None:

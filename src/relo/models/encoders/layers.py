@@ -1,14 +1,9 @@
-"""What several encoders share: where a template's target lies, positions of a grid, and the types of tokens."""
-
-import math
+"""What several encoders share: where a template's target lies, and the types of tokens."""
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-from relo.errors import UserError
 from relo.geometry import xywh_to_xyxy
 
 
@@ -29,40 +24,6 @@ def foreground_share(boxes_xywh: Tensor, cells: int) -> Tensor:
     return rows[..., :, None] * columns[..., None, :]
 
 
-def fit_positions(positions: Tensor, cells: int) -> Tensor:
-    """Learned positions of one square grid for another: its top left corner, or all of it widened bicubically.
-
-    Widened, the corners keep their positions, as in the public release.
-
-    Args:
-        positions: [1, n * n, width], rows first.
-        cells: cells on a side of the other grid.
-
-    Returns:
-        [1, cells * cells, width].
-
-    Raises:
-        UserError: the positions are not those of a square grid.
-    """
-    side = math.isqrt(positions.shape[1]) if positions.dim() == 3 else 0
-    if not side or positions.shape[:2] != (1, side * side):
-        raise UserError(f"Positions of shape {list(positions.shape)} do not form a square grid.")
-    grid = rearrange(positions, "b (h w) c -> b c h w", h=side)
-    if side < cells:
-        grid = F.interpolate(grid, size=(cells, cells), mode="bicubic", align_corners=True)
-    return rearrange(grid[:, :, :cells, :cells], "b c h w -> b (h w) c")
-
-
-def check_template_count(count: int, most: int) -> None:
-    """Refuse more templates than an encoder has positions for.
-
-    Raises:
-        UserError: `count` is greater than `most`.
-    """
-    if count > most:
-        raise UserError(f"The encoder takes {most} templates at most, not {count}: set its max_templates, or fewer.")
-
-
 class TokenTypes(nn.Module):
     """Learned vectors that tell search tokens from template tokens, and a template's target from its background."""
 
@@ -74,7 +35,16 @@ class TokenTypes(nn.Module):
         for vector in (self.search, self.foreground, self.background):
             trunc_normal_(vector, std=0.02)
 
-    def of_template(self, share: Tensor) -> Tensor:
-        """The foreground share [...] of template cells -> their type vectors [..., width]."""
-        share = share[..., None]
+    def of_templates(self, boxes_xywh: Tensor, cells: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The types of a template's cells, by the share of each that the target covers.
+
+        Args:
+            boxes_xywh: [..., 4], the target's boxes as shares of the crop's side.
+            cells: cells on a side of the template's grid.
+            dtype: what the shares are rounded to.
+
+        Returns:
+            [..., cells * cells, width], row by row.
+        """
+        share = foreground_share(boxes_xywh, cells).flatten(-2).to(dtype)[..., None]
         return share * self.foreground + (1 - share) * self.background

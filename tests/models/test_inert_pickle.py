@@ -19,19 +19,14 @@ import numpy as np
 import pytest
 import torch
 
+from relo.commands.import_released import import_released
 from relo.errors import UserError
 from relo.models.checkpoints.inert_pickle import Foreign, foreign_parts
-from relo.models.checkpoints.released_names import released_names, to_released_shape
+from relo.models.checkpoints.released import released_names, released_network
 from relo.models.checkpoints.states import as_state, read_torch_file
-from relo.models.checkpoints.weights import (
-    import_command,
-    load_encoder_pretraining,
-    load_network,
-    load_stage,
-    read_checkpoint,
-    released_network,
-)
-from relo.models.encoders.fast_itpn import FastITPN
+from relo.models.checkpoints.weights import load_network, load_stage, read_checkpoint
+from relo.models.encoders.fast_itpn import FastITPN, load_pretraining
+from relo.models.encoders.fast_itpn_names import to_published_shape
 
 
 def save(contents, path, *, is_zip=True, protocol=2):
@@ -118,9 +113,9 @@ def test_the_file_of_the_releases_trainer_is_imported(trainer, tmp_path, saving)
     original = released_network("t256")
     own = original.state_dict()
     names = released_names(original)
-    net = OrderedDict((released, to_released_shape(name, own[name])) for name, released in names.items())
+    net = OrderedDict((released, to_published_shape(name, own[name])) for name, released in names.items())
     path = trainer.write(trainer.make(net), tmp_path / "RELO_ep0090.pth.tar", **saving)
-    import_command(str(path), variant="t256", output=str(tmp_path / "model"))
+    import_released(str(path), variant="t256", output=str(tmp_path / "model"))
     torch.testing.assert_close(dict(load_network(tmp_path / "model").state_dict()), dict(own), rtol=0, atol=0)
 
 
@@ -330,7 +325,7 @@ def test_pretraining_needs_its_tensors(tmp_path):
     encoder = FastITPN(width=32, depth=1, heads=4, stage1=1, stage2=1, search_size=64, template_size=32)
     path = save({"model": {"a": Calls(eval, "1")}, "args": argparse.Namespace()}, tmp_path / "bad.pt")
     with pytest.raises(UserError, match=r"bad\.pt is refused: reading a would run code of builtins\.eval"):
-        load_encoder_pretraining(encoder, path)
+        load_pretraining(encoder, path)
 
 
 @FORMATS
@@ -493,7 +488,7 @@ def test_names_that_are_no_text_are_refused():
 def test_positions_that_form_no_grid(tmp_path, shape):
     torch.save({"pos_embed": torch.zeros(shape)}, tmp_path / "fast_itpn.pt")
     with pytest.raises(UserError, match="do not form a square grid"):
-        load_encoder_pretraining(FastITPN(32, 1, 1, 1, 1, 64, 32), tmp_path / "fast_itpn.pt")
+        load_pretraining(FastITPN(32, 1, 1, 1, 1, 64, 32), tmp_path / "fast_itpn.pt")
 
 
 @FORMATS

@@ -10,30 +10,29 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-import relo.models.checkpoints.shipped
 import relo.models.checkpoints.weights
+from relo.commands.import_released import import_released as import_command
 from relo.errors import UserError
-from relo.models.checkpoints.released_names import released_names, to_released_shape
+from relo.models.checkpoints.released import released_names, released_network
+from relo.models.checkpoints.states import load_state_strictly
 from relo.models.checkpoints.weights import (
     FORMAT,
-    import_command,
+    SHIPPED,
     import_released,
-    load_encoder_pretraining,
     load_network,
     load_stage,
-    load_state_strictly,
     read_checkpoint,
-    released_network,
     resolve,
     save_network,
 )
-from relo.models.encoders.fast_itpn import FastITPN
+from relo.models.encoders.fast_itpn import FastITPN, load_pretraining
+from relo.models.encoders.fast_itpn_names import to_published_shape
 from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned
 from relo.tracking.rule import TrackingRule, load_rule, read_rule_file
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 SMALL = {"width": 32, "depth": 2, "heads": 4, "stage1": 1, "stage2": 1}
 
 
@@ -59,7 +58,7 @@ def assert_same_weights(one: torch.nn.Module, other: torch.nn.Module) -> None:
 
 def released_state(of: LocalizationNetwork) -> dict[str, torch.Tensor]:
     own = of.state_dict()
-    return {released: to_released_shape(name, own[name]).clone() for name, released in released_names(of).items()}
+    return {released: to_published_shape(name, own[name]).clone() for name, released in released_names(of).items()}
 
 
 def test_a_saved_network_comes_back_bit_by_bit(tmp_path):
@@ -113,8 +112,8 @@ def test_a_name_of_the_package_is_no_folder_that_happens_to_have_it(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     for folder in ("relo-small", "package"):
         save_network(network(), folder)
-    monkeypatch.setattr(relo.models.checkpoints.shipped, "FOLDER", Path("package"))
-    assert resolve(relo.models.checkpoints.shipped.SHIPPED) == Path("package")
+    monkeypatch.setattr(relo.models.checkpoints.weights, "SHIPPED_FOLDER", Path("package"))
+    assert resolve(SHIPPED) == Path("package")
     assert resolve("./relo-small") == resolve(Path("relo-small")) == Path("relo-small")
 
 
@@ -354,7 +353,7 @@ def pretraining_state(of: FastITPN, grid: int) -> dict[str, torch.Tensor]:
     whole.encoder = of
     own = whole.state_dict()
     state = {
-        released.removeprefix("encoder.body."): to_released_shape(name, own[name]).clone()
+        released.removeprefix("encoder.body."): to_published_shape(name, own[name]).clone()
         for name, released in released_names(whole).items()
         if name.startswith("encoder.") and "types" not in name
     }
@@ -369,7 +368,7 @@ def test_encoder_pretraining(tmp_path, key):
     state = pretraining_state(source, grid=4)
     torch.save({key: state} if key else state, tmp_path / "fast_itpn.pt")
     types = {name: value.clone() for name, value in target.types.state_dict().items()}
-    assert load_encoder_pretraining(target, tmp_path / "fast_itpn.pt") == ["mask_token"]
+    assert load_pretraining(target, tmp_path / "fast_itpn.pt") == ["mask_token"]
     torch.testing.assert_close(dict(target.types.state_dict()), types, rtol=0, atol=0)
     for part in ("stage1", "merge1", "stage2", "merge2", "blocks", "norm", "patch_embed"):
         assert_same_weights(getattr(target, part), getattr(source, part))
@@ -386,7 +385,7 @@ def test_smaller_positions_are_widened(tmp_path):
     rows, columns = torch.meshgrid(torch.arange(3.0), torch.arange(3.0), indexing="ij")
     state["pos_embed"] = (10 * rows + columns).reshape(1, 9, 1).expand(-1, -1, 32).clone()
     torch.save(state, tmp_path / "fast_itpn.pt")
-    load_encoder_pretraining(target, tmp_path / "fast_itpn.pt")
+    load_pretraining(target, tmp_path / "fast_itpn.pt")
     grid = target.position[0, :16].view(4, 4, 32)
     torch.testing.assert_close(grid[::3, ::3], torch.tensor([[0.0, 2], [20, 22]])[..., None].expand(-1, -1, 32))
     torch.testing.assert_close(grid + grid.flip(0, 1), torch.full_like(grid, 22))
@@ -396,10 +395,10 @@ def test_pretraining_that_does_not_fit(tmp_path):
     state = pretraining_state(network().encoder, grid=4)
     torch.save(state, tmp_path / "fast_itpn.pt")
     with pytest.raises(UserError, match=r"missing: blocks\.6"):
-        load_encoder_pretraining(network(depth=3).encoder, tmp_path / "fast_itpn.pt")
+        load_pretraining(network(depth=3).encoder, tmp_path / "fast_itpn.pt")
     torch.save({"weight": torch.zeros(1)}, tmp_path / "fast_itpn.pt")
     with pytest.raises(UserError, match="does not fit the encoder"):
-        load_encoder_pretraining(network().encoder, tmp_path / "fast_itpn.pt")
+        load_pretraining(network().encoder, tmp_path / "fast_itpn.pt")
 
 
 def test_a_network_built_on_pretraining_needs_it_once(tmp_path):

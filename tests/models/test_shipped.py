@@ -20,9 +20,9 @@ from relo.data.sequences.parsing import read_boxes
 from relo.data.synthetic import render_sequence
 from relo.evaluation.one_pass import run_one_pass
 from relo.evaluation.sequence_auc import sequence_auc
-from relo.models.checkpoints.shipped import FOLDER
+from relo.models.checkpoints.weights import SHIPPED_FOLDER
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 CARD = REPOSITORY / "docs/model_card.md"
 
 LARGEST_SIZE = 16_000_000  # bytes
@@ -43,7 +43,7 @@ def composites():
 
 
 def test_the_weights_are_those_of_the_model_card():
-    weights = FOLDER / "model.safetensors"
+    weights = SHIPPED_FOLDER / "model.safetensors"
     assert weights.stat().st_size <= LARGEST_SIZE
     (told,) = re.findall(r"sha256[^\n]*`([0-9a-f]{64})`", CARD.read_text())
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == told
@@ -55,8 +55,12 @@ def test_no_number_is_left_to_be_filled_in(page):
 
 
 def test_it_needs_nothing_but_its_folder():
-    assert sorted(path.name for path in FOLDER.iterdir()) == ["config.yaml", "model.safetensors", "tracking.yaml"]
-    encoder = yaml.safe_load((FOLDER / "config.yaml").read_text())["init_args"]["encoder"]
+    assert sorted(path.name for path in SHIPPED_FOLDER.iterdir()) == [
+        "config.yaml",
+        "model.safetensors",
+        "tracking.yaml",
+    ]
+    encoder = yaml.safe_load((SHIPPED_FOLDER / "config.yaml").read_text())["init_args"]["encoder"]
     assert encoder["init_args"].get("pretrained") is None
 
 
