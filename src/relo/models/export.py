@@ -1,21 +1,19 @@
 """Networks as ONNX graphs: one encodes a target's templates, one makes a tracking step, memory in and out."""
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import fields
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-import numpy as np
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from relo.errors import UserError
 from relo.models.encoders.base import Templates
-from relo.models.network import LocalizationMaps, LocalizationNetwork
+from relo.models.network import LocalizationNetwork
 from relo.models.temporal import TemporalPropagator
 
 TEMPLATES_FILE = "templates.onnx"
@@ -40,10 +38,11 @@ class TemplateEncoder(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor, boxes_xywh: Tensor) -> tuple[Tensor, ...]:
-        """What every frame needs of the targets."""
+    def forward(self, images: Tensor, boxes_xywh: Tensor) -> dict[str, Tensor]:
+        """What every frame needs of the targets, by the names of a step's inputs."""
         templates = self.network.encode_templates(images, boxes_xywh)
-        return (templates.tokens,) if templates.kernel is None else (templates.tokens, templates.kernel)
+        kernel = {} if templates.kernel is None else {"kernel": templates.kernel}
+        return {"tokens": templates.tokens, **kernel}
 
 
 class TrackingStep(nn.Module):
@@ -62,7 +61,7 @@ class TrackingStep(nn.Module):
         kernel: Tensor | None = None,
         memory: Tensor | None = None,
         is_first: Tensor | None = None,
-    ) -> tuple[Tensor, ...]:
+    ) -> dict[str, Tensor]:
         """Maps and, if tokens are propagated, the next memory.
 
         Args:
@@ -73,20 +72,15 @@ class TrackingStep(nn.Module):
             is_first: [B] bool, given with the memory, which is not read for a target at its first frame.
 
         Returns:
-            The maps that the network has (see `map_names`), and the memory.
+            The maps that the network has, by their names in `LocalizationMaps`, and the memory as `next_memory`.
         """
         propagator = self.network.propagator
         if is_first is not None:
             propagator = cast(TemporalPropagator, _FirstFrames(propagator, is_first))
         features, memory = self.network.encoder(images, Templates(tokens, kernel), propagator, memory)
         maps = self.network.localize(features, self.skip)
-        outputs = tuple(getattr(maps, name) for name in map_names(maps))
-        return outputs if memory is None else (*outputs, memory)
-
-
-def map_names(maps: LocalizationMaps) -> list[str]:
-    """The maps that are there, in the order in which a graph gives them."""
-    return [field.name for field in fields(maps) if getattr(maps, field.name) is not None]
+        named = {field.name: getattr(maps, field.name) for field in fields(maps)} | {NEXT_MEMORY: memory}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
 
 
 class _FirstFrames:
@@ -149,13 +143,9 @@ def export_onnx(network: LocalizationNetwork, folder: str | Path, templates: int
     template_inputs, step_inputs = _example_inputs(network, templates, batch or 2)
     if "memory" in step_inputs:
         step_inputs["is_first"] = torch.zeros(batch or 2, dtype=torch.bool)
-    step = TrackingStep(network)
-    kernel = ["kernel"] if "kernel" in step_inputs else []
-    for module, inputs, outputs, file in (
-        (TemplateEncoder(network), template_inputs, ["tokens", *kernel], TEMPLATES_FILE),
-        (step, step_inputs, _step_outputs(step, step_inputs), STEP_FILE),
-    ):
-        _program(module, inputs, outputs, batch).save(str(folder / file), external_data=False)
+    templates_program = _program(TemplateEncoder(network), template_inputs, batch)
+    templates_program.save(str(folder / TEMPLATES_FILE), external_data=False)
+    _program(TrackingStep(network), step_inputs, batch).save(str(folder / STEP_FILE), external_data=False)
 
 
 def step_graph(network: LocalizationNetwork, templates: int, skip: Collection[str]) -> tuple[bytes, list[str]]:
@@ -178,9 +168,8 @@ def step_graph(network: LocalizationNetwork, templates: int, skip: Collection[st
     from onnx import TensorProto
     from onnxscript import optimizer
 
-    step = TrackingStep(network.eval(), skip)
-    _, inputs = _example_inputs(network, templates, batch=1)
-    program = _program(step, inputs, _step_outputs(step, inputs), batch=1, optimize=False)
+    _, inputs = _example_inputs(network.eval(), templates, batch=1)
+    program = _program(TrackingStep(network, skip), inputs, batch=1, optimize=False)
     weights = step_tensors(network).keys() & program.model.graph.initializers.keys()
 
     def keep_weights(node: Any) -> bool | None:
@@ -210,44 +199,11 @@ def step_tensors(network: LocalizationNetwork) -> dict[str, Tensor]:
     return dict(chain(step.named_parameters(remove_duplicate=False), step.named_buffers(remove_duplicate=False)))
 
 
-class ONNXTracker:
-    """The exported graphs in onnxruntime, called like the network: numbers in, numbers out, no torch."""
-
-    def __init__(self, folder: str | Path) -> None:
-        """Args: `folder`, of `export_onnx`."""
-        import onnxruntime
-
-        self._templates, self._step = (
-            onnxruntime.InferenceSession(str(Path(folder) / file), providers=["CPUExecutionProvider"])
-            for file in (TEMPLATES_FILE, STEP_FILE)
-        )
-
-    def encode_templates(self, images: np.ndarray, boxes_xywh: np.ndarray) -> dict[str, np.ndarray]:
-        """Template images [B, N, 3, Hz, Hz] and boxes [B, N, 4] -> the step's inputs that stay the same."""
-        return _named(self._templates, {"images": images, "boxes_xywh": boxes_xywh})
-
-    def step(
-        self, images: np.ndarray, templates: dict[str, np.ndarray], memory: np.ndarray | None
-    ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-        """One frame of B targets, all at their first frame where `memory` is None: the maps, and the next memory."""
-        inputs = {"images": images, **templates}
-        for entry in self._step.get_inputs():
-            if entry.name == "memory" and memory is None:
-                shape = [len(images) if isinstance(side, str) else side for side in entry.shape]
-                inputs["memory"] = np.zeros(shape, np.float32)
-            elif entry.name == "memory":
-                inputs["memory"] = cast(np.ndarray, memory)
-            elif entry.name == "is_first":
-                inputs["is_first"] = np.full(len(images), memory is None)
-        outputs = _named(self._step, inputs)
-        return outputs, outputs.pop(NEXT_MEMORY, None)
-
-
 @torch.inference_mode()
 def largest_difference(
     network: LocalizationNetwork, folder: str | Path, template_images: Tensor, boxes_xywh: Tensor, search_images: Tensor
 ) -> float:
-    """Track with network and graphs side by side, each with its own memory.
+    """Track with the network, and with its graphs in onnxruntime, each with its own memory.
 
     Args:
         network: what was exported.
@@ -259,75 +215,30 @@ def largest_difference(
     Returns:
         The largest absolute difference of logits and boxes, over all frames and cells.
     """
-    graphs = ONNXTracker(folder)
+    from onnxruntime import InferenceSession
+
+    def run(session: InferenceSession, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        arrays = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+        names = [output.name for output in session.get_outputs()]
+        return {name: torch.from_numpy(array) for name, array in zip(names, arrays, strict=True)}
+
+    encode, step = (
+        InferenceSession(str(Path(folder) / file), providers=["CPUExecutionProvider"])
+        for file in (TEMPLATES_FILE, STEP_FILE)
+    )
     templates = network.encode_templates(template_images, boxes_xywh)
-    graph_templates = graphs.encode_templates(template_images.numpy(), boxes_xywh.numpy())
-    memory, graph_memory, largest = None, None, 0.0
+    graph_templates = run(encode, {"images": template_images, "boxes_xywh": boxes_xywh})
+    memory, graph_memory, differences = None, None, []
     for images in search_images:
-        maps, memory = network(images, templates, memory, skip=("critic", "prior"))
-        found, graph_memory = graphs.step(images.numpy(), graph_templates, graph_memory)
-        for name, values in found.items():
-            largest = max(largest, float(np.abs(values - getattr(maps, name).numpy()).max()))
-    return largest
-
-
-def export(
-    *,
-    model: str,
-    format: Literal["onnx", "safetensors"] = "onnx",
-    output: str | None = None,
-    templates: int = 1,
-    batch: int | None = None,
-) -> None:
-    """Export a network to ONNX, or a checkpoint to a model folder.
-
-    ONNX is two graphs, checked in onnxruntime: `templates.onnx` (once a target) and `step.onnx` (once a frame). A model
-    folder has weights, config and tracking rule, and nothing of the training.
-
-    Args:
-        model: a model's name, its folder, or a checkpoint.
-        format: "onnx", or "safetensors" for a model folder.
-        output: the folder to write; by default one named as the format, beside the model.
-        templates: of ONNX, how many templates a target has.
-        batch: of ONNX, how many targets a step has; any number by default.
-
-    Raises:
-        UserError: the model cannot be read or exported, or the folder cannot be written.
-    """
-    from relo.models.checkpoints.weights import (  # brings the hub's client, needed here only
-        load_network,
-        resolve,
-        save_network,
-    )
-    from relo.tracking.tracker import own_rules  # the tracker makes graphs by this module
-
-    network = load_network(model)
-    path = Path(model)
-    folder = Path(output) if output else (path if path.is_dir() else path.parent) / format
-    if format == "safetensors":
-        save_network(network, folder, own_rules(resolve(model)).settings())
-        Console().print(f"{folder}: a model folder; track with `--model {folder}`.", markup=False, soft_wrap=True)
-        return
-    export_onnx(network, folder, templates, batch)
-    generator = torch.Generator().manual_seed(0)
-    encoder, count = network.encoder, batch or 1
-    difference = largest_difference(
-        network,
-        folder,
-        torch.randn(count, templates, 3, encoder.template_size, encoder.template_size, generator=generator),
-        torch.tensor([0.25, 0.25, 0.5, 0.5]).expand(count, templates, 4).contiguous(),
-        torch.randn(3, count, 3, encoder.search_size, encoder.search_size, generator=generator),
-    )
-    if not difference <= TOLERANCE:
-        raise UserError(f"The graphs in {folder} differ from the network by {difference:.2g}; do not use them.")
-    Console().print(
-        f"{folder}: {TEMPLATES_FILE} and {STEP_FILE}, within {difference:.1g} of the network over 3 frames."
-    )
-
-
-def _named(session: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    names = [entry.name for entry in session.get_outputs()]
-    return dict(zip(names, session.run(names, inputs), strict=True))
+        maps, next_memory = network(images, templates, memory, skip=("critic", "prior"))
+        inputs = {"images": images, **graph_templates}
+        if next_memory is not None:
+            inputs["memory"] = torch.zeros_like(next_memory) if graph_memory is None else graph_memory
+            inputs["is_first"] = torch.full((len(images),), graph_memory is None)
+        found = run(step, inputs)
+        memory, graph_memory = next_memory, found.pop(NEXT_MEMORY, None)
+        differences += [(values - getattr(maps, name)).abs().max() for name, values in found.items()]
+    return torch.stack(differences).max().item()
 
 
 @torch.inference_mode()
@@ -346,22 +257,16 @@ def _example_inputs(
     return {"images": images, "boxes_xywh": boxes_xywh}, given
 
 
-@torch.inference_mode()
-def _step_outputs(step: TrackingStep, inputs: dict[str, Tensor]) -> list[str]:
-    """The names of a step's outputs."""
-    templates = Templates(inputs["tokens"], inputs.get("kernel"))
-    maps, memory = step.network(inputs["images"], templates, inputs.get("memory"), step.skip)
-    return [*map_names(maps), *([] if memory is None else [NEXT_MEMORY])]
-
-
 def _program(
-    module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], batch: int | None, optimize: bool = True
+    module: nn.Module, inputs: dict[str, Tensor], batch: int | None, optimize: bool = True
 ) -> torch.onnx.ONNXProgram:
-    """A module as an ONNX program.
+    """A module as an ONNX program, which keeps the names of inputs and outputs.
 
     Raises:
         UserError: it cannot be exported.
     """
+    with torch.inference_mode():
+        outputs = list(module.eval()(**inputs))
     # The batch is the first axis of everything but the memory, where it follows the layers.
     open_batch = torch.export.Dim("batch", min=1)
     axes = {name: {1 if name == "memory" else 0: open_batch} for name in inputs} if batch is None else None
@@ -370,9 +275,9 @@ def _program(
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             exported = torch.onnx.export(
-                torch.export.export(module.eval(), (), inputs, dynamic_shapes=axes),
+                torch.export.export(module, (), inputs, dynamic_shapes=axes),
                 input_names=list(inputs),
-                output_names=list(outputs),
+                output_names=outputs,
                 opset_version=OPSET,
                 optimize=optimize,
                 verbose=False,

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from relo.commands.export import export
 from relo.data.sequences.parsing import read_boxes
 from relo.data.synthetic import render_sequence
 from relo.data.synthetic.scene import EASY
@@ -17,7 +18,7 @@ from relo.models.checkpoints.plugin import build
 from relo.models.checkpoints.weights import load_network, save_network
 from relo.models.encoders.base import Encoder
 from relo.models.encoders.fast_itpn import FastITPN
-from relo.models.export import ONNXTracker, export, export_onnx, largest_difference
+from relo.models.export import export_onnx, largest_difference
 from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
 from relo.models.network import LocalizationNetwork
 from relo.models.presence import ConvPresence
@@ -27,7 +28,7 @@ from relo.tracking.tracker import own_rules
 from relo.tracking.video import open_frames
 from small_networks import PresentNetwork
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 pytestmark = [pytest.mark.filterwarnings("ignore")]
 PROPAGATORS = {
     "layer-aligned": lambda: LayerAligned(32, 3, depth=2),
@@ -83,19 +84,24 @@ def test_presence_is_exported_where_there_is_one(tmp_path, localization):
 def test_new_and_old_targets_share_a_step(tmp_path):
     exported = network()
     export_onnx(exported, tmp_path, templates=2)
-    graphs = ONNXTracker(tmp_path)
+    encode, step = (onnxruntime.InferenceSession(str(tmp_path / f"{name}.onnx")) for name in ("templates", "step"))
     images, boxes_xywh, search = (tensor.numpy() for tensor in clip(2, frames=2))
-    templates = graphs.encode_templates(images, boxes_xywh)
-    first, memory = graphs.step(search[0], templates, None)
-    later, _ = graphs.step(search[1], templates, memory)
-    anew, _ = graphs.step(search[1], templates, None)
-    session = onnxruntime.InferenceSession(str(tmp_path / "step.onnx"))
-    inputs = {"images": search[1], **templates, "memory": memory, "is_first": np.array([False, True])}
-    mixed = session.run(["policy_logits"], inputs)[0]
-    np.testing.assert_allclose(mixed[0], later["policy_logits"][0], atol=1e-4)
-    np.testing.assert_allclose(mixed[1], anew["policy_logits"][1], atol=1e-4)
-    assert np.abs(later["policy_logits"] - anew["policy_logits"]).max() > 1e-3
-    assert first.keys() == {"policy_logits", "boxes_cxcywh"}
+    (tokens,) = encode.run(["tokens"], {"images": images, "boxes_xywh": boxes_xywh})
+    names = [output.name for output in step.get_outputs()]
+    assert names == ["policy_logits", "boxes_cxcywh", "next_memory"]
+
+    def run(frame: int, memory: np.ndarray, *is_first: bool) -> dict[str, np.ndarray]:
+        inputs = {"images": search[frame], "tokens": tokens, "memory": memory, "is_first": np.array(is_first)}
+        return dict(zip(names, step.run(names, inputs), strict=True))
+
+    first = run(0, np.zeros((2, 2, 3, 32), np.float32), True, True)
+    later, fresh, mixed = (
+        run(1, first["next_memory"], *is_first)["policy_logits"]
+        for is_first in ((False, False), (True, True), (False, True))
+    )
+    np.testing.assert_allclose(mixed[0], later[0], atol=1e-4)
+    np.testing.assert_allclose(mixed[1], fresh[1], atol=1e-4)
+    assert np.abs(later - fresh).max() > 1e-3
 
 
 def test_the_command(tmp_path, capsys):

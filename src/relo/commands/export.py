@@ -1,0 +1,59 @@
+"""`relo export`: a network as ONNX graphs, or a checkpoint as a model folder."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from rich.console import Console
+
+from relo.errors import UserError
+from relo.models.checkpoints.weights import load_network, resolve, save_network
+from relo.models.export import STEP_FILE, TEMPLATES_FILE, TOLERANCE, export_onnx, largest_difference
+from relo.tracking.tracker import own_rules
+
+
+def export(
+    *,
+    model: str,
+    format: Literal["onnx", "safetensors"] = "onnx",
+    output: str | None = None,
+    templates: int = 1,
+    batch: int | None = None,
+) -> None:
+    """Export a network to ONNX, or a checkpoint to a model folder.
+
+    ONNX is two graphs, checked in onnxruntime: `templates.onnx` (once a target) and `step.onnx` (once a frame). A model
+    folder has weights, config and tracking rule, and nothing of the training.
+
+    Args:
+        model: a model's name, its folder, or a checkpoint.
+        format: "onnx", or "safetensors" for a model folder.
+        output: the folder to write; by default one named as the format, beside the model.
+        templates: of ONNX, how many templates a target has.
+        batch: of ONNX, how many targets a step has; any number by default.
+
+    Raises:
+        UserError: the model cannot be read or exported, or the folder cannot be written.
+    """
+    network = load_network(model)
+    path = Path(model)
+    folder = Path(output) if output else (path if path.is_dir() else path.parent) / format
+    if format == "safetensors":
+        save_network(network, folder, own_rules(resolve(model)).settings())
+        Console().print(f"{folder}: a model folder; track with `--model {folder}`.", markup=False, soft_wrap=True)
+        return
+    export_onnx(network, folder, templates, batch)
+    generator = torch.Generator().manual_seed(0)
+    encoder, count = network.encoder, batch or 1
+    difference = largest_difference(
+        network,
+        folder,
+        torch.randn(count, templates, 3, encoder.template_size, encoder.template_size, generator=generator),
+        torch.tensor([0.25, 0.25, 0.5, 0.5]).expand(count, templates, 4).contiguous(),
+        torch.randn(3, count, 3, encoder.search_size, encoder.search_size, generator=generator),
+    )
+    if not difference <= TOLERANCE:
+        raise UserError(f"The graphs in {folder} differ from the network by {difference:.2g}; do not use them.")
+    Console().print(
+        f"{folder}: {TEMPLATES_FILE} and {STEP_FILE}, within {difference:.1g} of the network over 3 frames."
+    )
