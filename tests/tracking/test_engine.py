@@ -245,7 +245,7 @@ def test_auto_is_for_small_networks_in_float32_on_the_cpu(made, monkeypatch):
     with pytest.raises(UserError, match="no engine 'tensors'; give auto, torch, onnxruntime"):
         taken()
     monkeypatch.delenv("RELO_ENGINE")
-    monkeypatch.setattr("relo.commands.process._SMALL", 1000)
+    monkeypatch.setattr("relo.models.devices._SMALL", 1000)
     assert taken() == "torch"
     assert taken("onnxruntime") == "onnxruntime"
 

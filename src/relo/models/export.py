@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Collection
-from dataclasses import fields
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -40,9 +39,7 @@ class TemplateEncoder(nn.Module):
 
     def forward(self, images: Tensor, boxes_xywh: Tensor) -> dict[str, Tensor]:
         """What every frame needs of the targets, by the names of a step's inputs."""
-        templates = self.network.encode_templates(images, boxes_xywh)
-        kernel = {} if templates.kernel is None else {"kernel": templates.kernel}
-        return {"tokens": templates.tokens, **kernel}
+        return _given(vars(self.network.encode_templates(images, boxes_xywh)))
 
 
 class TrackingStep(nn.Module):
@@ -79,8 +76,7 @@ class TrackingStep(nn.Module):
             propagator = cast(TemporalPropagator, _FirstFrames(propagator, is_first))
         features, memory = self.network.encoder(images, Templates(tokens, kernel), propagator, memory)
         maps = self.network.localize(features, self.skip)
-        named = {field.name: getattr(maps, field.name) for field in fields(maps)} | {NEXT_MEMORY: memory}
-        return {name: tensor for name, tensor in named.items() if tensor is not None}
+        return _given(vars(maps) | {NEXT_MEMORY: memory})
 
 
 class _FirstFrames:
@@ -252,9 +248,12 @@ def _example_inputs(
     search_images = torch.zeros(batch, 3, encoder.search_size, encoder.search_size)
     encoded = network.encode_templates(images, boxes_xywh)
     _, memory = network.encode(search_images, encoded, None)
-    step_inputs = {"images": search_images, "tokens": encoded.tokens, "kernel": encoded.kernel, "memory": memory}
-    given = {name: tensor for name, tensor in step_inputs.items() if tensor is not None}
-    return {"images": images, "boxes_xywh": boxes_xywh}, given
+    step_inputs = _given({"images": search_images, **vars(encoded), "memory": memory})
+    return {"images": images, "boxes_xywh": boxes_xywh}, step_inputs
+
+
+def _given(tensors: dict[str, Tensor | None]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
 
 def _program(

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from timm.layers import BatchNormAct2d, LayerScale, Mlp, SwiGLU
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from relo.models.encoders.fast_itpn import Attention, Block, StemBlock
-from relo.models.encoders.fused import FusedAttention, FusedMlp
 from relo.models.encoders.timm_cnn import TimmCNN
 from relo.models.network import LocalizationNetwork
 
@@ -48,9 +49,9 @@ def optimize_for_inference(network: LocalizationNetwork, precision: Precision = 
         network.encoder.stem = _folded_stem(network.encoder)
     for module in network.modules():
         if isinstance(module, nn.Sequential):
-            _fold_batch_norm(module)
+            _fold_batch_norms(module)
         elif isinstance(module, Block):
-            _fuse(module)
+            _fuse_block(module)
         elif isinstance(module, StemBlock) and isinstance(module.mlp, Mlp):
             module.mlp = FusedMlp(module.mlp)
     for head in (network.policy, network.box, network.prior):
@@ -64,6 +65,119 @@ def optimize_for_inference(network: LocalizationNetwork, precision: Precision = 
         if isinstance(module, (nn.Conv2d, nn.Linear)) and module not in exact:
             module.to(getattr(torch, precision))
     return network.requires_grad_(False)
+
+
+def _fold_batch_norms(module: nn.Module) -> None:
+    """Fold each BatchNorm among the children of a module into the convolution that stands before it."""
+    for (name, convolution), (norm_name, norm) in itertools.pairwise(list(module.named_children())):
+        if not (isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)):
+            continue
+        if convolution.out_channels == norm.num_features:
+            setattr(module, name, fuse_conv_bn_eval(convolution, norm))
+            setattr(module, norm_name, norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity())
+
+
+@torch.no_grad()
+def _folded_stem(encoder: TimmCNN) -> nn.Module:
+    """The stem with its BatchNorms folded, if that leaves it the same."""
+    stem = copy.deepcopy(encoder.stem)
+    for module in list(stem.modules()):
+        _fold_batch_norms(module)
+    # timm says which parts a network has, but not in which order they run.
+    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(next(stem.parameters()))
+    try:
+        pairs = list(zip(stem(image), encoder.stem(image), strict=True))
+    except RuntimeError:
+        return encoder.stem
+    return stem if all(torch.allclose(*pair, rtol=1e-3, atol=1e-3) for pair in pairs) else encoder.stem
+
+
+def _fuse_block(block: Block) -> None:
+    attention, mlp = block.attention, block.mlp
+    if not (isinstance(attention, Attention) and isinstance(mlp, SwiGLU)):
+        return  # done already
+    for scale, projection in ((block.scale1, attention.project), (block.scale2, mlp.fc2)):
+        if isinstance(scale, LayerScale):
+            projection.weight.mul_(scale.gamma[:, None])
+            projection.bias.mul_(scale.gamma)
+    block.scale1, block.attention = nn.Identity(), FusedAttention(attention)
+    block.scale2, block.mlp = nn.Identity(), FusedMlp(mlp)
+
+
+class FusedAttention(nn.Module):
+    """Fast-iTPN's attention with one product for query, key and value; it runs in its weights' precision."""
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.heads = attention.heads
+        self.query_key_value = _side_by_side(attention.query, attention.key, attention.value)
+        self.project = attention.project
+
+    def forward(self, tokens: Tensor, outputs: int) -> Tensor:
+        """Tokens [B, L, C] -> what the first `outputs` of them gather from all [B, outputs, C]."""
+        projected = self.query_key_value(tokens.to(self.project.weight.dtype))
+        query, key, value = rearrange(projected, "b l (n h c) -> n b h l c", n=3, h=self.heads)
+        gathered = F.scaled_dot_product_attention(query[:, :, :outputs], key, value)
+        return self.project(rearrange(gathered, "b h l c -> b l (h c)"))
+
+
+class FusedMlp(nn.Module):
+    """`Mlp` or `SwiGLU` with a normalisation of its hidden channels; it runs in its weights' precision.
+
+    Gate and value are one product, and the normalisation's scale and shift lie in the product behind it.
+    """
+
+    def __init__(self, mlp: Mlp | SwiGLU) -> None:
+        super().__init__()
+        self.gated = isinstance(mlp, SwiGLU)
+        self.inward = _side_by_side(mlp.fc1_g, mlp.fc1_x) if isinstance(mlp, SwiGLU) else mlp.fc1
+        self.activation = mlp.act
+        norm, after = mlp.norm, mlp.fc2
+        assert isinstance(norm, nn.LayerNorm)
+        assert isinstance(after, nn.Linear)
+        self.epsilon = norm.eps
+        self.outward = nn.Linear(after.in_features, after.out_features).to(after.weight)
+        with torch.no_grad():
+            self.outward.weight.copy_(after.weight * norm.weight)
+            self.outward.bias.copy_(after.bias + after.weight @ norm.bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[..., C] -> [..., C]."""
+        hidden = self.inward(tokens.to(self.inward.weight.dtype))
+        if self.gated:
+            gate, hidden = hidden.chunk(2, dim=-1)
+            hidden = self.activation(gate) * hidden
+        else:
+            hidden = self.activation(hidden)
+        # Statistics are float32 in any precision; autocast would write all the hidden channels in float32.
+        with torch.autocast(hidden.device.type, enabled=False):
+            hidden = F.layer_norm(hidden, hidden.shape[-1:], eps=self.epsilon)
+        return self.outward(hidden)
+
+
+def _side_by_side(*layers: nn.Linear) -> nn.Linear:
+    """One linear layer whose outputs are those of all the layers; layers without a bias get zeros."""
+    joined = nn.Linear(layers[0].in_features, sum(layer.out_features for layer in layers)).to(layers[0].weight)
+    with torch.no_grad():
+        joined.weight.copy_(torch.cat([layer.weight for layer in layers]))
+        joined.bias.zero_()
+        for bias, layer in zip(joined.bias.split([len(layer.weight) for layer in layers]), layers, strict=True):
+            if layer.bias is not None:
+                bias.copy_(layer.bias)
+    return joined
+
+
+class _InFloat32(nn.Module):
+    """A layer that autocast leaves alone."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, values: Tensor) -> Tensor:
+        with torch.autocast(values.device.type, enabled=False):
+            output: Tensor = self.layer(values.float())
+        return output
 
 
 @contextmanager
@@ -97,19 +211,6 @@ def fastest_precision(device: torch.device | str = "cpu") -> Precision:
     return "bfloat16" if seconds[torch.float32] >= WORTHWHILE * seconds[torch.bfloat16] else "float32"
 
 
-class _InFloat32(nn.Module):
-    """A layer that autocast leaves alone."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, values: Tensor) -> Tensor:
-        with torch.autocast(values.device.type, enabled=False):
-            output: Tensor = self.layer(values.float())
-        return output
-
-
 def _product_seconds(dtype: torch.dtype, device: torch.device) -> float:
     """The time of a product of the size that networks have."""
     # A GPU is done with one frame's tokens before the next product is launched: there, as many as a batch has.
@@ -122,46 +223,6 @@ def _product_seconds(dtype: torch.dtype, device: torch.device) -> float:
 
     wait()
     start = time.perf_counter()
-    nn.functional.linear(tokens, weight)
+    F.linear(tokens, weight)
     wait()
     return time.perf_counter() - start
-
-
-def _fold_batch_norm(layers: nn.Sequential) -> None:
-    for index in range(len(layers) - 1):
-        convolution, norm = layers[index], layers[index + 1]
-        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            layers[index] = fuse_conv_bn_eval(convolution, norm)
-            layers[index + 1] = nn.Identity()
-
-
-@torch.no_grad()
-def _folded_stem(encoder: TimmCNN) -> nn.Module:
-    """The stem with each BatchNorm folded into the convolution that stands before it, if that leaves it the same."""
-    stem = copy.deepcopy(encoder.stem)
-    for module in list(stem.modules()):
-        for (name, convolution), (norm_name, norm) in itertools.pairwise(list(module.named_children())):
-            if not (isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)):
-                continue
-            if convolution.out_channels == norm.num_features:
-                setattr(module, name, fuse_conv_bn_eval(convolution, norm))
-                setattr(module, norm_name, norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity())
-    # timm says which parts a network has, but not in which order they run.
-    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(next(stem.parameters()))
-    try:
-        pairs = list(zip(stem(image), encoder.stem(image), strict=True))
-    except RuntimeError:
-        return encoder.stem
-    return stem if all(torch.allclose(*pair, rtol=1e-3, atol=1e-3) for pair in pairs) else encoder.stem
-
-
-def _fuse(block: Block) -> None:
-    attention, mlp = block.attention, block.mlp
-    if not (isinstance(attention, Attention) and isinstance(mlp, SwiGLU)):
-        return  # done already
-    for scale, projection in ((block.scale1, attention.project), (block.scale2, mlp.fc2)):
-        if isinstance(scale, LayerScale):
-            projection.weight.mul_(scale.gamma[:, None])
-            projection.bias.mul_(scale.gamma)
-    block.scale1, block.attention = nn.Identity(), FusedAttention(attention)
-    block.scale2, block.mlp = nn.Identity(), FusedMlp(mlp)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from itertools import chain
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,7 @@ from torchvision.ops import Conv2dNormActivation
 from relo.errors import UserError
 from relo.models.checkpoints.states import load_state_strictly, read_state
 from relo.models.encoders.base import Templates
-from relo.models.encoders.correlation import (
-    FINE_STRIDE,
-    TOKEN_STRIDE,
-    CorrelatingEncoder,
-    correlate,
-    target_kernel,
-)
+from relo.models.encoders.correlation import FINE_STRIDE, TOKEN_STRIDE, CorrelatingEncoder, correlate, target_kernel
 
 FROM_PACKAGE, FROM_HUB = "package", "hub"
 
@@ -97,6 +92,8 @@ class TimmCNN(CorrelatingEncoder):
         self.shift: Tensor
         self.register_buffer("scale", (own_deviation / deviation)[:, None, None], persistent=False)
         self.register_buffer("shift", ((own_mean - mean) / deviation)[:, None, None], persistent=False)
+        fine_side, coarse_side = template_size // FINE_STRIDE, template_size // TOKEN_STRIDE
+        self._kernel_shapes = [(fine, fine_side, fine_side), (coarse, coarse_side, coarse_side)]
         self.match = Conv2dNormActivation(fine + correlation_groups, channels)
         self.embed = nn.Conv2d(coarse, width, kernel_size=1)
         self.embed_match = nn.Conv2d(correlation_groups, width, kernel_size=1)
@@ -131,27 +128,22 @@ class TimmCNN(CorrelatingEncoder):
 
     def embed_search(self, images: Tensor, templates: Templates) -> tuple[Tensor, Tensor | None]:
         """Search images [B, 3, Hx, Hx] -> tokens [B, (Hx / 16)^2, width], and the map at stride 8."""
+        assert templates.kernel is not None
         fine, coarse = self._features(images)
+        kernels = templates.kernel.split([prod(shape) for shape in self._kernel_shapes], dim=2)
         fine_match, coarse_match = (
-            correlate(features, kernel, self.correlation_groups)
-            for features, kernel in zip((fine, coarse), self._kernels(templates, fine, coarse), strict=True)
+            correlate(features, kernel.unflatten(2, shape), self.correlation_groups)
+            for features, kernel, shape in zip((fine, coarse), kernels, self._kernel_shapes, strict=True)
         )
         fine = self.match(torch.cat([fine, fine_match], dim=1))
         embedded = self.embed(coarse) + self.embed_match(coarse_match) + self.embed_fine(fine)
         return self._search_tokens(embedded), fine
 
-    def _features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _features(self, images: Tensor) -> list[Tensor]:
         """Images [B, 3, H, W] -> the stem's features [B, fine, H / 8, W / 8] and [B, coarse, H / 16, W / 16]."""
-        fine, coarse = self.stem((images * self.scale + self.shift).contiguous(memory_format=torch.channels_last))
-        return fine, coarse
-
-    def _kernels(self, templates: Templates, *features: Tensor) -> list[Tensor]:
-        """The kernels [B, N, C, h, h] of each stride."""
-        assert templates.kernel is not None
-        sides = [self.template_size // FINE_STRIDE, self.template_size // TOKEN_STRIDE]
-        shapes = [(level.shape[1], side, side) for level, side in zip(features, sides, strict=True)]
-        parts = templates.kernel.split([c * h * w for c, h, w in shapes], dim=2)
-        return [part.unflatten(2, shape) for part, shape in zip(parts, shapes, strict=True)]
+        images = images * self.scale + self.shift
+        features: list[Tensor] = self.stem(images.contiguous(memory_format=torch.channels_last))
+        return features
 
 
 def _create(name: str, pretrained: str | None) -> Any:
