@@ -23,8 +23,6 @@ NAMED_AT_MOST = 4
 LETTERS_AT_MOST = 120
 """Of a name from a file, in an error."""
 
-_PARALLEL = "module."
-
 _FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2}
 _NUMBERS = _FLOATS | {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
 
@@ -39,7 +37,14 @@ def read_torch_file(path: Path) -> Any:
         UserError: the file is missing, truncated or of another kind, or all of it is an object of another class.
     """
     try:
-        contents = _load(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                contents = torch.load(path, map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError:
+                # Not all is tensors and plain data. Sparse indices are checked, as torch's reader does by itself.
+                with torch.sparse.check_sparse_tensor_invariants():
+                    contents = torch.load(path, map_location="cpu", weights_only=False, pickle_module=inert_pickle)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist.") from error
     except IsADirectoryError as error:
@@ -53,17 +58,6 @@ def read_torch_file(path: Path) -> Any:
     if isinstance(contents, Foreign):
         require_restored(contents, str(path))
     return contents
-
-
-def _load(path: Path) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:
-            # Not all is tensors and plain data. Sparse indices are checked, as torch's reader does by itself.
-            with torch.sparse.check_sparse_tensor_invariants():
-                return torch.load(path, map_location="cpu", weights_only=False, pickle_module=inert_pickle)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -90,9 +84,7 @@ def read_state(path: Path, entries: Sequence[str]) -> State:
     Raises:
         UserError: as of `read_torch_file`, `read_safetensors` and `as_state`.
     """
-    if path.suffix == ".safetensors":
-        return read_safetensors(path)
-    contents = read_torch_file(path)
+    contents = read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
     for entry in entries:
         if isinstance(contents, dict) and entry in contents:
             contents = contents[entry]
@@ -128,13 +120,18 @@ def as_state(value: Any, source: str) -> State:
         or not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())
     ):
         raise UserError(f"{source} holds no tensors by name; is it a checkpoint of a network?")
-    if odd := [name for name, tensor in value.items() if not _is_plain_array(tensor)]:
+
+    def is_plain_array(tensor: Tensor) -> bool:
+        is_strided = tensor.layout == torch.strided and not tensor.is_nested
+        return is_strided and tensor.device.type == "cpu" and tensor.dtype in _NUMBERS
+
+    if odd := [name for name, tensor in value.items() if not is_plain_array(tensor)]:
         raise UserError(
             f"{source} is refused: tensors must be plain arrays of real numbers, not sparse, quantized, complex or the "
             f"like: {_listed(odd)}."
         )
-    while all(name.startswith(_PARALLEL) for name in value):
-        value = {name.removeprefix(_PARALLEL): tensor for name, tensor in value.items()}
+    while all(name.startswith("module.") for name in value):
+        value = {name.removeprefix("module."): tensor for name, tensor in value.items()}
     return value
 
 
@@ -159,16 +156,12 @@ def load_state_strictly(module: nn.Module, state: State, source: str) -> None:
     """
     own = module.state_dict()
     difference = misfit({name: tensor.shape for name, tensor in own.items()}, state)
-    if difference is None and (odd := [n for n in own if own[n].is_floating_point() != state[n].is_floating_point()]):
-        difference = f"{len(odd)} of whole numbers where others belong, or the reverse: {_listed(odd)}"
+    if difference is None:
+        odd = [name for name in own if own[name].is_floating_point() != state[name].is_floating_point()]
+        difference = f"{len(odd)} of whole numbers where others belong, or the reverse: {_listed(odd)}" if odd else None
     if difference is not None:
         raise UserError(f"{source} does not fit the network ({difference}).")
     module.load_state_dict(dict(state))
-
-
-def _is_plain_array(tensor: Tensor) -> bool:
-    is_strided = tensor.layout == torch.strided and not tensor.is_nested
-    return is_strided and tensor.device.type == "cpu" and tensor.dtype in _NUMBERS
 
 
 def _listed(names: list[str]) -> str:

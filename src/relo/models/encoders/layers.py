@@ -1,10 +1,30 @@
-"""What several encoders share: where a template's target lies, and the types of tokens."""
+"""What several encoders share: models of timm, where a template's target lies, and the types of tokens."""
 
+from typing import Any
+
+import timm
 import torch
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
+from relo.errors import UserError
 from relo.geometry import xywh_to_xyxy
+
+FROM_HUB = "hub"
+"""What an encoder's `pretrained` says to let timm fetch the weights."""
+
+
+def create_timm(name: str, purpose: str, **options: Any) -> Any:
+    """A model of timm; `purpose` ends the sentence that says that timm has no such model.
+
+    Raises:
+        UserError: timm does not know the name, or its model does not take the options.
+    """
+    try:
+        return timm.create_model(name, **options)
+    except (RuntimeError, TypeError, OSError, ValueError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"timm cannot make {name!r} {purpose}: {reason}") from error
 
 
 def foreground_share(boxes_xywh: Tensor, cells: int) -> Tensor:

