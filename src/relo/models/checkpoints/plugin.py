@@ -24,7 +24,7 @@ class Plugin:
         return instance
 
     def config(self) -> dict[str, Any]:
-        """The `class_path` and `init_args` that build this part anew, nested parts included, as plain data."""
+        """The `class_path` and `init_args` that build this part again, nested parts included, as plain data."""
         return {
             "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
             "init_args": {name: _plain(value) for name, value in self._init_args.items()},

@@ -129,9 +129,8 @@ def read_released(path: Path, variant: Variant) -> tuple[LocalizationNetwork, di
             raise UserError(f"{path} holds {other}, not {variant}: import it as {other}.")
         raise UserError(f"{path} does not hold {variant}: {difference}.")
     own = network.state_dict()
-    for name, released in released_names(network).items():
-        if released in state:
-            own[name] = state[released].reshape(own[name].shape)
+    names = released_names(network).items()
+    own |= {name: state[released].reshape(own[name].shape) for name, released in names if released in state}
     load_state_strictly(network, own, str(path))
     return network, released_rule(variant) | ({"localization": "prior"} if is_warmup else {})
 

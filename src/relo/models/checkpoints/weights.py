@@ -195,7 +195,7 @@ def import_released(path: str | Path, *, variant: Variant, output: str | Path) -
 def _read_model(path: Path) -> tuple[dict[str, Any], State]:
     """How to build the network of a folder or checkpoint, and its tensors."""
     if path.is_dir():
-        return _read_config(path), _read_weights(path / WEIGHTS_FILE)
+        return _read_folder(path)
     checkpoint = read_checkpoint(path)
     prefix = "network."
     return checkpoint["relo_network"], {
@@ -205,24 +205,20 @@ def _read_model(path: Path) -> tuple[dict[str, Any], State]:
     }
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG_FILE
+def _read_folder(folder: Path) -> tuple[dict[str, Any], State]:
+    config_file, weights_file = folder / CONFIG_FILE, folder / WEIGHTS_FILE
     try:
-        config = load_yaml(path)
+        config = load_yaml(config_file)
     except FileNotFoundError as error:
         raise UserError(f"{folder} is no model folder: it has no {CONFIG_FILE}.") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
+        raise UserError(f"{config_file} cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(config, dict):
-        raise UserError(f"{path} does not name the network's class_path and init_args.")
-    return config
-
-
-def _read_weights(path: Path) -> State:
-    tensors = read_safetensors(path)
-    with safe_open(path, framework="pt") as file:
-        _require_format((file.metadata() or {}).get(FORMAT_ENTRY, FORMAT), path)
-    return tensors
+        raise UserError(f"{config_file} does not name the network's class_path and init_args.")
+    state = read_safetensors(weights_file)
+    with safe_open(weights_file, framework="pt") as file:
+        _require_format((file.metadata() or {}).get(FORMAT_ENTRY, FORMAT), weights_file)
+    return config, state
 
 
 def _require_format(found: Any, path: Path) -> None:
