@@ -31,7 +31,11 @@ class Foreign:
     state: Any = None
 
 
-_DEEPEST, _LONGEST = 20, 120  # keys, and letters of each, of a place in words
+_Place = tuple[Any, ...]
+"""A key within a place, or () for the whole: written out only for what is reported."""
+
+_KEYS_AT_MOST, _LETTERS_AT_MOST = 20, 120
+"""Of a place, and of each of its keys, in words."""
 
 
 class ForeignCode(pickle.UnpicklingError):
@@ -55,15 +59,11 @@ def foreign_parts(value: Any) -> Iterator[tuple[str, str]]:
                     waiting.append((place, key))
 
 
-# A key within a place, or () for the whole: written out only for what is reported.
-_Place = tuple[Any, ...]
-
-
 def _in_words(place: _Place) -> str:
     keys: list[str] = []
-    while place and len(keys) < _DEEPEST:
+    while place and len(keys) < _KEYS_AT_MOST:
         place, key = place
-        keys.append(str(key)[:_LONGEST] if isinstance(key, (str, int)) else type(key).__name__)
+        keys.append(str(key)[:_LETTERS_AT_MOST] if isinstance(key, (str, int)) else type(key).__name__)
     return ".".join(reversed(keys))
 
 

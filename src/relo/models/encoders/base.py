@@ -46,7 +46,7 @@ class Encoder(PluginModule):
         channels: channels of the map that the heads read.
         map_size: S, cells on a side of the map.
         search_size, template_size: side of the crops, in pixels.
-        blocks, norm: the layers, and the normalisation behind them; where a subclass runs them otherwise, not needed.
+        blocks, norm: the layers and the normalisation that `run_layer` and `to_map` run unless they are overridden.
         checkpoint_activations: compute each layer again in the backward pass instead of keeping what it computed.
     """
 

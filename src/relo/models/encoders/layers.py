@@ -55,16 +55,16 @@ class TokenTypes(nn.Module):
         for vector in (self.search, self.foreground, self.background):
             trunc_normal_(vector, std=0.02)
 
-    def of_templates(self, boxes_xywh: Tensor, cells: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    def of_templates(self, boxes_xywh: Tensor, cells: int, dtype: torch.dtype | None = None) -> Tensor:
         """The types of a template's cells, by the share of each that the target covers.
 
         Args:
             boxes_xywh: [..., 4], the target's boxes as shares of the crop's side.
             cells: cells on a side of the template's grid.
-            dtype: what the shares are rounded to.
+            dtype: what the shares are rounded to; the boxes' own by default.
 
         Returns:
             [..., cells * cells, width], row by row.
         """
-        share = foreground_share(boxes_xywh, cells).flatten(-2).to(dtype)[..., None]
+        share = foreground_share(boxes_xywh, cells).flatten(-2).to(dtype or boxes_xywh.dtype)[..., None]
         return share * self.foreground + (1 - share) * self.background
