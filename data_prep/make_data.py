@@ -1,6 +1,6 @@
 """What `make data` and `make demo` run: pack the datasets whose roots are given, or make synthetic ones and pack these.
 
-Every step may be stopped at any time, and goes on when the command is run again. README.md names the stores.
+Every step may be stopped at any time, and goes on when the command is run again. docs/data.md names the stores.
 """
 
 from relo.commands.process import set_defaults
