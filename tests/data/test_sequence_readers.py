@@ -19,8 +19,7 @@ from relo.data.sequences import (
     VastTrack,
     open_reader,
 )
-from relo.data.sequences.got10k import DEFECTIVE
-from relo.data.sequences.lasot import challenge_attributes
+from relo.data.sequences.traps import GOT10K_DEFECTIVE, lasot_challenges
 from relo.errors import UserError
 
 RED = cv2.imencode(".jpg", np.full((16, 24, 3), (0, 0, 255), np.uint8))[1].tobytes()  # BGR
@@ -78,7 +77,7 @@ def test_lasot_counts_pixels_from_one_if_told(lasot, tmp_path):
 
 
 def test_lasot_official_split(tmp_path):
-    challenges = challenge_attributes()
+    challenges = lasot_challenges()
     assert len(challenges) == 280
     assert "POC" in challenges["airplane-1"]
     for name in challenges:
@@ -245,11 +244,11 @@ def test_got10k_official_splits(tmp_path):
 
 def test_got10k_defective_sequences_can_be_left_out(tmp_path):
     official_got10k(tmp_path)
-    assert len(DEFECTIVE) == 19
-    assert set(GOT10k(tmp_path, "train").names) >= DEFECTIVE
+    assert len(GOT10K_DEFECTIVE) == 19
+    assert set(GOT10k(tmp_path, "train").names) >= GOT10K_DEFECTIVE
     kept = GOT10k(tmp_path, "train", skip_defective=True).names
     assert len(kept) == 9335 - 19
-    assert not DEFECTIVE & set(kept)
+    assert not GOT10K_DEFECTIVE & set(kept)
 
 
 def test_got10k_vot_split_needs_the_official_list(got10k, tmp_path):
@@ -443,8 +442,8 @@ def test_every_reader_names_a_missing_root(dataset, tmp_path):
 
 
 def test_unknown_dataset_and_split(lasot, tmp_path):
-    with pytest.raises(UserError, match=r"no dataset 'laSOT'; known are lasot, .*got10k"):
-        open_reader("laSOT", tmp_path)
+    with pytest.raises(UserError, match=r"no dataset 'lasott'; known are lasot, .*got10k"):
+        open_reader("lasott", tmp_path)
     with pytest.raises(UserError, match="LaSOT has no split 'val'; there is train, test"):
         open_reader("lasot", tmp_path, "val")
 

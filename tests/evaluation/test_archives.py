@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from relo.data.sequences.datasets import find_benchmark
 from relo.errors import UserError
 from relo.evaluation.annotations import read_annotations
 from relo.evaluation.archives import open_zip
-from relo.evaluation.benchmarks import find_benchmark
 from relo.evaluation.results import find_results, read_result
 
 ROWS = "".join(f"{i}.5,{i * i % 97},30,40\n" for i in range(60))

@@ -234,9 +234,9 @@ class TestAnnotations:
         assert scores["precision"] == 1
 
     def test_only_the_test_set_of_lasot_is_scored(self, tmp_path):
-        from relo.data.sequences.lasot import challenge_attributes
+        from relo.data.sequences.traps import lasot_challenges
 
-        for name in [*challenge_attributes(), "airplane-2"]:
+        for name in [*lasot_challenges(), "airplane-2"]:
             write(tmp_path / "annos" / f"{name}.txt")
             flags(tmp_path / "annos" / "absent" / f"{name}.txt")
             write(tmp_path / "mine" / f"{name}.txt")

@@ -207,9 +207,9 @@ def test_settings_of_a_benchmark_are_applied_and_said(root, model, tmp_path, cap
         (
             ("--benchmark", "LaSOT_ext"),
             2.5,
-            "lasot_ext",
+            "lasot_extension",
             {"window_exponent": 2.5},
-            "for lasot_ext: window_exponent 2.5.",
+            "for lasot_extension: window_exponent 2.5.",
         ),
         (("--rule", str(rule)), 2.2, "lasot", {"window_exponent": 2.2}, "for lasot: window_exponent 2.2. Rule: "),
         (("--rule", str(rule), "--benchmark", "none"), 3.0, None, None, "One rule for every benchmark"),

@@ -12,7 +12,7 @@ from relo.data import packing
 from relo.data.clip_store import ClipStore, PackingOptions
 from relo.data.parallel import default_workers
 from relo.data.remarks import show
-from relo.data.sequences import default_split, open_reader
+from relo.data.sequences import find_dataset, open_reader
 from relo.data.synthetic.command import synthesize
 from relo.errors import UserError
 
@@ -55,7 +55,7 @@ def pack(
     """
     console = Console()
     options = PackingOptions(cut, max_side, quality)
-    split = split or default_split(dataset)
+    split = split or find_dataset(dataset).splits[0]
     sequences = open_reader(dataset, root, split, **(reader or {}))
     show(sequences.unused, console)
     store = packing.pack(

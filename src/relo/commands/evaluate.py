@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from relo.data.sequences.datasets import find_benchmark
 from relo.data.sequences.parsing import read_names
 from relo.errors import UserError
 from relo.evaluation.annotations import read_annotations
-from relo.evaluation.benchmarks import find_benchmark
 from relo.evaluation.results import NameMatcher, find_results
 from relo.evaluation.scores import TITLES, TrackerScore, check_flags, listed, score_tracker
 from relo.evaluation.scoring import SequenceTruth, find_rule

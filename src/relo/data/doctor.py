@@ -11,49 +11,9 @@ from rich.console import Console
 from relo.data.clip_store import ClipStore, is_store
 from relo.data.parallel import WorkProgress, in_order
 from relo.data.sequence_checks import examine
-from relo.data.sequences import open_reader
+from relo.data.sequences import DATASETS, find_dataset, open_reader
 from relo.data.sequences.base import SequenceReader
 from relo.errors import UserError
-
-SPLITS = {
-    "lasot": ("train", "test"),
-    "got10k": ("train", "val", "test"),
-    "trackingnet": ("train", "test"),
-    "coco": ("train2017", "val2017"),
-    "vasttrack": ("train", "test"),
-    "plain": ("all",),
-    "photos": ("all",),
-}
-"""The splits to look at of the datasets that have another than `test`."""
-
-_MARKS = {
-    "got10k": ("train/list.txt", "val/list.txt", "test/list.txt", "*/GOT-10k_*_*"),
-    "trackingnet": ("TRAIN_*", "TEST/anno"),
-    "coco": ("annotations/instances_*.json",),
-    "vasttrack": ("*/*-*/Groundtruth.txt", "vasttrack_*_list.txt"),
-    "nfs_released": ("*/30/*_pytracking.txt",),
-    "nfs": ("*/30",),
-    "nfs_pytracking": ("anno/nfs_*.txt",),
-    "uav123": ("data_seq/UAV123",),
-    "uav123_10fps": ("data_seq/UAV123_10fps",),
-    "lasot": (
-        "*/*-*/full_occlusion.txt",
-        "*/*-*/img",
-        "*-*/full_occlusion.txt",
-        "training_set.txt",
-        "testing_set.txt",
-    ),
-    "tnl2k": ("*/imgs", "*/language.txt"),
-    "plain": ("*/groundtruth.txt", "*/groundtruth_rect.txt"),
-    "photos": ("boxes.jsonl", "masks/*_*.png"),
-}
-
-_TRACES = {
-    "got10k": {"train": "train", "val": "val", "test": "test"},
-    "trackingnet": {"train": "TRAIN_*", "test": "TEST"},
-    "coco": {"train2017": "*/*train2017*", "val2017": "*/*val2017*"},
-}
-"""What shows that a split is meant to be there, of datasets that keep splits in folders of their own."""
 
 _SEQUENCES_PER_WORKER = 100
 """Fewer are read sooner than another process starts, unless frames are decoded."""
@@ -78,14 +38,13 @@ def recognise(root: Path) -> str:
     """
     if not root.is_dir():
         raise UserError(f"There is no folder {root}.")
-    if is_store(root):
-        return "store"
-    for dataset, marks in _MARKS.items():
-        if any(next(root.glob(mark), None) is not None for mark in marks):
-            return dataset
+    found = _recognised(root)
+    if found is not None:
+        return found
     archives = sorted(path.name for path in root.iterdir() if path.suffix in (".zip", ".tar", ".gz"))
     hint = f" It holds {archives[0]}: extract it first." if archives else ""
-    inner = next((path for path in sorted(root.iterdir()) if path.is_dir() and _is_known(path)), None)
+    folders = (path for path in sorted(root.iterdir()) if path.is_dir())
+    inner = next(filter(_recognised, folders), None)
     hint = hint or (f" Did you mean {inner}?" if inner else " Name the dataset with --dataset.")
     raise UserError(f"{root} is not laid out as any known dataset.{hint}")
 
@@ -109,19 +68,24 @@ def look_at(
         return [_look_at_store(root, workers, decode)]
     if split is not None:
         return [_look_at_split(root, dataset, split, workers, decode)]
-    splits = SPLITS.get(dataset, ("test",))
-    findings = [_look_at_split(root, dataset, each, workers, decode) for each in splits]
+    specification = find_dataset(dataset)
+    findings = {each: _look_at_split(root, dataset, each, workers, decode) for each in specification.splits}
     # A user may keep one split only: another of which there is no trace is no problem then.
-    return [found for found in findings if found.sequences or _has_traces(root, dataset, found.what)] or findings
+    traced = {each for each, trace in specification.traces.items() if _is_there(root, trace)}
+    there = [found for each, found in findings.items() if found.sequences or each in traced]
+    return there or list(findings.values())
 
 
-def _is_known(folder: Path) -> bool:
-    return is_store(folder) or any(next(folder.glob(m), None) is not None for marks in _MARKS.values() for m in marks)
+def _recognised(folder: Path) -> str | None:
+    """The name of the dataset whose marks a folder has, or `store`."""
+    if is_store(folder):
+        return "store"
+    marked = (name for name, dataset in DATASETS.items() if any(_is_there(folder, mark) for mark in dataset.marks))
+    return next(marked, None)
 
 
-def _has_traces(root: Path, dataset: str, what: str) -> bool:
-    trace = _TRACES.get(dataset, {}).get(what.rpartition(" ")[2])
-    return trace is not None and next(root.glob(trace), None) is not None
+def _is_there(folder: Path, pattern: str) -> bool:
+    return next(folder.glob(pattern), None) is not None
 
 
 def _look_at_split(root: Path, dataset: str, split: str, workers: int, decode: bool) -> Finding:

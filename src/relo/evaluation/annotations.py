@@ -1,39 +1,40 @@
 """Ground truth for scoring, without frames: a dataset's root, a flat folder, a zip of one, or OTB/pysot-style JSON."""
 
-import re
+import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from relo.data.sequences.folders import subfolders
+from relo.data.sequences.datasets import BENCHMARKS, DATASETS
 from relo.data.sequences.frame_files import numbered_frames
-from relo.data.sequences.nfs import read_vatic
-from relo.data.sequences.parsing import (
-    check_count,
-    is_given,
-    numbers_in,
-    read_boxes,
-    read_flags,
-    read_json,
-    read_names,
-    read_numbers,
-    read_text,
-)
-from relo.data.sequences.tables import read_table
+from relo.data.sequences.listings import leading_rows, subfolders
+from relo.data.sequences.parsing import is_given, numbers_in, read_absence, read_json, read_names
+from relo.data.sequences.specification import Dataset, Place, canonical_name, rows_of_boxes
+from relo.data.sequences.tables import frame_range, read_table
+from relo.data.sequences.traps import read_vatic
 from relo.errors import UserError
 from relo.evaluation.archives import is_text_name, open_zip
-from relo.evaluation.benchmarks import Benchmark, canonical_name, check_origin, leading_rows
 from relo.evaluation.scoring import SequenceTruth
 
-# The files of every sequence: boxes first, then whatever the layout keeps beside them.
-Files = Mapping[str, Path]
+_FLAT_FOLDERS = ("anno", "annos", "annotations", "gt", "gt_rect", "groundtruth")
 
 
-def read_annotations(path: Path, benchmark: Benchmark) -> dict[str, SequenceTruth]:
+@dataclass(frozen=True)
+class _Files:
+    """The annotation of a sequence: its boxes and flags, and where it lies in its dataset's own layout, if it does."""
+
+    boxes: Path
+    absent: tuple[Path, ...]
+    form: Dataset | None = None
+    place: Place | None = None
+
+
+def read_annotations(path: Path, benchmark: Dataset) -> dict[str, SequenceTruth]:
     """The truth of every sequence, by name, in order.
 
     Args:
@@ -50,48 +51,53 @@ def read_annotations(path: Path, benchmark: Benchmark) -> dict[str, SequenceTrut
         )
     if path.suffix.lower() == ".json":
         truths = _read_json(path)
-        names = _test_set(path, truths, benchmark)
-        truths = {name: truths[name] for name in names}
+        truths = {name: truths[name] for name in _test_set(path, truths, benchmark)}
     else:
         files = _find_files(path, benchmark)
         truths = {name: _read_truth(name, files[name], benchmark) for name in _test_set(path, files, benchmark)}
-    check_origin(benchmark, {name: len(truth) for name, truth in truths.items()}, path)
+    _check_origin(benchmark, {name: len(truth) for name, truth in truths.items()}, path)
     if all(len(truth) == 1 for truth in truths.values()):
         remedy = "give the whole annotations"
-        if benchmark.only_first_frame_public:
+        if benchmark.first_box_only:
             remedy = "the server keeps the rest: pack the results for it with `relo submit`"
         raise UserError(f"{path} holds the first frames' boxes only; {remedy}.")
     return truths
 
 
-def _test_set(path: Path, names: Mapping[str, Any], benchmark: Benchmark) -> list[str]:
+def _test_set(path: Path, names: Mapping[str, Any], benchmark: Dataset) -> list[str]:
     """Which of the annotated sequences are the benchmark's test set: all, where it cannot be told."""
-    own_list = path / benchmark.test_list if benchmark.test_list else None
+    own_list = path / benchmark.lists["test"] if benchmark.lists else None
     if own_list is not None and is_given(own_list):
         listed = read_names(own_list)
         lacking = [name for name in listed if name not in names]
         if lacking:
             raise UserError(f"{own_list} names {len(lacking)} sequences without an annotation, such as {lacking[0]}.")
         return listed
-    official = benchmark.test_sequences() if benchmark.test_sequences else ()
-    return list(official) if official and set(official) <= set(names) else list(names)
+    official = benchmark.official("test") if benchmark.official else []
+    return official if official and set(official) <= set(names) else list(names)
 
 
-def _find_files(path: Path, benchmark: Benchmark) -> dict[str, Files]:
+def _find_files(path: Path, benchmark: Dataset) -> dict[str, _Files]:
     if path.is_file():
         if path.suffix != ".zip" and not zipfile.is_zipfile(path):
             raise UserError(f"The annotations {path} are neither a folder nor a .zip nor a .json file.")
         root = open_zip(path)
         inner = [folder for folder in root.iterdir() if folder.is_dir() and folder.name not in ("__MACOSX", "absent")]
     else:
-        found = LAYOUTS[benchmark.layout](path)
+        # NFS comes in several forms; a root that holds two is read in the order of `DATASETS`.
+        forms = [
+            dataset for dataset in DATASETS.values() if dataset.variant_of == benchmark.name or dataset is benchmark
+        ]
+        found: dict[str, _Files] = {}
+        for form in forms or [benchmark]:
+            found = {**_in_own_layout(path, form), **found}
         if found:
             return found
         # A toolkit's folder keeps the annotations one level down.
         root, inner = path, [path / name for name in subfolders(path) if canonical_name(name) in _FLAT_FOLDERS]
-    if found := _flat(root):
-        return found
-    in_folders = {folder.name: found for folder in inner if (found := _flat(folder))}
+    if flat := _flat(root):
+        return flat
+    in_folders = {folder.name: flat for folder in inner if (flat := _flat(folder))}
     if len(in_folders) > 1:
         raise UserError(f"{path} holds annotations in several folders ({', '.join(in_folders)}); give one of them.")
     if in_folders:
@@ -101,145 +107,64 @@ def _find_files(path: Path, benchmark: Benchmark) -> dict[str, Files]:
     )
 
 
-_FLAGS_OF_LASOT = {"full_occlusion", "out_of_view"}
-_FLAT_FOLDERS = ("anno", "annos", "annotations", "gt", "gt_rect", "groundtruth")
-
-
-def _flat(folder: Path) -> dict[str, Files]:
+def _flat(folder: Path) -> dict[str, _Files]:
     """`<sequence>.txt` in one folder, flags in `absent/`."""
-    found: dict[str, Files] = {}
-    for file in sorted(folder.iterdir(), key=lambda file: file.name):
-        if is_text_name(file.name, ".txt"):
-            found[file.name[:-4]] = {"boxes": file, "absent": folder / "absent" / file.name}
-    return found
+    names = sorted(file.name for file in folder.iterdir() if is_text_name(file.name, ".txt"))
+    return {name[:-4]: _Files(folder / name, (folder / "absent" / name,)) for name in names}
 
 
-def _classes(root: Path, depth: int = 3) -> dict[str, Files]:
-    """LaSOT, its extension and VastTrack: `<class>/<class>-<n>/groundtruth.txt`, LaSOT's with flags beside it.
-
-    Copies without the classes' folders, or with a folder more around them, are found too. Of two annotations of one
-    name the upper counts.
-    """
-    found = _sequences(root)
-    inner = [name for name in subfolders(root) if name not in found] if depth > 1 else []
-    for name in inner:
-        for sequence, files in _classes(root / name, depth - 1).items():
-            found.setdefault(sequence, files)
-    return found
+def _in_own_layout(root: Path, form: Dataset) -> dict[str, _Files]:
+    """The annotations where the dataset has them, in the first of the folders that holds any."""
+    found = (_annotated(root / folder, form, form.nested) for folder in form.scored_in)
+    return next(filter(None, found), {})
 
 
-def _sequences(root: Path) -> dict[str, Files]:
-    """TNL2K, DTB70 and plain folders: `<sequence>/groundtruth.txt`, with flags where the layout has them."""
-    found: dict[str, Files] = {}
-    for name in subfolders(root):
-        folder = root / name
-        for file in ("groundtruth.txt", "Groundtruth.txt", "groundtruth_rect.txt"):
-            if is_given(folder / file):
-                flags = {key: folder / f"{key}.txt" for key in ("absent", "full_occlusion", "out_of_view")}
-                found[name] = {"boxes": folder / file, **flags}
-                break
-    return found
-
-
-def _got10k(root: Path) -> dict[str, Files]:
-    """GOT-10k: `val/<sequence>/groundtruth.txt` with `cover.label` and `meta_info.ini`."""
-    base = next((root / split for split in ("val", "test") if (root / split).is_dir()), root)
-    return {
-        name: {**files, "cover": base / name / "cover.label", "meta": base / name / "meta_info.ini"}
-        for name, files in _sequences(base).items()
-    }
-
-
-def _otb(root: Path) -> dict[str, Files]:
-    """OTB-100: `<folder>/groundtruth_rect.txt`, or `.1.txt` and `.2.txt` for two targets in one video."""
-    files = {name: root / row["folder"] / row["annotation"] for name, row in read_table("otb100.csv").items()}
-    return {name: {"boxes": file} for name, file in files.items() if is_given(file)}
-
-
-def _one_of(*folders: str) -> Callable[[Path], dict[str, Files]]:
-    """`<folder>/<sequence>.txt` for the first of the folders that is there."""
-
-    def find(root: Path) -> dict[str, Files]:
-        folder = next((root / name for name in folders if (root / name).is_dir()), None)
-        return {} if folder is None else _flat(folder)
-
-    return find
-
-
-def _nfs(root: Path) -> dict[str, Files]:
-    """NFS at 30 frames a second: `anno/nfs_<sequence>.txt`, or `<sequence>/30/<sequence>_pytracking.txt`, or the
-    original `<sequence>/30/<sequence>.txt`, where its frames in `<sequence>/30/<sequence>/` say how many rows count.
-    """
-    found = {name.removeprefix("nfs_"): files for name, files in _one_of("anno")(root).items()}
-    for name in subfolders(root):
-        folder = root / name / "30"
-        boxes, original = folder / f"{name}_pytracking.txt", folder / f"{name}.txt"
+def _annotated(base: Path, form: Dataset, nested: int) -> dict[str, _Files]:
+    """The annotations below `base`, or within so many folders of it; of two of one name the upper counts."""
+    places = [form.place(base, name) for name in _names(base, form.boxes[0])]
+    if form.table is not None and "{folder}" in form.boxes[0]:
+        places = [Place(base, {**row, "name": name}) for name, row in read_table(form.table).items()]
+    found = {}
+    for place in places:
+        boxes = place.path(*form.boxes)
         if is_given(boxes):
-            found[name] = {"boxes": boxes}
-        elif is_given(original):
-            found[name] = {"vatic": original, "frames": folder / name}
+            absent = tuple(place.path(file) for file in form.scored_absent or form.absent)
+            found[place.fields["name"]] = _Files(boxes, absent, form, place)
+    inner = [name for name in subfolders(base) if name not in found] if nested else []
+    for name in inner:
+        found = {**_annotated(base / name, form, nested - 1), **found}
     return found
 
 
-LAYOUTS: Mapping[str, Callable[[Path], dict[str, Files]]] = {
-    "classes": _classes,
-    "sequences": _sequences,
-    "got10k": _got10k,
-    "trackingnet": _one_of("TEST/anno"),
-    "otb": _otb,
-    "uav123": _one_of("anno/UAV123", "UAV123/anno/UAV123"),
-    "uav123_10fps": _one_of("anno/UAV123_10fps", "UAV123_10fps/anno/UAV123_10fps"),
-    "uav20l": _one_of("anno/UAV20L", "UAV123/anno/UAV20L"),
-    "nfs": _nfs,
-}
+def _names(base: Path, template: str) -> list[str]:
+    """What `{name}` stands for in the paths below `base` that are like a template."""
+    before, _, after = template.partition("{name}")
+    folder, _, start = before.rpartition("/")
+    end = after.partition("/")[0]
+    entries = sorted(os.listdir(base / folder)) if (base / folder).is_dir() else []
+    fitting = (entry for entry in entries if entry[0] != "." and entry.startswith(start) and entry.endswith(end))
+    return [entry[len(start) : len(entry) - len(end)] for entry in fitting]
 
 
-def _read_truth(name: str, files: Files, benchmark: Benchmark) -> SequenceTruth:
-    if "vatic" in files:
-        return _read_original_nfs(name, files)
-    boxes_xywh = read_boxes(files["boxes"])
+def _read_truth(name: str, files: _Files, benchmark: Dataset) -> SequenceTruth:
+    form, place = files.form or benchmark, files.place
+    boxes_xywh, _ = form.read(files.boxes) if place else rows_of_boxes(files.boxes)  # the lost keep their box
+    if place and form.read is read_vatic and (frames := place.path(*form.frames)).is_dir():
+        boxes_xywh = boxes_xywh[: len(numbered_frames(frames, first=1))]  # as in tracking
     if not len(boxes_xywh):
-        raise UserError(f"The annotation {files['boxes']} is empty; copy it again.")
+        raise UserError(f"The annotation {files.boxes} is empty; copy it again.")
     boxes_xywh = boxes_xywh[leading_rows(benchmark, name, len(boxes_xywh)) :]
     absent = None
-    given = {
-        key for key in ("absent", "full_occlusion", "out_of_view", "cover") if key in files and is_given(files[key])
-    }
-    if given & _FLAGS_OF_LASOT:
-        given |= _FLAGS_OF_LASOT  # one without the other is a file missing
-    for key in sorted(given):
-        file = files[key]
-        flags = read_numbers(file) == 0 if key == "cover" else read_flags(file)
-        if not (benchmark.flags_may_be_longer and len(flags) > len(boxes_xywh)):
-            check_count(file, len(flags), len(boxes_xywh), f"boxes in {files['boxes']}")
-        flags = flags[: len(boxes_xywh)]
-        absent = flags if absent is None else absent | flags
+    if any(map(is_given, files.absent)):  # one without the other is a file missing
+        counted = f"boxes in {files.boxes}"
+        absent = read_absence(files.absent, len(boxes_xywh), counted, benchmark.flags_may_be_longer)
     return SequenceTruth(
         name=name,
         boxes_xywh=torch.from_numpy(boxes_xywh),
         absent=None if absent is None else torch.from_numpy(absent),
-        image_size=_image_size(files["meta"]) if "meta" in files else None,
-        origin=str(files["boxes"]),
+        image_size=cast(tuple[int, int] | None, form.facts(place).attributes.get("resolution")) if place else None,
+        origin=str(files.boxes),
     )
-
-
-def _read_original_nfs(name: str, files: Files) -> SequenceTruth:
-    """The 30 fps rows; where the frames are at hand, at most as many as there are frames, as in tracking.
-
-    Lost targets keep the box that they were annotated with, as in the other forms of NFS.
-    """
-    boxes_xywh, _ = read_vatic(files["vatic"])
-    if files["frames"].is_dir():
-        boxes_xywh = boxes_xywh[: len(numbered_frames(files["frames"], first=1))]
-    if not len(boxes_xywh):
-        raise UserError(f"The annotation {files['vatic']} is empty; copy it again.")
-    return SequenceTruth(name, torch.from_numpy(boxes_xywh), origin=str(files["vatic"]))
-
-
-def _image_size(meta: Path) -> tuple[int, int] | None:
-    """The width and height that GOT-10k notes as `resolution: (1920, 1080)`; None without the file."""
-    match = re.search(r"resolution\s*[:=]\s*\((\d{1,6}),\s*(\d{1,6})\)", read_text(meta)) if is_given(meta) else None
-    return None if match is None else (int(match[1]), int(match[2]))
 
 
 def _read_json(path: Path) -> dict[str, SequenceTruth]:
@@ -275,3 +200,52 @@ def _json_truth(path: Path, name: str, entry: Mapping[str, Any]) -> SequenceTrut
             raise UserError(f"{path}: the flags 'absent' of sequence {name} are not all 0 or 1.")
         absent = present == 0
     return SequenceTruth(name, boxes_xywh, absent, origin=f"{path}, sequence {name}")
+
+
+def _check_origin(benchmark: Dataset, lengths: Mapping[str, int], origin: Path) -> None:
+    """Refuse annotations of so many frames a sequence that are another benchmark's by their names or lengths.
+
+    Raises:
+        UserError: most names are another benchmark's and none is this one's, or all lengths are those of UAV123 at the
+            other frame rate.
+    """
+    shares = {other.name: _share_of_names(other, lengths) for other in BENCHMARKS.values()}
+    likeliest = BENCHMARKS[max(shares, key=lambda name: shares[name])]
+    if shares[likeliest.name] <= 0.9 or shares[benchmark.name]:
+        at_this_rate = [other for other in _twins(benchmark) if _has_lengths(other, lengths)]
+        if not at_this_rate or benchmark in at_this_rate:
+            return
+        likeliest = at_this_rate[0]
+    raise UserError(
+        f"{origin} holds annotations of {likeliest.title} (such as {min(lengths)}), not of {benchmark.title}; give "
+        f"those of {benchmark.title}, or --benchmark {likeliest.name}."
+    )
+
+
+def _share_of_names(benchmark: Dataset, names: Mapping[str, Any]) -> float:
+    """How many of the names are a benchmark's; none, where it has none to tell it by."""
+    if benchmark.names_start:
+        return sum(name.startswith(benchmark.names_start) for name in names) / len(names)
+    if benchmark.official is not None:
+        own = set(benchmark.official("test"))
+        return sum(name in own for name in names) / len(names)
+    own = set(map(canonical_name, read_table(benchmark.table))) if benchmark.table else set()
+    return sum(canonical_name(name) in own for name in names) / len(names)
+
+
+def _twins(benchmark: Dataset) -> list[Dataset]:
+    """The benchmarks at several frame rates that this one is of, whose sequences have the same names."""
+    same = [other for other in BENCHMARKS.values() if other.table and other.table == benchmark.table]
+    return same if len(same) > 1 else []
+
+
+def _has_lengths(benchmark: Dataset, lengths: Mapping[str, int]) -> bool:
+    """Whether sequences are as long as a benchmark's table says."""
+    assert benchmark.table is not None
+    rows = {canonical_name(name): row for name, row in read_table(benchmark.table).items()}
+    for name, length in lengths.items():
+        row = rows.get(canonical_name(name))
+        first, last = (0, None) if row is None else frame_range(row, benchmark.every)
+        if last is None or last - first != length - 1:
+            return False
+    return True

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from relo.data.sequences.datasets import find_benchmark
 from relo.errors import UserError
-from relo.evaluation.benchmarks import find_benchmark
 from relo.tracking.rule import Localization, RuleFile, TrackingRule, read_rule_file
 
 EVERYWHERE = "none"

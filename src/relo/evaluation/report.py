@@ -11,7 +11,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from relo.data.sequences.lasot import challenge_attributes
+from relo.data.sequences.traps import lasot_challenges
 from relo.errors import UserError
 from relo.evaluation.plots import attribute_bars, attribute_radar, curve_plot
 from relo.evaluation.report_tables import ReportTable
@@ -86,7 +86,7 @@ def _attribute_scores(scores: Sequence[TrackerScore]) -> tuple[dict[str, dict[st
     """The mean first score over the sequences with each attribute, by tracker; and how many these are."""
     if scores[0].benchmark.name != "lasot":
         return {}, {}
-    table = challenge_attributes()
+    table = lasot_challenges()
     members = {
         attribute: {sequence.name for sequence in scores[0].sequences if attribute in table.get(sequence.name, ())}
         for attribute in _ATTRIBUTES

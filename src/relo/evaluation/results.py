@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from relo.data.sequences.parsing import numbers_in, read_boxes, read_json, read_numbers
+from relo.data.sequences.specification import Dataset, canonical_name
 from relo.errors import UserError, printable
 from relo.evaluation.archives import is_text_name, open_zip
-from relo.evaluation.benchmarks import Benchmark, canonical_name
 from relo.evaluation.result_folder import RUN_FILE
 
 # What trackers write beside the boxes of a sequence.
@@ -51,7 +51,7 @@ class NameMatcher:
     with a spelling known to differ. Names that two sequences would share this way match only exactly.
     """
 
-    def __init__(self, names: Collection[str], benchmark: Benchmark) -> None:
+    def __init__(self, names: Collection[str], benchmark: Dataset) -> None:
         self._exact = set(names)
         self._canonical: dict[str, str | None] = {}
         for name in names:
@@ -71,7 +71,7 @@ class NameMatcher:
 
 
 def find_results(
-    paths: Iterable[Path], names: Collection[str], benchmark: Benchmark, annotations: Path | None = None
+    paths: Iterable[Path], names: Collection[str], benchmark: Dataset, annotations: Path | None = None
 ) -> list[TrackerResults]:
     """The trackers whose results lie at `paths`.
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
+from relo.data.sequences.listings import leading_rows
 from relo.data.sequences.parsing import read_text
+from relo.data.sequences.specification import Dataset
 from relo.errors import UserError
-from relo.evaluation.benchmarks import Benchmark, leading_rows
 from relo.evaluation.results import TrackerResults, read_result, read_times
 from relo.evaluation.scoring import BenchmarkScore, Remark, ScoringRule, SequenceScore, SequenceTruth
 
@@ -40,7 +41,7 @@ class TrackerScore:
     """
 
     tracker: str
-    benchmark: Benchmark
+    benchmark: Dataset
     rule: ScoringRule
     summary: BenchmarkScore
     sequences: tuple[SequenceScore, ...]
@@ -76,7 +77,7 @@ class TrackerScore:
 
 
 def score_tracker(
-    results: TrackerResults, truths: Mapping[str, SequenceTruth], benchmark: Benchmark, rule: ScoringRule
+    results: TrackerResults, truths: Mapping[str, SequenceTruth], benchmark: Dataset, rule: ScoringRule
 ) -> TrackerScore:
     """Score a tracker's results on every sequence.
 
@@ -140,7 +141,7 @@ def listed(names: list[str]) -> str:
 
 
 def _score_sequence(
-    results: TrackerResults, truth: SequenceTruth, benchmark: Benchmark, rule: ScoringRule
+    results: TrackerResults, truth: SequenceTruth, benchmark: Dataset, rule: ScoringRule
 ) -> SequenceScore:
     files = results.files.get(truth.name, [])
     remarks: list[Remark] = []

@@ -9,11 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from relo.data.sequences.base import SequenceReader
-from relo.data.sequences.got10k import GOT10k
-from relo.data.sequences.trackingnet import TrackingNet
+from relo.data.sequences import open_reader
+from relo.data.sequences.datasets import BENCHMARKS
 from relo.errors import UserError
-from relo.evaluation.benchmarks import BENCHMARKS
 from relo.evaluation.results import find_results, read_result, read_times, repetition
 from relo.evaluation.scores import listed
 
@@ -48,7 +46,7 @@ def pack_submission(results: Path, benchmark: Server, dataset: Path, output: Pat
         UserError: a sequence, a row, a box or (GOT-10k) a time is missing; all such sequences are listed, and
             nothing is written.
     """
-    reader = _test_set(benchmark, dataset)
+    reader = open_reader(benchmark, dataset, "test")
     (tracker, *others) = find_results([results], reader.names, BENCHMARKS[benchmark])
     if others:
         raise UserError(
@@ -71,10 +69,6 @@ def pack_submission(results: Path, benchmark: Server, dataset: Path, output: Pat
         raise UserError(f"{results} cannot be submitted; {len(problems)} results are incomplete: {listed(problems)}.")
     _write(output, _got10k_files(runs) if benchmark == "got10k" else _trackingnet_files(runs))
     return len(runs)
-
-
-def _test_set(benchmark: Server, dataset: Path) -> SequenceReader:
-    return GOT10k(dataset, "test") if benchmark == "got10k" else TrackingNet(dataset, "test")
 
 
 def _read_run(file: Path, frames: int, first_xywh: NDArray[np.float64], needs_times: bool) -> _Run:

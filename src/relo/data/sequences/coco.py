@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relo.data.sequences.base import ImageFiles, Sequence, SequenceReader
-from relo.data.sequences.folders import require_folder
+from relo.data.sequences.listings import require_folder
 from relo.data.sequences.parsing import numbers_in, read_json
 from relo.errors import UserError
 

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from relo.data.image_splits import SPLITS, image_hash, split_of_hash
 from relo.data.sequences.base import ImageFiles, Sequence, SequenceReader
-from relo.data.sequences.folders import require_folder, require_split
 from relo.data.sequences.frame_files import is_image_name, natural_key
+from relo.data.sequences.listings import require_folder, require_split
 from relo.data.sequences.parsing import is_given, numbers_in, positive_size, read_text
 from relo.errors import UserError
 
