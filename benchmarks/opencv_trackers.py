@@ -4,8 +4,8 @@
         [--trackers relo CSRT KCF MIL NanoTrack] [--output FOLDER]
 
 SEQUENCES is a folder in the plain layout (see `relo.data.sequences.datasets`). Each sequence is tracked in one pass
-from its first box; frames without truth do not count. Beside the mean over sequences stands its standard error, beside the
-difference from our tracker that of the paired differences.
+from its first box; frames without truth do not count. Beside the mean over sequences stands its standard error, beside
+the difference from our tracker that of the paired differences.
 
 The trackers take turns, frame by frame, each with one thread, so that other programs slow all of them alike. "ms" is
 the median time of a step by the clock, "ms of core" by the time that the process had on its cores, in which waiting for

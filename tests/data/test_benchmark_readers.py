@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 
 from relo.data.sequences import NFS, OTB100, TNL2K, UAV123, open_reader
+from relo.data.sequences.datasets import find_benchmark, find_dataset
 from relo.data.sequences.tables import read_table
 from relo.data.synthetic import render_sequence
-from relo.data.synthetic.command import WRITERS, synthesize
+from relo.data.synthetic.command import synthesize
+from relo.data.synthetic.layouts import LAYOUTS
 from relo.data.synthetic.scene import HARD
 from relo.errors import UserError
 
 FRAMES = 60
-BENCHMARKS = sorted(set(WRITERS) - {"lasot", "got10k", "trackingnet"})
+BENCHMARKS = sorted(set(LAYOUTS) - {"lasot", "got10k", "trackingnet"})
 # Layouts that say which frames lack the target; in the others every box with a size counts as visible.
 FLAGGED = {"lasot_extension", "vasttrack", "tnl2k", "nfs", "uav123", "uav123_10fps", "plain"}
 
@@ -62,6 +64,33 @@ def test_layout_reads_back(dataset, roots):
             difference = np.abs(sequence.frames[index].astype(int) - truth.frames[frames][index]).mean()
             assert difference < 14, "another frame than the box's"
     assert absent > 0
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [("otb", "otb100"), ("OTB-100", "otb100"), ("lasot_ext", "lasot_extension"), ("LaSOT", "lasot"), ("nfs30", "nfs")],
+)
+def test_aliases_are_the_dataset_everywhere(alias, name, roots, tmp_path):
+    assert find_dataset(alias).name == find_benchmark(alias).name == name
+    if name in BENCHMARKS:
+        assert open_reader(alias, roots / name).names == open_reader(name, roots / name).names
+        assert open_reader(alias, roots / name).dataset == name
+        synthesize(tmp_path, layout=alias, split="test", sequences=1, frames=8, width=64, height=64, workers=0)
+        assert len(open_reader(name, tmp_path, "test")) == 1
+
+
+def test_names_of_a_part_are_scored_but_not_read(tmp_path):
+    assert find_benchmark("OTB2013").name == "otb100"
+    assert find_benchmark("nfs_released").name == "nfs"
+    with pytest.raises(UserError, match="no dataset 'otb2013'"):
+        open_reader("otb2013", tmp_path)
+    with pytest.raises(UserError, match="no benchmark 'coco'; the benchmarks are lasot"):
+        find_benchmark("coco")
+
+
+@pytest.mark.parametrize(("options", "form"), [({"variant": "released"}, "nfs_released"), ({}, "nfs")])
+def test_another_form_is_an_option_too(options, form, roots):
+    assert open_reader("nfs", roots / form, **options)[0].boxes_xywh.shape == (FRAMES, 4)
 
 
 def test_uav_ranges():

@@ -6,7 +6,7 @@ import pytest
 from relo.data.sequences import GOT10k, LaSOT, TrackingNet
 from relo.data.synthetic import render_sequence
 from relo.data.synthetic.command import synthesize
-from relo.data.synthetic.layouts import LaSOTWriter
+from relo.data.synthetic.layouts import LayoutWriter
 from relo.data.synthetic.scene import HARD, Scene
 from relo.errors import UserError
 
@@ -103,7 +103,7 @@ def test_stopped_run_is_completed(tmp_path):
 
 
 def test_failure_in_the_middle_leaves_no_sequence(tmp_path):
-    writer = LaSOTWriter(tmp_path, "train")
+    writer = LayoutWriter("lasot", tmp_path, "train")
     scene = Scene("badge-1", frames=5, width=96, height=72, seed=0, split="train")
 
     frames_done = iter(range(10))

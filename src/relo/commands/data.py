@@ -12,13 +12,15 @@ from relo.data import packing
 from relo.data.clip_store import ClipStore, PackingOptions
 from relo.data.parallel import default_workers
 from relo.data.remarks import show
-from relo.data.sequences import find_dataset, open_reader
+from relo.data.sequences import open_reader
+from relo.data.sequences.datasets import DATASETS, fill_help, find_dataset
 from relo.data.synthetic.command import synthesize
 from relo.errors import UserError
 
 __all__ = ["doctor", "pack", "synthesize", "verify"]
 
 
+@fill_help(datasets=DATASETS)
 def pack(
     dataset: str,
     root: Path,
@@ -38,7 +40,7 @@ def pack(
     unless frames are cut or scaled. An evaluation needs whole images.
 
     Args:
-        dataset: The dataset's name, such as lasot, got10k, trackingnet, coco, photos or plain.
+        dataset: The dataset's name: {datasets}.
         root: The dataset's folder.
         output: The folder of the store.
         split: The split to pack; by default the first of the dataset's, which is the one to train on if there is one.
@@ -97,6 +99,7 @@ def verify(store: Path, *, workers: int | None = None) -> None:
     console.print(f"{store}: every record of {len(ClipStore(store))} sequences is good.", highlight=False, markup=False)
 
 
+@fill_help(datasets=DATASETS)
 def doctor(
     paths: list[Path],
     *,
@@ -111,7 +114,7 @@ def doctor(
 
     Args:
         paths: The folders.
-        dataset: The dataset's name; by default it is told from a folder's layout.
+        dataset: The dataset's name ({datasets}); by default, a folder's layout shows it.
         split: The split to look at; by default all that are there.
         frames: Decode every frame as well, and name those that are damaged or whose size does not fit their box.
         workers: Processes that read; by default, one a core.

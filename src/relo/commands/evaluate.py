@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from relo.data.sequences.datasets import find_benchmark
+from relo.data.sequences.datasets import BENCHMARKS, fill_help, find_benchmark
 from relo.data.sequences.parsing import read_names
 from relo.errors import UserError
 from relo.evaluation.annotations import read_annotations
@@ -21,6 +21,7 @@ from relo.evaluation.scoring import SequenceTruth, find_rule
 _REMARKS_SHOWN = 10
 
 
+@fill_help(benchmarks=BENCHMARKS)
 def evaluate(
     results: list[Path],
     *,
@@ -39,8 +40,7 @@ def evaluate(
 
     Args:
         results: One tracker's folder or zip, or several, or a folder with one folder a tracker.
-        benchmark: lasot, lasot_ext, trackingnet, got10k, tnl2k, vasttrack, otb, uav123, uav123_10fps, uav20l, nfs,
-            dtb70 or plain.
+        benchmark: {benchmarks}, or an alias.
         annotations: The dataset's root; or a folder (or zip) of <sequence>.txt, with flags in
             absent/<sequence>.txt; or a JSON file of OTB's or pysot's style.
         rule: The scoring rule; by default the benchmark's own. `lasot_ext_released` and its like score as the

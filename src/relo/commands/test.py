@@ -18,6 +18,7 @@ from rich.console import Console
 from relo.data.remarks import show
 from relo.data.sequences import Sequence as AnnotatedSequence
 from relo.data.sequences import SequenceReader, open_reader
+from relo.data.sequences.datasets import DATASETS, fill_help, find_dataset
 from relo.errors import UserError
 from relo.evaluation.benchmark_rule import BenchmarkRule, benchmark_rule
 from relo.evaluation.one_pass import FailedSequences, reasons, run_one_pass, told
@@ -109,6 +110,7 @@ class _Outcome:
     remarks: list[str]
 
 
+@fill_help(datasets=DATASETS)
 def run_benchmark(
     *,
     model: str,
@@ -134,8 +136,7 @@ def run_benchmark(
 
     Args:
         model: a model's name, its folder, or a checkpoint.
-        dataset: lasot, lasot_extension, got10k, trackingnet, tnl2k, vasttrack, otb100, uav123, uav123_10fps, nfs,
-            nfs_pytracking, nfs_released, dtb70 or plain.
+        dataset: {datasets}.
         root: the dataset's folder.
         output: the results' folder, one for each dataset and split: its name is the tracker's name in scores.
         split: a split of the dataset; its test split if not given.
@@ -165,7 +166,7 @@ def run_benchmark(
         raise UserError(f"Cannot track with --batch_size {batch_size} and --workers {workers}; both start at 1.")
     if not 0 <= shard < shards:
         raise UserError(f"There is no shard {shard} of {shards}: --shard goes from 0 to --shards less one.")
-    split = split or ("all" if dataset == "plain" else "test")
+    split = split or find_dataset(dataset).test_split
     chosen = benchmark_rule(model, rule, benchmark, dataset, localization, split)
     reader = open_reader(dataset, root, split)
     console = Console()

@@ -66,9 +66,10 @@ def look_at(
     """
     if dataset == "store":
         return [_look_at_store(root, workers, decode)]
+    specification = find_dataset(dataset)
+    dataset = specification.name
     if split is not None:
         return [_look_at_split(root, dataset, split, workers, decode)]
-    specification = find_dataset(dataset)
     findings = {each: _look_at_split(root, dataset, each, workers, decode) for each in specification.splits}
     # A user may keep one split only: another of which there is no trace is no problem then.
     traced = {each for each, trace in specification.traces.items() if _is_there(root, trace)}

@@ -9,7 +9,9 @@ that are no folders of frames need a reader of their own, such as `coco.COCO`.
 A target is visible where its box has a size and no flag of `absent` is set.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any, TypeVar
 
 from relo.data.sequences import traps
 from relo.data.sequences.coco import COCO
@@ -17,6 +19,8 @@ from relo.data.sequences.listings import in_classes, in_folders, in_table
 from relo.data.sequences.photos import Photographs
 from relo.data.sequences.specification import Dataset, Submission, canonical_name, class_in_name
 from relo.errors import UserError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _LASOT = Dataset(
     name="lasot",
@@ -332,3 +336,14 @@ def find_benchmark(name: str) -> Dataset:
         if dataset.rule and wanted in (dataset.name, *dataset.aliases, *dataset.parts):
             return BENCHMARKS[dataset.variant_of or dataset.name]
     raise UserError(f"There is no benchmark {name!r}; the benchmarks are {', '.join(BENCHMARKS)}.")
+
+
+def fill_help(**names: Iterable[str]) -> Callable[[Function], Function]:
+    """Fill in `{key}` in a function's docstring, which is its command's help text, by lists of names."""
+
+    def fill(function: Function) -> Function:
+        for key, listed in names.items():
+            function.__doc__ = (function.__doc__ or "").replace(f"{{{key}}}", ", ".join(listed))
+        return function
+
+    return fill

@@ -99,7 +99,7 @@ class FolderReader(SequenceReader):
         if self._zero_based:
             boxes_xywh[:, :2] -= 1
         facts = dataset.facts(place)
-        sentence, left_out = (None, ()) if dataset.sentence is None else read_sentence(place.path(dataset.sentence))
+        sentence, left_out = read_sentence(place.path(dataset.sentence)) if dataset.sentence else (None, ())
         return Sequence(
             name=name,
             dataset=self.dataset,

@@ -167,7 +167,7 @@ class Dataset:
     absent: tuple[str, ...] = ()
     absent_if_there: bool = False
     scored_absent: tuple[str, ...] = ()
-    sentence: str | None = None
+    sentence: str = ""
     facts: Callable[[Place], Facts] = no_facts
     rule: str = ""
     scored_in: tuple[str, ...] = ("",)
@@ -184,6 +184,11 @@ class Dataset:
         parts = self.frames[0].split("/")
         shared = next(number for number, part in enumerate(parts) if "{" in part)
         return "/".join(parts[: shared + 1])
+
+    @property
+    def test_split(self) -> str:
+        """The split to test on: `test`, or the first of a dataset without one."""
+        return "test" if "test" in (*self.splits, *self.other_splits) else self.splits[0]
 
     def place(self, base: Path, name: str) -> Place:
         """A sequence whose paths start from `base`, and whose frames all count."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,10 +12,9 @@ from rich.console import Console
 
 from relo.data.parallel import WorkProgress, default_workers, in_order
 from relo.data.remarks import show
-from relo.data.synthetic import benchmark_layouts as benchmarks
+from relo.data.sequences.datasets import fill_help, find_dataset
 from relo.data.synthetic.image_sources import find_sources
-from relo.data.synthetic.layout_writer import LayoutWriter
-from relo.data.synthetic.layouts import GOT10kWriter, LaSOTWriter, TrackingNetWriter
+from relo.data.synthetic.layouts import LAYOUTS, LayoutWriter
 from relo.data.synthetic.material import Material
 from relo.data.synthetic.photographic import PhotographicMaterial
 from relo.data.synthetic.procedural import ProceduralMaterial
@@ -31,45 +30,6 @@ from relo.data.synthetic.settings import (
     photographic,
 )
 from relo.errors import UserError
-
-Layout = Literal[
-    "all",
-    "lasot",
-    "got10k",
-    "trackingnet",
-    "vasttrack",
-    "lasot_extension",
-    "tnl2k",
-    "nfs",
-    "nfs_pytracking",
-    "nfs_released",
-    "uav123",
-    "uav123_10fps",
-    "otb100",
-    "dtb70",
-    "plain",
-]
-
-WRITERS: dict[str, type[LayoutWriter]] = {
-    writer.dataset: writer
-    for writer in (
-        LaSOTWriter,
-        GOT10kWriter,
-        TrackingNetWriter,
-        benchmarks.VastTrackWriter,
-        benchmarks.LaSOTExtensionWriter,
-        benchmarks.TNL2KWriter,
-        benchmarks.NFSWriter,
-        benchmarks.NFSPytrackingWriter,
-        benchmarks.NFSReleasedWriter,
-        benchmarks.UAV123Writer,
-        benchmarks.UAV123At10FpsWriter,
-        benchmarks.OTB100Writer,
-        benchmarks.DTB70Writer,
-        benchmarks.PlainFolderWriter,
-    )
-}
-"""Every layout's writer, by the name under which `relo.data.sequences.open_reader` opens it."""
 
 _ALL = ("lasot", "got10k", "trackingnet")
 
@@ -97,10 +57,11 @@ class _Extent(TypedDict):
     seed: int
 
 
+@fill_help(layouts=LAYOUTS)
 def synthesize(
     output: Path,
     *,
-    layout: Layout = "lasot",
+    layout: str = "lasot",
     split: Literal["train", "val", "test"] = "train",
     sequences: int = 100,
     frames: int = 60,
@@ -120,7 +81,7 @@ def synthesize(
 
     Args:
         output: The dataset's root; with layout `all`, the folder that gets one root a layout.
-        layout: The dataset whose layout to write; `all` stands for LaSOT, GOT-10k and TrackingNet.
+        layout: The dataset whose layout to write ({layouts}); `all` stands for LaSOT, GOT-10k and TrackingNet.
         split: The split to write; most benchmarks have `test` alone.
         sequences: The number of sequences of each layout.
         frames: The number of frames of a sequence.
@@ -136,13 +97,13 @@ def synthesize(
             (masks/x.png or masks/x_0.png for images/x.jpg, or x_mask.png beside x.jpg). Shared out as photographs are.
 
     Raises:
-        UserError: a setting is out of range, the layout has no such split, the folder cannot be written or holds
-            synthetic sequences of other settings, or the images are broken, of no use, or too few.
+        UserError: there is no such layout or it has no such split, a setting is out of range, the folder cannot be
+            written or holds synthetic sequences of other settings, or the images are broken, of no use, or too few.
     """
     if sequences < 1 or seed < 0:
         raise UserError(f"`sequences` must be at least 1 and `seed` at least 0, not {sequences} and {seed}.")
-    roots = {name: output / name for name in _ALL} if layout == "all" else {layout: output}
-    writers = [WRITERS[name](root, split) for name, root in roots.items()]
+    roots = {name: output / name for name in _ALL} if layout == "all" else {_layout_called(layout): output}
+    writers = [LayoutWriter(name, root, split) for name, root in roots.items()]
     scene: _Extent = {"frames": frames, "width": width, "height": height, "seed": seed}
     settings = DIFFICULTIES[difficulty]
     Scene("settings", **scene, split=split, settings=settings)  # refuses bad settings before anything is written
@@ -174,6 +135,13 @@ def synthesize(
     for writer in writers:
         writer.finish(writer.sequence_names(sequences))
         console.print(f"{writer.root}: {sequences} {split} sequences of {frames} frames.", markup=False)
+
+
+def _layout_called(name: str) -> str:
+    with suppress(UserError):
+        if (found := find_dataset(name).name) in LAYOUTS:
+            return found
+    raise UserError(f"There is no layout {name!r}; known are all, {', '.join(LAYOUTS)}.")
 
 
 _Job = tuple[LayoutWriter, str, _Extent, SceneSettings]

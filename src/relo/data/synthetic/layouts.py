@@ -1,136 +1,332 @@
-"""Writers of the training sets' layouts, with the oddities that their readers must know."""
+"""Synthetic sequences on disk as each dataset has them, with the oddities that its reader must know.
 
+Where frames and annotations lie stands in the dataset's specification; here stands what is written there.
+"""
+
+import csv
+import io
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from relo.data.synthetic.layout_writer import LayoutWriter, flag_column, flag_line, rows
-from relo.data.synthetic.scene import SceneAnnotation
+from relo.data.sequences.datasets import DATASETS
+from relo.data.sequences.specification import Boxes, Dataset, Place
+from relo.data.synthetic.scene import Scene, SceneAnnotation
+from relo.errors import UserError
+
+_JPEG_QUALITY = 85
+
+Files = dict[str, str]  # the text of every file beside the frames, by its path as specifications give it
 
 
-class LaSOTWriter(LayoutWriter):
-    """LaSOT: a folder a class, flags in one comma-separated line, list files that lack their last newline.
+@dataclass(frozen=True)
+class Layout:
+    """What is written where a dataset's specification says.
 
-    Half of the absent frames keep a box, as there; numbers have two decimals, where LaSOT has whole ones.
+    Attributes:
+        names: the names of the first `count` sequences of a split.
+        annotate: the files of a sequence.
+        frame: the name of frame number `{}`.
+        first: the number of the first frame.
+        base: the folder in the root that a sequence's paths start from.
+        finish: what belongs to the whole split, once all its sequences are there.
+        splits: the splits that can be written, if not the dataset's.
     """
 
-    dataset = "lasot"
-    splits: tuple[str, ...] = ("train", "test")
-    _classes: tuple[str, ...] = ("badge", "lantern", "marble", "tile")
+    names: Callable[[str, int], list[str]]
+    annotate: Callable[[Dataset, str, str, SceneAnnotation], Files]
+    frame: str = "{:05d}.jpg"
+    first: int = 1
+    base: Callable[[str, str], str] = lambda split, name: ""
+    finish: Callable[[Dataset, Path, str, list[str]], None] | None = None
+    splits: tuple[str, ...] = ()
+
+
+class LayoutWriter:
+    """Writes sequences under `root` as one split of a dataset.
+
+    A sequence is there wholly or not at all: its folder gets its name when everything in it is written, last of all.
+    """
+
+    def __init__(self, layout: str, root: Path, split: str) -> None:
+        """Nothing is written yet.
+
+        Raises:
+            UserError: the layout has no such split.
+        """
+        self._layout, self._dataset = layout, DATASETS[layout]
+        splits = LAYOUTS[layout].splits or self._dataset.splits
+        if split not in splits:
+            raise UserError(f"Layout {layout} has split {' or '.join(splits)}, not {split!r}.")
+        self.root = root
+        self.split = split
 
     def sequence_names(self, count: int) -> list[str]:
-        """Train sequences have odd numbers, test sequences even ones."""
-        classes, first = self._classes, 1 if self.split == "train" else 2
+        """The names of the first `count` sequences of the split."""
+        return LAYOUTS[self._layout].names(self.split, count)
+
+    def _place(self, name: str) -> Place:
+        return Place(self.root / LAYOUTS[self._layout].base(self.split, name), {"name": name, "folder": name})
+
+    def sequence_folder(self, name: str) -> Path:
+        """The folder that is there when, and only when, the sequence is complete."""
+        return self._place(name).path(self._dataset.folder)
+
+    def is_complete(self, name: str) -> bool:
+        """Whether the sequence was written before."""
+        return self.sequence_folder(name).is_dir()
+
+    def write(self, name: str, scene: Scene, on_frame: Callable[[], None] = lambda: None) -> None:
+        """Render and write one sequence; `on_frame` is called after each frame.
+
+        Raises:
+            UserError: the disk is full or the folder cannot be written.
+        """
+        layout, place, folder = LAYOUTS[self._layout], self._place(name), self.sequence_folder(name)
+        partial = folder.with_name(f".{folder.name}.partial")
+        frames = partial / place.path(self._dataset.frames[0]).relative_to(folder)
+        try:
+            if partial.exists():
+                shutil.rmtree(partial)
+            frames.mkdir(parents=True)
+            visible_ratio = []
+            for index, (image, ratio) in enumerate(scene.render(), start=layout.first):
+                (frames / layout.frame.format(index)).write_bytes(_encode(image))
+                visible_ratio.append(ratio)
+                on_frame()
+            annotation = scene.annotate(np.array(visible_ratio))
+            for template, text in layout.annotate(self._dataset, self.split, name, annotation).items():
+                path = place.path(template)
+                target = partial / path.relative_to(folder) if path.is_relative_to(folder) else path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(text)
+            partial.rename(folder)
+        except OSError as error:
+            raise UserError(f"Sequence {folder} cannot be written ({error.strerror}).") from error
+
+    def finish(self, names: list[str]) -> None:
+        """Write what belongs to the whole split, once all its sequences are there."""
+        if (finish := LAYOUTS[self._layout].finish) is not None:
+            finish(self._dataset, self.root, self.split, names)
+
+
+def _encode(image: NDArray[np.uint8]) -> bytes:
+    """RGB uint8 [H, W, 3] as JPEG."""
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return encoded.tobytes()
+
+
+def _rows(boxes_xywh: Boxes, delimiter: str = ",", number: str = "%.2f") -> str:
+    row = delimiter.join([number] * 4)
+    return "".join(f"{row % tuple(box)}\n" for box in boxes_xywh.tolist())
+
+
+def _column(flags: Iterable[object]) -> str:
+    return "".join(f"{int(flag)}\n" for flag in flags)  # type: ignore[call-overload]
+
+
+def _table(path: Path, rows: Iterable[tuple[str, ...]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    path.write_text(text.getvalue())
+
+
+def _numbered(start: str) -> Callable[[str, int], list[str]]:
+    return lambda split, count: [f"{start}{i + 1}" for i in range(count)]
+
+
+def _of_classes(*classes: str) -> Callable[[str, int], list[str]]:
+    """`<class>-<n>`: train sequences have odd numbers, test sequences even ones."""
+
+    def names(split: str, count: int) -> list[str]:
+        first = 1 if split == "train" else 2
         return [f"{classes[i % len(classes)]}-{2 * (i // len(classes)) + first}" for i in range(count)]
 
-    def sequence_folder(self, name: str) -> Path:
-        """`<class>/<class>-<n>`."""
-        return self.root / name.rpartition("-")[0] / name
-
-    def frame_path(self, name: str, index: int) -> str:
-        """`img/`, from 1, eight digits."""
-        return f"img/{index + 1:08d}.jpg"
-
-    def annotation_files(self, name: str, annotation: SceneAnnotation) -> dict[Path, str]:
-        """Boxes, the two absence flags and a sentence."""
-        outside = np.asarray((annotation.boxes_xywh[:, 2:] <= 0).any(1))
-        absent = np.logical_not(annotation.visible)
-        unboxed = absent & (np.arange(len(absent)) % 2 == 1)
-        boxes_xywh = np.where(unboxed[:, None], 0.0, annotation.boxes_xywh)
-        return {
-            Path("groundtruth.txt"): rows(boxes_xywh, ",", "%.2f"),
-            Path("full_occlusion.txt"): flag_line(absent & np.logical_not(outside)),
-            Path("out_of_view.txt"): flag_line(outside),
-            Path("nlp.txt"): f"{name.rpartition('-')[0]} moving among other things\n",
-        }
-
-    def finish(self, names: list[str]) -> None:
-        """The split's list, which stands in for the official one."""
-        (self.root / f"{self.split}ing_set.txt").write_text("\n".join(names))
+    return names
 
 
-class GOT10kWriter(LayoutWriter):
-    """GOT-10k: labels one a line, absent boxes coded as -1 or as zeros, test with its first box only."""
-
-    dataset = "got10k"
-    splits = ("train", "val", "test")
-
-    def sequence_names(self, count: int) -> list[str]:
-        """`GOT-10k_Train_000001` and on."""
-        return [f"GOT-10k_{self.split.capitalize()}_{i + 1:06d}" for i in range(count)]
-
-    def sequence_folder(self, name: str) -> Path:
-        """`<split>/<name>`."""
-        return self.root / self.split / name
-
-    def frame_path(self, name: str, index: int) -> str:
-        """From 1, eight digits."""
-        return f"{index + 1:08d}.jpg"
-
-    def annotation_files(self, name: str, annotation: SceneAnnotation) -> dict[Path, str]:
-        """Boxes and, but for test, labels of absence, cover and border, and facts about the sequence."""
-        if self.split == "test":
-            return {Path("groundtruth.txt"): rows(annotation.boxes_xywh[:1], ",", "%.4f")}
-        absent = np.logical_not(annotation.visible)
-        boxes_xywh = annotation.boxes_xywh.copy()
-        boxes_xywh[absent] = 0
-        boxes_xywh[absent & (np.arange(len(absent)) % 2 == 1)] = -1
-        return {
-            Path("groundtruth.txt"): rows(boxes_xywh, ",", "%.4f"),
-            Path("absence.label"): flag_column(absent),
-            Path("cover.label"): flag_column(_cover(annotation)),
-            Path("cut_by_image.label"): flag_column(annotation.cut_by_image),
-            Path("meta_info.ini"): (
-                f"[METAINFO]\nurl: \nbegin: 00:00:00\nend: 00:00:{len(absent) // 10:02d}\nanno_fps: 10Hz\n"
-                "object_class: badge\nmotion_class: sliding\nmajor_class: object\nroot_class: artifact\n"
-                f"motion_adverb: smoothly\nresolution: {annotation.image_size}\n"
-            ),
-        }
-
-    def finish(self, names: list[str]) -> None:
-        """`list.txt`."""
-        (self.root / self.split / "list.txt").write_text("".join(f"{name}\n" for name in names))
+def _class_of(split: str, name: str) -> str:
+    return name.rpartition("-")[0]
 
 
-class TrackingNetWriter(LayoutWriter):
-    """TrackingNet: frames from 0 without padding, names that start with a dash, test with its first box only."""
-
-    dataset = "trackingnet"
-    splits = ("train", "test")
-    _folders = 12
-
-    def sequence_names(self, count: int) -> list[str]:
-        """Like video identifiers; every fifth starts with a dash."""
-        return [f"{'-' if i % 5 == 0 else 'v'}{self.split[:2]}{i:06d}_0" for i in range(count)]
-
-    def _folder(self, name: str) -> Path:
-        number = int(name.rpartition("_")[0][-6:])
-        return self.root / ("TEST" if self.split == "test" else f"TRAIN_{number % self._folders}")
-
-    def sequence_folder(self, name: str) -> Path:
-        """`TRAIN_<k>/frames/<name>` or `TEST/frames/<name>`."""
-        return self._folder(name) / "frames" / name
-
-    def frame_path(self, name: str, index: int) -> str:
-        """From 0, not padded."""
-        return f"{index}.jpg"
-
-    def annotation_files(self, name: str, annotation: SceneAnnotation) -> dict[Path, str]:
-        """`anno/<name>.txt`; hidden targets keep their box, as there are no flags."""
-        boxes_xywh = annotation.boxes_xywh[:1] if self.split == "test" else annotation.boxes_xywh
-        path = (self._folder(name) / "anno" / f"{name}.txt").absolute()
-        return {path: rows(boxes_xywh, ",", "%.2f")}
-
-    def finish(self, names: list[str]) -> None:
-        """All twelve training folders, even where few sequences leave some empty."""
-        if self.split == "train":
-            for number in range(self._folders):
-                (self.root / f"TRAIN_{number}" / "anno").mkdir(parents=True, exist_ok=True)
+def _write_list(dataset: Dataset, root: Path, split: str, names: list[str]) -> None:
+    """The split's list, which stands in for the official one; without a last newline, as there."""
+    (root / dataset.lists[split]).write_text("\n".join(names))
 
 
-def _cover(annotation: SceneAnnotation) -> NDArray[np.int64]:
-    """GOT-10k's levels [N] of what can be seen: 0 for nothing, 8 for all, seven steps of 15 % between."""
-    levels = np.minimum(np.ceil(annotation.visible_ratio / 0.15), 7)
-    levels[annotation.visible_ratio >= 1] = 8
-    return np.where(annotation.visible, levels, 0).astype(np.int64)
+def _boxes_alone(dataset: Dataset, split: str, name: str, truth: SceneAnnotation) -> Files:
+    """No flags: hidden targets keep their box. In some test sets, the first box only."""
+    boxes_xywh = truth.boxes_xywh[:1] if split in dataset.first_box_only else truth.boxes_xywh
+    return {dataset.boxes[0]: _rows(boxes_xywh, "\t" if dataset.name == "nfs_pytracking" else ",")}
+
+
+def _lasot(dataset: Dataset, split: str, name: str, truth: SceneAnnotation) -> Files:
+    """Half of the absent frames keep a box, as there; numbers have two decimals, where LaSOT has whole ones."""
+    occlusion_file, out_of_view_file = dataset.absent
+    outside = np.asarray((truth.boxes_xywh[:, 2:] <= 0).any(1))
+    absent = ~truth.visible
+    unboxed = absent & (np.arange(len(absent)) % 2 == 1)
+    return {
+        dataset.boxes[0]: _rows(np.where(unboxed[:, None], 0.0, truth.boxes_xywh)),
+        occlusion_file: ",".join(str(int(flag)) for flag in absent & ~outside),
+        out_of_view_file: ",".join(str(int(flag)) for flag in outside),
+        dataset.sentence: f"{_class_of(split, name)} moving among other things\n",
+    }
+
+
+def _vasttrack(dataset: Dataset, split: str, name: str, truth: SceneAnnotation) -> Files:
+    """Absent boxes as zeros, and a sentence for most."""
+    files = {dataset.boxes[0]: _rows(np.where(truth.visible[:, None], truth.boxes_xywh, 0.0))}
+    return files if name.startswith("Crossbody") else {**files, dataset.sentence: "a thing among things\n"}
+
+
+def _got10k(dataset: Dataset, split: str, name: str, truth: SceneAnnotation) -> Files:
+    """Absent boxes as -1 or as zeros; test has its first box only, and nothing beside it."""
+    if split in dataset.first_box_only:
+        return {dataset.boxes[0]: _rows(truth.boxes_xywh[:1], number="%.4f")}
+    absence_file, cover_file = dataset.absent
+    absent = ~truth.visible
+    boxes_xywh = truth.boxes_xywh.copy()
+    boxes_xywh[absent] = 0
+    boxes_xywh[absent & (np.arange(len(absent)) % 2 == 1)] = -1
+    # 0 for nothing to be seen, 8 for all, seven steps of 15 % between
+    cover = np.minimum(np.ceil(truth.visible_ratio / 0.15), 7)
+    cover[truth.visible_ratio >= 1] = 8
+    return {
+        dataset.boxes[0]: _rows(boxes_xywh, number="%.4f"),
+        absence_file: _column(absent),
+        cover_file: _column(np.where(truth.visible, cover, 0)),
+        "{name}/cut_by_image.label": _column(truth.cut_by_image),
+        "{name}/meta_info.ini": (
+            f"[METAINFO]\nurl: \nbegin: 00:00:00\nend: 00:00:{len(absent) // 10:02d}\nanno_fps: 10Hz\n"
+            "object_class: badge\nmotion_class: sliding\nmajor_class: object\nroot_class: artifact\n"
+            f"motion_adverb: smoothly\nresolution: {truth.image_size}\n"
+        ),
+    }
+
+
+def _got10k_list(dataset: Dataset, root: Path, split: str, names: list[str]) -> None:
+    (root / split / "list.txt").write_text("".join(f"{name}\n" for name in names))
+
+
+def _trackingnet_names(split: str, count: int) -> list[str]:
+    """Like video identifiers; every fifth starts with a dash."""
+    return [f"{'-' if i % 5 == 0 else 'v'}{split[:2]}{i:06d}_0" for i in range(count)]
+
+
+def _trackingnet_part(split: str, name: str) -> str:
+    return "TEST" if split == "test" else f"TRAIN_{int(name.rpartition('_')[0][-6:]) % 12}"
+
+
+def _trackingnet_folders(dataset: Dataset, root: Path, split: str, names: list[str]) -> None:
+    """All twelve training folders, even where few sequences leave some empty."""
+    for number in range(12 if split == "train" else 0):
+        (root / f"TRAIN_{number}" / "anno").mkdir(parents=True, exist_ok=True)
+
+
+def _plain(dataset: Dataset, split: str, name: str, truth: SceneAnnotation) -> Files:
+    return {dataset.boxes[0]: _rows(truth.boxes_xywh), dataset.absent[0]: _column(~truth.visible)}
+
+
+def _tnl2k(dataset: Dataset, split: str, name: str, truth: SceneAnnotation) -> Files:
+    """Absent boxes as zeros; every third sequence lacks the last box."""
+    boxes_xywh = np.where(truth.visible[:, None], truth.boxes_xywh, 0.0)
+    boxes_xywh = boxes_xywh[:-1] if int(name[5:]) % 3 == 0 else boxes_xywh
+    return {dataset.boxes[0]: _rows(boxes_xywh), dataset.sentence: "the badge that moves"}
+
+
+def _nfs(dataset: Dataset, split: str, name: str, truth: SceneAnnotation) -> Files:
+    """A row for every 240 fps frame, which between two 30 fps frames repeats the first; at times a frame too many."""
+    lines = []
+    count = len(truth.visible)
+    for row in range(8 * (count + 1 if name.endswith("2") else count) - 7):
+        index = min(row // 8, count - 1)
+        x, y, w, h = truth.boxes_xywh[index]
+        lost = int(not truth.visible[index])
+        lines.append(f'0 {x:.2f} {y:.2f} {x + w:.2f} {y + h:.2f} {row} {lost} 0 {int(row % 8 > 0)} "badge"\n')
+    return {dataset.boxes[0]: "".join(lines)}
+
+
+def _uav123(dataset: Dataset, split: str, name: str, truth: SceneAnnotation) -> Files:
+    """NaN for absent targets; every second folder holds two sequences, which share a frame."""
+    boxes_xywh = np.where(truth.visible[:, None], truth.boxes_xywh, np.nan)
+    parts = {name: boxes_xywh}
+    if int(name[5:]) % 2 == 0:
+        seen = np.flatnonzero(truth.visible)
+        shared = int(seen[np.abs(seen - len(boxes_xywh) // 2).argmin()])  # a sequence must start with its target
+        parts = {f"{name}_1": boxes_xywh[: shared + 1], f"{name}_2": boxes_xywh[shared:]}
+    return {dataset.boxes[0].format(name=part): _rows(part_xywh) for part, part_xywh in parts.items()}
+
+
+def _uav123_table(dataset: Dataset, root: Path, split: str, names: list[str]) -> None:
+    """The table of ranges, which stands in for the benchmark's own."""
+    table = [("sequence", "folder", "first", "last")]
+    for folder in names:
+        last = 1
+        for part in (folder,) if int(folder[5:]) % 2 == 1 else (f"{folder}_1", f"{folder}_2"):
+            text = (root / dataset.boxes[0].format(name=part)).read_text()
+            first, last = last, last - 1 + len(text.splitlines())
+            table.append((part, folder, str(first), str(last)))
+    _table(root / dataset.own_table, table)
+
+
+def _otb100(dataset: Dataset, split: str, name: str, truth: SceneAnnotation) -> Files:
+    """Any delimiter. Of every four sequences the first is whole; the second is annotated from image 6 on, as David is.
+
+    The third is annotated from image 1 and scored from 6, as Tiger1; the fourth ends three images early, as Football1.
+    """
+    number = int(name[5:])
+    boxes_xywh = truth.boxes_xywh[5 if number % 4 == 2 else 0 : -3 if number % 4 == 0 else None]
+    return {"{name}/groundtruth_rect.txt": _rows(boxes_xywh, (",", "\t", " ")[number % 3])}
+
+
+def _otb100_table(dataset: Dataset, root: Path, split: str, names: list[str]) -> None:
+    """The table of frames that count, which stands in for the benchmark's own."""
+    table = [("sequence", "folder", "annotation", "first", "last")]
+    for name in names:
+        images = len(list((root / name / "img").iterdir()))
+        kind = int(name[5:]) % 4
+        first, last = (6 if kind in (2, 3) else 1), (str(images - 3) if kind == 0 else str(images))
+        table.append((name, name, "groundtruth_rect.txt", str(first), "" if kind == 1 else last))
+    _table(root / dataset.own_table, table)
+
+
+LAYOUTS = {
+    "lasot": Layout(
+        _of_classes("badge", "lantern", "marble", "tile"), _lasot, "{:08d}.jpg", base=_class_of, finish=_write_list
+    ),
+    "got10k": Layout(
+        lambda split, count: [f"GOT-10k_{split.capitalize()}_{i + 1:06d}" for i in range(count)],
+        _got10k,
+        "{:08d}.jpg",
+        base=lambda split, name: split,
+        finish=_got10k_list,
+    ),
+    "trackingnet": Layout(
+        _trackingnet_names, _boxes_alone, "{}.jpg", first=0, base=_trackingnet_part, finish=_trackingnet_folders
+    ),
+    "vasttrack": Layout(
+        _of_classes("Crossbody Backpack", "T-shirt", "Kite"), _vasttrack, base=_class_of, finish=_write_list
+    ),
+    "lasot_extension": Layout(
+        lambda split, count: [f"{('cone', 'lid')[i % 2]}-{i // 2 + 1}" for i in range(count)],
+        _lasot,
+        "{:08d}.jpg",
+        base=_class_of,
+    ),
+    "tnl2k": Layout(_numbered("Badge"), _tnl2k, "frame_{:06d}_raw.jpg", first=0, splits=("train", "test")),
+    "nfs": Layout(_numbered("badge_"), _nfs),
+    "nfs_pytracking": Layout(_numbered("badge_"), _boxes_alone),
+    "nfs_released": Layout(_numbered("badge_"), _boxes_alone),
+    "uav123": Layout(_numbered("badge"), _uav123, "{:06d}.jpg", finish=_uav123_table),
+    "uav123_10fps": Layout(_numbered("badge"), _uav123, "{:06d}.jpg", finish=_uav123_table),
+    "otb100": Layout(_numbered("Badge"), _otb100, finish=_otb100_table),
+    "dtb70": Layout(_numbered("Badge"), _boxes_alone),
+    "plain": Layout(_numbered("Badge"), _plain, splits=("train", "val", "test")),
+}
+"""The layouts that can be written, by the dataset's name."""
