@@ -4,7 +4,6 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -38,8 +37,7 @@ def recognise(root: Path) -> str:
     """
     if not root.is_dir():
         raise UserError(f"There is no folder {root}.")
-    found = _recognised(root)
-    if found is not None:
+    if (found := _recognised(root)) is not None:
         return found
     archives = sorted(path.name for path in root.iterdir() if path.suffix in (".zip", ".tar", ".gz"))
     hint = f" It holds {archives[0]}: extract it first." if archives else ""
@@ -92,24 +90,15 @@ def _is_there(folder: Path, pattern: str) -> bool:
 def _look_at_split(root: Path, dataset: str, split: str, workers: int, decode: bool) -> Finding:
     what = f"{dataset} {split}"
     problems: list[str] = []
-    try:
-        reader = open_reader(dataset, root, split)
-        len(reader)  # some list their sequences only now
-    except UserError as error:
-        problems = [str(error)]
-        try:  # some readers can do with a part
-            reader = open_reader(dataset, root, split, **_partial_options(root, dataset))
-            len(reader)
-        except UserError:
-            return Finding(what, 0, 0, problems)
-    return _read_all(what, reader, problems, workers, decode)
-
-
-def _partial_options(root: Path, dataset: str) -> dict[str, Any]:
-    if dataset != "trackingnet":
-        return {"partial": True}
-    folders = [path.parent.name.removeprefix("TRAIN_") for path in root.glob("TRAIN_*/anno")]
-    return {"folders": sorted(int(number) for number in folders if number.isdecimal())}
+    for options in ({}, {"partial": True}):  # some readers can do with a part
+        try:
+            reader = open_reader(dataset, root, split, **options)
+            len(reader)  # some list their sequences only now
+        except UserError as error:
+            problems = problems or [str(error)]
+        else:
+            return _read_all(what, reader, problems, workers, decode)
+    return Finding(what, 0, 0, problems)
 
 
 def _look_at_store(path: Path, workers: int, decode: bool) -> Finding:

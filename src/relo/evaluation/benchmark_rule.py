@@ -67,31 +67,30 @@ def benchmark_rule(
         with suppress(UserError):  # a dataset that is no benchmark
             name = find_benchmark(dataset).name
     path = rule or resolve(model) / RULE_FILE
-    if rule is None and not path.is_file():
-        if name is not None and benchmark is not None:
-            raise UserError(f"The model {model} has no {RULE_FILE} with settings for benchmarks; give one with --rule.")
-        path = Path(model)
-        file = own_rules(resolve(model))
-    else:
+    if rule is not None or path.is_file():
         file = read_rule_file(path)
-    entry = None if name is None else _entry(file, name, path)
+    elif name is not None and benchmark is not None:
+        raise UserError(f"The model {model} has no {RULE_FILE} with settings for benchmarks; give one with --rule.")
+    else:
+        path, file = Path(model), own_rules(resolve(model))
+    entry = None if name is None else _entries(file, path).get(name)
     chosen = file.rule if entry is None else file.on(entry)
     if localization is not None:
         chosen = replace(chosen, localization=localization)
-    if entry is not None:
-        reason = f"{path} has settings of its own for {name}: {_listed(file.benchmarks[entry])}."
+    settings = None if entry is None else file.benchmarks[entry]
+    if settings is not None:
+        reason = f"{path} has settings of its own for {name}: {_listed(settings)}."
     elif name is not None:
         reason = f"{path} has no settings of its own for {name}: its default rule holds."
     elif benchmark is None and split != "test":
         reason = f"Split {split} of {dataset} is no benchmark: the default rule of {path} holds."
     else:
         reason = f"One rule for every benchmark, from {path}."
-    settings = None if entry is None else file.benchmarks[entry]
     return BenchmarkRule(chosen, name, settings, f"{reason} Rule: {_listed(asdict(chosen))}.")
 
 
-def _entry(file: RuleFile, benchmark: str, path: Path) -> str | None:
-    """The name under which a file has settings for a benchmark."""
+def _entries(file: RuleFile, path: Path) -> dict[str, str]:
+    """The names under which a file has settings, by the benchmarks' own."""
     entries: dict[str, str] = {}
     for entry in file.benchmarks:
         try:
@@ -101,7 +100,7 @@ def _entry(file: RuleFile, benchmark: str, path: Path) -> str | None:
         if name in entries:
             raise UserError(f"{path}: {entries[name]} and {entry} are one benchmark; keep one of them.")
         entries[name] = entry
-    return entries.get(benchmark)
+    return entries
 
 
 def _listed(settings: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from relo.data.sequences import open_reader
 from relo.data.sequences.datasets import BENCHMARKS
+from relo.data.sequences.specification import Submission
 from relo.errors import UserError
 from relo.evaluation.results import find_results, read_result, read_times, repetition
 from relo.evaluation.scores import listed
@@ -29,9 +30,7 @@ class _Run:
 def pack_submission(results: Path, benchmark: Server, dataset: Path, output: Path) -> int:
     """Write the zip that a benchmark's server takes.
 
-    GOT-10k: `<sequence>/<sequence>_001.txt` with x,y,w,h of every frame and `<sequence>/<sequence>_time.txt` with
-    its seconds.
-    TrackingNet: a flat zip of `<sequence>.txt`. The first row is the given box; boxes stay floats.
+    Its dataset's specification says which files it wants. The first row is the given box; boxes stay floats.
 
     Args:
         results: the folder of one tracker.
@@ -47,6 +46,8 @@ def pack_submission(results: Path, benchmark: Server, dataset: Path, output: Pat
             nothing is written.
     """
     reader = open_reader(benchmark, dataset, "test")
+    submission = BENCHMARKS[benchmark].submission
+    assert submission is not None
     (tracker, *others) = find_results([results], reader.names, BENCHMARKS[benchmark])
     if others:
         raise UserError(
@@ -60,14 +61,14 @@ def pack_submission(results: Path, benchmark: Server, dataset: Path, output: Pat
             problems.append(f"{sequence.name} (no result file)")
         for file in files:
             try:
-                run = _read_run(file, len(sequence), sequence.boxes_xywh[0], needs_times=benchmark == "got10k")
+                run = _read_run(file, len(sequence), sequence.boxes_xywh[0], needs_times=bool(submission.times))
             except UserError as error:
                 problems.append(f"{sequence.name} ({error})")
             else:
                 runs.setdefault(sequence.name, []).append(run)
     if problems:
         raise UserError(f"{results} cannot be submitted; {len(problems)} results are incomplete: {listed(problems)}.")
-    _write(output, _got10k_files(runs) if benchmark == "got10k" else _trackingnet_files(runs))
+    _write(output, _files(submission, runs))
     return len(runs)
 
 
@@ -95,18 +96,16 @@ def _read_times(file: Path, frames: int) -> NDArray[np.float64]:
     return np.asarray(columns[:, min(number or 1, columns.shape[1]) - 1])
 
 
-def _got10k_files(runs: Mapping[str, list[_Run]]) -> dict[str, str]:
+def _files(submission: Submission, runs: Mapping[str, list[_Run]]) -> dict[str, str]:
     files = {}
     for name, repetitions in runs.items():
-        for number, run in enumerate(repetitions, start=1):
-            files[f"{name}/{name}_{number:03d}.txt"] = _table(run.boxes_xywh, "%.4f")
+        counted = repetitions if "{run" in submission.boxes else repetitions[:1]
+        for number, run in enumerate(counted, start=1):
+            files[submission.boxes.format(name=name, run=number)] = _table(run.boxes_xywh, submission.number)
         times = [run.seconds for run in repetitions if run.seconds is not None]
-        files[f"{name}/{name}_time.txt"] = _table(np.stack(times, axis=1), "%.8f")
+        if submission.times:
+            files[submission.times.format(name=name)] = _table(np.stack(times, axis=1), "%.8f")
     return files
-
-
-def _trackingnet_files(runs: Mapping[str, list[_Run]]) -> dict[str, str]:
-    return {f"{name}.txt": _table(repetitions[0].boxes_xywh, "%.2f") for name, repetitions in runs.items()}
 
 
 def _table(values: NDArray[np.float64], number_format: str) -> str:

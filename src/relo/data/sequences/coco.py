@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from relo.data.sequences.base import ImageFiles, Sequence, SequenceReader
 from relo.data.sequences.listings import require_folder
-from relo.data.sequences.parsing import numbers_in, read_json
+from relo.data.sequences.parsing import numbers_in, positive_size, read_json
 from relo.errors import UserError
 
 
@@ -87,6 +87,6 @@ class COCO(SequenceReader):
             dataset=self.dataset,
             frames=ImageFiles(self._images, (objects.image_files[index],)),
             boxes_xywh=box_xywh,
-            visible=(box_xywh[:, 2:] > 0).all(1),
+            visible=positive_size(box_xywh),
             class_name=objects.class_names[index],
         )

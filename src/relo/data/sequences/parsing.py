@@ -4,7 +4,6 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,53 +16,44 @@ from relo.errors import UserError
 _DELIMITERS = str.maketrans(",;\t", "   ")
 # Where a number is left out before a comma or semicolon, which `str.split` would pass over.
 _LEFT_OUT = re.compile(r"([,;\n])[ \t]*(?=[,;])")
-_ROWS_AT_ONCE = 4096  # their cells are kept as text, which takes many times the memory of numbers
+
+
+class NoTextError(UserError):
+    """A file is no text in UTF-8."""
 
 
 def read_text(path: Path) -> str:
     """The text of a file.
 
     Raises:
-        UserError: the file is missing, unreadable or no text.
+        UserError: the file is missing or unreadable, or no text (`NoTextError`).
     """
-    text = _decoded(path)
-    if text is None:
-        raise UserError(f"{path} is not a text file in UTF-8; copy it again, or save it as one.")
-    return text
-
-
-def read_optional_text(path: Path) -> tuple[str | None, tuple[str, ...]]:
-    """The text of a file that a sequence can do without, or None; and remarks, where it is left out for its encoding.
-
-    Raises:
-        UserError: the file is unreadable, or a link to nothing.
-    """
-    if not is_given(path):
-        return None, ()
-    text = _decoded(path)
-    return text, (f"{path} is left out: it is not UTF-8 text.",) if text is None else ()
-
-
-def read_sentence(path: Path) -> tuple[str | None, tuple[str, ...]]:
-    """The description of a target in words, or None; and remarks: see `read_optional_text`."""
-    text, remarks = read_optional_text(path)
-    return (text or "").strip() or None, remarks
-
-
-def is_given(path: Path) -> bool:
-    """Whether there is a file or folder of this name, be it a link to nothing, which to read is then an error."""
-    return os.path.lexists(path) if isinstance(path, Path) else path.exists()  # a path in a zip is no `Path`
-
-
-def _decoded(path: Path) -> str | None:
-    """The text of a UTF-8 file, None if it is of another encoding."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError:
-        return None
-    return None if "\0" in text else text  # zeros of an unfinished copy, or UTF-16
+        text = "\0"
+    if "\0" in text:  # zeros of an unfinished copy, or UTF-16
+        raise NoTextError(f"{path} is not a text file in UTF-8; copy it again, or save it as one.")
+    return text
+
+
+def read_optional_text(path: Path) -> tuple[str, tuple[str, ...]]:
+    """The text of a file that a sequence can do without, if any; and remarks, where it is left out for its encoding.
+
+    Raises:
+        UserError: the file is unreadable, or a link to nothing.
+    """
+    try:
+        return read_text(path) if is_given(path) else "", ()
+    except NoTextError:
+        return "", (f"{path} is left out: it is not UTF-8 text.",)
+
+
+def is_given(path: Path) -> bool:
+    """Whether there is a file or folder of this name, be it a link to nothing, which to read is then an error."""
+    return os.path.lexists(path) if isinstance(path, Path) else path.exists()  # a path in a zip is no `Path`
 
 
 def read_names(path: Path) -> list[str]:
@@ -107,16 +97,14 @@ def parse_rows(text: str, columns: int) -> NDArray[np.float64]:
     marked = _LEFT_OUT.sub(r"\1?", "\n" + text.rstrip())[1:]
     lines = marked.translate(_DELIMITERS).splitlines()
     values = np.empty((len(lines), columns))
-    for start in range(0, len(lines), _ROWS_AT_ONCE):
-        cells = [line.split() for line in lines[start : start + _ROWS_AT_ONCE]]
-        if not set(map(len, cells)) <= {columns}:
-            number = next(i for i, row in enumerate(cells) if len(row) != columns)
-            raise ValueError(f"line {start + number + 1}: {columns} numbers expected, {len(cells[number])} found.")
+    for row, line in enumerate(lines):
+        cells = line.split()
+        if len(cells) != columns:
+            raise ValueError(f"line {row + 1}: {columns} numbers expected, {len(cells)} found.")
         try:
-            values[start : start + len(cells)] = np.reshape(list(map(float, chain.from_iterable(cells))), (-1, columns))
+            values[row] = list(map(float, cells))
         except ValueError:
-            number = start + next(i for i, row in enumerate(cells) if not all(map(_is_number, row)))
-            raise ValueError(f"line {number + 1}: {lines[number].strip()[:60]!r} is not {columns} numbers.") from None
+            raise ValueError(f"line {row + 1}: {line.strip()[:60]!r} is not {columns} numbers.") from None
     return values
 
 
@@ -149,12 +137,13 @@ def read_numbers(path: Path) -> NDArray[np.float64]:
     Raises:
         UserError: the file cannot be read, or holds something else.
     """
-    lines = read_text(path).translate(_DELIMITERS).splitlines()
-    try:
-        return np.array(list(map(float, chain.from_iterable(line.split() for line in lines))), np.float64)
-    except ValueError:
-        number = next(i for i, line in enumerate(lines) if not all(map(_is_number, line.split())))
-        raise UserError(f"{path}, line {number + 1}: numbers expected, {lines[number].strip()[:60]!r} found.") from None
+    numbers: list[float] = []
+    for number, line in enumerate(read_text(path).translate(_DELIMITERS).splitlines(), start=1):
+        try:
+            numbers.extend(map(float, line.split()))
+        except ValueError:
+            raise UserError(f"{path}, line {number}: numbers expected, {line.strip()[:60]!r} found.") from None
+    return np.array(numbers, np.float64)
 
 
 def read_flags(path: Path) -> NDArray[np.bool_]:
@@ -209,11 +198,3 @@ def check_count(path: Path, found: int, expected: int, counted: str) -> None:
 def positive_size(boxes_xywh: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which boxes [N, 4] are finite with width and height above 0: bool [N]."""
     return np.asarray(np.isfinite(boxes_xywh).all(1) & (boxes_xywh[:, 2:] > 0).all(1))
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

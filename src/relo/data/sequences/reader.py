@@ -8,7 +8,7 @@ from relo.data.sequences.base import Sequence, SequenceReader
 from relo.data.sequences.datasets import find_dataset
 from relo.data.sequences.frame_files import named_frames, numbered_frames
 from relo.data.sequences.listings import require_folder, require_split, unread
-from relo.data.sequences.parsing import check_count, is_given, positive_size, read_absence, read_sentence
+from relo.data.sequences.parsing import check_count, is_given, positive_size, read_absence, read_optional_text
 from relo.data.sequences.specification import Dataset
 from relo.errors import UserError
 
@@ -99,7 +99,7 @@ class FolderReader(SequenceReader):
         if self._zero_based:
             boxes_xywh[:, :2] -= 1
         facts = dataset.facts(place)
-        sentence, left_out = read_sentence(place.path(dataset.sentence)) if dataset.sentence else (None, ())
+        sentence, left_out = read_optional_text(place.path(dataset.sentence)) if dataset.sentence else ("", ())
         return Sequence(
             name=name,
             dataset=self.dataset,
@@ -107,7 +107,7 @@ class FolderReader(SequenceReader):
             boxes_xywh=boxes_xywh,
             visible=visible,
             class_name=facts.class_name,
-            sentence=sentence,
+            sentence=sentence.strip() or None,
             attributes=facts.attributes,
             remarks=(*remarks, *left_out, *facts.remarks),
         )

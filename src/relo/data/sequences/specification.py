@@ -92,91 +92,70 @@ class Submission:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Everything known of one dataset. Paths are templates: `{name}` stands for the sequence.
+    """Everything known of one dataset. Paths are templates: `{name}` stands for the sequence."""
 
-    Attributes:
-        name: its name in every command, config and file.
-        title: its name in reports and messages.
-        aliases: other names, which are accepted everywhere; case and separators do not count.
-        parts: names of parts of it, by which it is scored but not read.
-        variant_of: the dataset that this is another form of, with the same sequences, results and scores.
-        variants: a reader's option, and the dataset that each value of it stands for.
-        splits: the splits that it comes in, the one to read by default first.
-        other_splits: further ones, which overlap with those.
-        traces: what shows that a split is meant to be there, where each has a folder of its own.
-        marks: what in a folder shows that it is this dataset; the first dataset in `datasets` that fits counts.
-        reader: the reader, where sequences are no folders of frames.
-        listing: which sequences a split has, and where: a function of the dataset, its root, the split and options.
-        shown_by: parts of a folder of which any shows that it is a sequence.
-        lists: the file in the root that names a split's sequences, by split.
-        official: the official names of a split, where no such file has to be there.
-        table: the packaged table of sequences and ranges of frames.
-        own_table: the file in the root that stands in for it.
-        every: n, where only each n-th of the frames that it counts is there.
-        frames: the folder of the frames, first choice first.
-        first_frame: the number of the first; None where images are taken in the order of their names.
-        ignored_images: images among them that are no frames.
-        boxes: the annotation, first choice first.
-        read: its boxes_xywh [N, 4] and the frames that it marks as absent [N].
-        first_box_only: the splits of which only the first frame's box is public.
-        fit: holds boxes against frames: both as far as they belong together, and remarks.
-        counted_from_image_1: some annotations start at image 1, before the first frame that counts.
-        zero_based: whether boxes count pixels from 0, not from 1.
-        absent: files of flags, 1 for frames without the target; a file called `cover` has 0 for them.
-        absent_if_there: these files may be missing.
-        scored_absent: those that count in scoring, if not all do.
-        sentence: the file that describes the target in words.
-        facts: what else is known of a sequence.
-        rule: the rule that scores it; empty for what is no benchmark.
-        scored_in: the folders in the root of which the first that is there holds what is scored.
-        nested: how many folders may lie around the sequences' own.
-        names_start: what all sequences' names start with.
-        prefixes: what some toolkits put before a sequence's name in result files.
-        result_names: spellings of sequences in result files that follow no rule.
-        flags_may_be_longer: flags beyond the last box are ignored, as its toolkit does.
-        submission: what its server wants.
-    """
-
+    # What it is called, on the command line, in configs and files, and in reports and messages. Case and separators of
+    # aliases do not count; parts are scored by its name, but not read. Another form of a dataset has its sequences and
+    # scores; `variants` are an option of the reader, and the form that each value of it stands for.
     name: str
     title: str
     aliases: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     variant_of: str | None = None
     variants: tuple[str, Mapping[object, str]] = ("", {})
+
+    # The splits that it comes in, the one to read by default first, and those that overlap with them.
     splits: tuple[str, ...] = ("test",)
     other_splits: tuple[str, ...] = ()
-    traces: Mapping[str, str] = field(default_factory=dict)
+
+    # What in a folder shows that it is this dataset; and which split is meant to be there, where each has a folder.
     marks: tuple[str, ...] = ()
-    reader: Callable[..., SequenceReader] | None = None
+    traces: Mapping[str, str] = field(default_factory=dict)
+
+    # Which sequences a split has, and where: a function of this, the root, the split and options; and what it looks at.
     listing: Callable[..., Listing] | None = None
-    shown_by: tuple[str, ...] = ()
-    lists: Mapping[str, str] = field(default_factory=dict)
-    official: Callable[[str], list[str]] | None = None
-    table: str | None = None
-    own_table: str = "sequences.csv"
-    every: int = 1
+    shown_by: tuple[str, ...] = ()  # what shows that a folder is a sequence
+    nested: int = 0  # how many folders may lie around the sequences'
+    lists: Mapping[str, str] = field(default_factory=dict)  # the files in the root that name the splits' sequences
+    official: Callable[[str], list[str]] | None = None  # the names of a split, where there is no such file
+    table: str | None = None  # the packaged table of sequences and ranges of frames
+    own_table: str = "sequences.csv"  # the file in the root that stands in for it
+    every: int = 1  # n, where only each n-th of the frames that the table counts is there
+    reader: Callable[..., SequenceReader] | None = None  # where sequences are no folders of frames
+
+    # Frames: their folder, first choice first, and the number of the first; None for those in the order of their names.
     frames: tuple[str, ...] = ("{name}/img",)
     first_frame: int | None = 1
     ignored_images: tuple[str, ...] = ()
+
+    # Boxes: their file, first choice first; how it is read, to boxes_xywh [N, 4] and the frames marked as lost [N]; and
+    # how boxes are held against frames, to both as far as they belong together and remarks, if not simply counted.
     boxes: tuple[str, ...] = ("{name}/groundtruth.txt",)
     read: Callable[[Path], tuple[Boxes, Flags | None]] = rows_of_boxes
-    first_box_only: tuple[str, ...] = ()
     fit: Callable[[Path, Boxes, ImageFiles], tuple[Boxes, ImageFiles, tuple[str, ...]]] | None = None
-    counted_from_image_1: bool = False
-    zero_based: bool = True
+    first_box_only: tuple[str, ...] = ()  # the splits of which only the first frame's box is public
+    counted_from_image_1: bool = False  # some files start at image 1, before the first frame that counts
+    zero_based: bool = True  # pixels are counted from 0, not from 1
+
+    # Files of flags, 1 for frames without the target (a file called `cover` has 0 for them), and those of them that
+    # count in scoring, if not all do.
     absent: tuple[str, ...] = ()
-    absent_if_there: bool = False
+    absent_if_there: bool = False  # they may be missing
     scored_absent: tuple[str, ...] = ()
+    flags_may_be_longer: bool = False  # flags beyond the last box are ignored in scoring, as its toolkit does
+
+    # What else is known of a sequence: its description in words, and further facts.
     sentence: str = ""
     facts: Callable[[Place], Facts] = no_facts
+
+    # Scoring: the rule, where there is one; the folders in the root, of which the first that holds annotations counts;
+    # how sequences' names start; and how they are written in result files, by some toolkits or for no reason.
     rule: str = ""
     scored_in: tuple[str, ...] = ("",)
-    nested: int = 0
     names_start: str = ""
     prefixes: tuple[str, ...] = ()
     result_names: Mapping[str, str] = field(default_factory=dict)
-    flags_may_be_longer: bool = False
-    submission: Submission | None = None
+    submission: Submission | None = None  # what its server wants
 
     @property
     def folder(self) -> str:

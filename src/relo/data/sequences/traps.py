@@ -101,7 +101,7 @@ def got10k_facts(place: Place) -> Facts:
     text, remarks = read_optional_text(path)
     parser = configparser.ConfigParser(interpolation=None)
     try:
-        parser.read_string(text or "")
+        parser.read_string(text)
     except configparser.Error as error:
         raise UserError(f"{path} is not a GOT-10k meta file: {' '.join(str(error).split())}") from error
     meta = parser["METAINFO"] if parser.has_section("METAINFO") else {}
@@ -116,7 +116,9 @@ def got10k_facts(place: Place) -> Facts:
 # --- TrackingNet: training videos in twelve folders.
 
 
-def in_trackingnet_folders(dataset: Dataset, root: Path, split: str, *, folders: Items[int] | None = None) -> Listing:
+def in_trackingnet_folders(
+    dataset: Dataset, root: Path, split: str, *, folders: Items[int] | None = None, partial: bool = False
+) -> Listing:
     """The videos with an annotation in `TEST`, or in `TRAIN_0` to `TRAIN_11`.
 
     Args:
@@ -125,20 +127,22 @@ def in_trackingnet_folders(dataset: Dataset, root: Path, split: str, *, folders:
         split: the split.
         folders: the numbers of the training folders to read, by default all 12. The paper's trackers often use the
             first 4.
+        partial: take the folders that are there, instead of refusing a root that lacks some.
 
     Raises:
         UserError: a folder is missing.
     """
     training = [f"TRAIN_{number}" for number in range(12)]
     parts = ["TEST"] if split == "test" else training if folders is None else [f"TRAIN_{number}" for number in folders]
+    missing = [root / part / "anno" for part in parts if not (root / part / "anno").is_dir()]
+    if missing and not partial:
+        raise UserError(f"There is no folder {missing[0]}; complete TrackingNet, or name the `folders` to read.")
     places = {}
     for part in parts:
-        annotations = root / part / "anno"
-        if not annotations.is_dir():
-            raise UserError(f"There is no folder {annotations}; complete TrackingNet, or name the `folders` to read.")
-        for file in sorted(os.listdir(annotations)):
-            if file.endswith(".txt") and file[0] != ".":
-                places[file[:-4]] = dataset.place(root / part, file[:-4])
+        if root / part / "anno" not in missing:
+            files = sorted(os.listdir(root / part / "anno"))
+            names = [file[:-4] for file in files if file.endswith(".txt") and file[0] != "."]
+            places.update({name: dataset.place(root / part, name) for name in names})
     others = tuple(root / part for part in ("TEST", *training) if part not in parts)
     return Listing(places, root, places, "anno holds no file of its name", skipped=others)
 
