@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from relo.data.sequences.datasets import BENCHMARKS, DATASETS
 from relo.data.sequences.frame_files import numbered_frames
-from relo.data.sequences.listings import leading_rows, subfolders
+from relo.data.sequences.listings import subfolders
 from relo.data.sequences.parsing import is_given, numbers_in, read_absence, read_json, read_names
 from relo.data.sequences.specification import Dataset, Place, canonical_name, rows_of_boxes
-from relo.data.sequences.tables import frame_range, read_table
+from relo.data.sequences.tables import frame_range, leading_rows, read_table
 from relo.data.sequences.traps import read_vatic
 from relo.errors import UserError
 from relo.evaluation.archives import is_text_name, open_zip
@@ -75,6 +76,13 @@ def _test_set(path: Path, names: Mapping[str, Any], benchmark: Dataset) -> list[
         return listed
     official = benchmark.official("test") if benchmark.official else []
     return official if official and set(official) <= set(names) else list(names)
+
+
+def rows_before(benchmark: Dataset, name: str, rows: int) -> int:
+    """How many of the `rows` of a sequence's annotation or result lie before the frames that are scored."""
+    if not benchmark.table or not benchmark.counted_from_image_1:
+        return 0
+    return leading_rows(read_table(benchmark.table).get(name, {}), rows)
 
 
 def _find_files(path: Path, benchmark: Dataset) -> dict[str, _Files]:
@@ -153,7 +161,7 @@ def _read_truth(name: str, files: _Files, benchmark: Dataset) -> SequenceTruth:
         boxes_xywh = boxes_xywh[: len(numbered_frames(frames, first=1))]  # as in tracking
     if not len(boxes_xywh):
         raise UserError(f"The annotation {files.boxes} is empty; copy it again.")
-    boxes_xywh = boxes_xywh[leading_rows(benchmark, name, len(boxes_xywh)) :]
+    boxes_xywh = boxes_xywh[rows_before(benchmark, name, len(boxes_xywh)) :]
     absent = None
     if any(map(is_given, files.absent)):  # one without the other is a file missing
         counted = f"boxes in {files.boxes}"
@@ -179,27 +187,25 @@ def _read_json(path: Path) -> dict[str, SequenceTruth]:
 
 def _json_truth(path: Path, name: str, entry: Mapping[str, Any]) -> SequenceTruth:
     try:
-        boxes_xywh = torch.from_numpy(numbers_in(entry["gt_rect"]))
+        boxes_xywh = numbers_in(entry["gt_rect"])
     except (KeyError, ValueError) as error:
         raise UserError(
             f"{path}: sequence {name} has no 'gt_rect' of boxes x, y, w, h; a frame without a box is written as NaN."
         ) from error
-    if boxes_xywh.ndim != 2 or boxes_xywh.shape[1] != 4 or not len(boxes_xywh):
+    if boxes_xywh.shape[1:] != (4,) or not len(boxes_xywh):
         raise UserError(f"{path}: 'gt_rect' of sequence {name} is not a list of boxes x, y, w, h.")
     absent: Tensor | None = None
     if entry.get("absent") is not None:
         try:
-            present = torch.from_numpy(numbers_in(entry["absent"]))
-        except ValueError as error:
-            raise UserError(f"{path}: the flags 'absent' of sequence {name} are not all 0 or 1.") from error
-        if present.shape != boxes_xywh.shape[:1]:
-            raise UserError(
-                f"{path}: sequence {name} has {len(boxes_xywh)} boxes, but {present.numel()} flags 'absent'."
-            )
-        if not torch.isin(present, torch.tensor([0.0, 1.0], dtype=torch.float64)).all():
+            present = numbers_in(entry["absent"])
+        except ValueError:
+            present = np.full(len(boxes_xywh), np.nan)
+        if present.shape != (len(boxes_xywh),):
+            raise UserError(f"{path}: sequence {name} has {len(boxes_xywh)} boxes, but {present.size} flags 'absent'.")
+        if not np.isin(present, (0, 1)).all():
             raise UserError(f"{path}: the flags 'absent' of sequence {name} are not all 0 or 1.")
-        absent = present == 0
-    return SequenceTruth(name, boxes_xywh, absent, origin=f"{path}, sequence {name}")
+        absent = torch.from_numpy(present == 0)
+    return SequenceTruth(name, torch.from_numpy(boxes_xywh), absent, origin=f"{path}, sequence {name}")
 
 
 def _check_origin(benchmark: Dataset, lengths: Mapping[str, int], origin: Path) -> None:

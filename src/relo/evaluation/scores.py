@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from relo.data.sequences.listings import leading_rows
 from relo.data.sequences.parsing import read_text
 from relo.data.sequences.specification import Dataset
 from relo.errors import UserError
+from relo.evaluation.annotations import rows_before
 from relo.evaluation.results import TrackerResults, read_result, read_times
 from relo.evaluation.scoring import BenchmarkScore, Remark, ScoringRule, SequenceScore, SequenceTruth
 
@@ -151,7 +151,7 @@ def _score_sequence(
         )
     predictions_xywh = [read_result(file) for file in files]
     for number, boxes_xywh in enumerate(predictions_xywh):
-        leading = leading_rows(benchmark, truth.name, len(boxes_xywh))
+        leading = rows_before(benchmark, truth.name, len(boxes_xywh))
         if leading and len(boxes_xywh) - leading == len(truth):
             predictions_xywh[number] = boxes_xywh[leading:]
             text = f"{len(boxes_xywh)} rows for {len(truth)} frames; the first {leading} lie before the sequence"

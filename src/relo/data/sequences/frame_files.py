@@ -80,10 +80,10 @@ def numbered_frames(folder: Path, first: int, last: int | None = None) -> ImageF
         UserError: see `image_names`; or images are not named by number, or a frame of the range is missing.
     """
     names = image_names(folder)
-    other = next((name for name in names if not _stem(name).isdecimal()), None)
+    other = next((name for name in names if not stem(name).isdecimal()), None)
     if other is not None:
         raise UserError(f"{folder / other} is not named by its number, as the frames of this dataset are.")
-    by_number = dict(zip(map(int, map(_stem, names)), names, strict=True))
+    by_number = dict(zip(map(int, map(stem, names)), names, strict=True))
     whole = last is None
     last = max(first, *by_number) if last is None else last
     frames = tuple(name for number, name in by_number.items() if first <= number <= last)
@@ -96,11 +96,6 @@ def numbered_frames(folder: Path, first: int, last: int | None = None) -> ImageF
             f"copy or extract the sequence again{stray}."
         )
     return ImageFiles(folder, frames)
-
-
-def frames_folder(frames: ImageFiles) -> str:
-    """How to speak of a sequence's frames where their number is wrong."""
-    return f"frames in {frames.folder}"
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
@@ -118,7 +113,7 @@ def _in_natural_order(folder: Path, names: list[str]) -> list[str]:
             f"{folder} holds images of several kinds, such as {' and '.join(kinds.values())}; "
             "keep there only the kind that the frames are of."
         )
-    stems = list(map(_stem, names))
+    stems = [stem(name) for name in names]
     numbers = all(map(str.isdecimal, stems))
     if not numbers:
         _refuse_strays(folder, names)
@@ -138,7 +133,7 @@ def _refuse_strays(folder: Path, names: list[str]) -> None:
     """
     alike: dict[str, list[str]] = {}
     for name in names:
-        pattern = re.sub(r"\d+", "0", _stem(name).casefold())
+        pattern = re.sub(r"\d+", "0", stem(name).casefold())
         alike.setdefault(pattern if "0" in pattern else "", []).append(name)
     frames = alike[max(alike, key=lambda pattern: (len(alike[pattern]), pattern != ""))]
     if len(frames) == 1 and len(names) > 2:
@@ -155,10 +150,11 @@ def _refuse_strays(folder: Path, names: list[str]) -> None:
 
 def _comes_before(name: str, first: str) -> bool:
     """Whether a name without number is the one before the `first` of others: `a.png` before `a-1.png`, `a (2).png`."""
-    return re.fullmatch(re.escape(_stem(name).casefold()) + r"[\W_]+[12]\W*", _stem(first).casefold()) is not None
+    return re.fullmatch(re.escape(stem(name).casefold()) + r"[\W_]+[12]\W*", stem(first).casefold()) is not None
 
 
-def _stem(name: str) -> str:
+def stem(name: str) -> str:
+    """A file's name without its end."""
     return name.rpartition(".")[0]
 
 

@@ -92,17 +92,6 @@ def in_table(dataset: Dataset, root: Path, split: str, *, partial: bool = False)
     return Listing(places, folder, known, f"the table of {dataset.title}'s sequences does not name it", is_list=True)
 
 
-def leading_rows(dataset: Dataset, name: str, rows: int) -> int:
-    """How many of a file's `rows` lie before the frames that count.
-
-    OTB scores some sequences from a later image on (Tiger1 from the 6th), but files that start at the first go round.
-    """
-    if dataset.table is None or not dataset.counted_from_image_1:
-        return 0
-    row = read_table(dataset.table).get(name)
-    return int(row["first"]) - 1 if row is not None and row["last"] == str(rows) else 0
-
-
 def _names_of(dataset: Dataset, root: Path, split: str) -> list[str] | None:
     """The names of a split: by the list in the root, or else the official ones, where either is there."""
     own_list = root / dataset.lists[split]

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from relo.data.image_splits import SPLITS, image_hash, split_of_hash
 from relo.data.sequences.base import ImageFiles, Sequence, SequenceReader
-from relo.data.sequences.frame_files import is_image_name, natural_key
+from relo.data.sequences.frame_files import is_image_name, natural_key, stem
 from relo.data.sequences.listings import require_folder, require_split
 from relo.data.sequences.parsing import is_given, numbers_in, positive_size, read_text
 from relo.errors import UserError
@@ -64,7 +64,6 @@ class Photographs(SequenceReader):
         require_split(split, _SPLITS, "A folder of photographs")
         self._split = split
         self._min_side = min_side
-        self._splits: dict[str, str] = {}
         self._images = self.root / "images"
         self._boxes = self.root / "boxes.jsonl"
         self._masks = self.root / "masks"
@@ -130,9 +129,10 @@ class Photographs(SequenceReader):
     @cached_property
     def _things(self) -> dict[str, _Thing]:
         """The things of the split, by name."""
-        things = self._marked
-        if self._split != "all":
-            things = {name: thing for name, thing in things.items() if self._split_of(thing.image) == self._split}
+        if self._split == "all":
+            return self._marked
+        split_of = {image: self._split_of(image) for image in {thing.image for thing in self._marked.values()}}
+        things = {name: thing for name, thing in self._marked.items() if split_of[thing.image] == self._split}
         if not things:
             raise UserError(
                 f"None of the {len(self._marked)} things in {self.root} is in a photograph of split {self._split!r}; "
@@ -141,35 +141,29 @@ class Photographs(SequenceReader):
         return things
 
     def _split_of(self, image: str) -> str:
-        if image not in self._splits:
-            path = self._images / image
-            try:
-                self._splits[image] = split_of_hash(image_hash(path.read_bytes()))
-            except OSError as error:
-                raise UserError(f"{path} cannot be read ({error.strerror}).") from error
-        return self._splits[image]
+        path = self._images / image
+        try:
+            return split_of_hash(image_hash(path.read_bytes()))
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}).") from error
 
     @cached_property
     def _marked(self) -> dict[str, _Thing]:
         """The things of all splits, by name in natural order."""
         things = self._boxed() if is_given(self._boxes) else {}
-        if self._masks.is_dir():
-            for mask in sorted(os.listdir(self._masks)):
-                if mask.startswith("."):
-                    continue
-                parts = _MASK_NAME.fullmatch(mask)
-                if parts is None:
-                    raise UserError(
-                        f"{self._masks / mask} is not named <image>_<k>.png, k being the number of a thing."
-                    )
-                stem, number = parts[1], int(parts[2])
-                name = f"{stem}_{number}"
-                if name not in things:
-                    source, image = f"The mask {self._masks / mask}", self._image_files.get(stem, f"{stem}.*")
-                    things[name] = _Thing(source, image)
-                elif things[name].mask is not None:
-                    raise UserError(f"{self._masks} holds {things[name].mask} and {mask}, two masks of one thing.")
-                things[name] = replace(things[name], mask=mask)
+        masks = sorted(os.listdir(self._masks)) if self._masks.is_dir() else []
+        for mask in (mask for mask in masks if not mask.startswith(".")):
+            parts = _MASK_NAME.fullmatch(mask)
+            if parts is None:
+                raise UserError(f"{self._masks / mask} is not named <image>_<k>.png, k being the number of a thing.")
+            name = f"{parts[1]}_{int(parts[2])}"
+            thing = things.get(name)
+            if thing is None:
+                image = self._image_files.get(parts[1], f"{parts[1]}.*")
+                thing = _Thing(f"The mask {self._masks / mask}", image)
+            if thing.mask is not None:
+                raise UserError(f"{self._masks} holds {thing.mask} and {mask}, two masks of one thing.")
+            things[name] = replace(thing, mask=mask)
         unplaced = next((thing for thing in things.values() if thing.box_xywh is None and thing.mask is None), None)
         if unplaced is not None:
             raise UserError(f"{unplaced.source}: null stands for a box, and there is no mask instead of it.")
@@ -192,7 +186,7 @@ class Photographs(SequenceReader):
             if (first := lines.setdefault(image, number)) != number:
                 raise UserError(f"{source}: {image} is on line {first} already; put all of its boxes there.")
             for k, (box_xywh, label) in enumerate(zip(boxes_xywh, labels, strict=True)):
-                things[f"{_stem(image)}_{k}"] = _Thing(source, image, box_xywh, label=label)
+                things[f"{stem(image)}_{k}"] = _Thing(source, image, box_xywh, label=label)
         return things
 
     @cached_property
@@ -200,7 +194,7 @@ class Photographs(SequenceReader):
         """The photographs' names by what comes before their suffix, which names their things and masks."""
         files: dict[str, str] = {}
         for name in sorted(os.listdir(self._images)):
-            if is_image_name(name) and (twin := files.setdefault(_stem(name), name)) != name:
+            if is_image_name(name) and (twin := files.setdefault(stem(name), name)) != name:
                 raise UserError(f"{self._images} holds {twin} and {name}, whose masks have the same names; rename one.")
         return files
 
@@ -248,7 +242,3 @@ def _box_of_mask(marked: NDArray[np.bool_], path: Path) -> NDArray[np.float64]:
     if not len(rows):
         raise UserError(f"The mask {path} is black all over; delete it, or save it again.")
     return np.array([columns[0], rows[0], np.ptp(columns) + 1, np.ptp(rows) + 1], np.float64)
-
-
-def _stem(name: str) -> str:
-    return name.rpartition(".")[0]

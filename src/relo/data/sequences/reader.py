@@ -10,6 +10,7 @@ from relo.data.sequences.frame_files import named_frames, numbered_frames
 from relo.data.sequences.listings import require_folder, require_split, unread
 from relo.data.sequences.parsing import check_count, is_given, positive_size, read_absence, read_optional_text
 from relo.data.sequences.specification import Dataset
+from relo.data.sequences.tables import leading_rows
 from relo.errors import UserError
 
 
@@ -81,8 +82,8 @@ class FolderReader(SequenceReader):
         remarks: tuple[str, ...] = ()
         counted = f"frames in {frames.folder}"
         first_box_only = self._split in dataset.first_box_only
-        if dataset.counted_from_image_1 and len(boxes_xywh) == place.last:
-            boxes_xywh = boxes_xywh[(place.first or 1) - 1 :]
+        if dataset.counted_from_image_1:
+            boxes_xywh = boxes_xywh[leading_rows(place.fields, len(boxes_xywh)) :]
         if first_box_only:
             check_count(annotation, len(boxes_xywh), 1, "first frame")
         elif dataset.fit is not None:

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -39,6 +40,14 @@ def frame_range(row: dict[str, str], every: int = 1) -> tuple[int, int | None]:
     """
     first, last = row["first"], row["last"]
     return (int(first) - 1) // every + 1, (int(last) - 1) // every + 1 if last else None
+
+
+def leading_rows(row: Mapping[str, str], rows: int) -> int:
+    """How many of a file's `rows` lie before the frames that count in a table's row.
+
+    OTB scores some sequences from a later image on (Tiger1 from the 6th), but files that start at the first go round.
+    """
+    return int(row["first"]) - 1 if row.get("last") == str(rows) else 0
 
 
 def _is_range(first: str, last: str) -> bool:
