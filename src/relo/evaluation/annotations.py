@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from relo.data.sequences.datasets import BENCHMARKS, DATASETS
+from relo.data.sequences.datasets import BENCHMARKS, forms_of
 from relo.data.sequences.frame_files import numbered_frames
 from relo.data.sequences.listings import subfolders
 from relo.data.sequences.parsing import is_given, numbers_in, read_absence, read_json, read_names
@@ -92,13 +92,10 @@ def _find_files(path: Path, benchmark: Dataset) -> dict[str, _Files]:
         root = open_zip(path)
         inner = [folder for folder in root.iterdir() if folder.is_dir() and folder.name not in ("__MACOSX", "absent")]
     else:
-        # NFS comes in several forms; a root that holds two is read in the order of `DATASETS`.
-        forms = [
-            dataset for dataset in DATASETS.values() if dataset.variant_of == benchmark.name or dataset is benchmark
-        ]
         found: dict[str, _Files] = {}
-        for form in forms or [benchmark]:
-            found = {**_in_own_layout(path, form), **found}
+        for form in forms_of(benchmark):
+            for name, files in _in_own_layout(path, form).items():
+                found.setdefault(name, files)
         if found:
             return found
         # A toolkit's folder keeps the annotations one level down.
@@ -139,8 +136,9 @@ def _annotated(base: Path, form: Dataset, nested: int) -> dict[str, _Files]:
             absent = tuple(place.path(file) for file in form.scored_absent or form.absent)
             found[place.fields["name"]] = _Files(boxes, absent, form, place)
     inner = [name for name in subfolders(base) if name not in found] if nested else []
-    for name in inner:
-        found = {**_annotated(base / name, form, nested - 1), **found}
+    for folder in inner:
+        for name, files in _annotated(base / folder, form, nested - 1).items():
+            found.setdefault(name, files)
     return found
 
 

@@ -338,6 +338,11 @@ def find_benchmark(name: str) -> Dataset:
     raise UserError(f"There is no benchmark {name!r}; the benchmarks are {', '.join(BENCHMARKS)}.")
 
 
+def forms_of(benchmark: Dataset) -> list[Dataset]:
+    """A benchmark's own form and the others in which it comes, first those by which a folder is recognised first."""
+    return [dataset for dataset in _ALL if benchmark.name in (dataset.name, dataset.variant_of)]
+
+
 def fill_help(**names: Iterable[str]) -> Callable[[Function], Function]:
     """Fill in `{key}` in a function's docstring, which is its command's help text, by lists of names."""
 

@@ -52,20 +52,23 @@ def in_classes(
         return Listing(places, root, found, "it is not called <class>-<n>, or another folder of this name is read")
     lists = {each: _names_of(dataset, root, each) for each in dataset.splits}
     names = read_names(list_file) if list_file else lists[split]
-    if names is not None:
-        places = require_all(root, names, found, split, partial)
-    elif split == "train" and (held_out := lists["test"]) is not None:
-        places = {name: place for name, place in found.items() if name not in set(held_out)}
-    else:
+    if names is None and split == "train" and lists["test"] is not None:
+        held_out = set(lists["test"])
+        names = [name for name in found if name not in held_out]
+    if names is None:
         raise UserError(
             f"There is no list {root / dataset.lists[split]} of {dataset.title}'s {split} sequences; "
             "copy the official one there."
         )
-    known = found
-    if list_file is None and None not in lists.values():
-        known = {name: found[name] for listed in lists.values() for name in listed or () if name in found}
-    because = f"no list of {dataset.title}'s sequences names it, or another folder of this name is read"
-    return Listing(places, root, known, because, is_list=True)
+    listed = {name for each in lists.values() for name in each or ()}
+    is_complete = list_file is None and None not in lists.values()
+    return Listing(
+        places=require_all(root, names, found, split, partial),
+        searched=root,
+        known={name: place for name, place in found.items() if name in listed or not is_complete},
+        unread_because=f"no list of {dataset.title}'s sequences names it, or another folder of this name is read",
+        is_list=True,
+    )
 
 
 def in_table(dataset: Dataset, root: Path, split: str, *, partial: bool = False) -> Listing:
@@ -83,9 +86,8 @@ def in_table(dataset: Dataset, root: Path, split: str, *, partial: bool = False)
     folder = require_folder(root / dataset.folder.rpartition("/")[0], dataset.title)
     own_table = root / dataset.own_table
     every = 1 if is_given(own_table) else dataset.every
-    known = {}
-    for name, row in read_table(dataset.table, own_table).items():
-        known[name] = Place(root, {**row, "name": name}, *frame_range(row, every))
+    rows = read_table(dataset.table, own_table).items()
+    known = {name: Place(root, {**row, "name": name}, *frame_range(row, every)) for name, row in rows}
     folders = set(subfolders(folder))
     present = {name: place for name, place in known.items() if place.fields["folder"] in folders}
     places = require_all(folder, known, present, split, partial)

@@ -47,8 +47,9 @@ def lasot_names(split: str) -> list[str]:
     if split == "test":
         return test
     classes = dict.fromkeys(name.rpartition("-")[0] for name in test)
+    held_out = set(test)
     every = [f"{label}-{number}" for label in classes for number in range(1, 21)]
-    return [name for name in every if name not in set(test)]
+    return [name for name in every if name not in held_out]
 
 
 # --- GOT-10k: lists in the splits' folders, a split by rows of the official list, defects, a file of facts.
