@@ -30,7 +30,8 @@ def require_stores(named: Mapping[str, Sequence[Any]]) -> None:
     Raises:
         UserError: some are absent; the sentence names them all, how to make them and how to do without.
     """
-    absent = list(dict.fromkeys(s.path for sources in named.values() for s in sources if _is_absent(s)))
+    stores = [s.path for sources in named.values() for s in sources if getattr(s, "dataset", None) is None]
+    absent = [path for path in dict.fromkeys(stores) if not Path(path).exists()]
     if not absent:
         return
     present = {
@@ -47,20 +48,13 @@ def require_stores(named: Mapping[str, Sequence[Any]]) -> None:
     )
 
 
-def _is_absent(source: Any) -> bool:
-    return getattr(source, "dataset", None) is None and not Path(source.path).exists()
-
-
 def _commands(paths: Sequence[str]) -> str:
     """The commands that make the stores at some paths."""
-    recipes = {path: RECIPE_STORES[Path(path).name][0] for path in paths if _is_of_a_recipe(path)}
-    roots = " ".join(f"{dataset.upper()}=/path" for dataset in dict.fromkeys(recipes.values()))
-    others = [f"`relo data pack DATASET ROOT {path}`" for path in paths if path not in recipes]
+    recipes = {Path("data", store): dataset for store, (dataset, _) in RECIPE_STORES.items()}
+    made = dict.fromkeys(recipes[Path(path)] for path in paths if Path(path) in recipes)
+    roots = " ".join(f"{dataset.upper()}=/path" for dataset in made)
+    others = [f"`relo data pack DATASET ROOT {path}`" for path in paths if Path(path) not in recipes]
     return _enumerate([*([f"`make data {roots}`"] if roots else []), *others], "and")
-
-
-def _is_of_a_recipe(path: str) -> bool:
-    return Path(path).parent == Path("data") and Path(path).name in RECIPE_STORES
 
 
 def _in_yaml(sources: Sequence[Any]) -> str:

@@ -122,7 +122,7 @@ class SequenceReader(ABC):
     """A split of a dataset as a list of sequences: `len(reader)`, `reader[i]`, iteration.
 
     A reader is cheap to build (it lists names and checks that the root looks right), picklable, and reads annotations
-    when a sequence is asked for. Every trap of its dataset is handled in the reader's own file.
+    when a sequence is asked for.
 
     Raises (from the constructor and from `__getitem__`):
         UserError: the root or a file of it is missing or broken; the message names the file, and the line where there

@@ -17,7 +17,7 @@ from relo.data.sequences import traps
 from relo.data.sequences.coco import COCO
 from relo.data.sequences.listings import in_classes, in_folders, in_table
 from relo.data.sequences.photos import Photographs
-from relo.data.sequences.specification import Dataset, Submission, canonical_name, class_in_name
+from relo.data.sequences.specification import Dataset, Submission, canonical_name, class_in_name, rows_of_boxes
 from relo.errors import UserError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -169,7 +169,7 @@ _NFS = Dataset(
     prefixes=("nfs_",),
 )
 
-_BOXES_OF_NFS = replace(_NFS, aliases=(), variant_of="nfs", variants=("", {}), read=Dataset.read)
+_BOXES_OF_NFS = replace(_NFS, aliases=(), variant_of="nfs", variants=("", {}), read=rows_of_boxes)
 
 _NFS_RELEASED = replace(
     _BOXES_OF_NFS,
