@@ -56,11 +56,11 @@ class Choices:
     def look_at(self, clip: ClipBatch) -> None:
         """Walk over B clips, and note the IoU of the chosen box, of the best near it and of the best."""
         network, is_prior = self.tracker.network, self.tracker.rule.localization == "prior"
-        skip = ("critic",) if is_prior else ("critic", "prior")
+        heads = ("prior" if is_prior else "policy", "box")
         templates = network.encode_templates(clip.template_images, clip.template_boxes_xywh)
         memory = None
         for t in range(clip.search_images.shape[1]):
-            maps, memory = network(clip.search_images[:, t], templates, memory, skip)
+            maps, memory = network(clip.search_images[:, t], templates, memory, heads)
             present = clip.present[:, t]
             truth_xyxy = xywh_to_xyxy(clip.search_boxes_xywh[:, t]).clamp(0, 1)
             scores, boxes_cxcywh = maps.policy_logits, maps.boxes_cxcywh

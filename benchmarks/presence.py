@@ -33,8 +33,8 @@ from relo.evaluation.plots import reliability_plot
 from relo.evaluation.presence import BINS, presence_scores, right_boxes
 from relo.evaluation.result_folder import SequenceResult
 from relo.learning.presence import ODDS_EPSILON
-from relo.models.heads import Critic
-from relo.models.presence import Localization, PresenceHead
+from relo.models.heads import Critic, Localization
+from relo.models.presence import PresenceHead
 from relo.tracking.progress import frame_progress
 from relo.tracking.tracker import Tracker
 

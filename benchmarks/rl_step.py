@@ -75,7 +75,7 @@ def infer(network: LocalizationNetwork, clip: ClipBatch) -> None:
     templates = network.encode_templates(clip.template_images, clip.template_boxes_xywh)
     memory = None
     for t in range(clip.search_images.shape[1]):
-        _, memory = network(clip.search_images[:, t], templates, memory, skip=["critic", "prior"])
+        _, memory = network(clip.search_images[:, t], templates, memory, heads=("policy", "box"))
     for part in learning:
         part.train()
 

@@ -55,7 +55,7 @@ class FreeNetwork(nn.Module):
         return Templates(torch.zeros(len(images), 1, 1))
 
     def forward(
-        self, images: Tensor, templates: Templates, memory: Tensor | None, skip: Collection[str]
+        self, images: Tensor, templates: Templates, memory: Tensor | None, heads: Collection[str]
     ) -> tuple[LocalizationMaps, None]:
         """The same maps for every frame, and no memory."""
         batch = len(images)

@@ -204,7 +204,7 @@ def measure(
         )
 
     with computing(device, precision):
-        found = fast(inputs, fast.encode_templates(template_images, template_boxes), memory, skip=("critic", "prior"))
+        found = fast(inputs, fast.encode_templates(template_images, template_boxes), memory, heads=("policy", "box"))
     expected = plain(memory)[0]
     differs = max(
         float((getattr(found[0], name) - getattr(expected, name)).abs().max())
@@ -212,7 +212,7 @@ def measure(
     )
     encoded = network.encode_templates(template_images, template_boxes)
     with FlopCounterMode(display=False) as counter:
-        network(inputs, encoded, memory, skip=("critic", "prior"))
+        network(inputs, encoded, memory, heads=("policy", "box"))
     plain_time = statistics.median(plain_time for _, plain_time, _ in measured)
     release_time = math.nan if release is None else statistics.median(release_time for _, _, release_time in measured)
     return Row(name, precision, batch, stages, step, plain_time, counter.get_total_flops(), differs, release_time)

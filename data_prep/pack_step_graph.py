@@ -15,7 +15,7 @@ from relo.errors import UserError
 from relo.models.checkpoints.weights import load_network, resolve
 from relo.models.export import step_graph
 from relo.models.inference import optimize_for_inference
-from relo.tracking.localizer import skipped_heads
+from relo.tracking.localizer import tracking_heads
 from relo.tracking.step_graphs import PACKAGED, StepGraph, graph_name, write_graph
 from relo.tracking.tracker import own_rules
 
@@ -25,9 +25,9 @@ def pack_step_graphs(model: str) -> None:
     path = resolve(model)
     network, templates = optimize_for_inference(load_network(path)), own_rules(path).rule.templates
     for localization in ("policy", "prior") if network.prior is not None else ("policy",):
-        skip = skipped_heads(network, localization)
-        file = PACKAGED / graph_name(network, templates, skip)
-        write_graph(file, StepGraph(*step_graph(network, templates, skip)))
+        heads = tracking_heads(network, localization)
+        file = PACKAGED / graph_name(network, templates, heads)
+        write_graph(file, StepGraph(*step_graph(network, templates, heads)))
         print(f"{localization}: {file}")
 
 

@@ -1,5 +1,7 @@
 """A localization problem small enough to solve by hand: the policy is a table."""
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 
@@ -26,7 +28,7 @@ class Bandit(nn.Module):
     def encode(self, images: Tensor, templates: None, memory: Tensor | None) -> tuple[Tensor, None]:
         return images, None
 
-    def localize(self, features: Tensor, skip: tuple[str, ...]) -> LocalizationMaps:
+    def localize(self, features: Tensor, heads: Collection[str]) -> LocalizationMaps:
         batch = len(features)
         return LocalizationMaps(
             policy_logits=self.logits.view(1, 2, -1).expand(batch, -1, -1),

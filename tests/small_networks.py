@@ -11,15 +11,15 @@ from relo.data.clip_batch import ClipBatch
 from relo.models.checkpoints.released import read_variant
 from relo.models.encoders.nano import Nano
 from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
-from relo.models.network import LocalizationMaps, LocalizationNetwork
+from relo.models.network import HEADS, LocalizationMaps, LocalizationNetwork
 from relo.models.temporal import LayerAligned
 
 
 class PresentNetwork(LocalizationNetwork):
     """Says that a target is there where its map is bright."""
 
-    def localize(self, features: torch.Tensor, skip: Collection[str] = ()) -> LocalizationMaps:
-        return replace(super().localize(features, skip), presence=features.mean(1).sigmoid())
+    def localize(self, features: torch.Tensor, heads: Collection[str] = HEADS) -> LocalizationMaps:
+        return replace(super().localize(features, heads), presence=features.mean(1).sigmoid())
 
 
 def make_network(seed: int = 0, depth: int = 2) -> LocalizationNetwork:

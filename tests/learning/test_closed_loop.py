@@ -64,7 +64,7 @@ class Seer(torch.nn.Module):
         self.seen.append(images)
         return images, None
 
-    def localize(self, features, skip):
+    def localize(self, features, heads):
         light = (features.mean(1) > features.mean(1).amin((1, 2), keepdim=True) + 1).float()
         places = (torch.arange(64) + 0.5) / 64
         mass = light.sum((1, 2)).clamp(min=1)
@@ -187,8 +187,8 @@ def test_every_objective_learns_in_the_loop(objective):
 class Chooser(Seer):
     """Finds the target at half of its cells, and boxes beside it at the others."""
 
-    def localize(self, features, skip):
-        maps = super().localize(features, skip)
+    def localize(self, features, heads):
+        maps = super().localize(features, heads)
         beside = torch.zeros(4, 4, 4)
         beside[:2, :, 0] = 0.6
         return replace(maps, boxes_cxcywh=maps.boxes_cxcywh + beside)

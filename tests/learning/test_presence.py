@@ -74,8 +74,8 @@ class Made(nn.Module):
     def encode_templates(self, images, boxes_xywh):
         return None
 
-    def forward(self, images, templates, memory, skip):
-        assert "presence" not in skip
+    def forward(self, images, templates, memory, heads):
+        assert "presence" in heads
         return self.maps, None
 
 

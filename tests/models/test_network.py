@@ -34,11 +34,11 @@ def test_shapes_of_the_contract() -> None:
     assert memory.shape == (2, 3, 2, 32)  # layers, B, K, width
 
 
-def test_heads_that_are_skipped_do_not_run() -> None:
+def test_only_heads_that_are_asked_for_run() -> None:
     network, clip = make_network().eval(), make_clip()
     network.critic.forward = network.prior.forward = lambda features: pytest.fail("ran")
     templates = network.encode_templates(clip.template_images, clip.template_boxes_xywh)
-    maps, _ = network(clip.search_images[:, 0], templates, skip=("critic", "prior"))
+    maps, _ = network(clip.search_images[:, 0], templates, heads=("policy", "box"))
     assert maps.value is None
     assert maps.prior_scores is None
 

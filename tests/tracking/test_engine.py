@@ -17,7 +17,7 @@ from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned, NoPropagation
 from relo.tracking import engine, step_graphs
 from relo.tracking.engine import ONNXNetwork, start_engine
-from relo.tracking.localizer import skipped_heads
+from relo.tracking.localizer import tracking_heads
 from relo.tracking.rule import TrackingRule
 from relo.tracking.step_graphs import StepGraph, graph_name, keep_graph, stored_graphs
 from relo.tracking.tracker import Tracker
@@ -25,7 +25,7 @@ from small_networks import PresentNetwork
 
 pytestmark = [pytest.mark.filterwarnings("ignore")]
 CPU = torch.device("cpu")
-SKIP = ("critic", "prior")
+HEADS = ("policy", "box")
 
 
 def assembled(encoder, kind=LocalizationNetwork, propagator=LayerAligned, prior=ConvPrior) -> LocalizationNetwork:
@@ -70,7 +70,7 @@ def own_cache(monkeypatch, cache):
 @pytest.fixture(scope="module")
 def graph() -> StepGraph:
     """Of `nano()`."""
-    return StepGraph(*step_graph(nano(), 1, SKIP))
+    return StepGraph(*step_graph(nano(), 1, HEADS))
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def made(monkeypatch, graph) -> list[object]:
     """The networks that a graph was made of, which is `graph`."""
     networks = []
 
-    def make(network, templates, skip):
+    def make(network, templates, heads):
         networks.append(network)
         return graph.model, graph.weights
 
@@ -142,11 +142,11 @@ def test_a_graph_is_made_once_and_serves_other_weights(made, tmp_path, monkeypat
     trained = nano()
     with torch.no_grad():
         trained.policy.tower[-1].weight.mul_(3)
-    network = ONNXNetwork(trained, 1, SKIP)
+    network = ONNXNetwork(trained, 1, HEADS)
     assert len(made) == 1
-    (images, templates, memory) = engine._example(trained, 1, SKIP)
+    (images, templates, memory) = engine._example(trained, 1, HEADS)
     with torch.inference_mode():
-        expected, found = (of(images, templates, memory, SKIP)[0].policy_logits for of in (trained, network))
+        expected, found = (of(images, templates, memory, HEADS)[0].policy_logits for of in (trained, network))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     assert [file.suffix for file in (tmp_path / "graphs").iterdir()] == [".zip"]
 
@@ -176,11 +176,11 @@ def truncated(file):
 )
 def test_a_broken_file_is_made_anew(made, graph, tmp_path, monkeypatch, spoil):
     monkeypatch.setenv("RELO_CACHE", str(tmp_path))
-    name = graph_name(nano(), 1, SKIP)
+    name = graph_name(nano(), 1, HEADS)
     keep_graph(name, graph)
     file = tmp_path / "graphs" / name
     spoil(name, file, graph)
-    ONNXNetwork(nano(), 1, SKIP)
+    ONNXNetwork(nano(), 1, HEADS)
     assert len(made) == 1
     assert list(stored_graphs(name)) == [graph]
     assert [entry.name for entry in file.parent.iterdir()] == [name]
@@ -198,7 +198,7 @@ def test_the_packages_graph_needs_no_exporter(graph, tmp_path, monkeypatch):
     monkeypatch.setenv("RELO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(step_graphs, "PACKAGED", tmp_path)
     monkeypatch.setattr("relo.models.export.find_spec", lambda package: None)
-    step_graphs.write_graph(tmp_path / graph_name(nano(), 1, SKIP), graph)
+    step_graphs.write_graph(tmp_path / graph_name(nano(), 1, HEADS), graph)
     assert Tracker(nano(), engine="auto").engine == "onnxruntime"
     assert not (tmp_path / "cache").exists()
 
@@ -230,7 +230,7 @@ def test_auto_is_for_small_networks_in_float32_on_the_cpu(made, monkeypatch):
     network = nano()
 
     def taken(choice="auto", device=CPU, precision="float32"):
-        return start_engine(choice, network, device, precision, 1, SKIP)[0]
+        return start_engine(choice, network, device, precision, 1, HEADS)[0]
 
     assert taken() == "onnxruntime"
     assert taken(device=torch.device("cuda", 1)) == "torch"
@@ -258,14 +258,14 @@ def test_a_model_is_loaded_for_the_engine(tmp_path):
 
 
 def test_threads_are_torchs_and_sleep_while_they_wait(made):
-    network = ONNXNetwork(nano(), 1, SKIP)
-    example = engine._example(nano(), 1, SKIP)
+    network = ONNXNetwork(nano(), 1, HEADS)
+    example = engine._example(nano(), 1, HEADS)
     before = torch.get_num_threads()
     try:
         for threads in (2, 1):
             torch.set_num_threads(threads)
             with torch.inference_mode():
-                network(*example, SKIP)
+                network(*example, HEADS)
             options = network._session.get_session_options()
             assert options.intra_op_num_threads == threads
             assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
@@ -276,15 +276,15 @@ def test_threads_are_torchs_and_sleep_while_they_wait(made):
 def test_names_tell_structures_apart():
     network = nano()
     names = [
-        graph_name(network, 1, SKIP),
-        graph_name(network, 2, SKIP),
-        graph_name(network, 1, skipped_heads(network, "prior")),
-        graph_name(optimize_for_inference(network), 1, SKIP),
-        graph_name(nano(kind=PresentNetwork), 1, SKIP),
-        graph_name(fast_itpn(), 1, SKIP),
+        graph_name(network, 1, HEADS),
+        graph_name(network, 2, HEADS),
+        graph_name(network, 1, tracking_heads(network, "prior")),
+        graph_name(optimize_for_inference(network), 1, HEADS),
+        graph_name(nano(kind=PresentNetwork), 1, HEADS),
+        graph_name(fast_itpn(), 1, HEADS),
     ]
     assert len(set(names)) == len(names)
-    assert graph_name(nano(), 1, SKIP) == names[0]
+    assert graph_name(nano(), 1, HEADS) == names[0]
 
 
 def test_a_graph_that_contradicts_its_network_is_not_used(graph, tmp_path, monkeypatch, caplog):

@@ -26,10 +26,10 @@ def test_the_script_writes_the_package_graphs_of_both_maps(tmp_path, network, mo
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "data_prep"))
     import pack_step_graph
 
-    skipped = []
+    asked = []
 
-    def make(network, templates, skip):
-        skipped.append((templates, skip))
+    def make(network, templates, heads):
+        asked.append((templates, heads))
         return b"model", ["network.weight"]
 
     monkeypatch.setattr(pack_step_graph, "step_graph", make)
@@ -38,7 +38,7 @@ def test_the_script_writes_the_package_graphs_of_both_maps(tmp_path, network, mo
     save_network(network, tmp_path / "model")
     (tmp_path / "model" / "tracking.yaml").write_text("templates: 2\n")
     pack_step_graph.pack_step_graphs(str(tmp_path / "model"))
-    assert skipped == [(2, ("critic", "prior")), (2, ("critic",))]
+    assert asked == [(2, ("policy", "box")), (2, ("prior", "box"))]
     files = [Path(line.partition(": ")[2]) for line in capsys.readouterr().out.splitlines()]
     assert sorted(files) == sorted((tmp_path / "graphs").iterdir())
     assert [list(stored_graphs(file.name)) for file in files] == [[StepGraph(b"model", ["network.weight"])]] * 2

@@ -24,10 +24,10 @@ from relo.evaluation.benchmark_rule import BenchmarkRule, benchmark_rule
 from relo.evaluation.one_pass import FailedSequences, reasons, run_one_pass, told
 from relo.evaluation.result_folder import SequenceResult
 from relo.models.devices import find_device
+from relo.models.heads import Localization
 from relo.models.inference import Precision
 from relo.tracking.engine import EngineChoice
 from relo.tracking.progress import frame_progress
-from relo.tracking.rule import Localization
 from relo.tracking.tracker import Tracker
 
 

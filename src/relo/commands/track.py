@@ -18,12 +18,13 @@ from relo.geometry import iou, xywh_to_xyxy
 from relo.metrics.functional import success_auc
 from relo.models.checkpoints.weights import SHIPPED
 from relo.models.devices import fit_threads
+from relo.models.heads import Localization
 from relo.models.inference import PrecisionChoice
 from relo.tracking.boxes_file import box_line
 from relo.tracking.engine import EngineChoice
 from relo.tracking.progress import frame_progress
 from relo.tracking.render import draw_frame
-from relo.tracking.rule import Localization, load_rule
+from relo.tracking.rule import load_rule
 from relo.tracking.state import TargetState
 from relo.tracking.tracker import RGBImage, Tracker
 from relo.tracking.video import Frames, VideoWriter, open_frames

@@ -8,7 +8,8 @@ from typing import Any
 
 from relo.data.sequences.datasets import find_benchmark
 from relo.errors import UserError
-from relo.tracking.rule import Localization, RuleFile, TrackingRule, read_rule_file
+from relo.models.heads import Localization
+from relo.tracking.rule import RuleFile, TrackingRule, read_rule_file
 
 EVERYWHERE = "none"
 """Given as a benchmark: one rule for all of them."""

@@ -13,7 +13,7 @@ from relo.geometry import CropRule, clip_to_image, cxcywh_to_xywh, xywh_to_cxcyw
 from relo.images import normalise_crops
 from relo.learning.rewards import RewardTerm
 from relo.learning.rollout import Rollout, RolloutRule, Walk, chosen, draw_cells
-from relo.models.network import LocalizationNetwork
+from relo.models.network import Head, LocalizationNetwork
 
 
 class ClosedLoop(RolloutRule):
@@ -74,7 +74,7 @@ class ClosedLoop(RolloutRule):
         rewards: Sequence[RewardTerm],
         generator: torch.Generator,
         samples: int = 1,
-        skip: Collection[str] = ("prior",),
+        heads: Collection[Head] = ("policy", "box", "critic"),
     ) -> Rollout:
         """Track through every clip `samples` times; the memory stays where a walk begins anew.
 
@@ -90,7 +90,7 @@ class ClosedLoop(RolloutRule):
         around = clip.surroundings
         assert around is not None
         rule = CropRule(self.search_factor, network.encoder.search_size, self.released)
-        walk = Walk(network, clip, skip)
+        walk = Walk(network, clip, heads)
         box_xywh = self._jittered(around.first_box_xywh, generator)
         actions, truths_xywh, lost_cells = [], [], []
         for t in range(around.images.shape[1]):

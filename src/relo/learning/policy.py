@@ -15,7 +15,7 @@ from relo.learning.ranks import share_of_ranks
 from relo.learning.returns import generalized_advantages, normalise
 from relo.learning.rewards import AUCReward, IoUReward, RewardTerm
 from relo.learning.rollout import Rollout, RolloutRule, TeacherForced, chosen
-from relo.models.network import LocalizationNetwork
+from relo.models.network import Head, LocalizationNetwork
 
 BoxCell = Literal["sampled", "greedy", "target"]
 
@@ -83,14 +83,17 @@ class PolicyObjective(Objective):
         Raises:
             UserError: the network lacks a head that the objective needs.
         """
-        needed = {"critic": self.needs_critic, "prior": self.prior_weight > 0}
-        for head in (head for head, is_needed in needed.items() if is_needed and getattr(network, head) is None):
+        heads: list[Head] = ["policy", "box"]
+        if self.needs_critic:
+            heads.append("critic")
+        if self.prior_weight > 0:
+            heads.append("prior")
+        for head in (head for head in heads if getattr(network, head, None) is None and head not in heads[:2]):
             raise UserError(
                 f"{type(self).__name__} needs a {head} as it is set: give the network one "
                 f"(relo.models.heads.Conv{head.capitalize()})."
             )
-        skip = [head for head, is_needed in needed.items() if not is_needed]
-        return self.rollout(network, clip, self.rewards, generator, self.samples, skip)
+        return self.rollout(network, clip, self.rewards, generator, self.samples, heads)
 
     def result(self, rollout: Rollout, losses: dict[str, Tensor], logs: dict[str, Tensor]) -> StepResult:
         """The sum of the losses with what is added to them, and the run's health."""

@@ -9,7 +9,7 @@ from relo.errors import UserError
 from relo.geometry import cxcywh_to_xyxy, iou, xywh_to_xyxy
 from relo.learning.base import Objective, StepResult
 from relo.learning.warmup import frame_maps
-from relo.models.network import LocalizationMaps, LocalizationNetwork
+from relo.models.network import Head, LocalizationMaps, LocalizationNetwork
 from relo.models.presence import best_peaks
 
 RIGHT_IOU = 0.5
@@ -55,9 +55,9 @@ class PresenceObjective(Objective):
                 "PresenceObjective needs a presence head: give the network one (relo.models.presence.ConvPresence)."
             )
         localization = network.presence.localization
-        skip = ("critic",) if localization == "prior" else ("critic", "prior")
+        heads: tuple[Head, ...] = ("presence",)
         log_odds, is_right = [], []
-        for t, maps in enumerate(frame_maps(network, clip, skip, self.frames_per_group)):
+        for t, maps in enumerate(frame_maps(network, clip, heads, self.frames_per_group)):
             scores, boxes_cxcywh = maps.candidates(localization)
             _, cells = best_peaks(scores, self.peaks)  # [B, peaks]
             log_odds.append(presence_log_odds(maps).flatten(1).gather(1, cells))

@@ -47,7 +47,7 @@ class PriorObjective(Objective):
         Raises:
             UserError: the network has no prior head, or one that cannot learn the prior.
         """
-        means = frame_means(network, clip, ("critic",), self._frame_losses, self.frames_per_group)
+        means = frame_means(network, clip, ("box", "prior"), self._frame_losses, self.frames_per_group)
         loss = self.prior_weight * means["prior_loss"]
         if self.box_weight:
             loss = loss + self.box_weight * (2 * means["giou_loss"] + 5 * means["l1_loss"])

@@ -143,7 +143,7 @@ def boxes_xyxy_at(cells_cxcywh: Tensor, row: Tensor, column: Tensor) -> Tensor:
 def prior_boxes_xyxy(maps: LocalizationMaps) -> Tensor:
     """The boxes [B, 4] by which the prior alone localizes: its best cell's, from its own head or the box head."""
     assert maps.prior_scores is not None
-    cells_cxcywh = maps.boxes_cxcywh if maps.prior_boxes_cxcywh is None else maps.prior_boxes_cxcywh
+    _, cells_cxcywh = maps.candidates("prior")
     return boxes_xyxy_at(cells_cxcywh, *best_cell(maps.prior_scores))
 
 

@@ -14,7 +14,7 @@ from relo.geometry import cxcywh_to_xyxy, iou, xywh_to_xyxy
 from relo.learning.rewards import RewardTerm, reward_terms
 from relo.models.checkpoints.plugin import Plugin
 from relo.models.encoders.base import Templates
-from relo.models.network import LocalizationNetwork
+from relo.models.network import Head, LocalizationNetwork
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class RolloutRule(Plugin):
         rewards: Sequence[RewardTerm],
         generator: torch.Generator,
         samples: int = 1,
-        skip: Collection[str] = ("prior",),
+        heads: Collection[Head] = ("policy", "box", "critic"),
     ) -> Rollout:
         """Walk over B clips, sampling one cell a frame from the policy.
 
@@ -101,7 +101,7 @@ class RolloutRule(Plugin):
             rewards: the terms of the reward.
             generator: the source of what is drawn, on the clip's device.
             samples: walks a clip.
-            skip: heads that are not needed ("critic", "prior").
+            heads: those to run: "policy" and "box", and "critic" and "prior" where they are needed.
         """
 
 
@@ -119,7 +119,7 @@ class TeacherForced(RolloutRule):
         rewards: Sequence[RewardTerm],
         generator: torch.Generator,
         samples: int = 1,
-        skip: Collection[str] = ("prior",),
+        heads: Collection[Head] = ("policy", "box", "critic"),
     ) -> Rollout:
         """Walk once over every clip; only the actions are drawn `samples` times.
 
@@ -127,7 +127,7 @@ class TeacherForced(RolloutRule):
             UserError: the clips cannot be split into such groups.
         """
         groups = groups_of(clip, self.frames_per_group)
-        walk = walk_through(network, clip, skip, groups)
+        walk = walk_through(network, clip, heads, groups)
         logits = walk.frames("logits").repeat_interleave(samples, 0)
         return walk.rollout(
             draw_cells(logits, generator),
@@ -141,17 +141,17 @@ class TeacherForced(RolloutRule):
 class Walk:
     """The network's way through the frames of B clips, and what the heads said on it."""
 
-    def __init__(self, network: LocalizationNetwork, clip: ClipBatch, skip: Collection[str], groups: int = 1) -> None:
+    def __init__(self, network: LocalizationNetwork, clip: ClipBatch, heads: Collection[Head], groups: int = 1) -> None:
         """Start before the first frame.
 
         Args:
             network: the network.
             clip: the clips whose templates to follow.
-            skip: heads that are not needed ("critic", "prior").
+            heads: those to run: "policy" and "box", and "critic" and "prior" where they are needed.
             groups: groups of frames in a clip that are walked side by side, as if each were a clip of its own.
         """
         self.network = network
-        self.skip = (*skip, "presence")
+        self.heads = heads
         self.clip = clip
         self.groups = groups
         self.templates: Templates | None = None
@@ -165,7 +165,7 @@ class Walk:
         """
         if features is None:
             features, self.memory = self.network.encode(search_images, self._templates(), self.memory)
-        maps = self.network.localize(features, self.skip)
+        maps = self.network.localize(features, self.heads)
         seen = {
             "logits": maps.policy_logits,
             "boxes_cxcywh": maps.boxes_cxcywh,
@@ -177,7 +177,7 @@ class Walk:
         for name, value in seen.items():
             if value is not None:
                 self.columns.setdefault(name, []).append(value)
-        return maps.policy_logits, maps.boxes_cxcywh
+        return maps.candidates("policy")
 
     def _templates(self) -> Templates:
         if self.templates is None:
@@ -224,12 +224,12 @@ class Walk:
 def walk_through(
     network: LocalizationNetwork,
     clip: ClipBatch,
-    skip: Collection[str],
+    heads: Collection[Head],
     groups: int = 1,
     features: Tensor | None = None,
 ) -> Walk:
     """The network's way over the clips' own search regions; `features` as in `Walk.step`, but of all frames."""
-    walk = Walk(network, clip, skip, groups)
+    walk = Walk(network, clip, heads, groups)
     search_images = in_groups(clip.search_images, groups)
     features = None if features is None else in_groups(features, groups)
     for t in range(search_images.shape[1]):
@@ -301,10 +301,13 @@ def reevaluate(network: LocalizationNetwork, clip: ClipBatch, rollout: Rollout) 
         rollout: what was done.
     """
     clip = replace(clip.repeat(rollout.samples), search_images=rollout.search_images)
-    unneeded = {"critic": rollout.values, "prior": rollout.prior_scores}
-    skip = [head for head, output in unneeded.items() if output is None]
+    heads: list[Head] = ["policy", "box"]
+    if rollout.values is not None:
+        heads.append("critic")
+    if rollout.prior_scores is not None:
+        heads.append("prior")
     features = None if encoder_learns(network) else rollout.features
-    walk = walk_through(network, clip, skip, rollout.groups, features)
+    walk = walk_through(network, clip, heads, rollout.groups, features)
     seen = {name: walk.frames(name) for name in walk.columns}
     return replace(
         rollout,

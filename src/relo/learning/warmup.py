@@ -14,7 +14,7 @@ from relo.learning.base import Objective, StepResult, box_losses, target_cell
 from relo.learning.priors import Prior, best_cell, boxes_xyxy_at
 from relo.learning.ranks import share_of_ranks
 from relo.learning.rollout import encode_templates, groups_of, in_groups
-from relo.models.network import LocalizationMaps, LocalizationNetwork
+from relo.models.network import Head, LocalizationMaps, LocalizationNetwork
 
 
 class WarmupObjective(Objective):
@@ -54,8 +54,8 @@ class WarmupObjective(Objective):
 
     def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
         """Walk the network over the clip's frames and average the losses of the frames with a visible target."""
-        skip = ("critic",) if self.prior is not None else ("critic", "prior")
-        means = frame_means(network, clip, skip, self._frame_losses, self.frames_per_group)
+        heads: tuple[Head, ...] = ("box",) if self.prior is None else ("box", "prior")
+        means = frame_means(network, clip, heads, self._frame_losses, self.frames_per_group)
         loss = self.giou_weight * means["giou_loss"] + self.l1_weight * means["l1_loss"]
         if self.prior is not None:
             loss = loss + self.prior_weight * means["prior_loss"]
@@ -64,6 +64,7 @@ class WarmupObjective(Objective):
 
     def _frame_losses(self, maps: LocalizationMaps, truth_xywh: Tensor, present: Tensor) -> dict[str, Tensor]:
         prior_loss = {} if self.prior is None else {"prior_loss": self.prior.loss(maps, truth_xywh, present)}
+        assert maps.boxes_cxcywh is not None
         if self.box_cell == "target":
             row, column = target_cell(truth_xywh, maps.boxes_cxcywh.shape[1])
         else:
@@ -74,7 +75,7 @@ class WarmupObjective(Objective):
 
 
 def frame_maps(
-    network: LocalizationNetwork, clip: ClipBatch, skip: Collection[str], frames_per_group: int | None = None
+    network: LocalizationNetwork, clip: ClipBatch, heads: Collection[Head], frames_per_group: int | None = None
 ) -> list[LocalizationMaps]:
     """What the heads say of B clips on each of their T frames; the arguments are those of `frame_means`."""
     groups = groups_of(clip, frames_per_group)
@@ -83,7 +84,7 @@ def frame_maps(
     memory = None
     steps = []
     for t in range(search_images.shape[1]):
-        maps, memory = network(search_images[:, t], templates, memory, skip)
+        maps, memory = network(search_images[:, t], templates, memory, heads)
         steps.append(maps)
     return [maps[group::groups] for group, maps in itertools.product(range(groups), steps)]
 
@@ -91,7 +92,7 @@ def frame_maps(
 def frame_means(
     network: LocalizationNetwork,
     clip: ClipBatch,
-    skip: Collection[str],
+    heads: Collection[Head],
     frame_losses: Callable[[LocalizationMaps, Tensor, Tensor], dict[str, Tensor]],
     frames_per_group: int | None = None,
 ) -> dict[str, Tensor]:
@@ -100,7 +101,7 @@ def frame_means(
     Args:
         network: the network.
         clip: B clips of T search frames.
-        skip: heads that are not needed.
+        heads: those to run.
         frame_losses: means by name over the clips whose target can be seen, from a frame's maps, its truths xywh
             [B, 4] and present [B].
         frames_per_group: see `groups_of`.
@@ -110,7 +111,7 @@ def frame_means(
     """
     frames = [
         frame_losses(maps, clip.search_boxes_xywh[:, t], clip.present[:, t])
-        for t, maps in enumerate(frame_maps(network, clip, (*skip, "presence"), frames_per_group))
+        for t, maps in enumerate(frame_maps(network, clip, heads, frames_per_group))
     ]
     counts = clip.present.sum(0)
     weights = counts / counts.sum().clamp(min=1)  # [T]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from relo.errors import UserError
 from relo.models.encoders.base import Templates
-from relo.models.network import LocalizationNetwork
+from relo.models.network import Head, LocalizationNetwork
 from relo.models.temporal import TemporalPropagator
 
 TEMPLATES_FILE = "templates.onnx"
@@ -24,6 +24,8 @@ TOLERANCE = 1e-3
 OPSET = 20
 
 NEXT_MEMORY = "next_memory"
+
+TRACKING_HEADS: tuple[Head, ...] = ("policy", "box", "presence")
 
 
 class MissingExporterError(UserError):
@@ -45,11 +47,11 @@ class TemplateEncoder(nn.Module):
 class TrackingStep(nn.Module):
     """One frame of B targets, of which some may be at their first frame."""
 
-    def __init__(self, network: LocalizationNetwork, skip: Collection[str] = ("critic", "prior")) -> None:
-        """Args: `network`; `skip`, the heads that are left out."""
+    def __init__(self, network: LocalizationNetwork, heads: Collection[Head] = TRACKING_HEADS) -> None:
+        """Args: `network`; `heads`, those whose maps are given."""
         super().__init__()
         self.network = network
-        self.skip = skip
+        self.heads = heads
 
     def forward(
         self,
@@ -75,7 +77,7 @@ class TrackingStep(nn.Module):
         if is_first is not None:
             propagator = cast(TemporalPropagator, _FirstFrames(propagator, is_first))
         features, memory = self.network.encoder(images, Templates(tokens, kernel), propagator, memory)
-        maps = self.network.localize(features, self.skip)
+        maps = self.network.localize(features, self.heads)
         return _given(vars(maps) | {NEXT_MEMORY: memory})
 
 
@@ -144,7 +146,7 @@ def export_onnx(network: LocalizationNetwork, folder: str | Path, templates: int
     _program(TrackingStep(network), step_inputs, batch).save(str(folder / STEP_FILE), external_data=False)
 
 
-def step_graph(network: LocalizationNetwork, templates: int, skip: Collection[str]) -> tuple[bytes, list[str]]:
+def step_graph(network: LocalizationNetwork, templates: int, heads: Collection[Head]) -> tuple[bytes, list[str]]:
     """The step of one target that has a memory (if tokens are propagated) as a graph without the network's weights.
 
     A graph of some 100 kB, which holds for every network of this structure.
@@ -152,7 +154,7 @@ def step_graph(network: LocalizationNetwork, templates: int, skip: Collection[st
     Args:
         network: the network; it is put into evaluation mode.
         templates: how many templates the target has.
-        skip: heads that are left out.
+        heads: those whose maps are given.
 
     Returns:
         The ONNX model, and the names of the tensors in `step_tensors` that it lacks, to be added when it is loaded.
@@ -165,7 +167,7 @@ def step_graph(network: LocalizationNetwork, templates: int, skip: Collection[st
     from onnxscript import optimizer
 
     _, inputs = _example_inputs(network.eval(), templates, batch=1)
-    program = _program(TrackingStep(network, skip), inputs, batch=1, optimize=False)
+    program = _program(TrackingStep(network, heads), inputs, batch=1, optimize=False)
     weights = step_tensors(network).keys() & program.model.graph.initializers.keys()
 
     def keep_weights(node: Any) -> bool | None:
@@ -226,7 +228,7 @@ def largest_difference(
     graph_templates = run(encode, {"images": template_images, "boxes_xywh": boxes_xywh})
     memory, graph_memory, differences = None, None, []
     for images in search_images:
-        maps, next_memory = network(images, templates, memory, skip=("critic", "prior"))
+        maps, next_memory = network(images, templates, memory, TRACKING_HEADS)
         inputs = {"images": images, **graph_templates}
         if next_memory is not None:
             inputs["memory"] = torch.zeros_like(next_memory) if graph_memory is None else graph_memory

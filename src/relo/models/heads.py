@@ -3,11 +3,15 @@
 import itertools
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from relo.models.checkpoints.plugin import PluginModule
+
+Localization = Literal["policy", "prior"]
+"""The head whose map picks the cell."""
 
 PAPER_TOWER = (256, 128, 64, 32)
 """Channels of the four convolutions of a tower in the paper's networks."""

@@ -2,23 +2,27 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
+from typing import Literal, get_args
 
 from torch import Tensor
 
 from relo.errors import UserError
 from relo.models.checkpoints.plugin import PluginModule
 from relo.models.encoders.base import Encoder, Templates
-from relo.models.heads import BoxHead, Critic, PolicyHead, PriorHead
-from relo.models.presence import Localization, PresenceHead
+from relo.models.heads import BoxHead, Critic, Localization, PolicyHead, PriorHead
+from relo.models.presence import PresenceHead
 from relo.models.temporal import LayerAligned, TemporalPropagator
+
+Head = Literal["policy", "box", "critic", "prior", "presence"]
+HEADS: tuple[Head, ...] = get_args(Head)
 
 
 @dataclass(frozen=True)
 class LocalizationMaps:
-    """What the heads say of one frame of B targets, cell by cell."""
+    """What the heads say of one frame of B targets, cell by cell; None where a head was not run."""
 
-    policy_logits: Tensor  # [B, S, S]
-    boxes_cxcywh: Tensor  # [B, S, S, 4], shares of the search side
+    policy_logits: Tensor | None = None  # [B, S, S]
+    boxes_cxcywh: Tensor | None = None  # [B, S, S, 4], shares of the search side
     value: Tensor | None = None  # [B]
     prior_scores: Tensor | None = None  # [B, S, S], in (0, 1)
     prior_boxes_cxcywh: Tensor | None = None  # [B, S, S, 4], where the prior's head brings its own; else boxes_cxcywh
@@ -26,11 +30,13 @@ class LocalizationMaps:
 
     def candidates(self, localization: Localization) -> tuple[Tensor, Tensor]:
         """What a localization chooses by and among: scores [B, S, S] as logarithms, and boxes_cxcywh [B, S, S, 4]."""
-        if localization == "policy":
-            return self.policy_logits, self.boxes_cxcywh
-        assert self.prior_scores is not None
-        boxes_cxcywh = self.boxes_cxcywh if self.prior_boxes_cxcywh is None else self.prior_boxes_cxcywh
-        return self.prior_scores.logit(), boxes_cxcywh
+        scores, boxes_cxcywh = self.policy_logits, self.boxes_cxcywh
+        if localization == "prior":
+            scores = None if self.prior_scores is None else self.prior_scores.logit()
+            boxes_cxcywh = boxes_cxcywh if self.prior_boxes_cxcywh is None else self.prior_boxes_cxcywh
+        assert scores is not None
+        assert boxes_cxcywh is not None
+        return scores, boxes_cxcywh
 
     def __getitem__(self, index: slice) -> "LocalizationMaps":
         """The maps of some of the targets."""
@@ -93,20 +99,21 @@ class LocalizationNetwork(PluginModule):
         """Search images [B, 3, Hx, Hx] -> the map [B, C, S, S] that the heads read, and the next frame's memory."""
         return self.encoder(search_images, templates, self.propagator, memory)
 
-    def localize(self, features: Tensor, skip: Collection[str] = ()) -> LocalizationMaps:
-        """Run the heads on the map [B, C, S, S], but those named in `skip` ("critic", "prior", "presence").
+    def localize(self, features: Tensor, heads: Collection[Head] = HEADS) -> LocalizationMaps:
+        """Run the heads that are asked for on the map [B, C, S, S], as far as the network has them.
 
-        The prior is run nevertheless where the presence head reads it.
+        The presence head brings those that it reads.
         """
-        critic = None if "critic" in skip else self.critic
-        presence = None if "presence" in skip else self.presence
-        is_prior_read = presence is not None and presence.localization == "prior"
-        prior = None if "prior" in skip and not is_prior_read else self.prior
-        prior_scores, prior_boxes_cxcywh = (None, None) if prior is None else prior(features)
+        presence = self.presence if "presence" in heads else None
+        if presence is not None:
+            heads = {*heads, presence.localization, "box"}
+        prior_scores, prior_boxes_cxcywh = None, None
+        if self.prior is not None and "prior" in heads:
+            prior_scores, prior_boxes_cxcywh = self.prior(features)
         maps = LocalizationMaps(
-            policy_logits=self.policy(features).float(),
-            boxes_cxcywh=self.box(features).float(),
-            value=None if critic is None else critic(features).float(),
+            policy_logits=self.policy(features).float() if "policy" in heads else None,
+            boxes_cxcywh=self.box(features).float() if "box" in heads else None,
+            value=self.critic(features).float() if self.critic is not None and "critic" in heads else None,
             prior_scores=None if prior_scores is None else prior_scores.float(),
             prior_boxes_cxcywh=None if prior_boxes_cxcywh is None else prior_boxes_cxcywh.float(),
         )
@@ -119,7 +126,7 @@ class LocalizationNetwork(PluginModule):
         search_images: Tensor,
         templates: Templates,
         memory: Tensor | None = None,
-        skip: Collection[str] = (),
+        heads: Collection[Head] = HEADS,
     ) -> tuple[LocalizationMaps, Tensor | None]:
         """One frame of B targets.
 
@@ -127,13 +134,13 @@ class LocalizationNetwork(PluginModule):
             search_images: [B, 3, Hx, Hx], normalised RGB.
             templates: of the same B targets.
             memory: [layers, B, K, width] from the previous frame; None on a target's first frame.
-            skip: heads that are not needed ("critic", "prior", "presence"), to save their time.
+            heads: what to run, as in `localize`; all that the network has if not given.
 
         Returns:
             The maps, and the memory to hand to the next frame.
         """
         features, memory = self.encode(search_images, templates, memory)
-        return self.localize(features, skip), memory
+        return self.localize(features, heads), memory
 
     def _check_widths(self) -> None:
         token_width = self.propagator.learned_tokens.shape[-1]

@@ -1,16 +1,13 @@
 """The presence head: whether the box of a cell is right, by the map and by what the localization says of it."""
 
 from abc import abstractmethod
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
 from relo.models.checkpoints.plugin import PluginModule
-from relo.models.heads import conv_norm_relu
-
-Localization = Literal["policy", "prior"]
+from relo.models.heads import Localization, conv_norm_relu
 
 PEAKS = 3
 """Local maxima of the localization's map that `ConvPresence` reads: one stands alone, or it has rivals."""

@@ -49,10 +49,11 @@ class OracleTracker(Tracker):
                 normalise_images(upload(torch.from_numpy(crops), self.device)),
                 templates,
                 memory,
-                ("critic", "prior", "presence"),
+                heads=("box",),
             )
         truths_xywh = torch.from_numpy(np.stack([_truth(image) for image in images]))
         truths_xyxy = xywh_to_xyxy(self._search_crop.to_crop(truths_xywh, regions)).float().to(self.device)
+        assert maps.boxes_cxcywh is not None
         cells_xyxy = cxcywh_to_xyxy(maps.boxes_cxcywh)
         ious = iou(cells_xyxy, truths_xyxy[:, None, None])  # [B, S, S]
         nearness = generalized_iou(cells_xyxy, truths_xyxy[:, None, None])

@@ -15,7 +15,7 @@ from relo.models.devices import is_small
 from relo.models.encoders.base import Templates
 from relo.models.export import NEXT_MEMORY, TOLERANCE, MissingExporterError, require_exporter, step_graph, step_tensors
 from relo.models.inference import Precision, computing
-from relo.models.network import LocalizationMaps, LocalizationNetwork
+from relo.models.network import HEADS, Head, LocalizationMaps, LocalizationNetwork
 from relo.tracking.step_graphs import StepGraph, graph_name, keep_graph, stored_graphs
 
 Engine = Literal["torch", "onnxruntime"]
@@ -28,7 +28,11 @@ class Forward(Protocol):
     """What is called like a `LocalizationNetwork`."""
 
     def __call__(
-        self, search_images: Tensor, templates: Templates, memory: Tensor | None = None, skip: Collection[str] = ()
+        self,
+        search_images: Tensor,
+        templates: Templates,
+        memory: Tensor | None = None,
+        heads: Collection[Head] = HEADS,
     ) -> tuple[LocalizationMaps, Tensor | None]:
         """One frame of B targets."""
         ...
@@ -41,13 +45,13 @@ class ONNXNetwork:
     run one after another, which is as fast as together. On first frames, where there is no memory yet, torch computes.
     """
 
-    def __init__(self, network: LocalizationNetwork, templates: int, skip: Collection[str]) -> None:
+    def __init__(self, network: LocalizationNetwork, templates: int, heads: Collection[Head]) -> None:
         """Find or make the step graph.
 
         Args:
             network: the network, on the CPU and in evaluation mode; its weights must not change any more.
             templates: how many templates a target has.
-            skip: heads that are left out; calls must name the same.
+            heads: those to run; calls must name the same.
 
         Raises:
             UserError: onnxruntime, or what is needed to make a graph, is not installed; or the network cannot be
@@ -56,10 +60,10 @@ class ONNXNetwork:
         if find_spec("onnxruntime") is None:
             raise UserError("The engine onnxruntime is not installed: pip install onnxruntime.")
         self._network = network
-        self._skip = tuple(skip)
+        self._heads = tuple(heads)
         self._threads = 0
-        name = graph_name(network, templates, self._skip)
-        example = _example(network, templates, self._skip)
+        name = graph_name(network, templates, self._heads)
+        example = _example(network, templates, self._heads)
         for graph in stored_graphs(name):
             try:
                 self._load(graph)
@@ -67,18 +71,22 @@ class ONNXNetwork:
                     return
             except Exception as error:  # whatever is wrong with a file, another one can be made
                 logger.debug("The step graph %s cannot be used: %s", name, error)
-        graph = _made(network, templates, self._skip)
+        graph = _made(network, templates, self._heads)
         self._load(graph)
         if not self._agrees(*example):
             raise UserError("The graph that was made of this network does not compute what the network does.")
         keep_graph(name, graph)
 
     def __call__(
-        self, search_images: Tensor, templates: Templates, memory: Tensor | None = None, skip: Collection[str] = ()
+        self,
+        search_images: Tensor,
+        templates: Templates,
+        memory: Tensor | None = None,
+        heads: Collection[Head] = HEADS,
     ) -> tuple[LocalizationMaps, Tensor | None]:
         """One frame of B targets, as of the network."""
         if self._reads_memory and memory is None:
-            return self._network(search_images, templates, memory, skip)
+            return self._network(search_images, templates, memory, heads)
         if self._threads != torch.get_num_threads():
             self._start()
         # The batch is the first axis of everything but the memory, where it follows the layers.
@@ -125,7 +133,7 @@ class ONNXNetwork:
         """Whether all maps and the next memory are the network's, but for rounding."""
         with computing(images.device, "float32"):
             (maps, next_memory), (found, found_memory) = (
-                forward(images, templates, memory, self._skip) for forward in (self._network, self)
+                forward(images, templates, memory, self._heads) for forward in (self._network, self)
             )
         pairs = zip((*vars(found).values(), found_memory), (*vars(maps).values(), next_memory), strict=True)
         return all(
@@ -142,7 +150,7 @@ def start_engine(
     device: torch.device,
     precision: Precision,
     templates: int,
-    skip: Collection[str],
+    heads: Collection[Head],
 ) -> tuple[Engine, Forward]:
     """What computes a network's steps.
 
@@ -153,7 +161,7 @@ def start_engine(
         device: where to compute.
         precision: of the network's layers.
         templates: how many templates a target has.
-        skip: heads that are left out.
+        heads: those to run.
 
     Returns:
         The engine that was taken, and the network by it.
@@ -172,10 +180,10 @@ def start_engine(
             "and device so, or take the engine torch."
         )
     if choice == "onnxruntime":
-        return "onnxruntime", ONNXNetwork(network, templates, skip)
+        return "onnxruntime", ONNXNetwork(network, templates, heads)
     if choice == "auto" and fits and is_small(network) and find_spec("onnxruntime") is not None:
         try:
-            return "onnxruntime", ONNXNetwork(network, templates, skip)
+            return "onnxruntime", ONNXNetwork(network, templates, heads)
         except MissingExporterError:
             pass
         except UserError as error:
@@ -185,7 +193,7 @@ def start_engine(
 
 @torch.inference_mode()
 def _example(
-    network: LocalizationNetwork, templates: int, skip: Collection[str]
+    network: LocalizationNetwork, templates: int, heads: Collection[Head]
 ) -> tuple[Tensor, Templates, Tensor | None]:
     """Search images of one target at its second frame, its templates and its memory."""
     encoder, generator = network.encoder, torch.Generator().manual_seed(0)
@@ -193,11 +201,11 @@ def _example(
     search_images = torch.randn(2, 1, 3, encoder.search_size, encoder.search_size, generator=generator)
     with computing(torch.device("cpu"), "float32"):
         encoded = network.encode_templates(crops, torch.tensor([0.25, 0.25, 0.5, 0.5]).repeat(1, templates, 1))
-        _, memory = network(search_images[0], encoded, None, skip)
+        _, memory = network(search_images[0], encoded, None, heads)
     return search_images[1], encoded, memory
 
 
-def _made(network: LocalizationNetwork, templates: int, skip: Collection[str]) -> StepGraph:
+def _made(network: LocalizationNetwork, templates: int, heads: Collection[Head]) -> StepGraph:
     """A step graph of the network.
 
     Raises:
@@ -205,4 +213,4 @@ def _made(network: LocalizationNetwork, templates: int, skip: Collection[str]) -
     """
     require_exporter()
     Console(stderr=True).print("Making this network's graph for onnxruntime, once; it takes some seconds.")
-    return StepGraph(*step_graph(network, templates, skip))
+    return StepGraph(*step_graph(network, templates, heads))

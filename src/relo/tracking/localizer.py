@@ -8,10 +8,11 @@ from torch import Tensor
 from relo.geometry import cut_squares
 from relo.images import normalise_crops
 from relo.models.encoders.base import Templates
+from relo.models.heads import Localization
 from relo.models.inference import Precision, computing
-from relo.models.network import LocalizationMaps, LocalizationNetwork
+from relo.models.network import Head, LocalizationMaps, LocalizationNetwork
 from relo.tracking.engine import EngineChoice, start_engine
-from relo.tracking.rule import Localization, TrackingRule
+from relo.tracking.rule import TrackingRule
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,11 @@ class Located:
     memory: Tensor | None  # [layers, B, K, C], for the next frame
 
 
-def skipped_heads(network: LocalizationNetwork, localization: Localization) -> tuple[str, ...]:
-    """The heads that a tracker that localizes so does not need."""
-    skipped = ("critic",) if localization == "prior" else ("critic", "prior")
-    is_of_other_map = network.presence is not None and network.presence.localization != localization
-    return (*skipped, "presence") if is_of_other_map else skipped
+def tracking_heads(network: LocalizationNetwork, localization: Localization) -> tuple[Head, ...]:
+    """The heads that a tracker that localizes so needs."""
+    presence = network.presence
+    is_read = presence is not None and presence.localization == localization
+    return (localization, "box", "presence") if is_read else (localization, "box")
 
 
 class Localizer:
@@ -58,13 +59,13 @@ class Localizer:
         self._device = device
         self._precision: Precision = precision
         self._window = rule.window_map(network.encoder.map_size).to(device)
-        self._skip = skipped_heads(network, rule.localization)
-        self.engine, self._forward = start_engine(engine, network, device, precision, rule.templates, self._skip)
+        self._heads = tracking_heads(network, rule.localization)
+        self.engine, self._forward = start_engine(engine, network, device, precision, rule.templates, self._heads)
 
     def __call__(self, search_images: Tensor, templates: Templates, memory: Tensor | None) -> Located:
         """Locate B targets in search images [B, 3, Hx, Hx], normalised."""
         with computing(self._device, self._precision):
-            maps, memory = self._forward(search_images, templates, memory, skip=self._skip)
+            maps, memory = self._forward(search_images, templates, memory, self._heads)
         cells_cxcywh, probabilities, response = self._candidates(maps)
         value, cell = response.flatten(1).max(1, keepdim=True)
         columns = [
@@ -98,8 +99,9 @@ class Localizer:
             assert maps.prior_scores is not None  # checked when the tracker was made
             if maps.prior_boxes_cxcywh is not None:  # such a head has chosen by itself: nothing is left to a window
                 return maps.prior_boxes_cxcywh, maps.prior_scores, maps.prior_scores
+            assert maps.boxes_cxcywh is not None
             return maps.boxes_cxcywh, maps.prior_scores, maps.prior_scores * self._window
-        logits = maps.policy_logits
+        logits, boxes_cxcywh = maps.candidates("policy")
         probabilities = logits.flatten(1).softmax(1).view_as(logits)
         response = (logits if self._rule.window == "logits" else probabilities) * self._window
-        return maps.boxes_cxcywh, probabilities, response
+        return boxes_cxcywh, probabilities, response

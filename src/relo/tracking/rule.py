@@ -17,8 +17,8 @@ from relo.errors import UserError
 from relo.files import load_yaml
 from relo.geometry import CropRule
 from relo.models.checkpoints.released import released_rule
+from relo.models.heads import Localization
 
-Localization = Literal["policy", "prior"]
 Window = Literal["logits", "probabilities"]
 
 LARGEST = 1e12

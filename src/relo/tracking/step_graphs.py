@@ -15,7 +15,7 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
 from relo.models.checkpoints.cache import cache_folder
-from relo.models.network import LocalizationNetwork
+from relo.models.network import Head, LocalizationNetwork
 
 PACKAGED = Path(__file__).parent / "graphs"
 
@@ -33,10 +33,10 @@ class StepGraph:
     weights: list[str]
 
 
-def graph_name(network: LocalizationNetwork, templates: int, skip: Collection[str]) -> str:
+def graph_name(network: LocalizationNetwork, templates: int, heads: Collection[Head]) -> str:
     """The file of a network's step graph: a hash of everything that its structure depends on."""
     tensors = [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in network.state_dict().items()]
-    structure = {"config": network.config(), "tensors": tensors, "templates": templates, "skip": sorted(skip)}
+    structure = {"config": network.config(), "tensors": tensors, "templates": templates, "heads": sorted(heads)}
     text = json.dumps([_FORMAT, structure], sort_keys=True, default=str)
     return f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.zip"
 

@@ -16,13 +16,14 @@ from relo.images import normalise_images
 from relo.models.checkpoints.weights import SHIPPED
 from relo.models.devices import find_device
 from relo.models.encoders.base import Templates
+from relo.models.heads import Localization
 from relo.models.inference import Precision, PrecisionChoice, computing, fastest_precision, optimize_for_inference
 from relo.models.network import LocalizationNetwork
 from relo.tracking.cuda_graphs import CUDARecorder, Function, ReplayedFunction
 from relo.tracking.engine import EngineChoice
 from relo.tracking.localizer import Localizer, Located
 from relo.tracking.lost_and_found import judge, lost_region
-from relo.tracking.rule import Localization, RuleFile, TrackingRule, read_rule_file, rule_from_settings
+from relo.tracking.rule import RuleFile, TrackingRule, read_rule_file, rule_from_settings
 from relo.tracking.state import TargetState
 from relo.tracking.upload import FrameUploader, upload
 from relo.tracking.view import SearchView

@@ -26,12 +26,11 @@ from relo.learning.rollout import Rollout
 from relo.metrics import AverageOverlap, NormalizedPrecision, Precision, SuccessAUC, SuccessRate
 from relo.models.checkpoints.states import load_state_strictly, misfit
 from relo.models.checkpoints.weights import FORMAT, FORMAT_ENTRY, load_stage
+from relo.models.heads import Localization
 from relo.models.initialisation import start_as_released
 from relo.models.network import LocalizationNetwork
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
-
-Localization = Literal["policy", "prior"]
 
 
 class RELOModule(lightning.LightningModule):
