@@ -8,7 +8,7 @@ import torch
 
 import relo.training.presence_calibration
 from relo.errors import UserError
-from relo.learning.calibration import fit_calibration
+from relo.learning.presence import fit_calibration
 from relo.models.checkpoints.weights import load_network, save_network
 from relo.models.presence import ConvPresence
 from relo.tracking.tracker import Tracker

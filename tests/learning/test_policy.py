@@ -4,8 +4,7 @@ import torch
 
 from bandit import Bandit, bandit_clip
 from relo.errors import UserError
-from relo.learning.policy import ActorCritic
-from relo.learning.returns import normalise
+from relo.learning.policy import ActorCritic, normalise
 from relo.learning.rewards import IoUReward
 from relo.learning.rollout import TeacherForced
 

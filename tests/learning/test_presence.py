@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from relo.errors import UserError
-from relo.learning.calibration import fit_calibration
-from relo.learning.presence import PresenceObjective
+from relo.learning.presence import PresenceObjective, fit_calibration
 from relo.learning.priors import GaussianPrior
 from relo.learning.warmup import WarmupObjective
 from relo.models.network import LocalizationMaps
@@ -67,16 +66,19 @@ class Marks(PresenceHead):
 class Made(nn.Module):
     """A network whose maps are given."""
 
-    def __init__(self, maps, presence):
+    def __init__(self, maps, log_odds):
         super().__init__()
-        self.maps, self.presence = maps, presence
+        self.maps, self.features, self.presence = maps, log_odds[:, None], Marks()
 
     def encode_templates(self, images, boxes_xywh):
         return None
 
-    def forward(self, images, templates, memory, heads):
-        assert "presence" in heads
-        return self.maps, None
+    def encode(self, images, templates, memory):
+        return self.features, None
+
+    def localize(self, features, heads):
+        assert heads == (self.presence.localization, "box")
+        return self.maps
 
 
 def test_labels_are_those_of_the_chosen_boxes():
@@ -91,7 +93,7 @@ def test_labels_are_those_of_the_chosen_boxes():
     clip = make_clip(batch=3, frames=1)
     clip.search_boxes_xywh[:] = torch.tensor([0.4, 0.4, 0.2, 0.2])
     clip.present[2] = False
-    network = Made(LocalizationMaps(logits, boxes, presence=presence), Marks())
+    network = Made(LocalizationMaps(logits, boxes), presence.logit())
     result = PresenceObjective(peaks=2)(network, clip, torch.Generator())
     said, right = torch.tensor([0.9, 0.2] * 3), torch.tensor([1, 0, 0, 1, 0, 0])
     wanted = -torch.where(right == 1, said, 1 - said).log().mean()

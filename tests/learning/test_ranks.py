@@ -4,7 +4,7 @@ import torch
 from torch import distributed, multiprocessing
 
 from relo.learning.base import mean_loss
-from relo.learning.returns import normalise
+from relo.learning.policy import normalise
 
 torch.manual_seed(0)
 ADVANTAGES = 3 + 2 * torch.randn(4, 3)

@@ -1,15 +1,14 @@
-"""The contract of a learning objective: what a training step asks for."""
+"""What objectives share: their contract, means over the frames that count (of all ranks), and the loss of a box."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from relo.data.clip_batch import ClipBatch
 from relo.geometry import generalized_iou, iou
-from relo.learning.ranks import share_of_ranks
 from relo.learning.rollout import Rollout
 from relo.models.network import LocalizationNetwork
 
@@ -30,10 +29,10 @@ class Objective(ABC):
     """
 
     trained_parts: tuple[str, ...] | None = None
-    """The network's parts that learn ("policy", "critic", ...); None is all of them. The others are frozen."""
+    """The network's trainable parts ("policy", "critic", ...); None is all of them. The others are frozen."""
 
     updates: int = 1
-    """Optimizer steps that one batch gives; other than 1, `losses` is implemented."""
+    """Optimizer steps per batch; other than 1, `losses` is implemented."""
 
     @abstractmethod
     def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
@@ -42,13 +41,6 @@ class Objective(ABC):
     def losses(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> Iterator[StepResult]:
         """The losses of the batch's `updates` optimizer steps; each is asked for after the step before it was taken."""
         yield self(network, clip, generator)
-
-
-def target_cell(boxes_xywh: Tensor, map_size: int) -> tuple[Tensor, Tensor]:
-    """Row and column [...] of the cell that holds the centre of each box [..., 4] (shares of the crop's side)."""
-    center = boxes_xywh[..., :2] + boxes_xywh[..., 2:] / 2
-    column, row = (center * map_size).long().clamp(0, map_size - 1).unbind(-1)
-    return row, column
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -64,9 +56,36 @@ def mean_loss(losses: Tensor, mask: Tensor) -> Tensor:
     return masked_mean(losses, mask) * share_of_ranks(mask)
 
 
-def masked_variance(values: Tensor, mask: Tensor) -> Tensor:
-    """Variance of the values [B, T] over the frames that count."""
-    return masked_mean((values - masked_mean(values, mask)).square(), mask)
+@torch.no_grad()
+def share_of_ranks(mask: Tensor) -> Tensor:
+    """How often this rank's mask holds, over the mean of all ranks: 1 for one rank, or where all have as many."""
+    own = mask.sum().float()
+    if not _are_several_ranks():
+        return torch.ones_like(own)
+    total = own.clone()
+    distributed.all_reduce(total)
+    return own * distributed.get_world_size() / total.clamp(min=1)
+
+
+@torch.no_grad()
+def mean_over_ranks(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the values [...] of every rank where its mask [...] holds; without gradients, 0 where none holds."""
+    sums = torch.stack([(values * mask).sum(), mask.sum().to(values.dtype)])
+    if _are_several_ranks():
+        distributed.all_reduce(sums)
+    total, count = sums
+    return total / count.clamp(min=1)
+
+
+def _are_several_ranks() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def target_cell(boxes_xywh: Tensor, map_size: int) -> tuple[Tensor, Tensor]:
+    """Row and column [...] of the cell that holds the centre of each box [..., 4] (shares of the crop's side)."""
+    center = boxes_xywh[..., :2] + boxes_xywh[..., 2:] / 2
+    column, row = (center * map_size).long().clamp(0, map_size - 1).unbind(-1)
+    return row, column
 
 
 def box_losses(boxes_xyxy: Tensor, truth_xyxy: Tensor, present: Tensor) -> dict[str, Tensor]:
@@ -79,3 +98,8 @@ def box_losses(boxes_xyxy: Tensor, truth_xyxy: Tensor, present: Tensor) -> dict[
         "l1_loss": masked_mean((boxes_xyxy - truth_xyxy).abs().mean(-1), present),
         "iou": masked_mean(iou(boxes_xyxy.detach(), truth_xyxy), present),
     }
+
+
+def regression_loss(losses: Mapping[str, Tensor], giou_weight: float = 2.0, l1_weight: float = 5.0) -> Tensor:
+    """The weighted sum of `box_losses`; the paper's by default."""
+    return giou_weight * losses["giou_loss"] + l1_weight * losses["l1_loss"]

@@ -1,6 +1,6 @@
 """Closed-loop rollouts: the next search region is cut around the box that the policy chose."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -12,7 +12,16 @@ from relo.errors import UserError
 from relo.geometry import CropRule, clip_to_image, cxcywh_to_xywh, xywh_to_cxcywh, xywh_to_xyxy
 from relo.images import normalise_crops
 from relo.learning.rewards import RewardTerm
-from relo.learning.rollout import Rollout, RolloutRule, Walk, chosen, draw_cells
+from relo.learning.rollout import (
+    POLICY_HEADS,
+    Rollout,
+    RolloutRule,
+    draw_cells,
+    make_rollout,
+    network_outputs,
+    unroll,
+)
+from relo.models.heads import at_cells
 from relo.models.network import Head, LocalizationNetwork
 
 
@@ -20,8 +29,8 @@ class ClosedLoop(RolloutRule):
     """Tracking as it is done: an action moves the next search region, so it has consequences.
 
     Needs clips of consecutive frames with their surroundings (data.sampler `relo.data.sampler.ConsecutiveSampler` and
-    data.surroundings). Crops are cut on the clip's device. A walk that has lost its target would teach nothing more: it
-    begins anew from the truth, at a cost.
+    data.surroundings). Crops are cut on the clip's device. A rollout that has lost its target would teach nothing more:
+    it begins again from the truth, at a cost.
 
     Actions on frames whose target is hidden earn nothing and teach nothing, though they move the crop of the next one:
     what such a frame leads to is credited to the last action on which the target was seen.
@@ -42,11 +51,11 @@ class ClosedLoop(RolloutRule):
         Args:
             drift_limit: the target is lost where the box's centre is further from the truth's than this, in units of
                 the truth's sqrt(w h); 2 is where the truth's centre leaves a search region of factor 4. None lets
-                every walk go on to its end, whatever the size of its box.
+                every rollout go on to its end, whatever the size of its box.
             size_limit: the target is lost, too, where sqrt(w h) of the box is that many times too large or too small.
             restart_cost: what losing the target costs, in reward.
-            jitter: the first box of a walk is the truth moved and scaled at random: standard deviation, in units of its
-                width and height, and of the logarithm of these.
+            jitter: the first box of a rollout is the truth moved and scaled at random: standard deviation, in units of
+                its width and height, and of the logarithm of these.
             search_factor: side of the search region as a multiple of sqrt(w h), as in the tracking rule.
             margin_px: how much of a box stays in the image, as in the tracking rule.
             released: cut as the public release does, as in the tracking rule.
@@ -74,60 +83,74 @@ class ClosedLoop(RolloutRule):
         rewards: Sequence[RewardTerm],
         generator: torch.Generator,
         samples: int = 1,
-        heads: Collection[Head] = ("policy", "box", "critic"),
+        heads: Collection[Head] = POLICY_HEADS,
     ) -> Rollout:
-        """Track through every clip `samples` times; the memory stays where a walk begins anew.
+        """Track through every clip `samples` times; the memory stays where a rollout begins again.
 
         Raises:
             UserError: the clips carry no surroundings.
         """
-        if clip.surroundings is None:
+        clip = clip.repeat(samples)
+        around = clip.surroundings
+        if around is None:
             raise UserError(
                 "A closed loop needs clips with surroundings: set data.surroundings (8 is a good value) and "
                 "data.sampler to relo.data.sampler.ConsecutiveSampler."
             )
-        clip = clip.repeat(samples)
-        around = clip.surroundings
-        assert around is not None
         rule = CropRule(self.search_factor, network.encoder.search_size, self.released)
-        walk = Walk(network, clip, heads)
         box_xywh = self._jittered(around.first_box_xywh, generator)
-        actions, truths_xywh, lost_cells = [], [], []
-        for t in range(around.images.shape[1]):
-            geometry, truth_xywh = around.geometry[:, t], around.boxes_xywh[:, t]
-            region = rule.region(to_packed(box_xywh, geometry))  # in pixels of the surroundings
-            crops = rule.cut_on_device(around.images[:, t], region)
-            logits, boxes_cxcywh = walk.step(normalise_crops(crops))
+        regions: list[Tensor] = []  # [R, 3] each, in pixels of the surroundings
+        crops: list[Tensor] = []
+
+        def search_images() -> Iterator[Tensor]:
+            """Each frame's, around the box that was chosen on the frame before."""
+            for images, geometry in zip(around.images.unbind(1), around.geometry.unbind(1), strict=True):
+                regions.append(rule.region(to_packed(box_xywh, geometry)))
+                crops.append(normalise_crops(rule.cut_on_device(images, regions[-1])))
+                yield crops[-1]
+
+        steps, actions, truths_xywh, lost_cells = [], [], [], []
+        for t, (features, maps) in enumerate(unroll(network, clip, heads, search_images())):
+            region, geometry, truth_xywh = regions[-1], around.geometry[:, t], around.boxes_xywh[:, t]
+            logits, boxes_cxcywh = maps.candidates("policy")
             cell = draw_cells(logits, generator)
-            in_crop_cxcywh = boxes_cxcywh.detach().flatten(1, 2).double()  # [R, S * S, 4]
-            cells_xywh = to_image(rule.to_image(in_crop_cxcywh, region[:, None]), geometry[:, None])
-            width, height = around.image_sizes[:, t, None].unbind(-1)
+            in_crop_cxcywh = boxes_cxcywh.detach().double()  # [R, S, S, 4]
+            cells_xywh = to_image(rule.to_image(in_crop_cxcywh, region[:, None, None]), geometry[:, None, None])
+            width, height = around.image_sizes[:, t, None, None].unbind(-1)
             cells_xywh = clip_to_image(cells_xywh, width, height, self.margin_px)
-            lost = self._is_lost(cells_xywh, truth_xywh[:, None]) & clip.present[:, t, None]
-            lost = lost | ~cells_xywh.isfinite().all(-1)  # no crop can be cut around such a box; the loss will tell
+            lost = self._is_lost(cells_xywh, truth_xywh[:, None, None]) & clip.present[:, t, None, None]
+            lost = lost | ~cells_xywh.isfinite().all(-1)  # no crop can be cut around such a box; the loss will show it
+            steps.append((features, maps))
             actions.append(cell)
             truths_xywh.append(rule.to_crop(to_packed(truth_xywh, geometry), region).float())
             lost_cells.append(lost)
-            box_xywh, is_lost = (chosen(values[:, None], cell[:, None])[:, 0] for values in (cells_xywh, lost))
-            box_xywh = torch.where(is_lost[:, None], self._jittered(truth_xywh, generator), box_xywh)
+            is_lost = at_cells(lost, cell)
+            restart_xywh = self._jittered(truth_xywh, generator)
+            box_xywh = torch.where(is_lost[:, None], restart_xywh, at_cells(cells_xywh, cell))
         truth_xyxy = xywh_to_xyxy(torch.stack(truths_xywh, dim=1)).clamp(0, 1)
-        rollout = walk.rollout(torch.stack(actions, dim=1), truth_xyxy, clip.present, rewards)
-        lost = torch.stack(lost_cells, dim=1)  # [R, T, S * S]: a box there would lose the target
+        rollout = make_rollout(
+            network_outputs(steps),
+            torch.stack(actions, dim=1),
+            torch.stack(crops, dim=1),
+            truth_xyxy,
+            clip.present,
+            rewards,
+        )
+        lost = torch.stack(lost_cells, dim=1)  # [R, T, S, S]: a box there would lose the target
         costs = -self.restart_cost * lost.to(truth_xyxy.dtype)
         return replace(
             rollout,
-            terms=rollout.terms | {"restart": chosen(costs, rollout.actions)},
-            restarts=chosen(lost, rollout.actions),
-            cell_costs=costs.view_as(rollout.logits),
+            terms=rollout.terms | {"restart": at_cells(costs, rollout.actions)},
+            restarts=at_cells(lost, rollout.actions),
+            cell_costs=costs,
             samples=samples,
         )
 
     def _jittered(self, boxes_xywh: Tensor, generator: torch.Generator) -> Tensor:
         """Boxes [R, 4], moved and scaled at random."""
         noise = torch.empty_like(boxes_xywh).normal_(generator=generator) * self.jitter
-        boxes_cxcywh = xywh_to_cxcywh(boxes_xywh)
-        sizes = boxes_cxcywh[:, 2:]
-        return cxcywh_to_xywh(torch.cat([boxes_cxcywh[:, :2] + noise[:, :2] * sizes, sizes * noise[:, 2:].exp()], -1))
+        center, size = xywh_to_cxcywh(boxes_xywh).split(2, dim=-1)
+        return cxcywh_to_xywh(torch.cat([center + noise[:, :2] * size, size * noise[:, 2:].exp()], -1))
 
     def _is_lost(self, boxes_xywh: Tensor, truth_xywh: Tensor) -> Tensor:
         """Whether each box [..., 4] is too far from its truth [..., 4], or of too different a size: bool [...]."""

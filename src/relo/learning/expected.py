@@ -7,11 +7,9 @@ import torch
 from torch import Tensor
 
 from relo.errors import UserError
-from relo.learning.base import masked_mean, mean_loss
+from relo.learning.base import masked_mean, mean_loss, mean_over_ranks
 from relo.learning.health import explained_variance
-from relo.learning.policy import PolicyObjective
-from relo.learning.ranks import mean_over_ranks
-from relo.learning.returns import generalized_advantages
+from relo.learning.policy import PolicyObjective, generalized_advantages
 from relo.learning.rewards import RewardTerm, reward_terms
 from relo.learning.rollout import Rollout
 
@@ -77,7 +75,7 @@ class ExpectedGradient(PolicyObjective):
             following = (returns - rollout.rewards) - (rollout.values.detach() - expected)
             if self.normalise_advantages:  # a critic that has not learned yet would call whatever was done good
                 following = following - mean_over_ranks(following, rollout.present)
-            ratio = torch.exp(rollout.log_probs - rollout.log_probs.detach())
+            ratio = rollout.log_ratio.exp()
             losses["policy_loss"] = losses["policy_loss"] - mean_loss(ratio * following / scale, rollout.present)
             losses["value_loss"] = self.value_weight * (rollout.values - returns).square().mean()
             logs["explained_variance"] = explained_variance(rollout, returns)
@@ -114,7 +112,7 @@ class RewardAugmentedLikelihood(PolicyObjective):
     def policy_losses(self, rollout: Rollout) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The cross-entropy."""
         rewards = cell_rewards(rollout, self.rewards)
-        log_policy = rollout.logits.flatten(2).log_softmax(-1)
+        log_policy = rollout.log_policy
         cross_entropy = -((rewards / self.temperature).softmax(-1) * log_policy).sum(-1)
         expected = (log_policy.detach().exp() * rewards).sum(-1)
         teaches = rollout.present & (rewards.amax(-1) > rewards.amin(-1))  # a target outside the crop says nothing

@@ -1,10 +1,11 @@
-"""What tells a healthy run of a policy from a sick one."""
+"""What shows whether the run of a policy is healthy."""
 
 import torch
 from torch import Tensor
 
-from relo.learning.base import masked_mean, masked_variance
-from relo.learning.rollout import Rollout, chosen
+from relo.learning.base import masked_mean
+from relo.learning.rollout import Rollout
+from relo.models.heads import at_cells
 
 
 def policy_health(rollout: Rollout) -> dict[str, Tensor]:
@@ -14,18 +15,19 @@ def policy_health(rollout: Rollout) -> dict[str, Tensor]:
     the most probable cell's and `best_iou` of the best cell's; `lost`, the share of frames on which a closed loop lost
     the target; `explained_variance` of the rewards by the critic's values.
     """
-    mask = rollout.present
-    logits, cell_ious = rollout.logits.detach(), rollout.cell_ious.flatten(2)
-    health = {
-        "reward": masked_mean(rollout.rewards, mask),
-        **{f"reward_{name}": masked_mean(term, mask) for name, term in rollout.terms.items()},
-        "entropy": masked_mean(policy_entropy(logits), mask),
-        "iou": masked_mean(rollout.ious, mask),
-        "greedy_iou": masked_mean(chosen(cell_ious, logits.flatten(2).argmax(-1)), mask),
-        "best_iou": masked_mean(cell_ious.amax(-1), mask),
+    rollout = rollout.detach()
+    cell_ious = rollout.cell_ious
+    frames = {
+        "reward": rollout.rewards,
+        **{f"reward_{name}": term for name, term in rollout.terms.items()},
+        "entropy": rollout.entropy,
+        "iou": rollout.ious,
+        "greedy_iou": at_cells(cell_ious, rollout.logits.flatten(2).argmax(-1)),
+        "best_iou": cell_ious.amax((-2, -1)),
     }
     if rollout.restarts is not None:
-        health["lost"] = masked_mean(rollout.restarts.float(), mask)
+        frames["lost"] = rollout.restarts.float()
+    health = {name: masked_mean(values, rollout.present) for name, values in frames.items()}
     if rollout.values is not None:
         health["explained_variance"] = explained_variance(rollout, rollout.rewards)
     return health
@@ -37,26 +39,11 @@ def explained_variance(rollout: Rollout, targets: Tensor) -> Tensor:
     1 is perfect, 0 as good as a constant, and given where the targets are constant.
     """
     assert rollout.values is not None
-    spread = masked_variance(targets, rollout.present)
-    unexplained = masked_variance(targets - rollout.values.detach(), rollout.present)
+    mask, errors = rollout.present, targets - rollout.values.detach()
+    spread, unexplained = (
+        masked_mean((values - masked_mean(values, mask)).square(), mask) for values in (targets, errors)
+    )
     return torch.where(spread > 1e-6, 1 - unexplained / spread, 0)
-
-
-def policy_entropy(logits: Tensor) -> Tensor:
-    """Entropy [R, T] in nats of the policies with logits [R, T, S, S]."""
-    log_policy = logits.flatten(2).log_softmax(-1)
-    return -(log_policy.exp() * log_policy).sum(-1)
-
-
-def prior_divergence(logits: Tensor, prior_scores: Tensor) -> Tensor:
-    """KL divergence [R, T] in nats of the policies with logits [R, T, S, S] from the prior's scores.
-
-    The scores [R, T, S, S] are made to sum to 1.
-    """
-    log_policy = logits.flatten(2).log_softmax(-1)
-    scores = prior_scores.flatten(2)
-    log_prior = scores.log() - scores.sum(-1, keepdim=True).log()
-    return (log_policy.exp() * (log_policy - log_prior)).sum(-1)
 
 
 def action_histogram(rollout: Rollout) -> Tensor:

@@ -1,6 +1,8 @@
-"""Policy objectives: a rollout to a loss. The policy learns from reward alone; nothing tells it where the centre is."""
+"""Policy objectives: where a reward becomes a gradient. Nothing shows the policy where the target's centre is."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -9,25 +11,43 @@ from torch import Tensor
 from relo.data.clip_batch import ClipBatch
 from relo.errors import UserError
 from relo.geometry import xyxy_to_xywh
-from relo.learning.base import Objective, StepResult, box_losses, mean_loss, target_cell
-from relo.learning.health import explained_variance, policy_entropy, policy_health, prior_divergence
-from relo.learning.ranks import share_of_ranks
-from relo.learning.returns import generalized_advantages, normalise
+from relo.learning.base import (
+    Objective,
+    StepResult,
+    box_losses,
+    masked_mean,
+    mean_loss,
+    mean_over_ranks,
+    regression_loss,
+    share_of_ranks,
+    target_cell,
+)
+from relo.learning.health import explained_variance, policy_health
 from relo.learning.rewards import AUCReward, IoUReward, RewardTerm
-from relo.learning.rollout import Rollout, RolloutRule, TeacherForced, chosen
+from relo.learning.rollout import Rollout, RolloutRule, TeacherForced, reevaluate
+from relo.models.heads import at_cells
 from relo.models.network import Head, LocalizationNetwork
 
 BoxCell = Literal["sampled", "greedy", "target"]
 
 
 class PolicyObjective(Objective):
-    """What every policy objective shares: the walk, the rewards, and what may be added to the policy's own loss."""
+    """What every policy objective shares: rollouts, rewards, and what may be added to the policy's own loss."""
 
     samples = 1
-    """Walks a clip."""
+    """Rollouts per clip."""
 
     needs_critic = False
     """Whether the critic's values are read."""
+
+    clip_ratio: float | None = None
+    """How far the ratio of new to old probability may leave 1 with profit; None where a rollout serves one step."""
+
+    epochs = 1
+    """Passes over a rollout."""
+
+    minibatches = 1
+    """Optimizer steps per pass."""
 
     def __init__(
         self,
@@ -43,17 +63,17 @@ class PolicyObjective(Objective):
 
         Args:
             rewards: terms of a frame's reward; the paper's IoU + AUC if not given.
-            rollout: where the crops of a walk come from; `relo.learning.rollout.TeacherForced`, as in the paper, if not
-                given.
+            rollout: where the crops of a rollout come from; `relo.learning.rollout.TeacherForced`, as in the paper, if
+                not given.
             entropy_weight: weight of a bonus on the policy's entropy, in nats; none in the paper. It keeps a policy
                 that learns fast from settling too early.
             prior_weight: weight of the policy's KL divergence from the network's prior map, in nats; none in the paper.
-            box_weight: weight of 2 GIoU + 5 L1 on one box a frame, for a box head that learns along (name "box" in
-                `trained_parts`); none in the paper.
+            box_weight: weight of 2 GIoU + 5 L1 on one box per frame, for a box head that is trained along (name "box"
+                in `trained_parts`); none in the paper.
             box_cell: the cell whose box is trained: the sampled one, the most probable one, or, as in the warm-up, the
                 target's. Sampled cells may lie anywhere, and boxes that learn there are less exact at the target.
-            trained_parts: parts of the network that learn; the policy if not given, and the critic if the objective
-                needs one.
+            trained_parts: the network's trainable parts; the policy if not given, and the critic if the objective needs
+                one.
 
         Raises:
             UserError: a part is to learn that no loss reaches.
@@ -65,79 +85,94 @@ class PolicyObjective(Objective):
         self.box_weight = box_weight
         self.box_cell = box_cell
         self.trained_parts = tuple(trained_parts or ("policy", "critic")[: 1 + self.needs_critic])
-        self._check_that_all_learn(self.trained_parts)
+        reasons = {
+            "critic": None if self.needs_critic else "reads no critic as it is set",
+            "box": None if box_weight else "trains boxes with a box_weight above 0 alone",
+            "prior": "trains no prior",
+        }
+        for part in self.trained_parts:
+            if reasons.get(part) is not None:
+                raise UserError(f"{part!r} is among trained_parts, but {type(self).__name__} {reasons[part]}.")
+
+    def set_passes(self, clip_ratio: float, epochs: int, minibatches: int) -> None:
+        """Take several clipped steps on every rollout.
+
+        Raises:
+            UserError: no step would be taken.
+        """
+        if epochs < 1 or minibatches < 1:
+            raise UserError(f"epochs and minibatches must be at least 1, not {epochs} and {minibatches}.")
+        self.clip_ratio = clip_ratio
+        self.epochs = epochs
+        self.minibatches = minibatches
+        self.updates = epochs * minibatches
 
     def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
         """Roll out, and return the policy's loss with what is added to it."""
-        rollout = self.collect(network, clip, generator)
-        losses, logs = self.policy_losses(rollout)
-        return self.result(rollout, losses, logs)
+        return self.result(self.estimate(self.collect(network, clip, generator)))
+
+    def losses(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> Iterator[StepResult]:
+        """One loss for every minibatch of every pass; the rollout and what it was worth are fixed at the start.
+
+        Raises:
+            UserError: there are fewer rollouts than minibatches.
+        """
+        if self.updates == 1:
+            yield self(network, clip, generator)
+            return
+        with torch.no_grad():
+            rollout = self.estimate(self.collect(network, clip, generator))
+        count = len(rollout.actions)
+        if count < self.minibatches:
+            raise UserError(f"{count} walks a batch cannot be split into {self.minibatches} minibatches: set fewer.")
+        for _ in range(self.epochs):
+            order = torch.randperm(count, generator=generator, device=generator.device)
+            for rows in order.tensor_split(self.minibatches):
+                current = reevaluate(network, clip, rollout)
+                yield replace(self.result(current.select(rows)), rollout=current.detach())
+
+    def collect(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> Rollout:
+        """Roll out the clips.
+
+        Raises:
+            UserError: the network lacks a head that the objective needs.
+        """
+        optional: dict[Head, bool] = {"critic": self.needs_critic, "prior": self.prior_weight > 0}
+        needed = [head for head, is_needed in optional.items() if is_needed]
+        for head in needed:
+            if getattr(network, head) is None:
+                raise UserError(
+                    f"{type(self).__name__} needs a {head} as it is set: give the network one "
+                    f"(relo.models.heads.Conv{head.capitalize()})."
+                )
+        return self.rollout(network, clip, self.rewards, generator, self.samples, ("policy", "box", *needed))
+
+    def estimate(self, rollout: Rollout) -> Rollout:
+        """The rollout with what its actions were worth: old log-probabilities, and advantages where they are read."""
+        return replace(rollout, old_log_probs=rollout.log_probs.detach())
 
     @abstractmethod
     def policy_losses(self, rollout: Rollout) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The objective's own losses by name, weighted and to be summed; and further scalars to log."""
 
-    def collect(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> Rollout:
-        """Walk over the clips.
-
-        Raises:
-            UserError: the network lacks a head that the objective needs.
-        """
-        heads: list[Head] = ["policy", "box"]
-        if self.needs_critic:
-            heads.append("critic")
-        if self.prior_weight > 0:
-            heads.append("prior")
-        for head in (head for head in heads if getattr(network, head, None) is None and head not in heads[:2]):
-            raise UserError(
-                f"{type(self).__name__} needs a {head} as it is set: give the network one "
-                f"(relo.models.heads.Conv{head.capitalize()})."
-            )
-        return self.rollout(network, clip, self.rewards, generator, self.samples, heads)
-
-    def result(self, rollout: Rollout, losses: dict[str, Tensor], logs: dict[str, Tensor]) -> StepResult:
-        """The sum of the losses with what is added to them, and the run's health."""
-        losses = losses | self._additions(rollout)
+    def result(self, rollout: Rollout) -> StepResult:
+        """The sum of the policy's losses with what is added to them, and the run's health."""
+        losses, logs = self.policy_losses(rollout)
+        losses = losses | self._added_losses(rollout)
         loss = torch.stack(list(losses.values())).sum()
-        told = {name: value.detach() for name, value in losses.items()} | policy_health(rollout) | logs
-        return StepResult(loss, {"loss": loss.detach(), **told}, rollout.detach())
+        parts = {name: value.detach() for name, value in losses.items()}
+        return StepResult(loss, {"loss": loss.detach(), **parts, **policy_health(rollout), **logs}, rollout.detach())
 
-    def _check_that_all_learn(self, parts: tuple[str, ...]) -> None:
-        reasons = {
-            "critic": None if self.needs_critic else "reads no critic as it is set",
-            "box": None if self.box_weight else "trains boxes with a box_weight above 0 alone",
-            "prior": "trains no prior",
-        }
-        for part in parts:
-            if reasons.get(part) is not None:
-                raise UserError(f"{part!r} is among trained_parts, but {type(self).__name__} {reasons[part]}.")
-
-    def _additions(self, rollout: Rollout) -> dict[str, Tensor]:
+    def _added_losses(self, rollout: Rollout) -> dict[str, Tensor]:
         added: dict[str, Tensor] = {}
         if self.entropy_weight:
-            added["entropy_loss"] = -self.entropy_weight * mean_loss(policy_entropy(rollout.logits), rollout.present)
+            added["entropy_loss"] = -self.entropy_weight * mean_loss(rollout.entropy, rollout.present)
         if self.prior_weight:
-            assert rollout.prior_scores is not None
-            divergence = prior_divergence(rollout.logits, rollout.prior_scores.detach())
-            added["prior_loss"] = self.prior_weight * mean_loss(divergence, rollout.present)
+            added["prior_loss"] = self.prior_weight * mean_loss(prior_divergence(rollout), rollout.present)
         if self.box_weight:
             boxes = box_losses(trained_boxes_xyxy(rollout, self.box_cell), rollout.truth_xyxy, rollout.shown)
-            share = share_of_ranks(rollout.shown)
-            added["box_loss"] = self.box_weight * share * (2 * boxes["giou_loss"] + 5 * boxes["l1_loss"])
+            added["box_loss"] = self.box_weight * share_of_ranks(rollout.shown) * regression_loss(boxes)
         return added
-
-
-def trained_boxes_xyxy(rollout: Rollout, box_cell: BoxCell) -> Tensor:
-    """The box [R, T, 4] that is trained on each frame; the target's cell is that of what the crop shows of it."""
-    if box_cell == "sampled":
-        return rollout.chosen_xyxy
-    if box_cell == "greedy":
-        cells = rollout.logits.flatten(2).argmax(-1)
-    else:
-        side = rollout.logits.shape[-1]
-        row, column = target_cell(xyxy_to_xywh(rollout.truth_xyxy), side)
-        cells = row * side + column
-    return chosen(rollout.cells_xyxy.flatten(2, 3), cells)
 
 
 class ActorCritic(PolicyObjective):
@@ -175,29 +210,114 @@ class ActorCritic(PolicyObjective):
         self.normalise_advantages = normalise_advantages
         self.released = released
 
-    def policy_losses(self, rollout: Rollout) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Policy loss and value_weight * value loss."""
-        advantages, returns = self.advantages(rollout)
-        # The ratio is 1; its gradient is that of the log-probability.
-        ratio = torch.exp(rollout.log_probs - rollout.log_probs.detach())
-        losses = {
-            "policy_loss": -mean_loss(ratio * advantages, rollout.present),
-            "value_loss": self.value_loss(rollout, returns),
-        }
-        return losses, {"explained_variance": explained_variance(rollout, returns)}
-
-    def advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        """Advantages, normalised if so set, and the critic's targets: [R, T] each."""
+    def estimate(self, rollout: Rollout) -> Rollout:
+        """The rollout with advantages, normalised if so set, and the critic's targets."""
         assert rollout.values is not None
         advantages, returns = generalized_advantages(
             rollout.rewards, rollout.values, rollout.restarts, self.discount, self.gae_lambda
         )
         if self.normalise_advantages:
             advantages = normalise(advantages, rollout.present, self.released)
-        return advantages, returns
+        return replace(super().estimate(rollout), advantages=advantages, returns=returns)
 
-    def value_loss(self, rollout: Rollout, returns: Tensor) -> Tensor:
-        """The critic's weighted squared error over all frames: absent ones have reward 0, and value 0 to learn (with a
-        discount, what comes after them)."""
+    def policy_losses(self, rollout: Rollout) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Policy loss, and value_weight times the critic's squared error.
+
+        The critic's is over all frames: absent ones have reward 0, and value 0 to learn (with a discount, what comes
+        after them).
+        """
+        assert rollout.advantages is not None
+        assert rollout.returns is not None
         assert rollout.values is not None
-        return self.value_weight * (rollout.values - returns).square().mean()
+        policy_loss, logs = surrogate_loss(rollout.log_ratio, rollout.advantages, rollout.present, self.clip_ratio)
+        value_loss = self.value_weight * (rollout.values - rollout.returns).square().mean()
+        logs["explained_variance"] = explained_variance(rollout, rollout.returns)
+        return {"policy_loss": policy_loss, "value_loss": value_loss}, logs
+
+
+def surrogate_loss(
+    log_ratio: Tensor, advantages: Tensor, present: Tensor, clip_ratio: float | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Minus advantage times ratio, whose gradient is that of the log-probability where the ratio is 1.
+
+    Args:
+        log_ratio: [R, T], see `Rollout.log_ratio`.
+        advantages: [R, T].
+        present: [R, T] bool, the frames that count.
+        clip_ratio: how far the ratio may leave 1 with profit (PPO, Schulman et al., 2017, equation 7); None is any way.
+
+    Returns:
+        The loss; and of a clipped one `clip_share`, the share of ratios outside the range, and `kl`, the divergence of
+        the new policy from the old one in nats, estimated by (ratio - 1) - log ratio.
+    """
+    ratio = log_ratio.exp()
+    gains = ratio * advantages
+    if clip_ratio is None:
+        return -mean_loss(gains, present), {}
+    gains = torch.minimum(gains, ratio.clamp(1 - clip_ratio, 1 + clip_ratio) * advantages)
+    with torch.no_grad():
+        moved = {
+            "clip_share": masked_mean(((ratio - 1).abs() > clip_ratio).float(), present),
+            "kl": masked_mean(ratio - 1 - log_ratio, present),
+        }
+    return -mean_loss(gains, present), moved
+
+
+def generalized_advantages(
+    rewards: Tensor, values: Tensor, restarts: Tensor | None, discount: float, gae_lambda: float
+) -> tuple[Tensor, Tensor]:
+    """Generalized advantage estimates and the returns that the critic has to predict (Schulman et al., ICLR 2016).
+
+    Args:
+        rewards: [R, T].
+        values: [R, T], the critic's.
+        restarts: [R, T] bool, frames behind which a rollout began again: nothing flows back over them; None for none.
+        discount: what a frame's reward is worth one frame earlier; 0 makes every frame a decision of its own.
+        gae_lambda: 1 sums the rewards that were seen, 0 trusts the critic from the next frame on.
+
+    Returns:
+        Advantages and returns, [R, T] each, without gradients. A rollout ends with the clip.
+    """
+    rewards, values = rewards.detach(), values.detach()
+    flows = torch.ones_like(rewards) if restarts is None else 1 - restarts.to(rewards.dtype)
+    advantages = torch.zeros_like(rewards)
+    advantage, next_value = torch.zeros_like(rewards[:, 0]), torch.zeros_like(rewards[:, 0])
+    for t in reversed(range(rewards.shape[1])):
+        difference = rewards[:, t] + discount * flows[:, t] * next_value - values[:, t]
+        advantage = difference + discount * gae_lambda * flows[:, t] * advantage
+        advantages[:, t], next_value = advantage, values[:, t]
+    return advantages, advantages + values
+
+
+def normalise(advantages: Tensor, mask: Tensor, released: bool = False) -> Tensor:
+    """Zero mean and unit deviation over the frames that count; the others become 0. Shapes [R, T].
+
+    The frames are those of all ranks. `released`, those of this rank alone, and the deviation is the unbiased one (a
+    single frame has none, and becomes 0).
+    """
+    if released:
+        centered = (advantages - masked_mean(advantages, mask)) * mask
+        deviation = (centered.square().sum() / (mask.sum() - 1).clamp(min=1)).sqrt()
+    else:
+        centered = advantages - mean_over_ranks(advantages, mask)
+        deviation = mean_over_ranks(centered.square(), mask).sqrt()
+    return centered / (deviation + 1e-8) * mask
+
+
+def prior_divergence(rollout: Rollout) -> Tensor:
+    """KL divergence [R, T] in nats of the policy from the prior's scores, which are made to sum to 1."""
+    assert rollout.prior_scores is not None
+    log_policy, scores = rollout.log_policy, rollout.prior_scores.detach().flatten(2)
+    log_prior = scores.log() - scores.sum(-1, keepdim=True).log()
+    return (log_policy.exp() * (log_policy - log_prior)).sum(-1)
+
+
+def trained_boxes_xyxy(rollout: Rollout, box_cell: BoxCell) -> Tensor:
+    """The box [R, T, 4] that is trained on each frame; the target's cell is that of what the crop shows of it."""
+    if box_cell == "sampled":
+        return rollout.chosen_xyxy
+    if box_cell == "greedy":
+        return at_cells(rollout.cells_xyxy, rollout.logits.flatten(2).argmax(-1))
+    side = rollout.logits.shape[-1]
+    row, column = target_cell(xyxy_to_xywh(rollout.truth_xyxy), side)
+    return at_cells(rollout.cells_xyxy, row * side + column)

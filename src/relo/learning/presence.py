@@ -1,4 +1,7 @@
-"""Presence: a head learns, on a frozen network, whether the box that the localization chooses is right."""
+"""Presence: a head learns, on a frozen network, whether the box that the localization chooses is right.
+
+Calibrated log-odds become probabilities that are as often right as they say.
+"""
 
 import torch
 from torch import Tensor
@@ -8,8 +11,9 @@ from relo.data.clip_batch import ClipBatch
 from relo.errors import UserError
 from relo.geometry import cxcywh_to_xyxy, iou, xywh_to_xyxy
 from relo.learning.base import Objective, StepResult
-from relo.learning.warmup import frame_maps
-from relo.models.network import Head, LocalizationMaps, LocalizationNetwork
+from relo.learning.rollout import groups_of, in_groups, unroll
+from relo.models.heads import at_cells
+from relo.models.network import LocalizationNetwork
 from relo.models.presence import best_peaks
 
 RIGHT_IOU = 0.5
@@ -55,16 +59,15 @@ class PresenceObjective(Objective):
                 "PresenceObjective needs a presence head: give the network one (relo.models.presence.ConvPresence)."
             )
         localization = network.presence.localization
-        heads: tuple[Head, ...] = ("presence",)
+        groups = groups_of(clip, self.frames_per_group)
+        truths_xyxy, present = in_groups(xywh_to_xyxy(clip.search_boxes_xywh), groups), in_groups(clip.present, groups)
         log_odds, is_right = [], []
-        for t, maps in enumerate(frame_maps(network, clip, heads, self.frames_per_group)):
+        for t, (features, maps) in enumerate(unroll(network, clip, (localization, "box"), groups=groups)):
             scores, boxes_cxcywh = maps.candidates(localization)
             _, cells = best_peaks(scores, self.peaks)  # [B, peaks]
-            log_odds.append(presence_log_odds(maps).flatten(1).gather(1, cells))
-            chosen_cxcywh = boxes_cxcywh.flatten(1, 2).gather(1, cells[..., None].expand(-1, -1, 4))
-            truth_xyxy = xywh_to_xyxy(clip.search_boxes_xywh[:, t])[:, None]
-            ious = iou(cxcywh_to_xyxy(chosen_cxcywh), truth_xyxy)
-            is_right.append((ious > RIGHT_IOU) & clip.present[:, t, None])
+            log_odds.append(at_cells(network.presence(features, scores, boxes_cxcywh)[:, None], cells))
+            ious = iou(cxcywh_to_xyxy(at_cells(boxes_cxcywh[:, None], cells)), truths_xyxy[:, t, None])
+            is_right.append((ious > RIGHT_IOU) & present[:, t, None])
         odds, right = torch.stack(log_odds), torch.stack(is_right)  # [T, B, peaks]
         loss = binary_cross_entropy_with_logits(odds, right.float())
         best_odds, best_right = odds[..., 0].detach(), right[..., 0]
@@ -77,7 +80,41 @@ class PresenceObjective(Objective):
         return StepResult(loss, logs)
 
 
-def presence_log_odds(maps: LocalizationMaps) -> Tensor:
-    """The log-odds of the presence of every cell [B, S, S]."""
-    assert maps.presence is not None
-    return maps.presence.logit(eps=ODDS_EPSILON)
+def fit_calibration(log_odds: Tensor, is_right: Tensor) -> tuple[float, float]:
+    """Temperature and bias by logistic regression: sigmoid(log_odds / temperature + bias) fits what was right.
+
+    Labels are drawn a little to the middle, as Platt (1999) has it, so that log-odds which part right from wrong
+    without an error give a finite temperature.
+
+    Args:
+        log_odds: [N].
+        is_right: [N] bool.
+
+    Raises:
+        UserError: all are right, or all wrong, or the log-odds are no greater where they are right.
+    """
+    positives, negatives = int(is_right.sum()), int((~is_right).sum())
+    if not positives or not negatives:
+        raise UserError(
+            f"Presence cannot be calibrated on {positives} right and {negatives} wrong boxes; both are needed."
+        )
+    inputs = torch.stack([log_odds.double(), torch.ones_like(log_odds, dtype=torch.float64)], dim=1)  # [N, 2]
+    labels = torch.where(is_right, (positives + 1) / (positives + 2), 1 / (negatives + 2)).double()
+    weights = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    with torch.enable_grad(), torch.inference_mode(False):
+        inputs, labels = inputs.clone(), labels.clone()
+        optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            value = binary_cross_entropy_with_logits(inputs @ weights, labels)
+            value.backward()
+            return value
+
+        optimizer.step(loss)
+    slope, bias = weights.detach().tolist()
+    if not slope > 0:
+        raise UserError(
+            "Presence is no greater where boxes are right than where they are wrong: train the head longer."
+        )
+    return 1 / slope, bias

@@ -7,12 +7,11 @@ from torch import Tensor
 
 from relo.data.clip_batch import ClipBatch
 from relo.geometry import xywh_to_xyxy, xyxy_to_xywh
-from relo.learning.base import Objective, StepResult, box_losses, mean_loss
+from relo.learning.base import Objective, StepResult, box_losses, mean_loss, regression_loss
 from relo.learning.policy import PolicyObjective
 from relo.learning.priors import Prior, ScorePrior, prior_boxes_xyxy
-from relo.learning.ranks import share_of_ranks
 from relo.learning.rollout import Rollout
-from relo.learning.warmup import frame_means
+from relo.learning.warmup import frame_means, mean_result
 from relo.models.network import LocalizationMaps, LocalizationNetwork
 
 
@@ -42,7 +41,7 @@ class PriorObjective(Objective):
         self.trained_parts = ("prior", "box") if box_weight else ("prior",)
 
     def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
-        """Walk the network over the clip's frames; logs the prior's loss, and the IoU of its best cell's box.
+        """Unroll the network over the clips; logs the prior's loss, and the IoU of its best cell's box.
 
         Raises:
             UserError: the network has no prior head, or one that cannot learn the prior.
@@ -50,16 +49,13 @@ class PriorObjective(Objective):
         means = frame_means(network, clip, ("box", "prior"), self._frame_losses, self.frames_per_group)
         loss = self.prior_weight * means["prior_loss"]
         if self.box_weight:
-            loss = loss + self.box_weight * (2 * means["giou_loss"] + 5 * means["l1_loss"])
-        loss = loss * share_of_ranks(clip.present)
-        return StepResult(loss, {"loss": loss.detach(), **{name: value.detach() for name, value in means.items()}})
+            loss = loss + self.box_weight * regression_loss(means)
+        return mean_result(loss, means, clip)
 
     def _frame_losses(self, maps: LocalizationMaps, truth_xywh: Tensor, present: Tensor) -> dict[str, Tensor]:
+        prior_loss = self.prior.loss(maps, truth_xywh, present)
         truth_xyxy = xywh_to_xyxy(truth_xywh).clamp(0, 1)
-        return {
-            "prior_loss": self.prior.loss(maps, truth_xywh, present),
-            **box_losses(prior_boxes_xyxy(maps), truth_xyxy, present),
-        }
+        return {"prior_loss": prior_loss} | box_losses(prior_boxes_xyxy(maps), truth_xyxy, present)
 
 
 class PriorLikelihood(PolicyObjective):
@@ -85,5 +81,5 @@ class PriorLikelihood(PolicyObjective):
         target = self.prior.target_map(xyxy_to_xywh(rollout.truth_xyxy), rollout.logits.shape[-1]).flatten(2)
         total = target.sum(-1)  # 0 where the map lies beyond the last cell, as a released Gaussian's may
         target = target / total.clamp(min=1e-6)[..., None]
-        cross_entropy = -(target * rollout.logits.flatten(2).log_softmax(-1)).sum(-1)
+        cross_entropy = -(target * rollout.log_policy).sum(-1)
         return {"policy_loss": mean_loss(cross_entropy, rollout.shown & (total > 0))}, {}

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from relo.errors import UserError
 from relo.geometry import cxcywh_to_xyxy, xywh_to_xyxy
-from relo.learning.base import box_losses, masked_mean, target_cell
+from relo.learning.base import box_losses, masked_mean, regression_loss, target_cell
 from relo.models.checkpoints.plugin import Plugin
+from relo.models.heads import at_cells
 from relo.models.network import LocalizationMaps
 
 
@@ -125,26 +126,14 @@ class CornerExpectation(Prior):
                 "to relo.models.heads.CornerPrior."
             )
         losses = box_losses(prior_boxes_xyxy(maps), xywh_to_xyxy(boxes_xywh).clamp(0, 1), present)
-        return self.giou_weight * losses["giou_loss"] + self.l1_weight * losses["l1_loss"]
-
-
-def best_cell(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and column [B] of the greatest of the scores [B, S, S]."""
-    side = scores.shape[-1]
-    best = scores.flatten(1).argmax(1)
-    return best // side, best % side
-
-
-def boxes_xyxy_at(cells_cxcywh: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """The boxes x1, y1, x2, y2 [B, 4] of one cell a target, of the boxes of all [B, S, S, 4]."""
-    return cxcywh_to_xyxy(cells_cxcywh[torch.arange(len(row), device=row.device), row, column])
+        return regression_loss(losses, self.giou_weight, self.l1_weight)
 
 
 def prior_boxes_xyxy(maps: LocalizationMaps) -> Tensor:
     """The boxes [B, 4] by which the prior alone localizes: its best cell's, from its own head or the box head."""
     assert maps.prior_scores is not None
-    _, cells_cxcywh = maps.candidates("prior")
-    return boxes_xyxy_at(cells_cxcywh, *best_cell(maps.prior_scores))
+    best = maps.prior_scores.flatten(1).argmax(1)
+    return cxcywh_to_xyxy(at_cells(maps.cells_cxcywh("prior"), best))
 
 
 def gaussian_map(boxes_xywh: Tensor, map_size: int, min_overlap: float, released: bool = False) -> Tensor:

@@ -1,8 +1,8 @@
-"""A rollout: the network walks over a clip and chooses a cell on every frame."""
+"""Rollouts: the network is unrolled over a clip, and a cell is chosen on every frame."""
 
 from abc import abstractmethod
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,33 +13,59 @@ from relo.errors import UserError
 from relo.geometry import cxcywh_to_xyxy, iou, xywh_to_xyxy
 from relo.learning.rewards import RewardTerm, reward_terms
 from relo.models.checkpoints.plugin import Plugin
-from relo.models.encoders.base import Templates
-from relo.models.network import Head, LocalizationNetwork
+from relo.models.heads import at_cells
+from relo.models.network import Head, LocalizationMaps, LocalizationNetwork
+
+POLICY_HEADS: tuple[Head, ...] = ("policy", "box", "critic")
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """R walks over clips of T frames on a map of S x S cells.
+    """R rollouts of T frames on a map of S x S cells.
 
-    Logits, log-probabilities, values and boxes carry the gradients of the parts that learn. Where a clip was walked
-    several times (`samples`), its walks are neighbours: R is clips times samples.
+    Logits, values and boxes carry the gradients of the trainable parts. Where a clip was rolled out several times
+    (`samples`), its rollouts are neighbours: R is clips times samples.
     """
 
     logits: Tensor  # [R, T, S, S]
-    actions: Tensor  # [R, T] int64, row * S + column of the chosen cell
-    log_probs: Tensor  # [R, T], of the actions
-    values: Tensor | None  # [R, T]; None for a network without critic
     cells_xyxy: Tensor  # [R, T, S, S, 4], every cell's box, shares of the search side
-    truth_xyxy: Tensor  # [R, T, 4], clamped to the crop
-    terms: dict[str, Tensor]  # [R, T] each: the weighted terms of the reward
-    present: Tensor  # [R, T] bool
-    search_images: Tensor  # [R, T, 3, Hx, Hx], what the network saw
+    values: Tensor | None  # [R, T]; None for a network without critic
+    prior_scores: Tensor | None  # [R, T, S, S], where they were asked for
     features: Tensor  # [R, T, C, S, S], what the heads read, without gradients
-    prior_scores: Tensor | None = None  # [R, T, S, S], where they were asked for
+    search_images: Tensor  # [R, T, 3, Hx, Hx], what the network saw
+    actions: Tensor  # [R, T] int64, row * S + column of the chosen cell
+    truth_xyxy: Tensor  # [R, T, 4], clamped to the crop
+    present: Tensor  # [R, T] bool
+    terms: dict[str, Tensor]  # [R, T] each: the weighted terms of the reward
     restarts: Tensor | None = None  # [R, T] bool: the target was lost, and the next frame starts from the truth
     cell_costs: Tensor | None = None  # [R, T, S, S]: the reward that the restart behind each cell takes; 0 for none
+    old_log_probs: Tensor | None = None  # [R, T], of the actions under the policy that chose them
+    advantages: Tensor | None = None  # [R, T]
+    returns: Tensor | None = None  # [R, T], what the critic has to predict
     samples: int = 1
     groups: int = 1  # groups of frames in a clip, each of which the network began without memory
+
+    @property
+    def log_policy(self) -> Tensor:
+        """Log-probabilities of all cells [R, T, S * S]."""
+        return self.logits.flatten(2).log_softmax(-1)
+
+    @property
+    def log_probs(self) -> Tensor:
+        """Log-probabilities of the actions [R, T]."""
+        return at_cells(self.log_policy.view_as(self.logits), self.actions)
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """Logarithm of the actions' probability over that under the policy that chose them [R, T]."""
+        assert self.old_log_probs is not None
+        return self.log_probs - self.old_log_probs
+
+    @property
+    def entropy(self) -> Tensor:
+        """Entropy of the policy in nats [R, T]."""
+        log_policy = self.log_policy
+        return -(log_policy.exp() * log_policy).sum(-1)
 
     @property
     def rewards(self) -> Tensor:
@@ -59,7 +85,7 @@ class Rollout:
     @property
     def chosen_xyxy(self) -> Tensor:
         """The boxes of the chosen cells [R, T, 4]."""
-        return chosen(self.cells_xyxy.flatten(2, 3), self.actions)
+        return at_cells(self.cells_xyxy, self.actions)
 
     @property
     def ious(self) -> Tensor:
@@ -68,173 +94,46 @@ class Rollout:
 
     def detach(self) -> "Rollout":
         """The same rollout without gradients."""
-        return replace(self, **{name: tensor.detach() for name, tensor in self._tensors().items()})
+        return self._with_tensors(Tensor.detach)
 
     def select(self, rows: Tensor) -> "Rollout":
-        """The walks `rows` [M] alone."""
-        selected: dict[str, Any] = {name: tensor[rows] for name, tensor in self._tensors().items()}
-        return replace(self, **selected, terms={name: term[rows] for name, term in self.terms.items()}, samples=1)
+        """The rollouts `rows` [M] alone."""
+        return replace(self._with_tensors(lambda tensor: tensor[rows]), samples=1)
 
-    def _tensors(self) -> dict[str, Any]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
-
-
-class RolloutRule(Plugin):
-    """Contract: how the network walks over a batch of clips, and where each search region comes from."""
-
-    @abstractmethod
-    def __call__(
-        self,
-        network: LocalizationNetwork,
-        clip: ClipBatch,
-        rewards: Sequence[RewardTerm],
-        generator: torch.Generator,
-        samples: int = 1,
-        heads: Collection[Head] = ("policy", "box", "critic"),
-    ) -> Rollout:
-        """Walk over B clips, sampling one cell a frame from the policy.
-
-        Args:
-            network: the network; parts without gradients build no graph.
-            clip: B clips of T search frames.
-            rewards: the terms of the reward.
-            generator: the source of what is drawn, on the clip's device.
-            samples: walks a clip.
-            heads: those to run: "policy" and "box", and "critic" and "prior" where they are needed.
-        """
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> "Rollout":
+        changed: dict[str, Any] = {name: change(each) for name, each in vars(self).items() if isinstance(each, Tensor)}
+        return replace(self, **changed, terms={name: change(term) for name, term in self.terms.items()})
 
 
-class TeacherForced(RolloutRule):
-    """The crops surround each frame's truth, whatever was chosen before: the released RL (paper, section 3)."""
-
-    def __init__(self, frames_per_group: int | None = None) -> None:
-        """Args: `frames_per_group`, see `groups_of`; rewards are those of the whole clip all the same."""
-        self.frames_per_group = frames_per_group
-
-    def __call__(
-        self,
-        network: LocalizationNetwork,
-        clip: ClipBatch,
-        rewards: Sequence[RewardTerm],
-        generator: torch.Generator,
-        samples: int = 1,
-        heads: Collection[Head] = ("policy", "box", "critic"),
-    ) -> Rollout:
-        """Walk once over every clip; only the actions are drawn `samples` times.
-
-        Raises:
-            UserError: the clips cannot be split into such groups.
-        """
-        groups = groups_of(clip, self.frames_per_group)
-        walk = walk_through(network, clip, heads, groups)
-        logits = walk.frames("logits").repeat_interleave(samples, 0)
-        return walk.rollout(
-            draw_cells(logits, generator),
-            xywh_to_xyxy(clip.search_boxes_xywh).clamp(0, 1),
-            clip.present,
-            rewards,
-            samples,
-        )
-
-
-class Walk:
-    """The network's way through the frames of B clips, and what the heads said on it."""
-
-    def __init__(self, network: LocalizationNetwork, clip: ClipBatch, heads: Collection[Head], groups: int = 1) -> None:
-        """Start before the first frame.
-
-        Args:
-            network: the network.
-            clip: the clips whose templates to follow.
-            heads: those to run: "policy" and "box", and "critic" and "prior" where they are needed.
-            groups: groups of frames in a clip that are walked side by side, as if each were a clip of its own.
-        """
-        self.network = network
-        self.heads = heads
-        self.clip = clip
-        self.groups = groups
-        self.templates: Templates | None = None
-        self.memory: Tensor | None = None
-        self.columns: dict[str, list[Tensor]] = {}
-
-    def step(self, search_images: Tensor, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """One frame [B * groups, 3, Hx, Hx] further; gives logits [B * groups, S, S] and boxes_cxcywh of the cells.
-
-        `features` [B * groups, C, S, S] of a walk made before, by the same encoder, need not be computed again.
-        """
-        if features is None:
-            features, self.memory = self.network.encode(search_images, self._templates(), self.memory)
-        maps = self.network.localize(features, self.heads)
-        seen = {
-            "logits": maps.policy_logits,
-            "boxes_cxcywh": maps.boxes_cxcywh,
-            "values": maps.value,
-            "prior_scores": maps.prior_scores,
-            "features": features.detach(),
-            "search_images": search_images,
-        }
-        for name, value in seen.items():
-            if value is not None:
-                self.columns.setdefault(name, []).append(value)
-        return maps.candidates("policy")
-
-    def _templates(self) -> Templates:
-        if self.templates is None:
-            self.templates = encode_templates(self.network, self.clip, self.groups)
-        return self.templates
-
-    def frames(self, name: str) -> Tensor:
-        """A column so far [B, T, ...], the frames of a clip one after the other."""
-        return torch.stack(self.columns[name], dim=1).unflatten(0, (-1, self.groups)).flatten(1, 2)
-
-    def rollout(
-        self,
-        actions: Tensor,
-        truth_xyxy: Tensor,
-        present: Tensor,
-        rewards: Sequence[RewardTerm],
-        samples: int = 1,
-    ) -> Rollout:
-        """The rollout of actions [B * samples, T], for truths [B, T, 4] (shares of the crop) and present [B, T]."""
-
-        def rows(tensor: Tensor) -> Tensor:
-            return tensor.repeat_interleave(samples, 0) if samples > 1 else tensor
-
-        seen = {name: rows(self.frames(name)) for name in self.columns}
-        cells_xyxy, truth_xyxy, present = cxcywh_to_xyxy(seen["boxes_cxcywh"]), rows(truth_xyxy), rows(present)
-        boxes_xyxy = chosen(cells_xyxy.detach().flatten(2, 3), actions)
-        return Rollout(
-            logits=seen["logits"],
-            actions=actions,
-            log_probs=chosen(seen["logits"].flatten(2).log_softmax(-1), actions),
-            values=seen.get("values"),
-            cells_xyxy=cells_xyxy,
-            truth_xyxy=truth_xyxy,
-            terms=reward_terms(rewards, boxes_xyxy, truth_xyxy, iou(boxes_xyxy, truth_xyxy), present),
-            present=present,
-            search_images=seen["search_images"],
-            features=seen["features"],
-            prior_scores=seen.get("prior_scores"),
-            samples=samples,
-            groups=self.groups,
-        )
-
-
-def walk_through(
+def unroll(
     network: LocalizationNetwork,
     clip: ClipBatch,
     heads: Collection[Head],
+    search_images: Iterable[Tensor] | None = None,
     groups: int = 1,
-    features: Tensor | None = None,
-) -> Walk:
-    """The network's way over the clips' own search regions; `features` as in `Walk.step`, but of all frames."""
-    walk = Walk(network, clip, heads, groups)
-    search_images = in_groups(clip.search_images, groups)
-    features = None if features is None else in_groups(features, groups)
-    for t in range(search_images.shape[1]):
-        walk.step(search_images[:, t], None if features is None else features[:, t])
-    return walk
+) -> Iterator[tuple[Tensor, LocalizationMaps]]:
+    """Run the network over B clips frame by frame, handing its memory on.
+
+    Args:
+        network: the network; parts without gradients build no graph.
+        clip: the clips.
+        heads: those to run.
+        search_images: of each frame [B, 3, Hx, Hx]; the clips' own if not given. Each is asked for after the maps of
+            the frame before were used, so it may depend on them.
+        groups: groups of a clip's frames that are unrolled side by side (see `groups_of`).
+
+    Yields:
+        Of each frame, what the heads read [B * groups, C, S, S], and their maps.
+    """
+    templates = network.encode_templates(clip.template_images, clip.template_boxes_xywh)
+    if groups > 1:
+        templates = templates[torch.arange(len(clip), device=clip.present.device).repeat_interleave(groups)]
+    if search_images is None:
+        search_images = in_groups(clip.search_images, groups).unbind(1)
+    memory = None
+    for images in search_images:
+        features, memory = network.encode(images, templates, memory)
+        yield features, network.localize(features, heads)
 
 
 def groups_of(clip: ClipBatch, frames_per_group: int | None) -> int:
@@ -261,33 +160,108 @@ def in_groups(frames: Tensor, groups: int) -> Tensor:
     return frames.unflatten(1, (groups, -1)).flatten(0, 1)
 
 
-def encode_templates(network: LocalizationNetwork, clip: ClipBatch, groups: int = 1) -> Templates:
-    """The clips' templates, once for each of their groups."""
-    templates = network.encode_templates(clip.template_images, clip.template_boxes_xywh)
-    if groups == 1:
-        return templates
-    return templates[torch.arange(len(clip), device=clip.present.device).repeat_interleave(groups)]
+def out_of_groups(frames: Tensor, groups: int) -> Tensor:
+    """Frames [B * groups, T / groups, ...] -> [B, T, ...], what `in_groups` took apart."""
+    return frames.unflatten(0, (-1, groups)).flatten(1, 2)
 
 
-def encoder_learns(network: LocalizationNetwork) -> bool:
-    """Whether gradients reach the encoder or the propagator."""
-    parts = (network.encoder, network.propagator)
-    return any(parameter.requires_grad for part in parts for parameter in part.parameters())
+class RolloutRule(Plugin):
+    """Contract: how the network is unrolled over a batch of clips, and where each search region comes from."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        network: LocalizationNetwork,
+        clip: ClipBatch,
+        rewards: Sequence[RewardTerm],
+        generator: torch.Generator,
+        samples: int = 1,
+        heads: Collection[Head] = POLICY_HEADS,
+    ) -> Rollout:
+        """Roll out B clips, sampling one cell per frame from the policy.
+
+        Args:
+            network: the network; parts without gradients build no graph.
+            clip: B clips of T search frames.
+            rewards: the terms of the reward.
+            generator: the source of what is drawn, on the clip's device.
+            samples: rollouts per clip.
+            heads: those to run: policy and box at least.
+        """
+
+
+class TeacherForced(RolloutRule):
+    """The crops surround each frame's truth, whatever was chosen before: the released RL (paper, section 3)."""
+
+    def __init__(self, frames_per_group: int | None = None) -> None:
+        """Args: `frames_per_group`, see `groups_of`; rewards are those of the whole clip all the same."""
+        self.frames_per_group = frames_per_group
+
+    def __call__(
+        self,
+        network: LocalizationNetwork,
+        clip: ClipBatch,
+        rewards: Sequence[RewardTerm],
+        generator: torch.Generator,
+        samples: int = 1,
+        heads: Collection[Head] = POLICY_HEADS,
+    ) -> Rollout:
+        """Unroll once over every clip; only the actions are drawn `samples` times.
+
+        Raises:
+            UserError: the clips cannot be split into such groups.
+        """
+        groups = groups_of(clip, self.frames_per_group)
+        outputs = network_outputs(unroll(network, clip, heads, groups=groups), groups, samples)
+        clip = clip.repeat(samples)
+        actions = draw_cells(outputs["logits"], generator)
+        truth_xyxy = xywh_to_xyxy(clip.search_boxes_xywh).clamp(0, 1)
+        rollout = make_rollout(outputs, actions, clip.search_images, truth_xyxy, clip.present, rewards)
+        return replace(rollout, samples=samples, groups=groups)
+
+
+def network_outputs(
+    steps: Iterable[tuple[Tensor, LocalizationMaps]], groups: int = 1, samples: int = 1
+) -> dict[str, Any]:
+    """The fields of a `Rollout` that the network gives, from an unrolling; of each clip `samples` times."""
+    features, maps = zip(*steps, strict=True)
+
+    def column(frames: list[Tensor]) -> Tensor:
+        stacked = out_of_groups(torch.stack(frames, dim=1), groups)
+        return stacked.repeat_interleave(samples, 0) if samples > 1 else stacked
+
+    return {
+        "logits": column([frame.policy_logits for frame in maps]),
+        "cells_xyxy": cxcywh_to_xyxy(column([frame.boxes_cxcywh for frame in maps])),
+        "values": None if maps[0].value is None else column([frame.value for frame in maps]),
+        "prior_scores": None if maps[0].prior_scores is None else column([frame.prior_scores for frame in maps]),
+        "features": column([frame.detach() for frame in features]),
+    }
+
+
+def make_rollout(
+    outputs: dict[str, Any],
+    actions: Tensor,
+    search_images: Tensor,
+    truth_xyxy: Tensor,
+    present: Tensor,
+    rewards: Sequence[RewardTerm],
+) -> Rollout:
+    """A rollout of actions [R, T], with what they earn; the other arguments are its fields."""
+    boxes_xyxy = at_cells(outputs["cells_xyxy"].detach(), actions)
+    terms = reward_terms(rewards, boxes_xyxy, truth_xyxy, iou(boxes_xyxy, truth_xyxy), present)
+    return Rollout(
+        **outputs, search_images=search_images, actions=actions, truth_xyxy=truth_xyxy, present=present, terms=terms
+    )
 
 
 def draw_cells(logits: Tensor, generator: torch.Generator) -> Tensor:
     """One cell [...] of each map of logits [..., S, S], drawn from their softmax; int64, row * S + column.
 
-    A map that is not finite gives any of its cells: the loss then tells, by the names of the clips, what is wrong.
+    A map that is not finite gives any of its cells: the loss then shows, by the names of the clips, what is wrong.
     """
     probabilities = logits.detach().flatten(-2).softmax(-1).nan_to_num(nan=1.0)
     return torch.multinomial(probabilities.flatten(0, -2), 1, generator=generator).view(logits.shape[:-2])
-
-
-def chosen(values: Tensor, actions: Tensor) -> Tensor:
-    """The entries of values [R, T, cells, ...] at actions [R, T]: [R, T, ...]."""
-    index = actions.view(*actions.shape, 1, *[1] * (values.dim() - 3)).expand(-1, -1, 1, *values.shape[3:])
-    return values.gather(2, index).squeeze(2)
 
 
 def reevaluate(network: LocalizationNetwork, clip: ClipBatch, rollout: Rollout) -> Rollout:
@@ -296,25 +270,17 @@ def reevaluate(network: LocalizationNetwork, clip: ClipBatch, rollout: Rollout) 
     It is always the whole of it: BatchNorm would give the same policy other probabilities on a part of the clips.
 
     Args:
-        network: the network; it walks anew where its encoder learns, else only the heads that the rollout ran are run.
+        network: the network; unrolled again where its encoder is trained, else only the rollout's heads are run.
         clip: the clips of the rollout.
         rollout: what was done.
     """
-    clip = replace(clip.repeat(rollout.samples), search_images=rollout.search_images)
-    heads: list[Head] = ["policy", "box"]
-    if rollout.values is not None:
-        heads.append("critic")
-    if rollout.prior_scores is not None:
-        heads.append("prior")
-    features = None if encoder_learns(network) else rollout.features
-    walk = walk_through(network, clip, heads, rollout.groups, features)
-    seen = {name: walk.frames(name) for name in walk.columns}
-    return replace(
-        rollout,
-        logits=seen["logits"],
-        log_probs=chosen(seen["logits"].flatten(2).log_softmax(-1), rollout.actions),
-        values=seen.get("values"),
-        cells_xyxy=cxcywh_to_xyxy(seen["boxes_cxcywh"]),
-        features=seen["features"],
-        prior_scores=seen.get("prior_scores"),
-    )
+    given = {"critic": rollout.values, "prior": rollout.prior_scores}
+    heads: list[Any] = ["policy", "box", *(head for head, output in given.items() if output is not None)]
+    encoder = (*network.encoder.parameters(), *network.propagator.parameters())
+    if any(parameter.requires_grad for parameter in encoder):
+        clip = replace(clip.repeat(rollout.samples), search_images=rollout.search_images)
+        steps = unroll(network, clip, heads, groups=rollout.groups)
+    else:
+        features = in_groups(rollout.features, rollout.groups).unbind(1)
+        steps = ((frame, network.localize(frame, heads)) for frame in features)
+    return replace(rollout, **network_outputs(steps, rollout.groups))

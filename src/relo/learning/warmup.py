@@ -1,6 +1,5 @@
 """The warm-up: the box regression learns at the target's cell, and the prior's score map beside it."""
 
-import itertools
 from collections.abc import Callable, Collection
 from typing import Literal
 
@@ -9,16 +8,16 @@ from torch import Tensor
 
 from relo.data.clip_batch import ClipBatch
 from relo.errors import UserError
-from relo.geometry import xywh_to_xyxy
-from relo.learning.base import Objective, StepResult, box_losses, target_cell
-from relo.learning.priors import Prior, best_cell, boxes_xyxy_at
-from relo.learning.ranks import share_of_ranks
-from relo.learning.rollout import encode_templates, groups_of, in_groups
+from relo.geometry import cxcywh_to_xyxy, xywh_to_xyxy
+from relo.learning.base import Objective, StepResult, box_losses, regression_loss, share_of_ranks, target_cell
+from relo.learning.priors import Prior
+from relo.learning.rollout import groups_of, unroll
+from relo.models.heads import at_cells
 from relo.models.network import Head, LocalizationMaps, LocalizationNetwork
 
 
 class WarmupObjective(Objective):
-    """GIoU and L1 on one box a frame; optionally (as in the release) a loss on the prior's scores."""
+    """GIoU and L1 on one box per frame; optionally (as in the release) a loss on the prior's scores."""
 
     def __init__(
         self,
@@ -53,40 +52,26 @@ class WarmupObjective(Objective):
         self.trained_parts = ("encoder", "propagator", "box") + (() if prior is None else ("prior",))
 
     def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
-        """Walk the network over the clip's frames and average the losses of the frames with a visible target."""
+        """Unroll the network over the clips and average the losses of the frames with a visible target."""
         heads: tuple[Head, ...] = ("box",) if self.prior is None else ("box", "prior")
         means = frame_means(network, clip, heads, self._frame_losses, self.frames_per_group)
-        loss = self.giou_weight * means["giou_loss"] + self.l1_weight * means["l1_loss"]
+        loss = regression_loss(means, self.giou_weight, self.l1_weight)
         if self.prior is not None:
             loss = loss + self.prior_weight * means["prior_loss"]
-        loss = loss * share_of_ranks(clip.present)
-        return StepResult(loss, {"loss": loss.detach(), **{name: value.detach() for name, value in means.items()}})
+        return mean_result(loss, means, clip)
 
     def _frame_losses(self, maps: LocalizationMaps, truth_xywh: Tensor, present: Tensor) -> dict[str, Tensor]:
         prior_loss = {} if self.prior is None else {"prior_loss": self.prior.loss(maps, truth_xywh, present)}
         assert maps.boxes_cxcywh is not None
         if self.box_cell == "target":
-            row, column = target_cell(truth_xywh, maps.boxes_cxcywh.shape[1])
+            side = maps.boxes_cxcywh.shape[1]
+            row, column = target_cell(truth_xywh, side)
+            cells = row * side + column
         else:
             assert maps.prior_scores is not None
-            row, column = best_cell(maps.prior_scores)
-        boxes_xyxy = boxes_xyxy_at(maps.boxes_cxcywh, row, column)
+            cells = maps.prior_scores.flatten(1).argmax(1)
+        boxes_xyxy = cxcywh_to_xyxy(at_cells(maps.boxes_cxcywh, cells))
         return box_losses(boxes_xyxy, xywh_to_xyxy(truth_xywh).clamp(0, 1), present) | prior_loss
-
-
-def frame_maps(
-    network: LocalizationNetwork, clip: ClipBatch, heads: Collection[Head], frames_per_group: int | None = None
-) -> list[LocalizationMaps]:
-    """What the heads say of B clips on each of their T frames; the arguments are those of `frame_means`."""
-    groups = groups_of(clip, frames_per_group)
-    search_images = in_groups(clip.search_images, groups)  # [B * groups, T / groups, 3, Hx, Hx]
-    templates = encode_templates(network, clip, groups)
-    memory = None
-    steps = []
-    for t in range(search_images.shape[1]):
-        maps, memory = network(search_images[:, t], templates, memory, heads)
-        steps.append(maps)
-    return [maps[group::groups] for group, maps in itertools.product(range(groups), steps)]
 
 
 def frame_means(
@@ -96,7 +81,7 @@ def frame_means(
     frame_losses: Callable[[LocalizationMaps, Tensor, Tensor], dict[str, Tensor]],
     frames_per_group: int | None = None,
 ) -> dict[str, Tensor]:
-    """Walk the network over the clip's frames; means over all those with a visible target, as for one long frame.
+    """Unroll the network over the clips; means over all frames with a visible target, as for one long frame.
 
     Args:
         network: the network.
@@ -109,10 +94,17 @@ def frame_means(
     Raises:
         UserError: the clips cannot be split into such groups.
     """
-    frames = [
-        frame_losses(maps, clip.search_boxes_xywh[:, t], clip.present[:, t])
-        for t, maps in enumerate(frame_maps(network, clip, heads, frames_per_group))
-    ]
+    groups = groups_of(clip, frames_per_group)
+    steps = [maps for _, maps in unroll(network, clip, heads, groups=groups)]
+    maps = [step[group::groups] for group in range(groups) for step in steps]  # of B clips, frame by frame
+    truths_xywh, present = clip.search_boxes_xywh.unbind(1), clip.present.unbind(1)
+    frames = [frame_losses(*frame) for frame in zip(maps, truths_xywh, present, strict=True)]
     counts = clip.present.sum(0)
     weights = counts / counts.sum().clamp(min=1)  # [T]
     return {name: (torch.stack([frame[name] for frame in frames]) * weights).sum() for name in frames[0]}
+
+
+def mean_result(loss: Tensor, means: dict[str, Tensor], clip: ClipBatch) -> StepResult:
+    """The result of a loss that is a mean over the clips' visible frames, for gradients averaged over ranks."""
+    loss = loss * share_of_ranks(clip.present)
+    return StepResult(loss, {"loss": loss.detach(), **{name: value.detach() for name, value in means.items()}})

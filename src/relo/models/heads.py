@@ -56,6 +56,17 @@ class PriorHead(PluginModule):
         """[B, C, S, S] -> scores [B, S, S]; boxes_cxcywh [B, S, S, 4] as shares of the search side, or None."""
 
 
+def at_cells(maps: Tensor, cells: Tensor) -> Tensor:
+    """The entries of maps [*batch, S, S, ...] at one cell each [*batch] (row * S + column): [*batch, ...].
+
+    A side of the batch that is 1 in either stands for all of the other's.
+    """
+    axis = cells.dim()
+    flat = maps.flatten(axis, axis + 1)
+    index = cells.view(*cells.shape, *[1] * (flat.dim() - axis))
+    return flat.take_along_dim(index, axis).squeeze(axis)
+
+
 def conv_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:
     """3 x 3 convolution, batch normalisation, ReLU; keeps the map's size."""
     return nn.Sequential(

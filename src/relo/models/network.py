@@ -30,13 +30,18 @@ class LocalizationMaps:
 
     def candidates(self, localization: Localization) -> tuple[Tensor, Tensor]:
         """What a localization chooses by and among: scores [B, S, S] as logarithms, and boxes_cxcywh [B, S, S, 4]."""
-        scores, boxes_cxcywh = self.policy_logits, self.boxes_cxcywh
-        if localization == "prior":
-            scores = None if self.prior_scores is None else self.prior_scores.logit()
-            boxes_cxcywh = boxes_cxcywh if self.prior_boxes_cxcywh is None else self.prior_boxes_cxcywh
-        assert scores is not None
+        if localization == "policy":
+            assert self.policy_logits is not None
+            return self.policy_logits, self.cells_cxcywh(localization)
+        assert self.prior_scores is not None
+        return self.prior_scores.logit(), self.cells_cxcywh(localization)
+
+    def cells_cxcywh(self, localization: Localization) -> Tensor:
+        """The cells' boxes [B, S, S, 4] among which a localization chooses."""
+        is_own = localization == "prior" and self.prior_boxes_cxcywh is not None
+        boxes_cxcywh = self.prior_boxes_cxcywh if is_own else self.boxes_cxcywh
         assert boxes_cxcywh is not None
-        return scores, boxes_cxcywh
+        return boxes_cxcywh
 
     def __getitem__(self, index: slice) -> "LocalizationMaps":
         """The maps of some of the targets."""

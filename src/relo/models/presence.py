@@ -18,7 +18,7 @@ class PresenceHead(PluginModule):
 
     A box is right where its IoU with the target exceeds 0.5; the box of a target that is hidden, or beside the search
     region, never is. The log-odds are divided by `temperature`, and `bias` is added: numbers of the state that a
-    calibration sets (`relo.learning.calibration`).
+    calibration sets (`relo.learning.presence.fit_calibration`).
 
     Attributes:
         localization: the map whose scores are read, and whose choice of a cell the head is trained on.

@@ -17,8 +17,8 @@ from relo.errors import UserError
 from relo.geometry import cxcywh_to_xyxy, iou
 from relo.images import restore_images
 from relo.learning.health import action_histogram
-from relo.learning.rollout import Rollout, chosen
-from relo.models.heads import PriorHead
+from relo.learning.rollout import Rollout
+from relo.models.heads import PriorHead, at_cells
 from relo.training.figures import SeenFrame, policy_figure
 from relo.training.module import RELOModule
 
@@ -223,7 +223,7 @@ def seen_frames(rollout: Rollout, prior: PriorHead | None, count: int) -> list[S
     ]
     if scores is None:
         return frames
-    best_xyxy = chosen(cells_xyxy.flatten(1, 2)[:, None], scores.flatten(1).argmax(1)[:, None])[:, 0]
+    best_xyxy = at_cells(cells_xyxy, scores.flatten(1).argmax(1))
     prior_ious = iou(best_xyxy, truth_xyxy)
     return [
         replace(

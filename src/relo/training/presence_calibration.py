@@ -9,8 +9,7 @@ from torch import Tensor
 
 from relo.errors import UserError
 from relo.evaluation.presence import presence_outcomes, presence_scores
-from relo.learning.calibration import fit_calibration
-from relo.learning.presence import ODDS_EPSILON
+from relo.learning.presence import ODDS_EPSILON, fit_calibration
 from relo.training.module import RELOModule
 
 
