@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
-from torch.nn.functional import max_pool2d, one_hot
+from torch.nn.functional import max_pool2d
 
 from relo.data.clip_batch import ClipBatch
 from relo.data.clip_dataset import StoreSource
@@ -33,6 +33,8 @@ from relo.data.datamodule import ClipLoader, TrackingDataModule
 from relo.data.sampler import OrderSampler
 from relo.errors import UserError
 from relo.geometry import CropRule, cxcywh_to_xyxy, iou, xywh_to_xyxy
+from relo.learning.rollout import unroll
+from relo.models.heads import at_cells
 from relo.tracking.tracker import Tracker
 
 LOST_IOU = 0.1
@@ -54,30 +56,17 @@ class Choices:
 
     @torch.inference_mode()
     def look_at(self, clip: ClipBatch) -> None:
-        """Walk over B clips, and note the IoU of the chosen box, of the best near it and of the best."""
-        network, is_prior = self.tracker.network, self.tracker.rule.localization == "prior"
-        heads = ("prior" if is_prior else "policy", "box")
-        templates = network.encode_templates(clip.template_images, clip.template_boxes_xywh)
-        memory = None
-        for t in range(clip.search_images.shape[1]):
-            maps, memory = network(clip.search_images[:, t], templates, memory, heads)
-            present = clip.present[:, t]
+        """Note the IoU of the chosen box, of the best near it and of the best, on every frame of B clips."""
+        localization = self.tracker.rule.localization
+        for t, (_, maps) in enumerate(unroll(self.tracker.network, clip, (localization, "box"))):
+            scores = maps.policy_logits if localization == "policy" else maps.prior_scores
+            cells = scores.flatten(1).argmax(1)
             truth_xyxy = xywh_to_xyxy(clip.search_boxes_xywh[:, t]).clamp(0, 1)
-            scores, boxes_cxcywh = maps.policy_logits, maps.boxes_cxcywh
-            if is_prior:
-                assert maps.prior_scores is not None  # checked when the tracker was made
-                scores = maps.prior_scores
-                boxes_cxcywh = boxes_cxcywh if maps.prior_boxes_cxcywh is None else maps.prior_boxes_cxcywh
-            ious = iou(cxcywh_to_xyxy(boxes_cxcywh), truth_xyxy[:, None, None])  # [B, S, S]
-            chosen = one_hot(scores.flatten(1).argmax(1), scores[0].numel()).view_as(scores).float()
-            near = max_pool2d(chosen, 3, stride=1, padding=1)
-            seen = {
-                "chosen": (ious * chosen).sum((1, 2)),
-                "near": (ious * near).amax((1, 2)),
-                "best": ious.amax((1, 2)),
-            }
+            ious = iou(cxcywh_to_xyxy(maps.cells_cxcywh(localization)), truth_xyxy[:, None, None])  # [B, S, S]
+            neighbours = max_pool2d(ious, 3, stride=1, padding=1)  # the best of each cell and its neighbours
+            seen = {"chosen": at_cells(ious, cells), "near": at_cells(neighbours, cells), "best": ious.amax((1, 2))}
             for name, values in seen.items():
-                self.columns.setdefault(name, []).append(values[present])
+                self.columns.setdefault(name, []).append(values[clip.present[:, t]])
 
     def ious(self, name: str) -> Tensor:
         """Of all frames so far, "chosen", "near" or "best"."""
@@ -113,10 +102,10 @@ def compare(options: argparse.Namespace) -> Table:
         UserError: a map, model or store cannot be used.
     """
     maps = []
-    for told in options.maps:
-        name, _, path = told.partition(":")
+    for argument in options.maps:
+        name, _, path = argument.partition(":")
         if name not in ("policy", "prior") or not path:
-            raise UserError(f"'{told}' is not policy:MODEL or prior:MODEL.")
+            raise UserError(f"'{argument}' is not policy:MODEL or prior:MODEL.")
         maps.append(Choices(path, Tracker.from_pretrained(path, localization=name, engine="torch")))
         if maps[-1].crops != maps[0].crops:
             raise UserError(f"{path} cuts its crops in another way than {maps[0].path}: compare models that see alike.")

@@ -32,6 +32,7 @@ from relo.learning.base import Objective
 from relo.learning.clipped import GRPO, PPO
 from relo.learning.expected import ExpectedGradient, RewardAugmentedLikelihood
 from relo.learning.policy import ActorCritic
+from relo.learning.rollout import unroll
 from relo.models.checkpoints.plugin import build
 from relo.models.checkpoints.released import resolve_reference
 from relo.models.devices import find_device
@@ -72,10 +73,8 @@ def infer(network: LocalizationNetwork, clip: ClipBatch) -> None:
     learning = [part for part in network.children() if part.training]
     for part in learning:
         part.eval()
-    templates = network.encode_templates(clip.template_images, clip.template_boxes_xywh)
-    memory = None
-    for t in range(clip.search_images.shape[1]):
-        _, memory = network(clip.search_images[:, t], templates, memory, heads=("policy", "box"))
+    for _ in unroll(network, clip, ("policy", "box")):
+        pass
     for part in learning:
         part.train()
 

@@ -12,15 +12,7 @@ from relo.errors import UserError
 from relo.geometry import CropRule, clip_to_image, cxcywh_to_xywh, xywh_to_cxcywh, xywh_to_xyxy
 from relo.images import normalise_crops
 from relo.learning.rewards import RewardTerm
-from relo.learning.rollout import (
-    POLICY_HEADS,
-    Rollout,
-    RolloutRule,
-    draw_cells,
-    make_rollout,
-    network_outputs,
-    unroll,
-)
+from relo.learning.rollout import POLICY_HEADS, Rollout, RolloutRule, draw_cells, make_rollout, network_outputs, unroll
 from relo.models.heads import at_cells
 from relo.models.network import Head, LocalizationNetwork
 
@@ -99,19 +91,19 @@ class ClosedLoop(RolloutRule):
             )
         rule = CropRule(self.search_factor, network.encoder.search_size, self.released)
         box_xywh = self._jittered(around.first_box_xywh, generator)
-        regions: list[Tensor] = []  # [R, 3] each, in pixels of the surroundings
         crops: list[Tensor] = []
 
         def search_images() -> Iterator[Tensor]:
-            """Each frame's, around the box that was chosen on the frame before."""
+            # Each is asked for when box_xywh is the box that was chosen on the frame before.
             for images, geometry in zip(around.images.unbind(1), around.geometry.unbind(1), strict=True):
-                regions.append(rule.region(to_packed(box_xywh, geometry)))
-                crops.append(normalise_crops(rule.cut_on_device(images, regions[-1])))
+                region = rule.region(to_packed(box_xywh, geometry))
+                crops.append(normalise_crops(rule.cut_on_device(images, region)))
                 yield crops[-1]
 
-        steps, actions, truths_xywh, lost_cells = [], [], [], []
+        steps, frames = [], []
         for t, (features, maps) in enumerate(unroll(network, clip, heads, search_images())):
-            region, geometry, truth_xywh = regions[-1], around.geometry[:, t], around.boxes_xywh[:, t]
+            geometry, truth_xywh = around.geometry[:, t], around.boxes_xywh[:, t]
+            region = rule.region(to_packed(box_xywh, geometry))  # [R, 3], in pixels of the surroundings
             logits, boxes_cxcywh = maps.candidates("policy")
             cell = draw_cells(logits, generator)
             in_crop_cxcywh = boxes_cxcywh.detach().double()  # [R, S, S, 4]
@@ -121,27 +113,17 @@ class ClosedLoop(RolloutRule):
             lost = self._is_lost(cells_xywh, truth_xywh[:, None, None]) & clip.present[:, t, None, None]
             lost = lost | ~cells_xywh.isfinite().all(-1)  # no crop can be cut around such a box; the loss will show it
             steps.append((features, maps))
-            actions.append(cell)
-            truths_xywh.append(rule.to_crop(to_packed(truth_xywh, geometry), region).float())
-            lost_cells.append(lost)
-            is_lost = at_cells(lost, cell)
+            frames.append((crops[-1], cell, lost, rule.to_crop(to_packed(truth_xywh, geometry), region).float()))
             restart_xywh = self._jittered(truth_xywh, generator)
-            box_xywh = torch.where(is_lost[:, None], restart_xywh, at_cells(cells_xywh, cell))
-        truth_xyxy = xywh_to_xyxy(torch.stack(truths_xywh, dim=1)).clamp(0, 1)
-        rollout = make_rollout(
-            network_outputs(steps),
-            torch.stack(actions, dim=1),
-            torch.stack(crops, dim=1),
-            truth_xyxy,
-            clip.present,
-            rewards,
-        )
-        lost = torch.stack(lost_cells, dim=1)  # [R, T, S, S]: a box there would lose the target
-        costs = -self.restart_cost * lost.to(truth_xyxy.dtype)
+            box_xywh = torch.where(at_cells(lost, cell)[:, None], restart_xywh, at_cells(cells_xywh, cell))
+        search_crops, actions, lost, truths_xywh = (torch.stack(column, dim=1) for column in zip(*frames, strict=True))
+        truths_xyxy = xywh_to_xyxy(truths_xywh).clamp(0, 1)
+        rollout = make_rollout(network_outputs(steps), actions, search_crops, truths_xyxy, clip.present, rewards)
+        costs = -self.restart_cost * lost.to(truths_xyxy.dtype)  # [R, T, S, S]: a box there would lose the target
         return replace(
             rollout,
-            terms=rollout.terms | {"restart": at_cells(costs, rollout.actions)},
-            restarts=at_cells(lost, rollout.actions),
+            terms=rollout.terms | {"restart": at_cells(costs, actions)},
+            restarts=at_cells(lost, actions),
             cell_costs=costs,
             samples=samples,
         )

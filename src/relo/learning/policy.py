@@ -124,7 +124,9 @@ class PolicyObjective(Objective):
             rollout = self.estimate(self.collect(network, clip, generator))
         count = len(rollout.actions)
         if count < self.minibatches:
-            raise UserError(f"{count} walks a batch cannot be split into {self.minibatches} minibatches: set fewer.")
+            raise UserError(
+                f"{count} rollouts per batch cannot be split into {self.minibatches} minibatches: set fewer."
+            )
         for _ in range(self.epochs):
             order = torch.randperm(count, generator=generator, device=generator.device)
             for rows in order.tensor_split(self.minibatches):

@@ -28,6 +28,10 @@ class RewardTerm(Plugin):
 
     weight: float = 1.0
 
+    def __init__(self, weight: float = 1.0) -> None:
+        """Args: `weight`, factor of the term."""
+        self.weight = weight
+
     @abstractmethod
     def __call__(self, boxes_xyxy: Tensor, truth_xyxy: Tensor, iou: Tensor, present: Tensor) -> Tensor:
         """The term [..., T] of each frame, unweighted.
@@ -43,10 +47,6 @@ class RewardTerm(Plugin):
 class IoUReward(RewardTerm):
     """The frame's own IoU."""
 
-    def __init__(self, weight: float = 1.0) -> None:
-        """Args: `weight`, factor of the term."""
-        self.weight = weight
-
     def __call__(self, boxes_xyxy: Tensor, truth_xyxy: Tensor, iou: Tensor, present: Tensor) -> Tensor:
         """[..., T] -> [..., T]."""
         return iou
@@ -54,10 +54,6 @@ class IoUReward(RewardTerm):
 
 class GIoUReward(RewardTerm):
     """The frame's generalized IoU, in (-1, 1]: a box beside the target earns the less the farther it lies."""
-
-    def __init__(self, weight: float = 1.0) -> None:
-        """Args: `weight`, factor of the term."""
-        self.weight = weight
 
     def __call__(self, boxes_xyxy: Tensor, truth_xyxy: Tensor, iou: Tensor, present: Tensor) -> Tensor:
         """[..., T] -> [..., T]."""
@@ -78,7 +74,7 @@ class CenterPrecisionReward(RewardTerm):
             weight: factor of the term.
             integration: how the curve becomes a number: the mean of its values, as in the benchmarks, or the trapezoid.
         """
-        self.weight = weight
+        super().__init__(weight)
         self.integration = integration
 
     def __call__(self, boxes_xyxy: Tensor, truth_xyxy: Tensor, iou: Tensor, present: Tensor) -> Tensor:
@@ -106,7 +102,7 @@ class AUCReward(RewardTerm):
             thresholds: how many, evenly from 0 to 1.
             strict: a frame succeeds when its IoU is above the threshold (else: at or above it).
         """
-        self.weight = weight
+        super().__init__(weight)
         self.integration = integration
         self.thresholds = thresholds
         self.strict = strict

@@ -160,17 +160,11 @@ class LocalizationNetwork(PluginModule):
                 f"The propagator names layer {layers[-1]}, the encoder's are 0 to {self.encoder.depth - 1}: set the "
                 "propagator's depth and layers to the encoder's."
             )
-        heads = {
-            "policy": self.policy,
-            "box": self.box,
-            "critic": self.critic,
-            "prior": self.prior,
-            "presence": self.presence,
-        }
-        for name, head in heads.items():
-            kernels = [p for p in head.parameters() if p.dim() == 4] if head is not None else []
-            if kernels and kernels[0].shape[1] != self.encoder.channels:
+        channels = self.encoder.channels
+        for name, part in self.named_children():
+            kernel = next((p for p in part.parameters() if p.dim() == 4), None)
+            if name in HEADS and kernel is not None and kernel.shape[1] != channels:
                 raise UserError(
-                    f"The {name} head reads {kernels[0].shape[1]} channels, the encoder's map has "
-                    f"{self.encoder.channels}: set the {name} head's channels to {self.encoder.channels}."
+                    f"The {name} head reads {kernel.shape[1]} channels, the encoder's map has {channels}: set the "
+                    f"{name} head's channels to {channels}."
                 )

@@ -100,10 +100,10 @@ class LayerAligned(TemporalPropagator):
                 "least one, or leave them out for all."
             )
         self.layers = None if layers is None else tuple(sorted(layers))
+        self._places = {layer: place for place, layer in enumerate(self.layers or range(depth))}  # in the memory
         self.detach = detach
-        count = depth if layers is None else len(layers)
         is_released = projection == "released"
-        self.projections = nn.ModuleList(_linear(width, is_released) for _ in range(count)) if projection else None
+        self.projections = nn.ModuleList(_linear(width, is_released) for _ in self._places) if projection else None
         self.entrance = _linear(width, is_released) if is_released else nn.Identity()
 
     def current(self, batch: int) -> Tensor:
@@ -118,9 +118,9 @@ class LayerAligned(TemporalPropagator):
         self, index: int, tokens: Tensor, static: int, memory: Tensor | None, record: list[Tensor]
     ) -> Tensor:
         """Record the current slot, and put the memory of this layer into the previous one, if the layer propagates."""
-        place = self._place(index)
-        if place is None:
+        if index not in self._places:
             return tokens
+        place = self._places[index]
         count = self.learned_tokens.shape[1]
         current = tokens[:, static : static + count]
         record.append(current.detach() if self.detach else current)
@@ -136,17 +136,11 @@ class LayerAligned(TemporalPropagator):
         if next_layer is None:
             return 0
         count = self.learned_tokens.shape[1]
-        return count if has_memory and self._place(next_layer) is not None else 2 * count
+        return count if has_memory and next_layer in self._places else 2 * count
 
     def after_layers(self, tokens: Tensor, static: int, record: list[Tensor]) -> Tensor | None:
         """The current slot as recorded at each layer that propagates [layers, B, K, width]."""
         return torch.stack(record)
-
-    def _place(self, index: int) -> int | None:
-        """Where the layer stands in the memory; None for one that does not propagate."""
-        if self.layers is None:
-            return index
-        return self.layers.index(index) if index in self.layers else None
 
 
 class DeepToShallow(TemporalPropagator):
