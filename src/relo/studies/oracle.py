@@ -14,6 +14,7 @@ from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.geometry import cxcywh_to_xyxy, generalized_iou, iou, xywh_to_xyxy
 from relo.images import normalise_images
 from relo.models.encoders.base import Templates
+from relo.models.heads import at_cells
 from relo.models.inference import computing
 from relo.tracking.localizer import Located
 from relo.tracking.state import TargetState
@@ -58,8 +59,8 @@ class OracleTracker(Tracker):
         ious = iou(cells_xyxy, truths_xyxy[:, None, None])  # [B, S, S]
         nearness = generalized_iou(cells_xyxy, truths_xyxy[:, None, None])
         overlaps = torch.where(ious.amax((1, 2), keepdim=True) > 0, ious, nearness)
-        value, cell = overlaps.flatten(1).max(1, keepdim=True)
-        boxes_cxcywh = maps.boxes_cxcywh.flatten(1, 2).gather(1, cell[..., None].expand(-1, -1, 4))[:, 0]
+        value, cell = overlaps.flatten(1).max(1)
+        value, boxes_cxcywh = value[:, None], at_cells(maps.boxes_cxcywh, cell)
         return Located(torch.cat([boxes_cxcywh, value, value], dim=1), overlaps, memory)
 
     def _believed(self, before: TargetState, after: TargetState) -> TargetState:

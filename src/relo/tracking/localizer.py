@@ -8,7 +8,7 @@ from torch import Tensor
 from relo.geometry import cut_squares
 from relo.images import normalise_crops
 from relo.models.encoders.base import Templates
-from relo.models.heads import Localization
+from relo.models.heads import Localization, at_cells
 from relo.models.inference import Precision, computing
 from relo.models.network import Head, LocalizationMaps, LocalizationNetwork
 from relo.tracking.engine import EngineChoice, start_engine
@@ -67,14 +67,14 @@ class Localizer:
         with computing(self._device, self._precision):
             maps, memory = self._forward(search_images, templates, memory, self._heads)
         cells_cxcywh, probabilities, response = self._candidates(maps)
-        value, cell = response.flatten(1).max(1, keepdim=True)
+        value, cell = response.flatten(1).max(1)
         columns = [
-            cells_cxcywh.flatten(1, 2).gather(1, cell[..., None].expand(-1, -1, 4))[:, 0],
-            probabilities.flatten(1).gather(1, cell),
-            value,
+            at_cells(cells_cxcywh, cell),
+            at_cells(probabilities, cell)[:, None],
+            value[:, None],
         ]
         if maps.presence is not None:
-            columns.append(maps.presence.flatten(1).gather(1, cell))
+            columns.append(at_cells(maps.presence, cell)[:, None])
         return Located(torch.cat(columns, dim=1), response, memory)
 
     def in_frames(
