@@ -70,12 +70,11 @@ def random_clips(network: LocalizationNetwork, batch: int, frames: int, device: 
 @torch.inference_mode()
 def infer(network: LocalizationNetwork, clip: ClipBatch) -> None:
     """What tracking these frames takes, by the plain network: without `relo.tracking`'s fused layers and graphs."""
-    learning = [part for part in network.children() if part.training]
-    for part in learning:
-        part.eval()
+    trained = [part for part in network.children() if part.training]
+    network.eval()
     for _ in unroll(network, clip, ("policy", "box")):
         pass
-    for part in learning:
+    for part in trained:
         part.train()
 
 
@@ -141,8 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in options.objective:
         objective = OBJECTIVES[name]()
         for part, module in network.named_children():
-            learns = part in (objective.trained_parts or ())
-            module.requires_grad_(learns).train(learns)
+            is_trained = part in (objective.trained_parts or ())
+            module.requires_grad_(is_trained).train(is_trained)
         optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-6)
         step = partial(train, network, clip, objective, optimizer)
         rounds = []

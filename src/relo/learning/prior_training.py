@@ -2,25 +2,25 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from relo.data.clip_batch import ClipBatch
 from relo.geometry import xywh_to_xyxy, xyxy_to_xywh
-from relo.learning.base import Objective, StepResult, box_losses, mean_loss, regression_loss
+from relo.learning.base import box_losses, mean_loss, regression_loss
 from relo.learning.policy import PolicyObjective
 from relo.learning.priors import Prior, ScorePrior, prior_boxes_xyxy
 from relo.learning.rollout import Rollout
-from relo.learning.warmup import frame_means, mean_result
-from relo.models.network import LocalizationMaps, LocalizationNetwork
+from relo.learning.warmup import FrameObjective
+from relo.models.network import LocalizationMaps
 
 
-class PriorObjective(Objective):
+class PriorObjective(FrameObjective):
     """A prior's loss on the prior's head; encoder and propagator are frozen.
 
     On the clips, the schedule and the frozen network of an RL run, it gives the baseline that the policy is held
     against.
     """
+
+    heads = ("box", "prior")
 
     def __init__(
         self, prior: Prior, prior_weight: float = 1.0, box_weight: float = 0.0, frames_per_group: int | None = None
@@ -40,22 +40,16 @@ class PriorObjective(Objective):
         self.frames_per_group = frames_per_group
         self.trained_parts = ("prior", "box") if box_weight else ("prior",)
 
-    def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
-        """Unroll the network over the clips; logs the prior's loss, and the IoU of its best cell's box.
-
-        Raises:
-            UserError: the network has no prior head, or one that cannot learn the prior.
-        """
-        means = frame_means(network, clip, ("box", "prior"), self._frame_losses, self.frames_per_group)
-        loss = self.prior_weight * means["prior_loss"]
-        if self.box_weight:
-            loss = loss + self.box_weight * regression_loss(means)
-        return mean_result(loss, means, clip)
-
-    def _frame_losses(self, maps: LocalizationMaps, truth_xywh: Tensor, present: Tensor) -> dict[str, Tensor]:
+    def frame_losses(self, maps: LocalizationMaps, truth_xywh: Tensor, present: Tensor) -> dict[str, Tensor]:
+        """Of the prior, and of its best cell's box, whose IoU is logged."""
         prior_loss = self.prior.loss(maps, truth_xywh, present)
         truth_xyxy = xywh_to_xyxy(truth_xywh).clamp(0, 1)
         return {"prior_loss": prior_loss} | box_losses(prior_boxes_xyxy(maps), truth_xyxy, present)
+
+    def total(self, means: dict[str, Tensor]) -> Tensor:
+        """The weighted sum."""
+        loss = self.prior_weight * means["prior_loss"]
+        return loss + self.box_weight * regression_loss(means) if self.box_weight else loss
 
 
 class PriorLikelihood(PolicyObjective):

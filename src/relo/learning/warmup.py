@@ -1,6 +1,6 @@
 """The warm-up: the box regression learns at the target's cell, and the prior's score map beside it."""
 
-from collections.abc import Callable, Collection
+from abc import abstractmethod
 from typing import Literal
 
 import torch
@@ -16,7 +16,42 @@ from relo.models.heads import at_cells
 from relo.models.network import Head, LocalizationMaps, LocalizationNetwork
 
 
-class WarmupObjective(Objective):
+class FrameObjective(Objective):
+    """The mean of what each frame's maps lose, over all frames with a visible target, as for one long frame."""
+
+    heads: tuple[Head, ...]
+    """Those to run."""
+
+    frames_per_group: int | None = None
+    """See `relo.learning.rollout.groups_of`."""
+
+    @abstractmethod
+    def frame_losses(self, maps: LocalizationMaps, truth_xywh: Tensor, present: Tensor) -> dict[str, Tensor]:
+        """Means by name over the clips of one frame whose target is present [B] bool; its boxes are [B, 4]."""
+
+    @abstractmethod
+    def total(self, means: dict[str, Tensor]) -> Tensor:
+        """The loss, from the means of `frame_losses` over the frames."""
+
+    def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
+        """Unroll the network over the clips, and average the losses of their frames.
+
+        Raises:
+            UserError: the clips cannot be split into groups, or the network lacks the prior head that a prior needs.
+        """
+        groups = groups_of(clip, self.frames_per_group)
+        steps = [maps for _, maps in unroll(network, clip, self.heads, groups=groups)]
+        maps = [step[group::groups] for group in range(groups) for step in steps]  # of B clips, frame by frame
+        truths_xywh, present = clip.search_boxes_xywh.unbind(1), clip.present.unbind(1)
+        frames = [self.frame_losses(*frame) for frame in zip(maps, truths_xywh, present, strict=True)]
+        counts = clip.present.sum(0)
+        weights = counts / counts.sum().clamp(min=1)  # [T]
+        means = {name: (torch.stack([frame[name] for frame in frames]) * weights).sum() for name in frames[0]}
+        loss = self.total(means) * share_of_ranks(clip.present)
+        return StepResult(loss, {"loss": loss.detach(), **{name: value.detach() for name, value in means.items()}})
+
+
+class WarmupObjective(FrameObjective):
     """GIoU and L1 on one box per frame; optionally (as in the release) a loss on the prior's scores."""
 
     def __init__(
@@ -49,18 +84,11 @@ class WarmupObjective(Objective):
         self.prior_weight = prior_weight
         self.box_cell = box_cell
         self.frames_per_group = frames_per_group
-        self.trained_parts = ("encoder", "propagator", "box") + (() if prior is None else ("prior",))
+        self.heads = ("box",) if prior is None else ("box", "prior")
+        self.trained_parts = ("encoder", "propagator", *self.heads)
 
-    def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
-        """Unroll the network over the clips and average the losses of the frames with a visible target."""
-        heads: tuple[Head, ...] = ("box",) if self.prior is None else ("box", "prior")
-        means = frame_means(network, clip, heads, self._frame_losses, self.frames_per_group)
-        loss = regression_loss(means, self.giou_weight, self.l1_weight)
-        if self.prior is not None:
-            loss = loss + self.prior_weight * means["prior_loss"]
-        return mean_result(loss, means, clip)
-
-    def _frame_losses(self, maps: LocalizationMaps, truth_xywh: Tensor, present: Tensor) -> dict[str, Tensor]:
+    def frame_losses(self, maps: LocalizationMaps, truth_xywh: Tensor, present: Tensor) -> dict[str, Tensor]:
+        """Of the box at the trained cell, and of the prior."""
         prior_loss = {} if self.prior is None else {"prior_loss": self.prior.loss(maps, truth_xywh, present)}
         assert maps.boxes_cxcywh is not None
         if self.box_cell == "target":
@@ -73,38 +101,7 @@ class WarmupObjective(Objective):
         boxes_xyxy = cxcywh_to_xyxy(at_cells(maps.boxes_cxcywh, cells))
         return box_losses(boxes_xyxy, xywh_to_xyxy(truth_xywh).clamp(0, 1), present) | prior_loss
 
-
-def frame_means(
-    network: LocalizationNetwork,
-    clip: ClipBatch,
-    heads: Collection[Head],
-    frame_losses: Callable[[LocalizationMaps, Tensor, Tensor], dict[str, Tensor]],
-    frames_per_group: int | None = None,
-) -> dict[str, Tensor]:
-    """Unroll the network over the clips; means over all frames with a visible target, as for one long frame.
-
-    Args:
-        network: the network.
-        clip: B clips of T search frames.
-        heads: those to run.
-        frame_losses: means by name over the clips whose target can be seen, from a frame's maps, its truths xywh
-            [B, 4] and present [B].
-        frames_per_group: see `groups_of`.
-
-    Raises:
-        UserError: the clips cannot be split into such groups.
-    """
-    groups = groups_of(clip, frames_per_group)
-    steps = [maps for _, maps in unroll(network, clip, heads, groups=groups)]
-    maps = [step[group::groups] for group in range(groups) for step in steps]  # of B clips, frame by frame
-    truths_xywh, present = clip.search_boxes_xywh.unbind(1), clip.present.unbind(1)
-    frames = [frame_losses(*frame) for frame in zip(maps, truths_xywh, present, strict=True)]
-    counts = clip.present.sum(0)
-    weights = counts / counts.sum().clamp(min=1)  # [T]
-    return {name: (torch.stack([frame[name] for frame in frames]) * weights).sum() for name in frames[0]}
-
-
-def mean_result(loss: Tensor, means: dict[str, Tensor], clip: ClipBatch) -> StepResult:
-    """The result of a loss that is a mean over the clips' visible frames, for gradients averaged over ranks."""
-    loss = loss * share_of_ranks(clip.present)
-    return StepResult(loss, {"loss": loss.detach(), **{name: value.detach() for name, value in means.items()}})
+    def total(self, means: dict[str, Tensor]) -> Tensor:
+        """The weighted sum."""
+        loss = regression_loss(means, self.giou_weight, self.l1_weight)
+        return loss if self.prior is None else loss + self.prior_weight * means["prior_loss"]

@@ -148,7 +148,7 @@ class ConvPrior(PriorHead):
 
 
 class CornerPrior(PriorHead):
-    """A tower each for the top-left and the bottom-right corner: one box a frame, without the box head.
+    """A tower each for the top-left and the bottom-right corner: one box per frame, without the box head.
 
     A tower's softmax over the cells is a distribution of its corner, which lies at the expectation of the cells'
     centres (STARK, Yan et al., ICCV 2021). So corners stay within the centres of the outer cells.

@@ -1,7 +1,7 @@
 """The network: encoder, temporal propagator and heads, assembled. It keeps no state of a target."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from torch import Tensor
@@ -45,8 +45,7 @@ class LocalizationMaps:
 
     def __getitem__(self, index: slice) -> "LocalizationMaps":
         """The maps of some of the targets."""
-        maps = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: value[index] for name, value in maps.items() if value is not None})
+        return replace(self, **{name: value[index] for name, value in vars(self).items() if value is not None})
 
 
 class LocalizationNetwork(PluginModule):

@@ -20,7 +20,7 @@ class CalibratePresence(Callback):
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that validation tells of presence.
+        """Check that validation tracks with the presence head's map.
 
         Raises:
             UserError: the network has no presence head, or validation does not track by the map that it reads.
@@ -39,7 +39,7 @@ class CalibratePresence(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Calibrate on the sequences of all ranks; within a fit only.
 
-        Boxes that are all right or all wrong, or that presence does not tell apart, give a warning and no calibration:
+        Boxes that are all right or all wrong, or that presence does not separate, give a warning and no calibration:
         the fit goes on.
         """
         assert isinstance(pl_module, RELOModule)
