@@ -23,7 +23,7 @@ def test_the_truth_at_the_target_cell_alone_costs_nothing(clip) -> None:
     row, column = target_cell(truth, 8)
     boxes[torch.arange(2), row, column] = xywh_to_cxcywh(truth)
     maps = LocalizationMaps(policy_logits=torch.zeros(2, 8, 8), boxes_cxcywh=boxes)
-    losses = WarmupObjective()._frame_losses(maps, truth, clip.present[:, 0])
+    losses = WarmupObjective().frame_losses(maps, truth, clip.present[:, 0])
     assert losses["giou_loss"].item() == pytest.approx(0, abs=1e-5)
     assert losses["l1_loss"].item() == pytest.approx(0, abs=1e-6)
     assert losses["iou"].item() == pytest.approx(1, abs=1e-5)

@@ -35,10 +35,9 @@ class PPO(ActorCritic):
 class GRPO(PolicyObjective):
     """Group relative policy optimization (Shao et al., 2024, section 4.1): no critic.
 
-    Every clip is rolled out `group_size` times; an action's advantage is its reward less the mean of its group, over
-    the group's deviation, frame by frame. In place of that paper's divergence from a reference policy there is
-    `prior_weight`, the divergence from the network's prior map. In a closed loop the rollouts of a group part, and the
-    rewards of a frame are compared all the same: nothing flows back from later frames.
+    An action's advantage is its reward's standard score among the `group_size` rollouts of its clip, frame by frame:
+    nothing flows back from later frames, in a closed loop either. `prior_weight` takes the place of that paper's
+    divergence from a reference policy.
     """
 
     def __init__(

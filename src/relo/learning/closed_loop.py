@@ -18,14 +18,10 @@ from relo.models.network import Head, LocalizationNetwork
 
 
 class ClosedLoop(RolloutRule):
-    """Tracking as it is done: an action moves the next search region, so it has consequences.
+    """Tracking as it is done: an action moves the next search region, which is cut from the clip's surroundings.
 
-    Needs clips of consecutive frames with their surroundings (data.sampler `relo.data.sampler.ConsecutiveSampler` and
-    data.surroundings). Crops are cut on the clip's device. A rollout that has lost its target would teach nothing more:
-    it begins again from the truth, at a cost.
-
-    Actions on frames whose target is hidden earn nothing and teach nothing, though they move the crop of the next one:
-    what such a frame leads to is credited to the last action on which the target was seen.
+    A rollout that has lost its target begins again from the truth, at a cost. Frames whose target is hidden earn
+    nothing: what they lead to is credited to the last action on which the target was seen.
     """
 
     def __init__(
@@ -41,13 +37,12 @@ class ClosedLoop(RolloutRule):
         """Set the loop.
 
         Args:
-            drift_limit: the target is lost where the box's centre is further from the truth's than this, in units of
-                the truth's sqrt(w h); 2 is where the truth's centre leaves a search region of factor 4. None lets
-                every rollout go on to its end, whatever the size of its box.
+            drift_limit: the target is lost where the box's centre is further from the truth's, in units of the truth's
+                sqrt(w h); at 2 it leaves a search region of factor 4. None lets every rollout go on to its end.
             size_limit: the target is lost, too, where sqrt(w h) of the box is that many times too large or too small.
             restart_cost: what losing the target costs, in reward.
-            jitter: the first box of a rollout is the truth moved and scaled at random: standard deviation, in units of
-                its width and height, and of the logarithm of these.
+            jitter: standard deviation of the first box's centre, in units of the truth's width and height, and of the
+                logarithm of its size.
             search_factor: side of the search region as a multiple of sqrt(w h), as in the tracking rule.
             margin_px: how much of a box stays in the image, as in the tracking rule.
             released: cut as the public release does, as in the tracking rule.

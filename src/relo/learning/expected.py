@@ -17,14 +17,10 @@ from relo.learning.rollout import Rollout
 class ExpectedGradient(PolicyObjective):
     """Maximises the expectation of a frame's reward over all its cells (Ciosek and Whiteson, AAAI 2018).
 
-    The reward of every cell of a frame is computed with the other frames' cells as sampled. For a reward of the frame
-    alone, such as IoU, expectation and gradient are exact. For a reward of the sequence the gradient is that of
-    sampling, with the frame's own action summed out (Rao-Blackwell), so unbiased and of less variance; the AUC is a
-    mean over frames, so for it, too, the gradient is exact.
-
-    In a closed loop, where the later frames depend on the sampled action, what is known is a frame's own reward and
-    what losing the target there costs; with a discount, what followed the sampled action is added as actor-critic does,
-    with a critic as its baseline.
+    The other frames' cells are as sampled: for a mean over frames (IoU, AUC) the gradient is exact, for another reward
+    of the sequence unbiased, and of less variance than that of sampling (Rao-Blackwell). In a closed loop the cost of
+    losing the target counts at every cell; with a discount, what followed the sampled action is added as actor-critic
+    does.
     """
 
     def __init__(
@@ -38,11 +34,11 @@ class ExpectedGradient(PolicyObjective):
         """Set the objective.
 
         Args:
-            normalise_advantages: scale so that advantages have deviation 1 under the policy, over the batches of all
-                ranks; what follows a frame is judged against its mean over these batches.
-            discount: what a frame's reward is worth one frame earlier; other than 0, a critic is needed.
-            gae_lambda: 1 sums the rewards that were seen, 0 trusts the critic from the next frame on.
-            value_weight: weight of the critic's squared error.
+            normalise_advantages: scale advantages to deviation 1 under the policy over the batches of all ranks, and
+                subtract the mean of what follows a frame.
+            discount: as in `relo.learning.policy.ActorCritic`; other than 0, a critic is needed.
+            gae_lambda: likewise.
+            value_weight: likewise.
             shared: see `PolicyObjective`.
         """
         self.needs_critic = discount > 0
@@ -85,13 +81,9 @@ class ExpectedGradient(PolicyObjective):
 class RewardAugmentedLikelihood(PolicyObjective):
     """Cross-entropy with softmax(reward / temperature) over the cells (Norouzi et al., NeurIPS 2016).
 
-    A policy gradient moves a cell by the policy's own probability, so a frame on which the policy is sure of a wrong
-    place teaches next to nothing. Here every good cell pulls, however unlikely it is: what is minimised is
-    KL(softmax(reward / temperature) || policy). Frame by frame the optimum is that of the expected reward with an
-    entropy bonus of weight `temperature`, which minimises KL(policy || softmax(reward / temperature)).
-
-    Frames on which all cells earn the same do not count. In a closed loop only a frame's own reward does: neither what
-    follows nor the cost of a restart.
+    A policy gradient moves a cell by the policy's own probability; here every good cell pulls, however unlikely it is.
+    Frame by frame the optimum is that of the expected reward with an entropy bonus of weight `temperature`. Frames on
+    which all cells earn the same do not count, nor does, in a closed loop, what follows a frame.
     """
 
     def __init__(self, temperature: float = 0.1, **shared: Any) -> None:

@@ -34,20 +34,11 @@ BoxCell = Literal["sampled", "greedy", "target"]
 class PolicyObjective(Objective):
     """What every policy objective shares: rollouts, rewards, and what may be added to the policy's own loss."""
 
-    samples = 1
-    """Rollouts per clip."""
-
-    needs_critic = False
-    """Whether the critic's values are read."""
-
-    clip_ratio: float | None = None
-    """How far the ratio of new to old probability may leave 1 with profit; None where a rollout serves one step."""
-
-    epochs = 1
-    """Passes over a rollout."""
-
-    minibatches = 1
-    """Optimizer steps per pass."""
+    needs_critic = False  # whether the critic's values are read
+    samples = 1  # rollouts per clip
+    clip_ratio: float | None = None  # see `surrogate_loss`
+    epochs = 1  # passes over a rollout
+    minibatches = 1  # optimizer steps per pass
 
     def __init__(
         self,
@@ -63,17 +54,13 @@ class PolicyObjective(Objective):
 
         Args:
             rewards: terms of a frame's reward; the paper's IoU + AUC if not given.
-            rollout: where the crops of a rollout come from; `relo.learning.rollout.TeacherForced`, as in the paper, if
-                not given.
-            entropy_weight: weight of a bonus on the policy's entropy, in nats; none in the paper. It keeps a policy
-                that learns fast from settling too early.
-            prior_weight: weight of the policy's KL divergence from the network's prior map, in nats; none in the paper.
-            box_weight: weight of 2 GIoU + 5 L1 on one box per frame, for a box head that is trained along (name "box"
-                in `trained_parts`); none in the paper.
-            box_cell: the cell whose box is trained: the sampled one, the most probable one, or, as in the warm-up, the
-                target's. Sampled cells may lie anywhere, and boxes that learn there are less exact at the target.
-            trained_parts: the network's trainable parts; the policy if not given, and the critic if the objective needs
-                one.
+            rollout: where the crops come from; `relo.learning.rollout.TeacherForced`, as in the paper, if not given.
+            entropy_weight: weight of a bonus on the policy's entropy in nats, against settling too early.
+            prior_weight: weight of the policy's KL divergence in nats from the network's prior map.
+            box_weight: weight of 2 GIoU + 5 L1 on one box per frame, for a trainable box head.
+            box_cell: the cell whose box is trained: the sampled, the most probable or the target's. Boxes trained at
+                sampled cells, which may lie anywhere, are less exact at the target.
+            trained_parts: the network's trainable parts; the policy, and the critic if one is needed, if not given.
 
         Raises:
             UserError: a part is to learn that no loss reaches.
@@ -180,8 +167,7 @@ class PolicyObjective(Objective):
 class ActorCritic(PolicyObjective):
     """REINFORCE with a critic as baseline and normalised advantages (paper, section 3).
 
-    By default a frame's reward has no influence on earlier ones, as in the paper: there is no discount and no
-    bootstrapping. In a closed loop, where an action has consequences, set the discount.
+    As in the paper, a frame's reward has no influence on earlier ones; in a closed loop, set a discount.
     """
 
     needs_critic = True
@@ -223,11 +209,7 @@ class ActorCritic(PolicyObjective):
         return replace(super().estimate(rollout), advantages=advantages, returns=returns)
 
     def policy_losses(self, rollout: Rollout) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Policy loss, and value_weight times the critic's squared error.
-
-        The critic's is over all frames: absent ones have reward 0, and value 0 to learn (with a discount, what comes
-        after them).
-        """
+        """The policy's loss, and the critic's squared error over all frames: absent ones have reward 0."""
         assert rollout.advantages is not None
         assert rollout.returns is not None
         assert rollout.values is not None

@@ -50,13 +50,11 @@ class GaussianPrior(ScorePrior):
         """Set the bump and the loss.
 
         Args:
-            min_overlap: boxes whose corners lie within the bump's radius of the target's have at least this IoU with
-                it.
+            min_overlap: least IoU with the target of a box whose corners lie within the bump's radius of its own.
             alpha: how strongly easy cells are discounted.
             beta: how strongly cells near the centre are spared.
-            released: draw the bump as the public release does, about the cell whose corner is nearest to the target's
-                centre (that may be one beyond the map, so that no peak is left), and divide a frame's loss by the
-                number of its peaks.
+            released: as the public release does, draw the bump as `gaussian_map` has it, and divide the loss by the
+                number of peaks that lie on the map.
         """
         self.min_overlap = min_overlap
         self.alpha = alpha
@@ -81,10 +79,7 @@ class GaussianPrior(ScorePrior):
 
 
 class BinaryPrior(ScorePrior):
-    """1 inside the target's box, 0 outside, learned with binary cross-entropy.
-
-    A box smaller than a cell keeps its own cell.
-    """
+    """1 inside the target's box, 0 outside, learned with binary cross-entropy."""
 
     def target_map(self, boxes_xywh: Tensor, map_size: int) -> Tensor:
         """1 at every cell whose centre is inside the box, and at the target's own."""

@@ -21,10 +21,9 @@ POLICY_HEADS: tuple[Head, ...] = ("policy", "box", "critic")
 
 @dataclass(frozen=True)
 class Rollout:
-    """R rollouts of T frames on a map of S x S cells.
+    """R = clips x `samples` rollouts of T frames, those of a clip side by side, on a map of S x S cells.
 
-    Logits, values and boxes carry the gradients of the trainable parts. Where a clip was rolled out several times
-    (`samples`), its rollouts are neighbours: R is clips times samples.
+    Logits, values and boxes carry the gradients of the trainable parts.
     """
 
     logits: Tensor  # [R, T, S, S]
@@ -115,7 +114,7 @@ def unroll(
     """Run the network over B clips frame by frame, handing its memory on.
 
     Args:
-        network: the network; parts without gradients build no graph.
+        network: the network.
         clip: the clips.
         heads: those to run.
         search_images: of each frame [B, 3, Hx, Hx]; the clips' own if not given. Each is asked for after the maps of
@@ -178,16 +177,7 @@ class RolloutRule(Plugin):
         samples: int = 1,
         heads: Collection[Head] = POLICY_HEADS,
     ) -> Rollout:
-        """Roll out B clips, sampling one cell per frame from the policy.
-
-        Args:
-            network: the network; parts without gradients build no graph.
-            clip: B clips of T search frames.
-            rewards: the terms of the reward.
-            generator: the source of what is drawn, on the clip's device.
-            samples: rollouts per clip.
-            heads: those to run: policy and box at least.
-        """
+        """Roll out B clips `samples` times each, drawing one cell per frame from the policy by the generator."""
 
 
 class TeacherForced(RolloutRule):
@@ -265,14 +255,10 @@ def draw_cells(logits: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def reevaluate(network: LocalizationNetwork, clip: ClipBatch, rollout: Rollout) -> Rollout:
-    """A rollout as policy, critic and boxes of today see it; actions and rewards stay.
+    """A rollout of clips as the network of today sees it; actions and rewards stay.
 
-    It is always the whole of it: BatchNorm would give the same policy other probabilities on a part of the clips.
-
-    Args:
-        network: the network; unrolled again where its encoder is trained, else only the rollout's heads are run.
-        clip: the clips of the rollout.
-        rollout: what was done.
+    It is always the whole of it: BatchNorm would give the same policy other probabilities on a part of the clips. What
+    the encoder computed is used again where nothing of it is trained.
     """
     given = {"critic": rollout.values, "prior": rollout.prior_scores}
     heads: list[Any] = ["policy", "box", *(head for head, output in given.items() if output is not None)]

@@ -47,8 +47,7 @@ class BoxHead(PluginModule):
 class PriorHead(PluginModule):
     """Contract: the map [B, C, S, S] -> a score in (0, 1) for every cell, trained against a prior, and maybe boxes.
 
-    The boxes of the cells are the box head's, unless the prior head brings its own. One that does has made up its mind:
-    a tracker takes the box with the greatest score, whatever its window.
+    A tracker takes boxes of the prior's own by the greatest score, without its window; else they are the box head's.
     """
 
     @abstractmethod
@@ -148,14 +147,11 @@ class ConvPrior(PriorHead):
 
 
 class CornerPrior(PriorHead):
-    """A tower each for the top-left and the bottom-right corner: one box per frame, without the box head.
+    """A tower each for the top-left and the bottom-right corner: one box per frame, the same at every cell.
 
-    A tower's softmax over the cells is a distribution of its corner, which lies at the expectation of the cells'
-    centres (STARK, Yan et al., ICCV 2021). So corners stay within the centres of the outer cells.
-
-    The box is the same at every cell. The score of the cell that holds its centre is the geometric mean of the two
-    distributions' peaks, and carries no gradient; the others score the floor. A tracker's window has no say, as there
-    is one box only.
+    A corner lies at the expectation of the cells' centres under its tower's softmax (STARK, Yan et al., ICCV 2021). The
+    cell that holds the box's centre scores the geometric mean of the two softmaxes' peaks, without a gradient; the
+    others score the floor.
     """
 
     def __init__(self, channels: int, hidden: Sequence[int] = PAPER_TOWER) -> None:

@@ -65,8 +65,7 @@ class TemporalPropagator(PluginModule):
 class LayerAligned(TemporalPropagator):
     """Frame t at layer i sees what frame t-1 recorded at layer i (the paper's propagation, figure 3b).
 
-    On a target's first frame the previous slot holds a second copy of the learned tokens. At layers that do not
-    propagate, the previous slot keeps what came out of the layer before.
+    On a target's first frame the previous slot holds a second copy of the learned tokens.
     """
 
     def __init__(
