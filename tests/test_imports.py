@@ -10,7 +10,7 @@ import relo
 
 ROOT = Path(relo.__file__).parent
 LAYERS = (
-    {"errors", "files", "geometry", "images"},
+    {"errors", "files", "geometry", "images", "progress"},
     {"metrics"},
     {"data", "models"},
     {"learning", "tracking"},

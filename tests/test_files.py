@@ -1,0 +1,61 @@
+"""Files that are written whole, and YAML that says what is wrong with it."""
+
+import pytest
+
+from relo.errors import UserError
+from relo.files import atomic_write, read_yaml, write_text
+
+
+def test_a_file_is_written_whole_into_folders_that_are_made(tmp_path):
+    write_text(tmp_path / "new" / "file.txt", "old")
+    write_text(tmp_path / "new" / "file.txt", "new")
+    assert (tmp_path / "new" / "file.txt").read_text() == "new"
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["file.txt"]
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_was_there_stays_and_nothing_is_left_when_writing_fails(tmp_path, is_folder):
+    path = tmp_path / "kept"
+    path.write_text("before")
+
+    def write():
+        with atomic_write(path) as partial:
+            if is_folder:
+                partial.mkdir()
+            (partial / "file" if is_folder else partial).write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_written_whole(tmp_path):
+    with atomic_write(tmp_path / "folder") as partial:
+        partial.mkdir()
+        (partial / "file").write_text("inside")
+        assert not (tmp_path / "folder").exists()
+    assert (tmp_path / "folder" / "file").read_text() == "inside"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"a: [1", r"is no YAML: .* in line 1\."),
+        (b"a: 2001-13-45", r"is no YAML: month must be in 1\.\.12\."),
+        (b"\xff\xfe\xff", r"cannot be read \(it is no text\)\."),
+        (None, r"cannot be read \(No such file or directory\)\."),
+    ],
+)
+def test_what_is_wrong_with_yaml_is_one_sentence(tmp_path, content, problem):
+    path = tmp_path / "rule.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"^The rule {path} {problem}"):
+        read_yaml(path, "The rule")
+
+
+def test_yaml_is_read(tmp_path):
+    write_text(tmp_path / "a.yaml", "a: [1, b]\n")
+    assert read_yaml(tmp_path / "a.yaml", "The file") == {"a": [1, "b"]}
