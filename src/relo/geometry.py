@@ -15,32 +15,56 @@ from torchvision.ops import box_convert
 
 
 def xywh_to_xyxy(boxes_xywh: Tensor) -> Tensor:
-    """[..., 4] x, y, w, h -> [..., 4] x1, y1, x2, y2."""
+    """[..., 4] x, y, w, h -> [..., 4] x1, y1, x2, y2.
+
+    >>> xywh_to_xyxy(torch.tensor([1.0, 2.0, 30.0, 40.0]))
+    tensor([ 1.,  2., 31., 42.])
+    """
     return box_convert(boxes_xywh, "xywh", "xyxy")
 
 
 def xyxy_to_xywh(boxes_xyxy: Tensor) -> Tensor:
-    """[..., 4] x1, y1, x2, y2 -> [..., 4] x, y, w, h."""
+    """[..., 4] x1, y1, x2, y2 -> [..., 4] x, y, w, h.
+
+    >>> xyxy_to_xywh(torch.tensor([1.0, 2.0, 31.0, 42.0]))
+    tensor([ 1.,  2., 30., 40.])
+    """
     return box_convert(boxes_xyxy, "xyxy", "xywh")
 
 
 def xywh_to_cxcywh(boxes_xywh: Tensor) -> Tensor:
-    """[..., 4] x, y, w, h -> [..., 4] cx, cy, w, h."""
+    """[..., 4] x, y, w, h -> [..., 4] cx, cy, w, h.
+
+    >>> xywh_to_cxcywh(torch.tensor([1.0, 2.0, 30.0, 40.0]))
+    tensor([16., 22., 30., 40.])
+    """
     return torch.cat([boxes_xywh[..., :2] + boxes_xywh[..., 2:] / 2, boxes_xywh[..., 2:]], dim=-1)
 
 
 def cxcywh_to_xywh(boxes_cxcywh: Tensor) -> Tensor:
-    """[..., 4] cx, cy, w, h -> [..., 4] x, y, w, h."""
+    """[..., 4] cx, cy, w, h -> [..., 4] x, y, w, h.
+
+    >>> cxcywh_to_xywh(torch.tensor([16.0, 22.0, 30.0, 40.0]))
+    tensor([ 1.,  2., 30., 40.])
+    """
     return torch.cat([boxes_cxcywh[..., :2] - boxes_cxcywh[..., 2:] / 2, boxes_cxcywh[..., 2:]], dim=-1)
 
 
 def cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
-    """[..., 4] cx, cy, w, h -> [..., 4] x1, y1, x2, y2."""
+    """[..., 4] cx, cy, w, h -> [..., 4] x1, y1, x2, y2.
+
+    >>> cxcywh_to_xyxy(torch.tensor([16.0, 22.0, 30.0, 40.0]))
+    tensor([ 1.,  2., 31., 42.])
+    """
     return box_convert(boxes_cxcywh, "cxcywh", "xyxy")
 
 
 def mirror_xywh(boxes_xywh: Tensor, width: float | Tensor) -> Tensor:
-    """Boxes [..., 4] in the mirrored image; its width is one for all, or [...]."""
+    """Boxes [..., 4] in the mirrored image; its width is one for all, or [...].
+
+    >>> mirror_xywh(torch.tensor([0.0, 5.0, 10.0, 20.0]), 100.0)
+    tensor([90.,  5., 10., 20.])
+    """
     x, y, w, h = boxes_xywh.unbind(-1)
     return torch.stack([width - x - w, y, w, h], dim=-1)
 
@@ -65,7 +89,11 @@ def _ratio(intersection: Tensor, union: Tensor) -> Tensor:
 
 
 def iou(boxes_xyxy: Tensor, others_xyxy: Tensor) -> Tensor:
-    """Intersection over union [...] of paired boxes [..., 4]; shapes broadcast, and two empty boxes have 0."""
+    """Intersection over union [...] of paired boxes [..., 4]; shapes broadcast, and two empty boxes have 0.
+
+    >>> iou(torch.tensor([[0.0, 0, 2, 2], [5, 5, 5, 5]]), torch.tensor([1.0, 0, 3, 2]))
+    tensor([0.3333, 0.0000])
+    """
     return _ratio(*_overlap(boxes_xyxy, others_xyxy))
 
 
@@ -74,6 +102,9 @@ def iou_xywh(boxes_xywh: Tensor, others_xywh: Tensor) -> Tensor:
 
     Areas are w h as given, which is the toolkits' arithmetic: taken from corners they can be off in the last bit, so
     an overlap that lies on a threshold falls on its other side.
+
+    >>> iou_xywh(torch.tensor([0.0, 0, 2, 2]), torch.tensor([1.0, 0, 2, 2]))
+    tensor(0.3333)
     """
     intersection = _intersection(xywh_to_xyxy(boxes_xywh), xywh_to_xyxy(others_xywh))
     area, other_area = (boxes[..., 2:].clamp(min=0).prod(-1) for boxes in (boxes_xywh, others_xywh))
@@ -81,7 +112,11 @@ def iou_xywh(boxes_xywh: Tensor, others_xywh: Tensor) -> Tensor:
 
 
 def generalized_iou(boxes_xyxy: Tensor, others_xyxy: Tensor) -> Tensor:
-    """Generalized IoU [...] in (-1, 1] of paired boxes [..., 4]; shapes broadcast (Rezatofighi et al., CVPR 2019)."""
+    """Generalized IoU [...] in (-1, 1] of paired boxes [..., 4]; shapes broadcast (Rezatofighi et al., CVPR 2019).
+
+    >>> generalized_iou(torch.tensor([0.0, 0, 2, 2]), torch.tensor([4.0, 0, 6, 2]))
+    tensor(-0.3333)
+    """
     intersection, union = _overlap(boxes_xyxy, others_xyxy)
     tiny = torch.finfo(union.dtype).eps
     hull_min = torch.minimum(boxes_xyxy[..., :2], others_xyxy[..., :2])
@@ -96,6 +131,9 @@ def clip_to_image(
     """Clip boxes [..., 4] so that each keeps at least `margin` px of width, of height and inside its image.
 
     Widths and heights of images are one for all, or [...]; an image smaller than the margin is filled.
+
+    >>> clip_to_image(torch.tensor([-20.0, 30.0, 40.0, 500.0]), 320, 240, margin=10)
+    tensor([  0.,  30.,  20., 210.])
     """
     limits = torch.stack([torch.as_tensor(image_width), torch.as_tensor(image_height)], dim=-1).to(boxes_xywh)
     margins = limits.clamp(max=margin)
@@ -107,7 +145,6 @@ def clip_to_image(
 
 LARGEST_SQUARE_PX = 2**27
 """Pixels of the largest square that is cut as one array: four times the sides of an 8 megapixel image."""
-
 
 FIXED_POINT_ONE = 2**11
 """What OpenCV writes for a weight of 1 when it resizes 8-bit images."""
@@ -125,6 +162,18 @@ class CropRule:
     `released` the public release's rule holds: the region keeps the box's real-valued centre although pixels are cut on
     whole numbers; shares written by `to_crop` refer to pixel centres (divided by size - 1), which `to_image` does not
     undo; and the image's last row and column are black, as if it ended there. Its checkpoints need that.
+
+    >>> rule = CropRule(factor=2.0, size=128)
+    >>> box_xywh = torch.tensor([100.0, 80.0, 40.0, 40.0])
+    >>> region = rule.region(box_xywh)
+    >>> region
+    tensor([120., 100.,  80.])
+    >>> rule.to_crop(box_xywh, region)
+    tensor([0.2500, 0.2500, 0.5000, 0.5000])
+    >>> rule.to_image(torch.tensor([0.5, 0.5, 0.5, 0.5]), region)
+    tensor([100.,  80.,  40.,  40.])
+    >>> rule.cut(np.zeros((240, 320, 3), np.uint8), region).shape
+    (128, 128, 3)
     """
 
     factor: float
@@ -251,7 +300,6 @@ def cut_square(image: NDArray[np.uint8], x: int, y: int, side: int, size: int) -
             crops = cut_squares(torch.from_numpy(inside.reshape(-1, 3)), squares, size)
             return crops[0].permute(1, 2, 0).numpy()
         top, left = max(-y, 0), max(-x, 0)
-        square = np.zeros((side, side, 3), np.uint8)
-        square[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
-        inside = square
+        bottom, right = side - top - inside.shape[0], side - left - inside.shape[1]
+        inside = np.asarray(cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_CONSTANT), np.uint8)
     return np.asarray(cv2.resize(inside, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)

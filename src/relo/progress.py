@@ -1,5 +1,7 @@
 """The bar of long work: how much is done, at what rate, and the time left."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -28,6 +30,28 @@ def progress_bar(console: Console, *columns: ProgressColumn, **settings: Any) ->
         console=console,
         **settings,
     )
+
+
+@contextmanager
+def sequence_progress(
+    console: Console, described: str, total: int, done: int = 0
+) -> Iterator[Callable[[int, int], None]]:
+    """A bar over `total` sequences, `done` of them by an earlier run, while the console is a terminal.
+
+    Yields:
+        What to call when a sequence is done, with the number of its frames and of their bytes (0 leaves these out).
+    """
+    counted: dict[str, Any] = {"frames": 0, "bytes": 0}
+    columns = TextColumn("sequences,"), FrameRate()
+    with progress_bar(console, *columns, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(described, total=total, completed=done, **counted)
+
+        def count(frames: int, size: int) -> None:
+            counted["frames"] += frames
+            counted["bytes"] += size
+            bar.update(task, advance=1, **counted)
+
+        yield count
 
 
 class _Count(MofNCompleteColumn):

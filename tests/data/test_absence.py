@@ -9,12 +9,11 @@ from fake_sequences import FakeReader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relo.data.absence import Absence, elsewhere
 from relo.data.clip_dataset import ClipDataset, StoreSource
 from relo.data.datamodule import TrackingDataModule
 from relo.data.packing import pack
-from relo.data.sampler import ConsecutiveSampler, OrderSampler
-from relo.data.transforms import Augmentation, ClipTransform
+from relo.data.sampler import Absence, ConsecutiveSampler, OrderSampler
+from relo.data.transforms import Augmentation, ClipTransform, elsewhere
 from relo.errors import UserError
 from relo.geometry import CropRule
 
@@ -131,7 +130,7 @@ def test_the_data_module_hands_it_on(store):
 def test_elsewhere_never_touches_the_target_whatever_its_size(seed, box, factor):
     box_xywh = torch.tensor(box, dtype=torch.float64)
     around_xywh = box_xywh * torch.tensor([1, 1, 0.8, 1.2])
-    found_xywh = elsewhere(around_xywh, box_xywh, factor, 320, 240, np.random.default_rng(seed))
+    found_xywh = elsewhere(around_xywh, box_xywh, factor, (240, 320, 3), np.random.default_rng(seed))
     assert torch.equal(found_xywh[2:], around_xywh[2:])
     rule = CropRule(factor, 64)
     x, y, w, h = rule.to_crop(box_xywh, rule.region(found_xywh)).tolist()

@@ -391,7 +391,7 @@ def test_ranks_share_the_sequences_and_repeat_none(store):
     names = []
     for rank in range(2):
         module = datamodule(store)
-        module._place = lambda rank=rank: (2, rank)
+        module._ranks = lambda rank=rank: (2, rank)
         names.append([sequence.name for batch in module.val_dataloader() for sequence in batch])
     assert names == [["video 0", "video 2"], ["video 1"]]
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relo.data.transforms import Augmentation, ClipTransform
+from relo.data.transforms import Augmentation, ClipTransform, grey
 from relo.geometry import CropRule, mirror_xywh, xywh_to_cxcywh
 
 PLAIN = Augmentation(center_jitter=0, scale_jitter=0, grey=0, clip_flip=0, image_flip=0, brightness=0)
@@ -53,7 +53,7 @@ def test_target_centre_stays_in_the_search_crop(center_jitter):
     boxes_xywh = BOXES.expand(300, 4)
     frames = [with_target(BOXES[0])] * 300
     _, found = transform(Augmentation(center_jitter=center_jitter)).searches(
-        frames, boxes_xywh, False, False, np.random.default_rng(1)
+        frames, boxes_xywh, False, np.random.default_rng(1)
     )
     centers = found[:, :2] + found[:, 2:] / 2
     # A region is cut on whole pixels, which may shift it by half of one.
@@ -63,9 +63,7 @@ def test_target_centre_stays_in_the_search_crop(center_jitter):
 
 def test_templates_are_not_jittered():
     wild = transform(Augmentation(image_flip=0, brightness=0))
-    crops, boxes_xywh = wild.templates(
-        [with_target(BOXES[0])] * 3, BOXES.expand(3, 4), False, False, np.random.default_rng(0)
-    )
+    crops, boxes_xywh = wild.templates([with_target(BOXES[0])] * 3, BOXES.expand(3, 4), False, np.random.default_rng(0))
     rule = CropRule(2.0, 64)
     region = rule.region(BOXES)
     np.testing.assert_array_equal(crops[2], rule.cut(with_target(BOXES[0]), region[0]))
@@ -84,7 +82,7 @@ def test_boxes_in_crops_surround_the_target(released, mirrored):
         np.column_stack([rng.integers(60, 200, 60), rng.integers(60, 140, 60), *([[40] * 60] * 2)])
     )
     frames = [with_target(box) for box in boxes]
-    crops, found = cutting.searches(frames, boxes.double(), False, mirrored, rng)
+    crops, found = cutting.searches(frames, boxes.double(), mirrored, rng)
     checked = 0
     for crop, box_xywh in zip(crops, found.numpy() * 128, strict=True):
         x, y, w, h = box_xywh
@@ -100,31 +98,29 @@ def test_boxes_in_crops_surround_the_target(released, mirrored):
 def test_mirroring_twice_is_nothing():
     image, rng = with_target(BOXES[0]), np.random.default_rng
     always = Augmentation(center_jitter=0, scale_jitter=0, grey=0, clip_flip=0, image_flip=1, brightness=0)
-    plain_crops, plain_boxes = transform().searches([image], BOXES, False, False, rng(0))
-    flipped_crops, flipped_boxes = transform().searches([image], BOXES, False, True, rng(0))
+    plain_crops, plain_boxes = transform().searches([image], BOXES, False, rng(0))
+    flipped_crops, flipped_boxes = transform().searches([image], BOXES, True, rng(0))
     np.testing.assert_array_equal(flipped_crops, plain_crops[:, :, ::-1])
     torch.testing.assert_close(flipped_boxes[:, 0], 1 - plain_boxes[:, 0] - plain_boxes[:, 2])
-    twice_crops, twice_boxes = transform(always).searches([image], BOXES, False, True, rng(0))
+    twice_crops, twice_boxes = transform(always).searches([image], BOXES, True, rng(0))
     np.testing.assert_array_equal(twice_crops, plain_crops)
     torch.testing.assert_close(twice_boxes, plain_boxes)
 
 
 def test_share_of_what_clips_have_in_common():
     rng = np.random.default_rng(0)
-    grey, mirrored = np.mean([transform(Augmentation()).joint(rng) for _ in range(20_000)], axis=0)
-    assert abs(grey - 0.05) < 0.01
+    is_grey, mirrored = np.mean([transform(Augmentation()).joint(rng) for _ in range(20_000)], axis=0)
+    assert abs(is_grey - 0.05) < 0.01
     assert abs(mirrored - 0.5) < 0.02
 
 
 def test_grey_and_brightness():
     image = np.zeros((240, 320, 3), np.uint8)
     image[:] = (200, 100, 50)
-    grey, _ = transform().searches([image], BOXES, True, False, np.random.default_rng(0))
-    assert set(map(tuple, grey.reshape(-1, 3).tolist())) == {(124, 124, 124)}  # 0.299 R + 0.587 G + 0.114 B
+    colourless, _ = transform().searches([grey(image)], BOXES, False, np.random.default_rng(0))
+    assert set(map(tuple, colourless.reshape(-1, 3).tolist())) == {(124, 124, 124)}  # 0.299 R + 0.587 G + 0.114 B
     only_bright = Augmentation(center_jitter=0, scale_jitter=0, grey=0, clip_flip=0, image_flip=0, brightness=0.2)
-    crops, _ = transform(only_bright).searches(
-        [image] * 2000, BOXES.expand(2000, 4), False, False, np.random.default_rng(0)
-    )
+    crops, _ = transform(only_bright).searches([image] * 2000, BOXES.expand(2000, 4), False, np.random.default_rng(0))
     factors = crops[:, 64, 64, 1] / 100
     assert factors.min() >= 0.79
     assert factors.max() <= 1.21
@@ -138,7 +134,8 @@ def test_pixels_are_those_of_the_release(is_grey):
     """Grey before the crop is scaled, brightness after it and without rounding to grey levels."""
     image = np.random.default_rng(0).integers(0, 256, (240, 320, 3)).astype(np.uint8)
     bright = replace(PLAIN, brightness=0.2)
-    crops, _ = transform(bright).searches([image] * 20, BOXES.expand(20, 4), is_grey, False, np.random.default_rng(0))
+    frame = grey(image) if is_grey else image
+    crops, _ = transform(bright).searches([frame] * 20, BOXES.expand(20, 4), False, np.random.default_rng(0))
     seen = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) if is_grey else image
     expected = SEARCH.cut(seen, SEARCH.region(BOXES)[0]).astype(np.float64)
     for crop in crops:
@@ -159,7 +156,7 @@ def test_searches_around_the_previous_box(pairs, released, is_mirrored):
     frames = [with_target(BOXES[0])] * len(pairs)
     cutting = transform(replace(PLAIN, center_jitter=3.5, scale_jitter=0.5), rule)
     crops, found_xywh = cutting.searches(
-        frames, truth_xywh, False, is_mirrored, np.random.default_rng(0), previous_xywh=previous_xywh
+        frames, truth_xywh, is_mirrored, np.random.default_rng(0), previous_xywh=previous_xywh
     )
     regions = rule.region(previous_xywh)
     if is_mirrored:
@@ -177,13 +174,11 @@ def test_further_albumentations_transforms_are_reproducible():
 
     noisy = transform(photometric=[albumentations.GaussNoise(p=1.0)])
     images = [with_target(BOXES[0])] * 2
-    first, _ = noisy.searches(images, BOXES.expand(2, 4), False, False, np.random.default_rng(5))
-    second, _ = noisy.searches(images, BOXES.expand(2, 4), False, False, np.random.default_rng(5))
+    first, _ = noisy.searches(images, BOXES.expand(2, 4), False, np.random.default_rng(5))
+    second, _ = noisy.searches(images, BOXES.expand(2, 4), False, np.random.default_rng(5))
     np.testing.assert_array_equal(first, second)
     assert (first[0] != first[1]).any()
-    assert (
-        first[0] != transform().searches(images, BOXES.expand(2, 4), False, False, np.random.default_rng(5))[0][0]
-    ).any()
+    assert (first[0] != transform().searches(images, BOXES.expand(2, 4), False, np.random.default_rng(5))[0][0]).any()
 
 
 def test_importing_asks_the_network_for_nothing():

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass
 class Surroundings:
-    """Consecutive frames around the target, for walks that choose their own search regions.
+    """Consecutive frames around the target, for rollouts that choose their own search regions.
 
     A point p of an image is at (p - (x, y)) * (scale_x, scale_y) in its square, as in `relo.data.frame_geometry`.
     """
@@ -18,7 +18,9 @@ class Surroundings:
     images: Tensor  # [B, T, 3, Hs, Hs] uint8 RGB, not normalised; black outside the image
     geometry: Tensor  # [B, T, 4] float64: x, y, scale_x, scale_y
     boxes_xywh: Tensor  # [B, T, 4] float64, the truth in image pixels (the nearest visible box where hidden)
-    first_box_xywh: Tensor  # [B, 4] float64, image pixels: the truth on the frame before the first, where a walk starts
+    first_box_xywh: (
+        Tensor  # [B, 4] float64, image pixels: the truth on the frame before the first, where a rollout starts
+    )
     image_sizes: Tensor  # [B, T, 2] int64: width, height of the images
 
 

@@ -1,12 +1,10 @@
 """Clips by number: the same number gives the same clip, in whichever worker and rank it is asked for."""
 
-import signal
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-import cv2
 import numpy as np
 import torch
 from einops import rearrange
@@ -14,15 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler, get_worker_info
 
-from relo.data.absence import Absence
 from relo.data.clip_batch import ClipBatch, Surroundings
 from relo.data.clip_store import ClipStore
 from relo.data.frame_geometry import nearest_visible, to_image, to_packed
-from relo.data.sampler import ClipFrames, ClipSampler
+from relo.data.sampler import Absence, ClipFrames, ClipSampler
 from relo.data.sequences.base import Sequence as TrackingSequence
 from relo.data.sequences.parsing import positive_size
 from relo.data.still_motion import MOVING_FRAMES, in_motion, require_motion
-from relo.data.transforms import ClipTransform, Image
+from relo.data.transforms import ClipTransform, Image, grey
 from relo.errors import UserError
 from relo.geometry import mirror_xywh
 from relo.images import normalise_crops
@@ -48,7 +45,22 @@ class StoreSource:
 
 
 class ClipDataset(Dataset[ClipBatch]):
-    """An endless supply of clips: number i is drawn with a generator seeded by (seed, i)."""
+    """An endless supply of clips: number i is drawn with a generator seeded by (seed, i).
+
+    Args:
+        sources: the stores and their weights.
+        sampler: which frames make a clip.
+        transform: frames to crops.
+        clips_per_epoch: the length of the dataset; numbers beyond it are the clips of later epochs.
+        seed: of everything random.
+        on_broken: what a record that cannot be read does: stop the run, or give way to another clip and be counted.
+        workers: processes that will read from the dataset.
+        absence: how often search frames do not show the target; no oftener than the sampler's if not given.
+
+    Raises:
+        UserError: no source, a bad weight, a store that cannot be read, or one without a usable sequence; surroundings
+            of frames that are not consecutive; stills that move too far; absence where each frame leads to the next.
+    """
 
     def __init__(
         self,
@@ -61,53 +73,57 @@ class ClipDataset(Dataset[ClipBatch]):
         workers: int = 0,
         absence: Absence | None = None,
     ) -> None:
-        """Open the stores and list the sequences that can give a clip.
-
-        Args:
-            sources: the stores and their weights.
-            sampler: which frames make a clip.
-            transform: frames to crops.
-            clips_per_epoch: the length of the dataset; numbers beyond it are the clips of later epochs.
-            seed: of everything random.
-            on_broken: what a record that cannot be read does: stop the run, or give way to another clip and be counted.
-            workers: processes that will read from the dataset.
-            absence: how often search frames do not show the target; no oftener than the sampler's if not given.
-
-        Raises:
-            UserError: no source, a bad weight, a store that cannot be read, or one without a usable sequence;
-                surroundings of frames that are not consecutive; stills that move too far; absence where each frame
-                leads to the next.
-        """
+        self.sampler = sampler
+        self.transform = transform
+        self.absence = absence or Absence()
+        self.clips_per_epoch = clips_per_epoch
+        self.seed = seed
+        self.on_broken = on_broken
+        self.still_motion = transform.augmentation.still_motion
+        self._require_consistency()
         if not sources:
             raise UserError("No clip store to train on: give data.train at least one path.")
-        if not all(source.weight >= 0 for source in sources) or not sum(source.weight for source in sources) > 0:
+        weights = np.array([source.weight for source in sources], np.float64)
+        if not (weights >= 0).all() or not weights.sum() > 0:
             raise UserError("The weights of data.train must not be negative, and one must be positive.")
-        if transform.surroundings_crop is not None and not sampler.consecutive:
+        self.odds = weights / weights.sum()
+        self.stores = [ClipStore(source.path) for source in sources]
+        self.usable = [self._usable(store, source) for store, source in zip(self.stores, sources, strict=True)]
+        # One place for every worker process, so that none overwrites another's count.
+        self._skipped = torch.zeros(max(workers, 1), dtype=torch.int64).share_memory_()
+
+    def _require_consistency(self) -> None:
+        """Refuse settings of sampler, transform and absence that do not go together."""
+        has_surroundings = self.transform.surroundings_crop is not None
+        if has_surroundings and not self.sampler.consecutive:
             raise UserError(
-                f"data.surroundings needs consecutive frames, which data.sampler {type(sampler).__name__} does not "
-                "draw: use relo.data.sampler.ConsecutiveSampler, or leave data.surroundings out."
+                f"data.surroundings needs consecutive frames, which data.sampler {type(self.sampler).__name__} does "
+                "not draw: use relo.data.sampler.ConsecutiveSampler, or leave data.surroundings out."
             )
-        self.still_motion = transform.augmentation.still_motion
         require_motion(self.still_motion)
-        self.absence = absence or Absence()
-        if self.absence.is_asked_for and (
-            transform.surroundings_crop is not None or transform.augmentation.search_around == "previous"
-        ):
+        is_around_previous = self.transform.augmentation.search_around == "previous"
+        if self.absence != Absence() and (has_surroundings or is_around_previous):
             raise UserError(
                 "data.absence replaces single search frames, from which no next search region follows: leave it out "
                 "where data.surroundings is set, or data.augmentation.search_around is previous."
             )
-        self.sampler = sampler
-        self.transform = transform
-        self.clips_per_epoch = clips_per_epoch
-        self.seed = seed
-        self.on_broken = on_broken
-        self.stores = [ClipStore(source.path) for source in sources]
-        self.usable = [self._usable(store, source) for store, source in zip(self.stores, sources, strict=True)]
-        weights = np.array([source.weight for source in sources], np.float64)
-        self.odds = weights / weights.sum()
-        # One place for every worker process, so that none overwrites another's count.
-        self._skipped = torch.zeros(max(workers, 1), dtype=torch.int64).share_memory_()
+
+    def _usable(self, store: ClipStore, source: StoreSource) -> NDArray[np.int64]:
+        """The numbers of the sequences of a source that can give a clip."""
+        numbers = range(len(store))[source.start : source.stop]
+        usable = []
+        for number in numbers:
+            visible = store.visible(number)
+            if self.still_motion and len(visible) == 1:
+                visible = np.repeat(visible, MOVING_FRAMES)
+            if self.sampler.accepts(visible):
+                usable.append(number)
+        if not usable:
+            raise UserError(
+                f"None of the {len(numbers)} sequences of {store.path} that data.train names can give a clip: they are "
+                "too short, or show their targets too rarely, for the sampler."
+            )
+        return np.array(usable)
 
     @property
     def skipped(self) -> int:
@@ -132,32 +148,62 @@ class ClipDataset(Dataset[ClipBatch]):
             except UserError as error:
                 if self.on_broken == "stop":
                     raise
-                self._count_skipped(error)
+                worker = get_worker_info()
+                self._skipped[0 if worker is None else worker.id] += 1
+                warnings.warn(f"Another clip replaces a broken one: {error}", stacklevel=2)
                 problem = "are broken: run `relo data verify` on the stores"
             else:
                 if clip is not None:
                     return clip
         raise UserError(f"{_ATTEMPTS} clips in a row {problem}.")
 
-    def _usable(self, store: ClipStore, source: StoreSource) -> NDArray[np.int64]:
-        """The numbers of the sequences of a source that can give a clip."""
-        numbers = range(len(store))[source.start : source.stop]
-        usable = [i for i in numbers if self.sampler.accepts(self._moving(store.visible(i)))]
-        if not usable:
-            raise UserError(
-                f"None of the {len(numbers)} sequences of {store.path} that data.train names can give a clip: they are "
-                "too short, or show their targets too rarely, for the sampler."
-            )
-        return np.array(usable)
+    def _draw(self, rng: np.random.Generator) -> ClipBatch | None:
+        """A clip: a sequence, its frames and boxes, the crops; None where crops need the box of a frame without one."""
+        sequence = self._draw_sequence(rng)
+        clip = self.sampler.sample(sequence.visible, rng)
+        outside, foreign = self._draw_absence(sequence, clip, rng)
+        is_around_previous = self.transform.augmentation.search_around == "previous" and len(sequence) > 1
+        if is_around_previous and not _has_boxes(sequence, clip.previous):
+            return None
 
-    def _moving(self, visible: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """The visible flags of a sequence, or of the video that a still becomes."""
-        return np.repeat(visible, MOVING_FRAMES) if self.still_motion and len(visible) == 1 else visible
+        is_grey, is_mirrored = self.transform.joint(rng)
+        offset = self.transform.augmentation.mirror_offset if is_mirrored else 0.0
+        images = {int(i): _decoded(sequence, int(i), is_grey) for i in {*clip.templates, *clip.search}}
+        # Where the target is hidden, crops are cut around its nearest visible box.
+        nearest = nearest_visible(sequence.visible)
+        template_boxes_xywh = _boxes_in_frames(sequence, nearest[clip.templates], clip.templates, offset)
+        search_frames = [images[int(i)] for i in clip.search]
+        boxes_xywh = _boxes_in_frames(sequence, nearest[clip.search], clip.search, offset)
+        for t, (other, frame) in foreign.items():
+            search_frames[t] = _decoded(other, frame, is_grey)
+            boxes_xywh[t : t + 1] = _boxes_in_frames(other, np.array([frame]), np.array([frame]), offset)
+        previous_xywh = None
+        if is_around_previous:
+            previous_xywh = _boxes_in_frames(sequence, clip.previous, clip.search, offset)
+        present = sequence.visible[clip.search]
+        present[[*outside, *foreign]] = False
 
-    def _count_skipped(self, error: UserError) -> None:
-        worker = get_worker_info()
-        self._skipped[0 if worker is None else worker.id] += 1
-        warnings.warn(f"Another clip replaces a broken one: {error}", stacklevel=2)
+        template_frames = [images[int(i)] for i in clip.templates]
+        templates, template_boxes_xywh = self.transform.templates(
+            template_frames, template_boxes_xywh, is_mirrored, rng
+        )
+        searches, search_boxes_xywh = self.transform.searches(
+            search_frames, boxes_xywh, is_mirrored, rng, previous_xywh, outside
+        )
+        surroundings = None
+        if self.transform.surroundings_crop is not None:
+            squares, squares_xywh = self.transform.surroundings(search_frames, boxes_xywh, is_mirrored, rng)
+            surroundings = _surroundings(sequence, clip, search_frames, squares, squares_xywh, is_mirrored)
+        return ClipBatch(
+            template_images=_normalised(templates)[None],
+            template_boxes_xywh=template_boxes_xywh.float()[None],
+            search_images=_normalised(searches)[None],
+            search_boxes_xywh=search_boxes_xywh.float()[None],
+            present=torch.from_numpy(present)[None],
+            sequence_id=[f"{sequence.dataset}/{sequence.name}"],
+            frame_index=torch.from_numpy(clip.search)[None],
+            surroundings=surroundings,
+        )
 
     def _draw_sequence(self, rng: np.random.Generator) -> TrackingSequence:
         which = int(rng.choice(len(self.stores), p=self.odds))
@@ -172,80 +218,94 @@ class ClipDataset(Dataset[ClipBatch]):
         """Which of a clip's search frames shall not show the target; frames that hide it are put into the clip.
 
         Returns:
-            The numbers of the search frames whose crops are cut elsewhere or from another sequence, and by number the
-            sequence and the frame that takes the place of a foreign one.
+            The numbers of the search frames whose crops are cut elsewhere, and by number the sequence and the frame
+            that take the place of another.
         """
-        absent: list[int] = []
+        outside: list[int] = []
         foreign: dict[int, tuple[TrackingSequence, int]] = {}
         hidden = np.flatnonzero(~sequence.visible)
-        for t, kind in enumerate(self.absence.draw(len(clip.search), rng) if self.absence.is_asked_for else ()):
+        for t, kind in enumerate(self.absence.draw(len(clip.search), rng)):
             if kind == "hidden" and len(hidden):
                 clip.search[t] = rng.choice(hidden)
             elif kind == "outside":
-                absent.append(t)
+                outside.append(t)
             elif kind == "foreign":
                 other = self._draw_sequence(rng)
                 if (other.dataset, other.name) != (sequence.dataset, sequence.name):
-                    absent.append(t)
                     foreign[t] = other, int(rng.choice(np.flatnonzero(other.visible)))
-        return absent, foreign
+        return outside, foreign
 
-    def _draw(self, rng: np.random.Generator) -> ClipBatch | None:
-        """A clip; None where its search crops need the box of a frame that has none."""
-        sequence = self._draw_sequence(rng)
-        clip = self.sampler.sample(sequence.visible, rng)
-        absent, foreign = self._draw_absence(sequence, clip, rng)
-        is_around_previous = self.transform.augmentation.search_around == "previous" and len(sequence) > 1
-        if is_around_previous and not _has_boxes(sequence, clip.previous):
-            return None
-        images = {int(i): sequence.frames[int(i)] for i in {*clip.templates, *clip.search}}
-        is_grey, is_mirrored = self.transform.joint(rng)
-        offset = self.transform.augmentation.mirror_offset if is_mirrored else 0.0
-        # Where the target is hidden, crops are cut around its nearest visible box.
-        nearest = nearest_visible(sequence.visible)
-        template_crops, template_boxes_xywh = self.transform.templates(
-            [images[int(i)] for i in clip.templates],
-            _boxes_in_frames(sequence, nearest[clip.templates], clip.templates, offset),
-            is_grey,
-            is_mirrored,
-            rng,
-        )
-        search_frames = [images[int(i)] for i in clip.search]
-        boxes_xywh = _boxes_in_frames(sequence, nearest[clip.search], clip.search, offset)
-        for t, (other, frame) in foreign.items():
-            search_frames[t] = other.frames[frame]
-            boxes_xywh[t : t + 1] = _boxes_in_frames(other, np.array([frame]), np.array([frame]), offset)
-        search_crops, search_boxes_xywh = self.transform.searches(
-            search_frames,
-            boxes_xywh,
-            is_grey,
-            is_mirrored,
-            rng,
-            _boxes_in_frames(sequence, clip.previous, clip.search, offset) if is_around_previous else None,
-            [t for t in absent if t not in foreign],
-        )
-        present = sequence.visible[clip.search]
-        present[absent] = False
-        surroundings = None
-        if self.transform.surroundings_crop is not None:
-            squares, squares_xywh = self.transform.surroundings(search_frames, boxes_xywh, is_grey, is_mirrored, rng)
-            surroundings = _surroundings(sequence, clip, search_frames, squares, squares_xywh, is_mirrored)
-        return ClipBatch(
-            template_images=_normalised(template_crops)[None],
-            template_boxes_xywh=template_boxes_xywh.float()[None],
-            search_images=_normalised(search_crops)[None],
-            search_boxes_xywh=search_boxes_xywh.float()[None],
-            present=torch.from_numpy(present)[None],
-            sequence_id=[f"{sequence.dataset}/{sequence.name}"],
-            frame_index=torch.from_numpy(clip.search)[None],
-            surroundings=surroundings,
-        )
+
+def _decoded(sequence: TrackingSequence, frame: int, is_grey: bool) -> Image:
+    image = sequence.frames[frame]
+    return grey(image) if is_grey else image
+
+
+def _normalised(crops: NDArray[np.float32]) -> Tensor:
+    """Crops [N, H, W, 3], 0 to 255, as a network takes them: [N, 3, H, W]."""
+    return normalise_crops(torch.from_numpy(crops).movedim(-1, -3))
+
+
+def _image_boxes_xywh(sequence: TrackingSequence) -> Any:
+    """The boxes [N, 4] of a packed sequence in image pixels, as annotated."""
+    return sequence.attributes.get("image_boxes_xywh", sequence.boxes_xywh)
+
+
+def _has_boxes(sequence: TrackingSequence, frames: NDArray[np.int64]) -> bool:
+    """Whether there are all these frames, each with a box of some size."""
+    return bool((frames >= 0).all() and positive_size(_image_boxes_xywh(sequence)[frames]).all())
+
+
+def _boxes_in_frames(
+    sequence: TrackingSequence, annotated: NDArray[np.int64], frames: NDArray[np.int64], mirror_offset: float
+) -> Tensor:
+    """The boxes [K, 4] that were annotated on some frames [K], in pixels of other packed frames [K] of the sequence.
+
+    They are displaced so that, once mirrored, they are off by `mirror_offset` pixels of the image.
+    """
+    boxes_xywh = _image_boxes_xywh(sequence)[annotated] - [mirror_offset, 0, 0, 0]
+    geometry: Any = sequence.attributes.get("geometry")
+    return torch.from_numpy(boxes_xywh if geometry is None else to_packed(boxes_xywh, geometry[frames]))
+
+
+def _surroundings(
+    sequence: TrackingSequence,
+    clip: ClipFrames,
+    frames: Sequence[Image],
+    squares: Image,
+    squares_xywh: Tensor,
+    is_mirrored: bool,
+) -> Surroundings:
+    """Squares [T, Hs, Hs, 3], cut at boxes [T, 4] of the packed search frames, as surroundings of a batch of one."""
+    assert clip.start is not None
+    nearest = nearest_visible(sequence.visible)[[clip.start, *clip.search]]
+    truth_xywh = torch.from_numpy(_image_boxes_xywh(sequence)[nearest])  # [1 + T, 4]
+    geometry: Any = sequence.attributes.get("geometry")
+    if geometry is None:
+        sizes = torch.tensor([frame.shape[1::-1] for frame in frames])
+    else:
+        image_sizes: Any = sequence.attributes["image_sizes"]
+        sizes = torch.from_numpy(image_sizes[clip.search].astype(np.int64))
+        squares_xywh = to_image(squares_xywh, torch.from_numpy(geometry[clip.search]))
+    if is_mirrored:
+        widths = sizes[:, 0]
+        squares_xywh = mirror_xywh(squares_xywh, widths)
+        # The start frame is not read; the images of a video are of one size.
+        truth_xywh = mirror_xywh(truth_xywh, torch.cat([widths[:1], widths]))
+    scales = squares.shape[1] / squares_xywh[:, 2:]
+    return Surroundings(
+        images=rearrange(torch.from_numpy(squares), "frames h w rgb -> 1 frames rgb h w").contiguous(),
+        geometry=torch.cat([squares_xywh[:, :2], scales], dim=-1)[None],
+        boxes_xywh=truth_xywh[None, 1:],
+        first_box_xywh=truth_xywh[:1],
+        image_sizes=sizes[None],
+    )
 
 
 class ClipNumbers(DistributedSampler[int]):
     """The numbers of an epoch's clips for one rank: every `ranks`-th, so that a step sees the same clips for any ranks.
 
-    A `DistributedSampler`, so that Lightning leaves it in place and tells it the epoch. Clips that do not fill a batch
+    A `DistributedSampler`, so that Lightning leaves it in place and sets its epoch. Clips that do not fill a batch
     on every rank are left out.
     """
 
@@ -265,70 +325,3 @@ class ClipNumbers(DistributedSampler[int]):
         first = self.epoch * self.clips_per_epoch + self.rank
         seen = self.batches_seen * self.batch_size if self.epoch == self.resumed_epoch else 0
         return iter(range(first, first + self.num_samples * self.num_replicas, self.num_replicas)[seen:])
-
-
-def start_worker(worker: int) -> None:
-    """One thread a loader's process: the cores belong to the training step. Ctrl-C is the trainer's to handle."""
-    cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _normalised(crops: NDArray[np.float32]) -> Tensor:
-    """Crops [N, H, W, 3], 0 to 255, as a network takes them: [N, 3, H, W]."""
-    return normalise_crops(torch.from_numpy(crops).movedim(-1, -3))
-
-
-def _image_boxes_xywh(sequence: TrackingSequence) -> NDArray[np.float64]:
-    """The boxes [N, 4] of a packed sequence in image pixels, as annotated."""
-    attributes = cast(Mapping[str, Any], sequence.attributes)  # of frames that were cut or scaled
-    return cast(NDArray[np.float64], attributes.get("image_boxes_xywh", sequence.boxes_xywh))
-
-
-def _has_boxes(sequence: TrackingSequence, frames: NDArray[np.int64]) -> bool:
-    """Whether there are all these frames, each with a box of some size."""
-    return bool((frames >= 0).all() and positive_size(_image_boxes_xywh(sequence)[frames]).all())
-
-
-def _boxes_in_frames(
-    sequence: TrackingSequence, annotated: NDArray[np.int64], frames: NDArray[np.int64], mirror_offset: float
-) -> Tensor:
-    """The boxes [K, 4] that were annotated on some frames [K], in pixels of other packed frames [K] of the sequence.
-
-    They are displaced so that, once mirrored, they are off by `mirror_offset` pixels of the image.
-    """
-    boxes_xywh = _image_boxes_xywh(sequence)[annotated] - [mirror_offset, 0, 0, 0]
-    geometry = cast(Mapping[str, Any], sequence.attributes).get("geometry")
-    return torch.from_numpy(boxes_xywh if geometry is None else to_packed(boxes_xywh, geometry[frames]))
-
-
-def _surroundings(
-    sequence: TrackingSequence,
-    clip: ClipFrames,
-    frames: Sequence[Image],
-    squares: NDArray[np.uint8],
-    squares_xywh: Tensor,
-    is_mirrored: bool,
-) -> Surroundings:
-    """Squares [T, Hs, Hs, 3], cut at boxes [T, 4] of the packed search frames, as surroundings of a batch of one."""
-    assert clip.start is not None
-    attributes = cast(Mapping[str, Any], sequence.attributes)
-    nearest = nearest_visible(sequence.visible)[[clip.start, *clip.search]]
-    truth_xywh = torch.from_numpy(_image_boxes_xywh(sequence)[nearest])  # [1 + T, 4]
-    if "geometry" in attributes:
-        sizes = torch.from_numpy(attributes["image_sizes"][clip.search].astype(np.int64))
-        squares_xywh = to_image(squares_xywh, torch.from_numpy(attributes["geometry"][clip.search]))
-    else:
-        sizes = torch.tensor([[frame.shape[1], frame.shape[0]] for frame in frames])
-    if is_mirrored:
-        widths = sizes[:, 0]
-        squares_xywh = mirror_xywh(squares_xywh, widths)
-        # The start frame is not read; the images of a video are of one size.
-        truth_xywh = mirror_xywh(truth_xywh, torch.cat([widths[:1], widths]))
-    geometry = torch.cat([squares_xywh[:, :2], squares.shape[1] / squares_xywh[:, 2:]], dim=-1)
-    return Surroundings(
-        images=rearrange(torch.from_numpy(squares), "frames h w rgb -> 1 frames rgb h w").contiguous(),
-        geometry=geometry[None],
-        boxes_xywh=truth_xywh[None, 1:],
-        first_box_xywh=truth_xywh[:1],
-        image_sizes=sizes[None],
-    )

@@ -21,7 +21,6 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import lmdb
@@ -133,16 +132,6 @@ class PackedSequence:
     geometry: NDArray[np.float64] | None  # [N, 4]
     frames: list[bytes]
 
-    def records(self) -> dict[str, bytes]:
-        """Every record but the frames, by the last part of its key."""
-        facts = {"name": self.name, "frames": len(self.frames)}
-        header = {**facts, "class_name": self.class_name, "sentence": self.sentence}
-        arrays = {"boxes": self.boxes_xywh.astype("<f8"), "visible": self.visible.astype("u1")}
-        arrays["sizes"] = self.image_sizes.astype("<i4")
-        if self.geometry is not None:
-            arrays["geometry"] = self.geometry.astype("<f8")
-        return {**{name: array.tobytes() for name, array in arrays.items()}, "header": json.dumps(header).encode()}
-
 
 class ClipStoreWriter:
     """Creates a store or goes on with an unfinished one; one transaction a sequence, safe to kill at any time.
@@ -164,7 +153,8 @@ class ClipStoreWriter:
             raise UserError(f"{path} is a file; name a folder for the clip store.")
         if path.is_dir() and any(path.iterdir()) and not (path / _DATA_FILE).exists():
             raise UserError(f"The folder {path} holds other files; name a new one for the clip store.")
-        if _is_written(path):
+        is_begun = is_store(path) and (path / _DATA_FILE).stat().st_size  # empty before the first transaction
+        if is_begun and _environment(os.path.realpath(path)).stat()["entries"]:
             self._require_same(manifest)
         _forget_environment(path)
         try:
@@ -183,23 +173,35 @@ class ClipStoreWriter:
         for what in ("dataset", "split", "options", "reader_options", "names"):
             old, new = getattr(present, what), getattr(manifest, what)
             if old != new:
-                told = "" if what == "names" else f" ({_in_words(old)}, not {_in_words(new)})"
+                values = "" if what == "names" else f" ({_in_words(old)}, not {_in_words(new)})"
                 raise UserError(
-                    f"{self.path} was packed with other {what}{told}: pack with the same, or into a new folder."
+                    f"{self.path} was packed with other {what}{values}: pack with the same, or into a new folder."
                 )
 
     def __enter__(self) -> "ClipStoreWriter":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._environment.close()
 
     def write(self, index: int, sequence: PackedSequence) -> None:
         """Write sequence number `index` in one transaction."""
-        frames = {_key(index, _frame(i)): encoded for i, encoded in enumerate(sequence.frames)}
-        self._write(frames | {_key(index, name): value for name, value in sequence.records().items()})
+        header = {
+            "name": sequence.name,
+            "frames": len(sequence.frames),
+            "class_name": sequence.class_name,
+            "sentence": sequence.sentence,
+        }
+        records = {
+            "boxes": sequence.boxes_xywh.astype("<f8").tobytes(),
+            "visible": sequence.visible.astype("u1").tobytes(),
+            "sizes": sequence.image_sizes.astype("<i4").tobytes(),
+            "header": json.dumps(header).encode(),
+        }
+        if sequence.geometry is not None:
+            records["geometry"] = sequence.geometry.astype("<f8").tobytes()
+        frames = {f"{i:08d}": encoded for i, encoded in enumerate(sequence.frames)}
+        self._write({_key(index, name): value for name, value in (frames | records).items()})
 
     def finish(self, broken: Mapping[str, str]) -> None:
         """Mark the store as complete, but for the sequences that are broken."""
@@ -263,7 +265,7 @@ class ClipStore(SequenceReader):
     def __getitem__(self, index: int) -> Sequence:
         """The sequence number `index` (0-based), with boxes in pixels of the packed frames."""
         number = self._numbers[index]
-        header = self._header(number)
+        header = json.loads(self.read(number, "header"))
         boxes_xywh = self._array(number, "boxes", "<f8", 4).astype(np.float64)
         attributes: dict[str, object] = {"image_sizes": self._array(number, "sizes", "<i4", 2)}
         if self.manifest.options.changes_frames:
@@ -275,7 +277,7 @@ class ClipStore(SequenceReader):
             dataset=self.dataset,
             frames=StoredFrames(self, number, header["frames"]),
             boxes_xywh=boxes_xywh,
-            visible=self._array(number, "visible", "u1").astype(bool),
+            visible=self.visible(index),
             class_name=header["class_name"],
             sentence=header["sentence"],
             attributes=attributes,
@@ -283,7 +285,7 @@ class ClipStore(SequenceReader):
 
     def visible(self, index: int) -> NDArray[np.bool_]:
         """The visibility [M] of sequence number `index`, without the rest of it."""
-        return self._array(self._numbers[index], "visible", "u1").astype(bool)
+        return self._array(self._numbers[index], "visible", "u1", 1)[:, 0].astype(bool)
 
     def describe(self, number: int, record: str) -> str:
         """A record of a sequence in words, for errors."""
@@ -298,13 +300,8 @@ class ClipStore(SequenceReader):
         """
         return self._read(_key(number, record), self.describe(number, record))
 
-    def _header(self, number: int) -> dict[str, Any]:
-        header: dict[str, Any] = json.loads(self.read(number, "header"))
-        return header
-
-    def _array(self, number: int, record: str, kind: str, columns: int | None = None) -> NDArray[Any]:
-        array = np.frombuffer(self.read(number, record), kind)
-        return array if columns is None else array.reshape(-1, columns)
+    def _array(self, number: int, record: str, kind: str, columns: int) -> NDArray[Any]:
+        return np.frombuffer(self.read(number, record), kind).reshape(-1, columns)
 
     def _read(self, key: bytes, described: str) -> bytes:
         try:
@@ -335,11 +332,11 @@ class StoredFrames(FrameSource):
 
     def name(self, index: int) -> str:
         """Frame, dataset, sequence and store."""
-        return f"{self.store.describe(self.number, _frame(index))} in {self.store.path}"
+        return f"{self.store.describe(self.number, f'{index:08d}')} in {self.store.path}"
 
     def encoded(self, index: int) -> bytes:
         """The JPEG or PNG bytes of frame `index`."""
-        return self.store.read(self.number, _frame(index))
+        return self.store.read(self.number, f"{index:08d}")
 
 
 def is_store(path: Path) -> bool:
@@ -353,20 +350,8 @@ def _in_words(value: object) -> str:
     return str(value)
 
 
-def _is_written(path: Path) -> bool:
-    """Whether anything was ever committed to the LMDB in the folder."""
-    if not is_store(path) or not (path / _DATA_FILE).stat().st_size:
-        return False  # killed before its first transaction
-    entries: int = _environment(os.path.realpath(path)).stat()["entries"]
-    return entries > 0
-
-
 def _key(number: int, record: str) -> bytes:
     return f"{number:08d}/{record}".encode()
-
-
-def _frame(index: int) -> str:
-    return f"{index:08d}"
 
 
 def _checksum(content: bytes) -> bytes:
@@ -380,13 +365,10 @@ _environments_lock = threading.Lock()
 
 def _environment(location: str) -> Any:
     """The LMDB environment of the store at a real path, opened at first use in this process."""
-    environment = _environments.get(location)
-    if environment is None:
-        with _environments_lock:
-            environment = _environments.get(location)
-            if environment is None:
-                environment = _environments[location] = _open(Path(location))
-    return environment
+    with _environments_lock:
+        if location not in _environments:
+            _environments[location] = _open(Path(location))
+        return _environments[location]
 
 
 def _open(path: Path) -> Any:
@@ -408,10 +390,10 @@ def _open(path: Path) -> Any:
 
 
 def _forget_environment(path: Path) -> None:
+    location = os.path.realpath(path)
     with _environments_lock:
-        environment = _environments.pop(os.path.realpath(path), None)
-    if environment is not None:
-        environment.close()
+        if location in _environments:
+            _environments.pop(location).close()
 
 
 def _leave_environments_to_parent() -> None:

@@ -1,21 +1,23 @@
 """The LightningDataModule: clips to train on, whole sequences to validate on."""
 
 import math
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast
 
+import cv2
 import lightning
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from relo.data.absence import Absence
 from relo.data.clip_batch import ClipBatch
-from relo.data.clip_dataset import ClipDataset, ClipNumbers, StoreSource, start_worker
+from relo.data.clip_dataset import ClipDataset, ClipNumbers, StoreSource
 from relo.data.clip_store import ClipStore
 from relo.data.recipe_stores import require_stores
-from relo.data.sampler import ClipSampler, OrderSampler
+from relo.data.sampler import Absence, ClipSampler, OrderSampler
 from relo.data.sequences import open_reader
 from relo.data.sequences.base import Sequence as TrackingSequence
 from relo.data.sequences.base import SequenceReader
@@ -47,7 +49,31 @@ class SequenceSource:
 
 
 class TrackingDataModule(lightning.LightningDataModule):
-    """Streams clips from clip stores by weights; the stream is the same for any number of workers and ranks."""
+    """Streams clips from clip stores by weights; the stream is the same for any number of workers and ranks.
+
+    Args:
+        train: the clip stores to draw clips from, and how often.
+        validation: the sequences to track in validation.
+        template_crop: how template crops are cut; the command line takes it from the module's tracking rule.
+        search_crop: how search crops are cut; the command line takes it from the module's tracking rule.
+        sampler: which frames make a clip.
+        augmentation: what is changed at random, and where search crops are cut.
+        photometric: further albumentations transforms of the crops' pixels.
+        surroundings: side of the square around the target that clips carry for closed-loop rollouts, as a multiple
+            of sqrt(w h), such as 8; it needs a sampler of consecutive frames, and no image is mirrored on its own.
+        absence: how often search frames do not show the target, for a presence head to learn from; never by
+            default, but for what the sampler draws.
+        clips_per_epoch: clips in an epoch, over all ranks.
+        batch_size: clips in a batch of one rank.
+        workers: processes that prepare clips, for each rank.
+        multiprocessing_context: how they are started; the platform's way if not given.
+        validation_batch: sequences that are tracked side by side.
+        on_broken: what a frame that cannot be decoded does: stop the run, or be skipped and counted.
+        seed: of the stream of clips.
+
+    Raises:
+        UserError: surroundings that are smaller than a search region.
+    """
 
     def __init__(
         self,
@@ -68,53 +94,38 @@ class TrackingDataModule(lightning.LightningDataModule):
         on_broken: Literal["stop", "skip"] = "stop",
         seed: int = 0,
     ) -> None:
-        """Set the streams; nothing is opened yet.
-
-        Args:
-            train: the clip stores to draw clips from, and how often.
-            validation: the sequences to track in validation.
-            template_crop: how template crops are cut; the command line takes it from the module's tracking rule.
-            search_crop: how search crops are cut; the command line takes it from the module's tracking rule.
-            sampler: which frames make a clip.
-            augmentation: what is changed at random, and where search crops are cut.
-            photometric: further albumentations transforms of the crops' pixels.
-            surroundings: side of the square around the target that clips carry for closed-loop rollouts, as a multiple
-                of sqrt(w h), such as 8; it needs a sampler of consecutive frames, and no image is mirrored on its own.
-            absence: how often search frames do not show the target, for a presence head to learn from; never by
-                default, but for what the sampler draws.
-            clips_per_epoch: clips in an epoch, over all ranks.
-            batch_size: clips in a batch of one rank.
-            workers: processes that prepare clips, for each rank.
-            multiprocessing_context: how they are started; the platform's way if not given.
-            validation_batch: sequences that are tracked side by side.
-            on_broken: what a frame that cannot be decoded does: stop the run, or be skipped and counted.
-            seed: of the stream of clips.
-
-        Raises:
-            UserError: surroundings that are smaller than a search region.
-        """
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have no sequence to validate
         self.train_sources = train or []
         self.validation_sources = validation or []
         search_crop = search_crop or CropRule(4.0, 256)
-        self.transform = ClipTransform(
-            template_crop or CropRule(2.0, 128),
-            search_crop,
-            augmentation,
-            photometric or (),
-            None if surroundings is None else _surroundings_crop(surroundings, search_crop),
+        surroundings_crop = None
+        if surroundings is not None:
+            if not search_crop.factor <= surroundings < math.inf:
+                raise UserError(
+                    f"data.surroundings must be at least {search_crop.factor:g}, the factor of the search region that "
+                    f"is cut from them, not {surroundings:g}."
+                )
+            # A search crop that is cut from them keeps its resolution.
+            surroundings_crop = CropRule(surroundings, round(search_crop.size * surroundings / search_crop.factor))
+        template_crop = template_crop or CropRule(2.0, 128)
+        transform = ClipTransform(template_crop, search_crop, augmentation, photometric or (), surroundings_crop)
+        self._open_clips = partial(
+            ClipDataset,
+            self.train_sources,
+            sampler or OrderSampler(),
+            transform,
+            clips_per_epoch,
+            seed,
+            on_broken,
+            workers,
+            absence,
         )
-        self.sampler = sampler or OrderSampler()
-        self.absence = absence
-        self.clips_per_epoch = clips_per_epoch
+        self.clips: ClipDataset | None = None
         self.batch_size = batch_size
         self.workers = workers
         self.multiprocessing_context = multiprocessing_context
         self.validation_batch = validation_batch
-        self.on_broken = on_broken
-        self.seed = seed
-        self.clips: ClipDataset | None = None
 
     def setup(self, stage: str) -> None:
         """Open the clip stores to train on.
@@ -128,25 +139,16 @@ class TrackingDataModule(lightning.LightningDataModule):
             | ({"data.validation": self.validation_sources} if is_validated else {})
         )
         if stage == "fit" and self.clips is None:
-            self.clips = ClipDataset(
-                self.train_sources,
-                self.sampler,
-                self.transform,
-                self.clips_per_epoch,
-                self.seed,
-                self.on_broken,
-                self.workers,
-                self.absence,
-            )
+            self.clips = self._open_clips()
 
     def train_dataloader(self) -> "ClipLoader":
         """Batches of clips; a run resumed within an epoch goes on with the clips it has not seen."""
         assert self.clips is not None
-        ranks, rank = self._place()
+        ranks, rank = self._ranks()
         numbers = ClipNumbers(self.clips, self.batch_size, ranks, rank)
         if not len(numbers):
             raise UserError(
-                f"An epoch of {self.clips_per_epoch} clips does not fill one batch of {self.batch_size} on {ranks} "
+                f"An epoch of {len(self.clips)} clips does not fill one batch of {self.batch_size} on {ranks} "
                 "process(es): raise data.clips_per_epoch."
             )
         numbers.resume(*self._progress(len(numbers) // self.batch_size))
@@ -165,7 +167,9 @@ class TrackingDataModule(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[TrackingSequence]:
         """Lists of sequences."""
-        return self._sequences(self.validation_sources)
+        sequences = SequenceDataset(self.validation_sources)
+        sampler = SequenceShard(sequences, *self._ranks())
+        return DataLoader(sequences, batch_size=self.validation_batch, sampler=sampler, collate_fn=list)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Clips go to the device; sequences stay, their frames are decoded when the tracker asks."""
@@ -176,7 +180,7 @@ class TrackingDataModule(lightning.LightningDataModule):
         if self.clips is not None and self.clips.skipped:
             warnings.warn(f"{self.clips.skipped} broken clips were skipped.", stacklevel=1)
 
-    def _place(self) -> tuple[int, int]:
+    def _ranks(self) -> tuple[int, int]:
         """The number of ranks, and ours."""
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
@@ -195,15 +199,9 @@ class TrackingDataModule(lightning.LightningDataModule):
         # All batches of an epoch are done; its validation may have been under way.
         return epochs.started, 0
 
-    def _sequences(self, sources: Sequence[SequenceSource]) -> DataLoader[TrackingSequence]:
-        dataset = SequenceDataset(sources)
-        ranks, rank = self._place()
-        sampler = SequenceShard(dataset, ranks, rank)
-        return DataLoader(dataset, batch_size=self.validation_batch, sampler=sampler, collate_fn=list)
-
 
 class ClipLoader(DataLoader[ClipBatch]):
-    """A loader that tells Lightning that a run can be resumed in the middle of an epoch."""
+    """A loader from which a run can be resumed in the middle of an epoch; Lightning looks for these two methods."""
 
     def state_dict(self) -> dict[str, int]:
         """What must be the same for a resumed run to go on with the clips that were not seen."""
@@ -225,29 +223,34 @@ class ClipLoader(DataLoader[ClipBatch]):
         ours = self.state_dict()
         changed = [name for name in ours if state.get(name) != ours[name]]
         if changed and self.sampler.batches_seen:
-            told = ", ".join(f"{name} {state.get(name)} (now {ours[name]})" for name in changed)
+            theirs = ", ".join(f"{name} {state.get(name)} (now {ours[name]})" for name in changed)
             raise UserError(
-                f"The checkpoint is from the middle of an epoch, with {told}: resume with the same, "
+                f"The checkpoint is from the middle of an epoch, with {theirs}: resume with the same, "
                 "or from a checkpoint of an epoch's end."
             )
 
 
 class SequenceDataset(Dataset[TrackingSequence]):
-    """The sequences of several sources, one after the other."""
+    """The sequences of several sources, one after the other.
+
+    Raises:
+        UserError: a source cannot be read, is a store whose frames were cut around the targets, or has none of the
+            sequences that it names.
+    """
 
     def __init__(self, sources: Sequence[SequenceSource]) -> None:
-        """Open the sources.
-
-        Raises:
-            UserError: a source cannot be read, is a store whose frames were cut around the targets, or has none of the
-                sequences that it names.
-        """
         self.members: list[tuple[SequenceReader, int]] = []
         for source in sources:
-            if source.dataset is None:
-                reader: SequenceReader = _whole_images(ClipStore(source.path))
-            else:
+            reader: SequenceReader
+            if source.dataset is not None:
                 reader = open_reader(source.dataset, source.path, source.split)
+            else:
+                reader = store = ClipStore(source.path)
+                if store.manifest.options.cut is not None:
+                    raise UserError(
+                        f"The frames in {source.path} were cut around the targets, which gives them away: for "
+                        "tracking, pack the dataset without `cut`."
+                    )
             numbers = range(len(reader))[source.start : source.stop]
             if not numbers:
                 raise UserError(
@@ -265,25 +268,6 @@ class SequenceDataset(Dataset[TrackingSequence]):
         return reader[number]
 
 
-def _surroundings_crop(factor: float, search_crop: CropRule) -> CropRule:
-    """How surroundings are cut, so that a search crop cut from them keeps its resolution."""
-    if not search_crop.factor <= factor < math.inf:
-        raise UserError(
-            f"data.surroundings must be at least {search_crop.factor:g}, the factor of the search region that is cut "
-            f"from them, not {factor:g}."
-        )
-    return CropRule(factor, round(search_crop.size * factor / search_crop.factor))
-
-
-def _whole_images(store: ClipStore) -> ClipStore:
-    if store.manifest.options.cut is not None:
-        raise UserError(
-            f"The frames in {store.path} were cut around the targets, which gives them away: for tracking, pack the "
-            "dataset without `cut`."
-        )
-    return store
-
-
 class SequenceShard(DistributedSampler[int]):
     """Every `ranks`-th sequence; unlike its base class it repeats none, so ranks may have one more than others."""
 
@@ -295,3 +279,9 @@ class SequenceShard(DistributedSampler[int]):
 
     def __len__(self) -> int:
         return len(range(len(self.dataset))[self.rank :: self.num_replicas])  # type: ignore[arg-type]
+
+
+def start_worker(worker: int) -> None:
+    """One thread for each process of a loader: the cores belong to the training step. Ctrl-C is the trainer's."""
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -8,11 +8,12 @@ from pathlib import Path
 from rich.console import Console
 
 from relo.data.clip_store import ClipStore, is_store
-from relo.data.parallel import WorkProgress, in_order
+from relo.data.parallel import in_order
 from relo.data.sequence_checks import examine
 from relo.data.sequences import DATASETS, find_dataset, open_reader
 from relo.data.sequences.base import SequenceReader
 from relo.errors import UserError
+from relo.progress import sequence_progress
 
 _SEQUENCES_PER_WORKER = 100
 """Fewer are read sooner than another process starts, unless frames are decoded."""
@@ -120,10 +121,10 @@ def _read_all(what: str, reader: SequenceReader, problems: list[str], workers: i
     (remarks if reader.listed else problems).extend(reader.unused)
     workers = min(workers, total if decode else total // _SEQUENCES_PER_WORKER)
     results = in_order(partial(examine, reader, decode=decode), range(total), workers)
-    with WorkProgress(Console(), f"looking at {what}", total) as progress, closing(results):
+    with sequence_progress(Console(), f"looking at {what}", total) as count, closing(results):
         for result in results:
             problems += result.problems
             remarks += result.remarks
             frames += result.frames
-            progress.count(result.frames)
+            count(result.frames, 0)
     return Finding(what, total, frames, problems, remarks)

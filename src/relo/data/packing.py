@@ -5,7 +5,6 @@ Several processes read, check and encode; one writes.
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,21 +18,12 @@ from rich.markup import escape
 from relo.data.clip_store import ClipStore, ClipStoreWriter, Manifest, PackedSequence, PackingOptions
 from relo.data.frame_geometry import nearest_visible, surroundings
 from relo.data.intact_frames import decode_intact
-from relo.data.parallel import WorkProgress, in_order
+from relo.data.parallel import in_order
 from relo.data.remarks import show
 from relo.data.sequence_checks import check_annotation, examine, misfits, remarks_on_sizes
 from relo.data.sequences.base import Sequence, SequenceReader
 from relo.errors import UserError, printable
-
-
-@dataclass(frozen=True)
-class _Packed:
-    """Sequence number `index` with remarks on it, or why it cannot be packed."""
-
-    index: int
-    sequence: PackedSequence | None
-    remarks: tuple[str, ...] = ()
-    reason: str = ""
+from relo.progress import sequence_progress
 
 
 def pack(
@@ -71,31 +61,27 @@ def pack(
     manifest = Manifest(reader.dataset, split, options, tuple(reader.names), dict(reader_options or {}))
     broken: dict[str, str] = {}
     with ClipStoreWriter(output, manifest) as writer:
-        workers, total = min(workers, len(writer.missing)), len(manifest.names)
-        results = in_order(partial(_pack_one, reader, options), writer.missing, workers)
-        with (
-            WorkProgress(console, f"packing {output.name}", total, total - len(writer.missing)) as progress,
-            closing(results),
-        ):
-            for result in results:
-                name, sequence = manifest.names[result.index], result.sequence
+        missing, total = writer.missing, len(manifest.names)
+        results = in_order(partial(_pack_one, reader, options), missing, min(workers, len(missing)))
+        bar = sequence_progress(console, f"packing {output.name}", total, total - len(missing))
+        with bar as count, closing(results):
+            for index, (sequence, sentences) in zip(missing, results, strict=True):
+                name = manifest.names[index]
                 if sequence is not None:
-                    writer.write(result.index, sequence)
-                    show(result.remarks, console)
-                    progress.count(len(sequence.frames), sum(map(len, sequence.frames)))
-                elif skip_broken:
-                    broken[name] = result.reason
-                    progress.count(0)
-                    console.print(
-                        f"[yellow]left out[/] {escape(printable(name))}: {escape(result.reason)}",
-                        highlight=False,
-                        soft_wrap=True,
-                    )
-                else:
+                    writer.write(index, sequence)
+                    show(sentences, console)
+                    count(len(sequence.frames), sum(map(len, sequence.frames)))
+                    continue
+                (reason,) = sentences
+                if not skip_broken:
                     raise UserError(
-                        f"{reader.dataset}/{name} is broken: {result.reason.rstrip('.')} (what is packed is kept; "
-                        "repair it and run again, or leave such sequences out with --skip_broken true)."
+                        f"{reader.dataset}/{name} is broken: {reason.rstrip('.')} (what is packed is kept; repair it "
+                        "and run again, or leave such sequences out with --skip_broken true)."
                     )
+                broken[name] = reason
+                count(0, 0)
+                left_out = f"[yellow]left out[/] {escape(printable(name))}: {escape(reason)}"
+                console.print(left_out, highlight=False, soft_wrap=True)
         if len(broken) == len(manifest.names):
             raise UserError(f"All {len(broken)} sequences of {reader.dataset} are broken; the first: {broken[name]}")
         writer.finish(broken)
@@ -118,22 +104,25 @@ def verify(path: Path, *, workers: int = 0, console: Console | None = None) -> l
         missing = len(store.manifest.names) - len(store)
         problems.append(f"{missing} of {len(store.manifest.names)} sequences are missing: packing was not finished.")
     results = in_order(partial(examine, store), range(len(store)), min(workers, len(store)))
-    with WorkProgress(console, f"verifying {path.name}", len(store)) as progress, closing(results):
+    with sequence_progress(console, f"verifying {path.name}", len(store)) as count, closing(results):
         for result in results:
             problems += result.problems
             show(result.remarks, console)
-            progress.count(result.frames)
+            count(result.frames, 0)
     return problems
 
 
-def _pack_one(reader: SequenceReader, options: PackingOptions, index: int) -> _Packed:
+def _pack_one(
+    reader: SequenceReader, options: PackingOptions, index: int
+) -> tuple[PackedSequence | None, tuple[str, ...]]:
+    """Sequence number `index` with remarks on it; or None, and why it cannot be packed."""
     try:
         sequence = reader[index]
         packed = pack_sequence(sequence, options)
     except UserError as error:
-        return _Packed(index, None, reason=str(error))
+        return None, (str(error),)
     remarks = remarks_on_sizes(f"{sequence.dataset}/{sequence.name}", packed.image_sizes)
-    return _Packed(index, packed, (*sequence.remarks, *remarks))
+    return packed, (*sequence.remarks, *remarks)
 
 
 def pack_sequence(sequence: Sequence, options: PackingOptions) -> PackedSequence:
@@ -156,7 +145,10 @@ def pack_sequence(sequence: Sequence, options: PackingOptions) -> PackedSequence
         sizes[i] = image.shape[1], image.shape[0]
         box_xywh = None if options.cut is None else sequence.boxes_xywh[around[i]]
         changed, geometry[i] = _cut_and_scale(image, box_xywh, options)
-        frames.append(encoded if changed is image and _is_portable(encoded) else _encode(changed, options.quality))
+        if changed is not image or not encoded.startswith((b"\xff\xd8", b"\x89PNG")):
+            bgr = cv2.cvtColor(changed, cv2.COLOR_RGB2BGR)
+            encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, options.quality])[1].tobytes()
+        frames.append(encoded)
     if problems := misfits(sequence, sizes):
         raise UserError(problems[0])
     return PackedSequence(
@@ -187,14 +179,3 @@ def _cut_and_scale(
     size = max(1, round(width * scale)), max(1, round(height * scale))
     resized = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
     return resized, (x1, y1, size[0] / width, size[1] / height)
-
-
-def _is_portable(encoded: bytes) -> bool:
-    """Whether the bytes are JPEG or PNG."""
-    return encoded.startswith((b"\xff\xd8", b"\x89PNG"))
-
-
-def _encode(image: NDArray[np.uint8], quality: int) -> bytes:
-    """RGB uint8 [H, W, 3] as JPEG."""
-    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return encoded.tobytes()

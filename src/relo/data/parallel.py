@@ -1,4 +1,4 @@
-"""Long work on many sequences: several processes, few jobs in flight, and a bar with rate and time left."""
+"""Long work on many sequences: several processes, and few jobs in flight."""
 
 import multiprocessing
 import os
@@ -11,8 +11,6 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 import cv2
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from relo.errors import UserError
 
@@ -57,38 +55,6 @@ def in_order(function: Callable[[_Job], _Result], jobs: Iterable[_Job], workers:
                 future.cancel()
 
 
-class WorkProgress(Progress):
-    """A bar over sequences with frames a second, megabytes a second where bytes are counted, and the time left."""
-
-    def __init__(self, console: Console, described: str, total: int, done: int = 0) -> None:
-        """Set the bar: of `total` sequences, `done` were done by an earlier run."""
-        super().__init__(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("sequences, {task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self.add_task(described, total=total, completed=done, rate="-")
-        self._frames = self._bytes = 0
-
-    def count(self, frames: int, size: int = 0) -> None:
-        """One more sequence is done, of so many frames and bytes."""
-        self._frames += frames
-        self._bytes += size
-        elapsed = self.tasks[0].elapsed
-        rate = "-"
-        if elapsed:
-            rate = f"{self._frames / elapsed:,.0f} frames/s"
-            if self._bytes:
-                rate += f", {self._bytes / elapsed / 1e6:,.1f} MB/s"
-        self.update(self._task, advance=1, rate=rate)
-
-
 def default_workers(workers: int | None) -> int:
     """The given number of processes, or one a core."""
     return (os.cpu_count() or 1) if workers is None else workers
@@ -112,6 +78,6 @@ def _do(job: Any) -> Any:
 def _end_with_parent() -> None:
     """A parent that is killed cannot stop its workers."""
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -1,7 +1,8 @@
 """Which frames make a clip."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -58,6 +59,13 @@ class OrderSampler(ClipSampler):
     A base frame is drawn among the visible frames; templates and search frames are drawn with replacement among the
     visible ones from `max_gap` before it to `max_gap` - 1 after it (the release's range), and sorted forwards or
     backwards in time; the first ones are the templates. A still (a sequence of one frame) is repeated.
+
+    Args:
+        templates: N, template frames a clip.
+        search_frames: T, search frames a clip.
+        max_gap: how far from the base frame the others may be.
+        backwards: probability that time runs backwards.
+        min_frames: shorter videos are not used.
     """
 
     def __init__(
@@ -68,15 +76,6 @@ class OrderSampler(ClipSampler):
         backwards: float = 0.5,
         min_frames: int = 20,
     ) -> None:
-        """Set the clip.
-
-        Args:
-            templates: N, template frames a clip.
-            search_frames: T, search frames a clip.
-            max_gap: how far from the base frame the others may be.
-            backwards: probability that time runs backwards.
-            min_frames: shorter videos are not used.
-        """
         self.templates = templates
         self.search_frames = search_frames
         self.max_gap = max_gap
@@ -107,6 +106,16 @@ class ConsecutiveSampler(ClipSampler):
     The stride is drawn among those that the video is long enough for, the start among the visible frames that have a
     visible one among their search frames; the others may be hidden. Templates are drawn with replacement among the
     visible frames up to the start, the oldest first. Stills cannot give a clip.
+
+    Args:
+        templates: N, template frames a clip.
+        search_frames: T, search frames a clip.
+        max_stride: the most frames from one search frame to the next.
+        max_gap: how far before the start frame a template may be.
+        min_frames: shorter videos are not used.
+
+    Raises:
+        UserError: a value too small.
     """
 
     consecutive = True
@@ -119,49 +128,73 @@ class ConsecutiveSampler(ClipSampler):
         max_gap: int = 400,
         min_frames: int = 20,
     ) -> None:
-        """Set the clip.
-
-        Args:
-            templates: N, template frames a clip.
-            search_frames: T, search frames a clip.
-            max_stride: the most frames from one search frame to the next.
-            max_gap: how far before the start frame a template may be.
-            min_frames: shorter videos are not used.
-
-        Raises:
-            UserError: a value too small.
-        """
-        least_of = {"templates": 1, "search_frames": 1, "max_stride": 1, "max_gap": 0}
-        values = (templates, search_frames, max_stride, max_gap)
-        for (name, least), value in zip(least_of.items(), values, strict=True):
-            if value < least:
-                raise UserError(f"ConsecutiveSampler takes {name} of at least {least}, not {value}.")
         self.templates = templates
         self.search_frames = search_frames
         self.max_stride = max_stride
         self.max_gap = max_gap
         self.min_frames = min_frames
+        for name, least in {"templates": 1, "search_frames": 1, "max_stride": 1, "max_gap": 0}.items():
+            if getattr(self, name) < least:
+                raise UserError(f"ConsecutiveSampler takes {name} of at least {least}, not {getattr(self, name)}.")
 
     def accepts(self, visible: NDArray[np.bool_]) -> bool:
         """At least `min_frames` frames, and a start frame for one stride or more."""
-        return len(visible) >= self.min_frames and any(len(self._starts(visible, s)) for s in self._strides())
+        return len(visible) >= self.min_frames and bool(self._starts(visible))
 
     def sample(self, visible: NDArray[np.bool_], rng: np.random.Generator) -> ClipFrames:
         """A clip from a random visible frame on."""
-        starts = {stride: self._starts(visible, stride) for stride in self._strides()}
-        stride = int(rng.choice([stride for stride, possible in starts.items() if len(possible)]))
+        starts = self._starts(visible)
+        stride = int(rng.choice(list(starts)))
         start = int(rng.choice(starts[stride]))
         shown = np.flatnonzero(visible[: start + 1])
         templates = np.sort(rng.choice(shown[shown >= start - self.max_gap], self.templates))
         return ClipFrames(templates, start + stride * np.arange(1, self.search_frames + 1), start)
 
-    def _strides(self) -> range:
-        return range(1, self.max_stride + 1)
+    def _starts(self, visible: NDArray[np.bool_]) -> dict[int, NDArray[np.int64]]:
+        """The frames from which a clip can start, by stride; only strides that have any."""
+        starts = {}
+        for stride in range(1, self.max_stride + 1):
+            length = self.search_frames * stride + 1
+            if len(visible) < length:
+                break
+            clips = sliding_window_view(visible, length)[:, ::stride]  # [starts, 1 + T]
+            possible = np.flatnonzero(clips[:, 0] & clips[:, 1:].any(axis=1))
+            if len(possible):
+                starts[stride] = possible
+        return starts
 
-    def _starts(self, visible: NDArray[np.bool_], stride: int) -> NDArray[np.int64]:
-        """The frames from which a clip of this stride can start."""
-        length = self.search_frames * stride + 1
-        if len(visible) < length:
-            return np.empty(0, np.int64)
-        clips = sliding_window_view(visible, length)[:, ::stride]  # [starts, 1 + T]
-        return np.flatnonzero(clips[:, 0] & clips[:, 1:].any(axis=1))
+
+@dataclass(frozen=True)
+class Absence:
+    """How often a search frame does not show the target, for a presence head to learn from; never by default.
+
+    Attributes:
+        hidden: probability of a frame on which the target is hidden, where the sequence has one.
+        outside: probability of a search region elsewhere in the frame, which the target's box does not touch.
+        foreign: probability of a frame of another sequence, about the target there.
+
+    Raises:
+        UserError: probabilities below 0, or that sum to more than 1.
+    """
+
+    hidden: float = 0.0
+    outside: float = 0.0
+    foreign: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (all(share >= 0 for share in astuple(self)) and sum(astuple(self)) <= 1):
+            raise UserError(
+                f"data.absence has hidden {self.hidden}, outside {self.outside} and foreign {self.foreign}; they are "
+                "probabilities that sum to 1 at most."
+            )
+
+    def draw(self, frames: int, rng: np.random.Generator) -> list[Literal["hidden", "outside", "foreign"] | None]:
+        """What each of the search frames lacks its target by; None shows it, if its sequence does.
+
+        Where absence is not asked for, nothing is drawn.
+        """
+        if self == Absence():
+            return [None] * frames
+        kinds: tuple[Literal["hidden", "outside", "foreign"] | None, ...] = ("hidden", "outside", "foreign", None)
+        bounds = np.cumsum(astuple(self))
+        return [kinds[place] for place in np.searchsorted(bounds, rng.random(frames), side="right")]

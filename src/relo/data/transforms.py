@@ -16,10 +16,11 @@ from albumentations.augmentations.pixel.functional import to_gray
 from numpy.typing import NDArray
 from torch import Tensor
 
-from relo.data.absence import elsewhere
 from relo.geometry import CropRule, cxcywh_to_xywh, mirror_xywh, xywh_to_cxcywh
 
 Image = NDArray[np.uint8]
+
+_PLACES_TRIED = 20
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,15 @@ class Augmentation:
 
 
 class ClipTransform:
-    """Cuts the crops of a clip and changes them; all that is random comes from the generator it is given."""
+    """Cuts the crops of a clip and changes them; all that is random comes from the generator it is given.
+
+    Args:
+        template_crop: how template crops are cut; they are centred on the target.
+        search_crop: how search crops are cut.
+        augmentation: what is changed at random.
+        photometric: further albumentations transforms of pixels, applied to each crop on its own.
+        surroundings_crop: how the surroundings of targets are cut, for clips that carry them.
+    """
 
     def __init__(
         self,
@@ -64,15 +73,6 @@ class ClipTransform:
         photometric: Sequence[ImageOnlyTransform] = (),
         surroundings_crop: CropRule | None = None,
     ) -> None:
-        """Set the transform.
-
-        Args:
-            template_crop: how template crops are cut; they are centred on the target.
-            search_crop: how search crops are cut.
-            augmentation: what is changed at random.
-            photometric: further albumentations transforms of pixels, applied to each crop on its own.
-            surroundings_crop: how the surroundings of targets are cut, for clips that carry them.
-        """
         self.template_crop = template_crop
         self.search_crop = search_crop
         self.surroundings_crop = surroundings_crop
@@ -82,17 +82,20 @@ class ClipTransform:
             self.augmentation = replace(self.augmentation, image_flip=0.0, mirror_offset=0.0)
         self.photometric = Compose(list(photometric)) if photometric else None
 
+    def joint(self, rng: np.random.Generator) -> tuple[bool, bool]:
+        """What a whole clip shares: whether it is grey, whether it is mirrored."""
+        return rng.random() < self.augmentation.grey, rng.random() < self.augmentation.clip_flip
+
     def templates(
-        self, frames: Sequence[Image], boxes_xywh: Tensor, is_grey: bool, is_mirrored: bool, rng: np.random.Generator
+        self, frames: Sequence[Image], boxes_xywh: Tensor, is_mirrored: bool, rng: np.random.Generator
     ) -> tuple[NDArray[np.float32], Tensor]:
         """Crops [N, Hz, Hz, 3], 0 to 255, around boxes [N, 4] in the frames' pixels, and the boxes in them [N, 4]."""
-        return self._cut(self.template_crop, frames, boxes_xywh, boxes_xywh, is_grey, is_mirrored, rng)
+        return self._cut_around(boxes_xywh, self.template_crop, frames, boxes_xywh, is_mirrored, rng)
 
     def searches(
         self,
         frames: Sequence[Image],
         boxes_xywh: Tensor,
-        is_grey: bool,
         is_mirrored: bool,
         rng: np.random.Generator,
         previous_xywh: Tensor | None = None,
@@ -105,27 +108,22 @@ class ClipTransform:
         """
         around_xywh = self.jitter(boxes_xywh, rng) if previous_xywh is None else previous_xywh
         for t in outside:
-            height, width = frames[t].shape[:2]
-            around_xywh[t] = elsewhere(around_xywh[t], boxes_xywh[t], self.search_crop.factor, width, height, rng)
-        return self._cut(self.search_crop, frames, around_xywh, boxes_xywh, is_grey, is_mirrored, rng)
+            around_xywh[t] = elsewhere(around_xywh[t], boxes_xywh[t], self.search_crop.factor, frames[t].shape, rng)
+        return self._cut_around(around_xywh, self.search_crop, frames, boxes_xywh, is_mirrored, rng)
 
     def surroundings(
-        self, frames: Sequence[Image], boxes_xywh: Tensor, is_grey: bool, is_mirrored: bool, rng: np.random.Generator
-    ) -> tuple[NDArray[np.uint8], Tensor]:
+        self, frames: Sequence[Image], boxes_xywh: Tensor, is_mirrored: bool, rng: np.random.Generator
+    ) -> tuple[Image, Tensor]:
         """Squares [T, Hs, Hs, 3] around boxes [T, 4] in the frames' pixels, and where each was cut: x, y, w, h [T, 4].
 
-        The pixels may be mirrored; where they were cut is told of the frame as it is.
+        The pixels may be mirrored; where they were cut holds for the frame as it is.
         """
         assert self.surroundings_crop is not None
         regions = self.surroundings_crop.region(boxes_xywh)
         # Search regions are cut from the squares later: the border that they shall see is set here.
         frames = [self.search_crop.extent(frame) for frame in frames]
-        squares, _ = self._crops(self.surroundings_crop, frames, regions, is_grey, is_mirrored, rng)
+        squares, _ = self._cut(regions, self.surroundings_crop, frames, is_mirrored, rng)
         return np.rint(squares).astype(np.uint8), cxcywh_to_xywh(regions[:, [0, 1, 2, 2]])
-
-    def joint(self, rng: np.random.Generator) -> tuple[bool, bool]:
-        """What a whole clip shares: whether it is grey, whether it is mirrored."""
-        return rng.random() < self.augmentation.grey, rng.random() < self.augmentation.clip_flip
 
     def jitter(self, boxes_xywh: Tensor, rng: np.random.Generator) -> Tensor:
         """Boxes [T, 4] displaced and resized: w' = w exp(s n), h alike; centre + U(-0.5, 0.5) j sqrt(w' h') an axis.
@@ -141,38 +139,28 @@ class ClipTransform:
         centers = boxes_cxcywh[:, :2] + shift * sizes.prod(-1, keepdim=True).sqrt()
         return cxcywh_to_xywh(torch.cat([centers, sizes], dim=-1))
 
-    def _cut(
+    def _cut_around(
         self,
+        around_xywh: Tensor,
         rule: CropRule,
         frames: Sequence[Image],
-        around_xywh: Tensor,
         boxes_xywh: Tensor,
-        is_grey: bool,
         is_mirrored: bool,
         rng: np.random.Generator,
     ) -> tuple[NDArray[np.float32], Tensor]:
         regions = rule.region(around_xywh)
-        crops, flips = self._crops(rule, frames, regions, is_grey, is_mirrored, rng)
+        crops, flips = self._cut(regions, rule, frames, is_mirrored, rng)
         crop_boxes_xywh = rule.to_crop(boxes_xywh, regions)
-        mirrored_xywh = mirror_xywh(crop_boxes_xywh, 1.0)
-        return crops, torch.where(torch.from_numpy(flips)[:, None], mirrored_xywh, crop_boxes_xywh)
+        return crops, torch.where(flips[:, None], mirror_xywh(crop_boxes_xywh, 1.0), crop_boxes_xywh)
 
-    def _crops(
-        self,
-        rule: CropRule,
-        frames: Sequence[Image],
-        regions: Tensor,
-        is_grey: bool,
-        is_mirrored: bool,
-        rng: np.random.Generator,
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def _cut(
+        self, regions: Tensor, rule: CropRule, frames: Sequence[Image], is_mirrored: bool, rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], Tensor]:
         """The changed crops [T, size, size, 3] at regions [T, 3], and which of them were mirrored [T]."""
         flips = is_mirrored ^ (rng.random(len(frames)) < self.augmentation.image_flip)
         factors = 1 + self.augmentation.brightness * rng.uniform(-1, 1, len(frames))
         crops = []
         for frame, region, flip in zip(frames, regions, flips, strict=True):
-            if is_grey:
-                frame = to_gray(frame, num_output_channels=3, method="weighted_average")
             crop = rule.cut(frame, region, is_mirrored)
             if flip:
                 crop = hflip(crop)
@@ -185,4 +173,33 @@ class ClipTransform:
         pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format)
         # Brightness comes last and without rounding, as in the release: cut to whole levels, images would be darker.
         pixels.mul_(torch.from_numpy(factors).float()[:, None, None, None]).clamp_(max=255)
-        return pixels.movedim(1, -1).numpy(), flips
+        return pixels.movedim(1, -1).numpy(), torch.from_numpy(flips)
+
+
+def grey(frame: Image) -> Image:
+    """A frame [H, W, 3] without colours: whole frames, before crops are scaled, as in the release."""
+    return np.asarray(to_gray(frame, num_output_channels=3, method="weighted_average"), np.uint8)
+
+
+def elsewhere(
+    region_xywh: Tensor, box_xywh: Tensor, factor: float, image_shape: tuple[int, ...], rng: np.random.Generator
+) -> Tensor:
+    """A box [4] of the size of `region_xywh` [4] whose search region does not touch the target's box [4].
+
+    It is centred in the image (height, width, ...) wherever it can be; where the target leaves no such place, its
+    search region lies beside the target and reaches out of the image. `factor` is the side of a search region as a
+    multiple of sqrt(w h).
+    """
+    center, size = xywh_to_cxcywh(box_xywh)[:2], region_xywh[2:]
+    # A region is snapped to whole pixels, which may move its edges by one.
+    reach = (factor * size.prod().sqrt() + box_xywh[2:]) / 2 + 1
+    extent = torch.tensor(image_shape[1::-1], dtype=center.dtype)
+    for _ in range(_PLACES_TRIED):
+        place = torch.from_numpy(rng.random(2)) * extent
+        if ((place - center).abs() >= reach).any():
+            break
+    else:
+        axis = int(torch.argmax(torch.maximum(center, extent - center) - reach))
+        place = center.clone()
+        place[axis] += reach[axis] if center[axis] < extent[axis] / 2 else -reach[axis]
+    return cxcywh_to_xywh(torch.cat([place, size]))

@@ -10,7 +10,7 @@ from typing import Literal, TypedDict
 
 from rich.console import Console
 
-from relo.data.parallel import WorkProgress, default_workers, in_order
+from relo.data.parallel import default_workers, in_order
 from relo.data.remarks import show
 from relo.data.sequences.datasets import fill_help, find_dataset
 from relo.data.synthetic.image_sources import find_sources
@@ -30,6 +30,7 @@ from relo.data.synthetic.settings import (
     photographic,
 )
 from relo.errors import UserError
+from relo.progress import sequence_progress
 
 _ALL = ("lasot", "got10k", "trackingnet")
 
@@ -129,9 +130,9 @@ def synthesize(
     ]
     written = in_order(partial(_write, material_of), jobs, min(default_workers(workers), len(jobs)))
     total = sequences * len(writers)
-    with WorkProgress(console, "synthesizing", total, total - len(jobs)) as progress, closing(written):
+    with sequence_progress(console, "synthesizing", total, total - len(jobs)) as count, closing(written):
         for _ in written:
-            progress.count(frames)
+            count(frames, 0)
     for writer in writers:
         writer.finish(writer.sequence_names(sequences))
         console.print(f"{writer.root}: {sequences} {split} sequences of {frames} frames.", markup=False)
