@@ -8,7 +8,7 @@ from relo.data.sequences.tables import read_table
 from relo.data.synthetic import render_sequence
 from relo.data.synthetic.command import synthesize
 from relo.data.synthetic.layouts import LAYOUTS
-from relo.data.synthetic.scene import HARD
+from relo.data.synthetic.settings import HARD
 from relo.errors import UserError
 
 FRAMES = 60

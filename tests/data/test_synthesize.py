@@ -7,7 +7,8 @@ from relo.data.sequences import GOT10k, LaSOT, TrackingNet
 from relo.data.synthetic import render_sequence
 from relo.data.synthetic.command import synthesize
 from relo.data.synthetic.layouts import LayoutWriter
-from relo.data.synthetic.scene import HARD, Scene
+from relo.data.synthetic.scene import Scene
+from relo.data.synthetic.settings import HARD
 from relo.errors import UserError
 
 SMALL = {"frames": 30, "width": 96, "height": 72, "difficulty": "hard"}

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from relo.data.synthetic import SceneSettings, render_sequence
-from relo.data.synthetic.scene import EASY, HARD, Scene, texture_seed
+from relo.data.synthetic.scene import Scene, texture_seed
+from relo.data.synthetic.settings import EASY, HARD
 from relo.errors import UserError
 
 BARE = SceneSettings(

@@ -11,7 +11,7 @@ import yaml
 from relo.commands.export import export
 from relo.data.sequences.parsing import read_boxes
 from relo.data.synthetic import render_sequence
-from relo.data.synthetic.scene import EASY
+from relo.data.synthetic.settings import EASY
 from relo.errors import UserError
 from relo.images import normalise_images
 from relo.models.checkpoints.plugin import build

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from relo.data.synthetic import render_sequence
-from relo.data.synthetic.scene import EASY
+from relo.data.synthetic.settings import EASY
 from relo.errors import UserError
 from relo.models.checkpoints.weights import save_network
 from relo.models.encoders.fast_itpn import FastITPN

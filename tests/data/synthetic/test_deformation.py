@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from relo.data.synthetic.deformation import draw_deformation
+from relo.data.synthetic.flexible import draw_deformation
 
 CORNERS = np.array([[-30, -60], [30, 60]], np.float32)
 

@@ -2,9 +2,9 @@
 
 `scene` plans and renders one sequence, out of `motion` (smooth curves) and a `material`, which makes the pictures:
 
-- `procedural`: shapes and grounds of `textures` that are drawn from the generator alone;
-- `photographic`: photographs and cut-outs (`image_sources`), bent and turned (`flexible`, `deformation`), in other
-  `colours`, through a poor camera (`degradation`).
+- `procedural`: shapes and grounds that are drawn from the generator alone;
+- `photographic`: photographs and cut-outs (`image_sources`), bent and turned (`flexible`), in other colours, through a
+  poor camera (`degradation`).
 
 `layouts` writes a sequence as a dataset does; `command` writes whole splits, several processes at a time.
 """

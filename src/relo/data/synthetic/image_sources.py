@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -39,20 +39,12 @@ _REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2,
 
 
 @dataclass(frozen=True)
-class Photograph:
-    """An image file, and the hash of its bytes."""
+class SourceImage:
+    """An image file, and where it is a cut-out, its mask, if it has one, and its kind; the hash of either file."""
 
     path: Path
-    digest: str
-
-
-@dataclass(frozen=True)
-class CutOut:
-    """An image file with alpha or with a mask, the hash of the bytes of either, and the thing's kind."""
-
-    path: Path
-    mask: Path | None
-    kind: str
+    mask: Path | None = None
+    kind: str = ""
     digest: str = ""
     mask_digest: str = ""
 
@@ -66,20 +58,20 @@ class ImageSources:
         remarks: sentences about files that are of no use.
     """
 
-    photographs: tuple[Photograph, ...]
-    cut_outs: tuple[CutOut, ...]
+    photographs: tuple[SourceImage, ...]
+    cut_outs: tuple[SourceImage, ...]
     digest: str
     remarks: tuple[str, ...] = ()
 
     @cached_property
-    def cut_outs_of_images(self) -> tuple[tuple[CutOut, ...], ...]:
+    def cut_outs_of_images(self) -> tuple[tuple[SourceImage, ...], ...]:
         """The cut-outs of each image."""
         return tuple(tuple(group) for _, group in groupby(self.cut_outs, key=lambda item: item.digest))
 
     @cached_property
-    def cut_outs_of_kinds(self) -> dict[str, tuple[CutOut, ...]]:
+    def cut_outs_of_kinds(self) -> dict[str, tuple[SourceImage, ...]]:
         """The cut-outs of each kind."""
-        kinds: dict[str, list[CutOut]] = {}
+        kinds: dict[str, list[SourceImage]] = {}
         for item in self.cut_outs:
             kinds.setdefault(item.kind, []).append(item)
         return {kind: tuple(items) for kind, items in kinds.items()}
@@ -96,17 +88,17 @@ def find_sources(photographs: Sequence[Path], cut_outs: Sequence[Path], split: s
     """
     remarks: list[str] = []
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        scenes = _photographs(photographs, pool, remarks)
-        things = _cut_outs(cut_outs, pool, remarks)
+        scenes = [image for folder in photographs for image in _photographs(folder, pool, remarks)]
+        things = [image for folder in cut_outs for image in _cut_outs(folder, pool, remarks)]
     split_of = _share_out({"photographs": [s.digest for s in scenes], "cut-outs": [c.digest for c in things]})
-    own_scenes = sorted((s for s in scenes if split_of[s.digest] == split), key=lambda s: s.digest)
-    own_things = sorted((c for c in things if split_of[c.digest] == split), key=lambda c: (c.digest, c.mask_digest))
+    own_scenes = _different([image for image in scenes if split_of[image.digest] == split])
+    own_things = _different([image for image in things if split_of[image.digest] == split])
     content = [*(s.digest for s in own_scenes), *((c.digest, c.mask_digest, c.kind) for c in own_things)]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-    return ImageSources(tuple(own_scenes), tuple(own_things), digest, tuple(remarks))
+    return ImageSources(own_scenes, own_things, digest, tuple(remarks))
 
 
-def read_photograph(photograph: Photograph) -> NDArray[np.uint8]:
+def read_photograph(photograph: SourceImage) -> NDArray[np.uint8]:
     """RGB uint8 [H, W, 3]; large JPEGs come smaller."""
     encoded = _read(photograph.path)
     largest = max(announced_pixels(encoded) or (0, 0)) if encoded.startswith(JPEG) else 0
@@ -114,7 +106,7 @@ def read_photograph(photograph: Photograph) -> NDArray[np.uint8]:
     return np.asarray(decode_frame(encoded, str(photograph.path), _REDUCED[shrink])[..., ::-1], np.uint8)
 
 
-def read_cut_out(cut_out: CutOut) -> NDArray[np.uint8]:
+def read_cut_out(cut_out: SourceImage) -> NDArray[np.uint8]:
     """RGB and alpha, uint8 [h, w, 4], cut to what is opaque; specks beside the thing are cleared.
 
     Raises:
@@ -124,7 +116,7 @@ def read_cut_out(cut_out: CutOut) -> NDArray[np.uint8]:
     return _cut(np.dstack([image[..., :3], _alpha_again(cut_out, image)]))
 
 
-def read_with_part(cut_out: CutOut, other: CutOut) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+def read_with_part(cut_out: SourceImage, other: SourceImage) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
     """A cut-out, and the mask [h, w] of another of the same image if that is a part of it; None if it is not."""
     image = _decode(_read(cut_out.path), str(cut_out.path))
     whole, part = _alpha_again(cut_out, image), _alpha_again(other, image)
@@ -138,49 +130,59 @@ def read_with_part(cut_out: CutOut, other: CutOut) -> tuple[NDArray[np.uint8], N
 # ------------------------------------------------------------------------------------------------------------- finding
 
 
-def _photographs(folders: Sequence[Path], pool: ThreadPoolExecutor, remarks: list[str]) -> list[Photograph]:
-    found: dict[str, Photograph] = {}
-    for folder in folders:
-        images = list(_masks_of_images(folder)[0])
-        usable = [item for item in pool.map(_look_at_photograph, images) if item is not None]
-        why = f"smaller than {_SMALLEST_SIDE} px or transparent"
-        if not usable:
-            raise UserError(
-                f"{folder} has no usable photograph: {_none_of(images, why)}; give a folder of photographs."
-            )
-        if len(usable) < len(images):
-            remarks.append(f"{folder}: {len(images) - len(usable)} of {len(images)} images are left out, as {why}.")
-        for item in usable:
-            found.setdefault(item.digest, item)
-    return list(found.values())
+def _photographs(folder: Path, pool: ThreadPoolExecutor, remarks: list[str]) -> list[SourceImage]:
+    candidates = [[SourceImage(path)] for path in _masks_of_images(folder)[0]]
+    flaws, remedy = f"smaller than {_SMALLEST_SIDE} px or transparent", "give a folder of photographs."
+    usable = pool.map(_usable_photograph, candidates)
+    return _kept(folder, candidates, usable, "photograph", "images", flaws, remedy, remarks)
 
 
-def _cut_outs(folders: Sequence[Path], pool: ThreadPoolExecutor, remarks: list[str]) -> list[CutOut]:
-    found: dict[tuple[str, str], CutOut] = {}
-    for folder in folders:
-        (masks, strays), labels = _masks_of_images(folder), _labels(folder)
-        # Where there are folders of both names, "masks" may be what is shown.
-        masks |= {path: [] for path in strays}
-        candidates = [_candidates(image, own, labels) for image, own in masks.items()]
-        usable = [item for items in pool.map(_look_at_cut_outs, candidates) for item in items]
-        why = "without transparency or mask, or showing next to nothing"
-        if not usable:
-            raise UserError(
-                f"{folder} has no usable cut-out: {_none_of(list(masks), why)}; give images with an alpha channel or "
-                "masks: masks/x.png or masks/x_0.png for images/x.jpg, or x_mask.png beside x.jpg."
-            )
-        count = sum(map(len, candidates))
-        if len(usable) < count:
-            remarks.append(f"{folder}: {count - len(usable)} of {count} cut-outs are left out, as {why}.")
-        for item in usable:
-            found.setdefault((item.digest, item.mask_digest), item)
-    return list(found.values())
+def _cut_outs(folder: Path, pool: ThreadPoolExecutor, remarks: list[str]) -> list[SourceImage]:
+    (masks, strays), labels = _masks_of_images(folder), _labels(folder)
+    # Where there are folders of both names, "masks" may be what is shown.
+    masks |= {path: [] for path in strays}
+    candidates = []
+    for image, own in masks.items():
+        home = image.parent.parent if _IMAGE_FOLDER.fullmatch(image.parent.name.lower()) else image.parent
+        numbered: list[tuple[int, Path | None]] = [*own] or [(0, None)]  # without a mask it may have an alpha channel
+        kinds = [labels.get((home, image.name, number), home.name) for number, _ in numbered]
+        candidates.append([SourceImage(image, mask, kind) for (_, mask), kind in zip(numbered, kinds, strict=True)])
+    flaws = "without transparency or mask, or showing next to nothing"
+    remedy = (
+        "give images with an alpha channel or masks: masks/x.png or masks/x_0.png for images/x.jpg, or x_mask.png "
+        "beside x.jpg."
+    )
+    usable = pool.map(_usable_cut_outs, candidates)
+    return _kept(folder, candidates, usable, "cut-out", "cut-outs", flaws, remedy, remarks)
 
 
-def _none_of(paths: Sequence[Path], why: str) -> str:
-    if not paths:
-        return f"no image was found in it ({', '.join(sorted(_SUFFIXES))})"
-    return f"{len(paths)} found, all {why} ({paths[0].name} for one)"
+def _kept(
+    folder: Path,
+    candidates: list[list[SourceImage]],
+    usable: Iterable[list[SourceImage]],
+    name: str,
+    plural: str,
+    flaws: str,
+    remedy: str,
+    remarks: list[str],
+) -> list[SourceImage]:
+    """The images of a folder that are of use; a remark is added where some have flaws."""
+    kept = [item for items in usable for item in items]
+    count = sum(map(len, candidates))
+    if not kept:
+        found = f"no image was found in it ({', '.join(sorted(_SUFFIXES))})"
+        if candidates:
+            found = f"{len(candidates)} found, all {flaws} ({candidates[0][0].path.name} for one)"
+        raise UserError(f"{folder} has no usable {name}: {found}; {remedy}")
+    if len(kept) < count:
+        remarks.append(f"{folder}: {count - len(kept)} of {count} {plural} are left out, as {flaws}.")
+    return kept
+
+
+def _different(images: list[SourceImage]) -> tuple[SourceImage, ...]:
+    """The images in the order of their hashes, the first of those that are the same."""
+    of_hashes = {(image.digest, image.mask_digest): image for image in reversed(images)}
+    return tuple(of_hashes[hashes] for hashes in sorted(of_hashes))
 
 
 def _masks_of_images(folder: Path) -> tuple[dict[Path, list[tuple[int, Path]]], list[Path]]:
@@ -220,14 +222,6 @@ def _shared_name(path: Path) -> str:
     return "/".join([*filter(None, folders), _MASK_MARK.sub("", path.stem.lower())])
 
 
-def _candidates(image: Path, masks: list[tuple[int, Path]], labels: dict[tuple[Path, str, int], str]) -> list[CutOut]:
-    """A cut-out of an image for each of its masks; or one, which may have an alpha channel."""
-    folder = image.parent.parent if _IMAGE_FOLDER.fullmatch(image.parent.name.lower()) else image.parent
-    if not masks:
-        return [CutOut(image, None, labels.get((folder, image.name, 0), folder.name))]
-    return [CutOut(image, mask, labels.get((folder, image.name, number), folder.name)) for number, mask in masks]
-
-
 def _labels(folder: Path) -> dict[tuple[Path, str, int], str]:
     """The labels in every `boxes.jsonl` below a folder: by its folder, the image's name and the box's number."""
     found = {}
@@ -254,14 +248,16 @@ def _read(path: Path) -> bytes:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
 
 
-def _look_at_photograph(path: Path) -> Photograph | None:
-    encoded = _read(path)
-    image = _decode(encoded, str(path))
-    transparent = image.shape[2] == 4 and bool((image[..., 3] < 255).any())
-    return None if transparent or min(image.shape[:2]) < _SMALLEST_SIDE else Photograph(path, image_hash(encoded))
+def _usable_photograph(candidates: list[SourceImage]) -> list[SourceImage]:
+    (candidate,) = candidates
+    encoded = _read(candidate.path)
+    image = _decode(encoded, str(candidate.path))
+    if min(image.shape[:2]) < _SMALLEST_SIDE or (image.shape[2] == 4 and (image[..., 3] < 255).any()):
+        return []
+    return [replace(candidate, digest=image_hash(encoded))]
 
 
-def _look_at_cut_outs(candidates: list[CutOut]) -> list[CutOut]:
+def _usable_cut_outs(candidates: list[SourceImage]) -> list[SourceImage]:
     """Those of one image that are of use, with their hashes."""
     encoded = _read(candidates[0].path)
     image, digest = _decode(encoded, str(candidates[0].path)), image_hash(encoded)
@@ -285,14 +281,14 @@ def _decode(encoded: bytes, name: str) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA), np.uint8)
 
 
-def _alpha_again(cut_out: CutOut, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _alpha_again(cut_out: SourceImage, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     alpha = _alpha(cut_out, image, _read(cut_out.mask) if cut_out.mask else b"")
     if alpha is None:
         raise UserError(f"{cut_out.mask or cut_out.path} has changed since it was looked at; run again.")
     return alpha
 
 
-def _alpha(cut_out: CutOut, image: NDArray[np.uint8], encoded_mask: bytes) -> NDArray[np.uint8] | None:
+def _alpha(cut_out: SourceImage, image: NDArray[np.uint8], encoded_mask: bytes) -> NDArray[np.uint8] | None:
     """The alpha uint8 [H, W] of a cut-out, without specks; None if all of it is opaque, or next to nothing."""
     if cut_out.mask is not None:
         mask = decode_frame(encoded_mask, str(cut_out.mask), cv2.IMREAD_GRAYSCALE)

@@ -6,13 +6,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from relo.data.synthetic import colours, textures
-from relo.data.synthetic.deformation import draw_deformation
 from relo.data.synthetic.degradation import draw_degradation
-from relo.data.synthetic.flexible import FlexibleAppearance, make_picture
-from relo.data.synthetic.image_sources import CutOut, ImageSources, read_cut_out, read_photograph, read_with_part
+from relo.data.synthetic.flexible import FlexibleAppearance, draw_deformation, make_picture
+from relo.data.synthetic.image_sources import ImageSources, SourceImage, read_cut_out, read_photograph, read_with_part
 from relo.data.synthetic.material import Material, lay_over
 from relo.data.synthetic.motion import wander
+from relo.data.synthetic.procedural import outline, rounded_box
 from relo.data.synthetic.settings import PhotographicSettings, SceneSettings
 
 _SHAPE_SIDE = 160  # px of a shape that is filled from a photograph
@@ -26,7 +25,11 @@ class _Thing:
 
     image: NDArray[np.uint8]
     part: NDArray[np.uint8] | None = None  # [h, w]
-    cut_out: CutOut | None = None
+    cut_out: SourceImage | None = None
+
+    def mirrored(self) -> "_Thing":
+        part = None if self.part is None else np.ascontiguousarray(self.part[:, ::-1])
+        return _Thing(np.ascontiguousarray(self.image[:, ::-1]), part, self.cut_out)
 
 
 class PhotographicMaterial(Material):
@@ -55,7 +58,7 @@ class PhotographicMaterial(Material):
             if hidden:
                 thing = self._camouflaged(rng, thing)
         self._target = thing
-        second = colours.lit_from_a_side(rng, colours.recoloured(rng, thing.image[..., :3], 0.25), 0.7)
+        second = lit_from_a_side(rng, recoloured(rng, thing.image[..., :3], 0.25), 0.7)
         return self._appearance(rng, thing, size, frames, second)
 
     def distractor(self, rng: np.random.Generator, size: float, frames: int, look_alike: bool) -> FlexibleAppearance:
@@ -66,10 +69,10 @@ class PhotographicMaterial(Material):
             if choice < 0.3 and thing.cut_out is not None and thing.part is None:
                 thing = self._cut_out(rng, self._sources.cut_outs_of_kinds[thing.cut_out.kind])
             elif choice < 0.65:
-                repainted = colours.recoloured(rng, thing.image[..., :3], rng.uniform(0.1, 1))
+                repainted = recoloured(rng, thing.image[..., :3], rng.uniform(0.1, 1))
                 thing = _Thing(np.dstack([repainted, thing.image[..., 3]]), thing.part)
             if rng.random() < 0.5:
-                thing = _mirrored(thing)
+                thing = thing.mirrored()
         elif rng.random() < self._settings.shapes:
             thing = self._shape(rng, self._photograph(rng))
         else:
@@ -86,7 +89,7 @@ class PhotographicMaterial(Material):
             thing = replace(self._target, part=None) if alike else self._other_cut_out(rng)
             return self._appearance(rng, thing, size * 1.3, frames)
         photograph = self._ground if rng.random() < 0.4 else self._photograph(rng)
-        radius = textures.rounded_box(rng.uniform(4, 12))
+        radius = rounded_box(rng.uniform(4, 12))
         box = self._shape(rng, photograph, radius / radius.max(), float(half_xy[0] / half_xy[1]))
         return self._appearance(rng, box, size, frames, rigid=True)
 
@@ -120,13 +123,13 @@ class PhotographicMaterial(Material):
     def _photograph(self, rng: np.random.Generator) -> NDArray[np.uint8]:
         return read_photograph(self._sources.photographs[rng.integers(len(self._sources.photographs))])
 
-    def _cut_out(self, rng: np.random.Generator, among: tuple[CutOut, ...] = ()) -> _Thing:
+    def _cut_out(self, rng: np.random.Generator, among: tuple[SourceImage, ...] = ()) -> _Thing:
         """A cut-out; each image is as likely as another, however many things it shows."""
         images = self._sources.cut_outs_of_images
         items = among or images[rng.integers(len(images))]
         chosen = items[rng.integers(len(items))]
         thing = _Thing(read_cut_out(chosen), cut_out=chosen)
-        return _mirrored(thing) if rng.random() < 0.5 else thing
+        return thing.mirrored() if rng.random() < 0.5 else thing
 
     def _compact_cut_out(self, rng: np.random.Generator) -> _Thing:
         """A cut-out that fills much of a box, if some attempts find one: no streak and no frame of something else."""
@@ -162,7 +165,7 @@ class PhotographicMaterial(Material):
             if max(image.shape[1] / image_size[0], image.shape[0] / image_size[1]) * enlarged > 1.2:
                 part = None
         thing = _Thing(image, part, chosen)
-        return _mirrored(thing) if rng.random() < 0.5 else thing
+        return thing.mirrored() if rng.random() < 0.5 else thing
 
     def _shape(
         self,
@@ -172,7 +175,7 @@ class PhotographicMaterial(Material):
         aspect: float | None = None,
     ) -> _Thing:
         """The outline of `radius` [P], or any smooth one, filled with a crop of a photograph."""
-        radius = textures.outline(rng) if radius is None else radius
+        radius = outline(rng) if radius is None else radius
         aspect = float(np.exp(rng.uniform(-0.5, 0.5))) if aspect is None else aspect
         width, height = round(_SHAPE_SIDE * aspect**0.5), round(_SHAPE_SIDE / aspect**0.5)
         crop = _crop(rng, photograph, aspect, float(rng.uniform(0.15, 0.6)))
@@ -181,7 +184,7 @@ class PhotographicMaterial(Material):
 
     def _camouflaged(self, rng: np.random.Generator, thing: _Thing) -> _Thing:
         opaque = thing.image[..., 3] >= 128
-        painted = colours.with_colours_of(thing.image[..., :3], opaque, self._ground, rng.uniform(0.5, 1))
+        painted = with_colours_of(thing.image[..., :3], opaque, self._ground, rng.uniform(0.5, 1))
         return _Thing(np.dstack([painted, thing.image[..., 3]]), thing.part, thing.cut_out)
 
     def _appearance(
@@ -202,11 +205,6 @@ class PhotographicMaterial(Material):
         if second is not None:
             other = make_picture(np.dstack([second, thing.image[..., 3]]), size, thing.part)
         return FlexibleAppearance(picture, deformation, frames, other)
-
-
-def _mirrored(thing: _Thing) -> _Thing:
-    part = None if thing.part is None else np.ascontiguousarray(thing.part[:, ::-1])
-    return _Thing(np.ascontiguousarray(thing.image[:, ::-1]), part, thing.cut_out)
 
 
 def _crop(rng: np.random.Generator, image: NDArray[np.uint8], aspect: float, share: float) -> NDArray[np.uint8]:
@@ -235,19 +233,14 @@ def _random_part(rng: np.random.Generator, alpha: NDArray[np.uint8]) -> NDArray[
     if rng.random() < 0.4:
         part = np.zeros_like(alpha)
         share, end = rng.uniform(0.25, 0.5), rng.integers(6)
-        if end < 3:  # the head, most often
-            part[: max(round(height * share), 4)] = 255
-        elif end == 3:
-            part[-max(round(height * share), 4) :] = 255
-        elif end == 4:
-            part[:, : max(round(width * share), 4)] = 255
-        else:
-            part[:, -max(round(width * share), 4) :] = 255
+        rows, columns = max(round(height * share), 4), max(round(width * share), 4)
+        top, others = part[:rows], [part[-rows:], part[:, :columns], part[:, -columns:]]
+        [top, top, top, *others][end][:] = 255  # the head, most often
         return part
     rows, columns = np.nonzero(alpha >= 128)
     for _ in range(3 * _ATTEMPTS):
         reach = np.sqrt(width * height) * rng.uniform(0.12, 0.3) * np.exp(rng.uniform(-0.3, 0.3) * np.array([1, -1]))
-        patch = _filled(textures.outline(rng), *(max(int(2 * value), 6) for value in reach))
+        patch = _filled(outline(rng), *(max(int(2 * value), 6) for value in reach))
         place = rng.integers(len(rows))
         x, y = int(columns[place]) - patch.shape[1] // 2, int(rows[place]) - patch.shape[0] // 2
         x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + patch.shape[1], width), min(y + patch.shape[0], height)
@@ -257,3 +250,35 @@ def _random_part(rng: np.random.Generator, alpha: NDArray[np.uint8]) -> NDArray[
             part[y1:y2, x1:x2] = inside
             return part
     return None
+
+
+def recoloured(rng: np.random.Generator, image: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
+    """RGB uint8 [h, w, 3] in another hue, saturation and brightness; at 1, any hue."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    hue = np.uint8(rng.uniform(-128, 128) * strength % 256)
+    saturation, value = np.exp(rng.uniform(-0.6, 0.6, 2) * strength)
+    step = np.arange(256)
+    table = np.stack([(step + hue) % 256, step * saturation, 255 * (step / 255) ** value], axis=1)
+    changed = cv2.LUT(hsv, np.clip(table, 0, 255).astype(np.uint8)[None])
+    return np.asarray(cv2.cvtColor(changed, cv2.COLOR_HSV2RGB_FULL), np.uint8)
+
+
+def with_colours_of(
+    image: NDArray[np.uint8], opaque: NDArray[np.bool_], place: NDArray[np.uint8], strength: float
+) -> NDArray[np.uint8]:
+    """RGB uint8 [h, w, 3] moved towards the mean and spread of another picture's colours, in CIE L*a*b*."""
+    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.float32)
+    other = cv2.cvtColor(cv2.resize(place, (64, 64), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2LAB)
+    mean, spread = lab[opaque].mean(0), lab[opaque].std(0) + 1
+    other_mean, other_spread = other.reshape(-1, 3).mean(0), other.reshape(-1, 3).std(0) + 1
+    moved = (lab - mean) * np.clip(other_spread / spread, 0.5, 2) + other_mean
+    mixed = np.clip(lab + (moved - lab) * np.float32(strength), 0, 255).astype(np.uint8)
+    return np.asarray(cv2.cvtColor(mixed, cv2.COLOR_LAB2RGB), np.uint8)
+
+
+def lit_from_a_side(rng: np.random.Generator, image: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
+    """RGB uint8 [h, w, 3] with light that falls off across it, by up to a factor of exp(strength) to either side."""
+    height, width = image.shape[:2]
+    corners = np.exp(rng.uniform(-strength, strength, (2, 2, 1)) + rng.normal(0, 0.08, (1, 1, 3)) * strength)
+    light = cv2.resize(corners.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.clip(image * light, 0, 255).astype(np.uint8)

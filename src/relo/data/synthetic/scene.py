@@ -11,22 +11,8 @@ from numpy.typing import NDArray
 from relo.data.synthetic.material import Appearance, Material, lay_over
 from relo.data.synthetic.motion import episodes, roam, wander
 from relo.data.synthetic.procedural import ProceduralMaterial
-from relo.data.synthetic.settings import CHANGED, DISTRACTORS, EASY, HARD, OCCLUDED, SceneSettings
+from relo.data.synthetic.settings import SceneSettings
 from relo.errors import UserError
-
-__all__ = [
-    "CHANGED",
-    "DISTRACTORS",
-    "EASY",
-    "HARD",
-    "OCCLUDED",
-    "RenderedSequence",
-    "Scene",
-    "SceneAnnotation",
-    "SceneSettings",
-    "render_sequence",
-    "texture_seed",
-]
 
 _NOISE_OFFSET = 12  # the noise picture is unsigned: this much is added with it, and taken off by the light table
 _FULLY_HIDDEN = 0.1  # a target of which less than this share shows counts as absent
@@ -126,6 +112,7 @@ class Scene:
         self._settings = settings or SceneSettings()
         self._material = material or ProceduralMaterial(self._settings)
         self._frames, self._width, self._height = frames, width, height
+        self._image_size = np.array([width, height], np.float64)
         self._rng = np.random.default_rng(texture_seed(split, seed, name))
         self._plan_target()
         self._plan_things()
@@ -134,8 +121,7 @@ class Scene:
     def annotate(self, visible_ratio: NDArray[np.float64]) -> SceneAnnotation:
         """The truth, given the shares [N] of the target that `render` found to show."""
         extents_xyxy = self._target.extents_xyxy()
-        limit = np.array([self._width, self._height] * 2, np.float64)
-        inside_xyxy = np.clip(extents_xyxy, 0, limit)
+        inside_xyxy = np.clip(extents_xyxy, 0, np.tile(self._image_size, 2))
         boxes_xywh = np.concatenate([inside_xyxy[:, :2], inside_xyxy[:, 2:] - inside_xyxy[:, :2]], axis=1)
         boxes_xywh[(boxes_xywh[:, 2:] <= 0).any(1)] = 0
         return SceneAnnotation(
@@ -161,11 +147,8 @@ class Scene:
         rng, frames = self._rng, self._frames
         scale = np.exp(wander(rng, frames, 22, -log_scale, log_scale)).clip(least_scale)
         aspect = np.exp(wander(rng, frames, 18, -log_aspect, log_aspect) / 2)
-        angle = wander(rng, frames, 16, -turn, turn)
-        cos, sin = np.cos(angle), np.sin(angle)
-        columns = np.stack([np.stack([cos, sin], 1) * (scale * aspect)[:, None],
-                            np.stack([-sin, cos], 1) * (scale / aspect)[:, None]], axis=2)  # fmt: skip
-        return np.asarray(columns)
+        turned = _rotations(wander(rng, frames, 16, -turn, turn))
+        return turned * np.stack([scale * aspect, scale / aspect], axis=1)[:, None]
 
     def _plan_target(self) -> None:
         rng, settings = self._rng, self._settings
@@ -173,13 +156,12 @@ class Scene:
         size = float(np.exp(rng.uniform(np.log(low), np.log(high)))) * (self._width * self._height) ** 0.5
         self._size = max(size, self._material.smallest_size)
         appearance = self._material.target(rng, self._size, self._frames, (self._width, self._height))
-        image_size = np.array([self._width, self._height], np.float64)
-        margin = np.minimum(self._size * self._material.margin, image_size * 0.3)
-        path = roam(rng, self._frames, self._speed(), margin, image_size - margin)
+        margin = np.minimum(self._size * self._material.margin, self._image_size * 0.3)
+        path = roam(rng, self._frames, self._speed(), margin, self._image_size - margin)
         away = episodes(rng, self._frames, settings.out_of_view, 30)
         if away.any():
-            side = rng.integers(4)
-            exit_xy = image_size * np.array([[-0.2, 0.5], [1.2, 0.5], [0.5, -0.25], [0.5, 1.25]])[side]
+            exits = np.array([[-0.2, 0.5], [1.2, 0.5], [0.5, -0.25], [0.5, 1.25]])
+            exit_xy = self._image_size * exits[rng.integers(4)]
             path = path + away[:, None] * (exit_xy - path)
         least_scale = self._material.smallest_size / self._size
         poses = self._poses(settings.scale_change, settings.aspect_change, settings.rotation, least_scale)
@@ -198,11 +180,10 @@ class Scene:
 
     def _distractor(self) -> _Actor:
         rng = self._rng
-        image_size = np.array([self._width, self._height], np.float64)
         size = self._size * rng.uniform(0.8, 1.25)
         look_alike = rng.random() < self._settings.look_alike
         appearance = self._material.distractor(rng, size, self._frames, look_alike)
-        path = roam(rng, self._frames, self._speed(), -0.1 * image_size, 1.1 * image_size)
+        path = roam(rng, self._frames, self._speed(), -0.1 * self._image_size, 1.1 * self._image_size)
         return _Actor(appearance, self._poses(0.2, 0.15, 0.5), path)
 
     def _occluder(self) -> _Actor:
@@ -227,18 +208,13 @@ class Scene:
 
     def _plan_camera(self) -> None:
         rng, settings, frames = self._rng, self._settings, self._frames
-        image_size = np.array([self._width, self._height], np.float64)
-        world = (image_size * (1 + 2 * settings.camera_motion) * 1.1).astype(int)
+        world = (self._image_size * (1 + 2 * settings.camera_motion) * 1.1).astype(int)
         self._background = self._material.background(rng, int(world[1]), int(world[0]))
         zoom = np.exp(wander(rng, frames, 25, -0.08, 0.08))
-        turn = wander(rng, frames, 25, -0.05, 0.05)
-        reach = settings.camera_motion * image_size
+        linear = _rotations(wander(rng, frames, 25, -0.05, 0.05)) * zoom[:, None, None]  # image px -> world px
+        reach = settings.camera_motion * self._image_size
         view_centre = roam(rng, frames, self._speed() * 0.6, world / 2 - reach, world / 2 + reach)
-        cos, sin = np.cos(turn) * zoom, np.sin(turn) * zoom
-        linear = np.stack(
-            [np.stack([cos, -sin], 1), np.stack([sin, cos], 1)], axis=1
-        )  # [N, 2, 2], image px -> world px
-        offset = view_centre - np.einsum("nij,j->ni", linear, image_size / 2)
+        offset = view_centre - np.einsum("nij,j->ni", linear, self._image_size / 2)
         if rng.random() < settings.shake:
             trembling = np.stack([wander(rng, frames, 2.5, -1, 1) for _ in range(2)], 1) * rng.uniform(1, 4)
             offset = offset - trembling
@@ -284,9 +260,8 @@ class Scene:
             self._paste(frame, actor, index)
         shown = self._paste(frame, self._target, index)
         for actor in self._before:
-            cover = self._paste(frame, actor, index)
-            if shown is not None and cover is not None:
-                _hide(shown, cover)
+            uncovered = 255 - self._paste(frame, actor, index)
+            shown = np.asarray(cv2.multiply(shown, uncovered, scale=1 / 255), np.uint8)
         defocus = self._defocus[index]
         if defocus > 0.3:
             frame = np.asarray(cv2.GaussianBlur(frame, (0, 0), defocus), np.uint8)
@@ -295,16 +270,15 @@ class Scene:
         lit = cv2.add(cv2.LUT(frame, self._light[index][None]), noise)
         return self._material.develop(np.asarray(lit, np.uint8), index), self._shown_share(shown, index)
 
-    def _shown_share(self, shown: "_Patch | None", index: int) -> float:
-        if shown is None:
-            return 0.0
+    def _shown_share(self, shown: NDArray[np.uint8], index: int) -> float:
         area = self._target.appearance.area(index, self._target.matrices[index])
-        share = float(shown.alpha.sum(dtype=np.int64)) / 255 / area
+        share = float(shown.sum(dtype=np.int64)) / 255 / area
         # Soft edges make the sum inexact by a few hundredths.
         return 1.0 if share > 0.96 else share
 
-    def _paste(self, frame: NDArray[np.uint8], actor: _Actor, index: int) -> "_Patch | None":
-        """Draw an actor on the frame in place; what of its boxed alpha fell on the frame, or None."""
+    def _paste(self, frame: NDArray[np.uint8], actor: _Actor, index: int) -> NDArray[np.uint8]:
+        """Draw an actor on the frame in place; the alpha [H, W] of what is boxed of it there."""
+        on_frame = np.zeros(frame.shape[:2], np.uint8)
         matrix, centre_xy = actor.matrices[index], actor.centres_xy[index]
         half = np.abs(matrix) @ actor.appearance.half_size_xy(index)
         blur = self._blur_kernel(actor, index)
@@ -312,7 +286,7 @@ class Scene:
         x1, y1 = (int(v) for v in np.maximum(np.floor(centre_xy - half) - pad, 0))
         x2, y2 = (int(v) for v in np.minimum(np.ceil(centre_xy + half) + pad + 1, (self._width, self._height)))
         if x2 <= x1 or y2 <= y1:
-            return None
+            return on_frame
         patch, boxed = actor.appearance.draw(index, matrix, centre_xy - (x1, y1), (x2 - x1, y2 - y1))
         if blur is not None:
             patch, boxed = (
@@ -320,7 +294,8 @@ class Scene:
                 for image in (patch, boxed)
             )
         lay_over(frame, patch, x1, y1)
-        return _Patch(x1, y1, boxed)
+        on_frame[y1:y2, x1:x2] = boxed
+        return on_frame
 
     def _blur_kernel(self, actor: _Actor, index: int) -> NDArray[np.float32] | None:
         """The smear of one exposure, as a line through the kernel's middle; None if it is shorter than 2 px."""
@@ -342,25 +317,10 @@ class Scene:
         return kernel / kernel.sum()
 
 
-@dataclass(frozen=True)
-class _Patch:
-    """The alpha [h, w] of a thing on the frame, with its corner at (x, y)."""
-
-    x: int
-    y: int
-    alpha: NDArray[np.uint8]
-
-
-def _hide(shown: _Patch, cover: _Patch) -> None:
-    """Take what `cover` hides off the alpha of `shown`, in place."""
-    x1, y1 = max(shown.x, cover.x), max(shown.y, cover.y)
-    x2 = min(shown.x + shown.alpha.shape[1], cover.x + cover.alpha.shape[1])
-    y2 = min(shown.y + shown.alpha.shape[0], cover.y + cover.alpha.shape[0])
-    if x2 <= x1 or y2 <= y1:
-        return
-    part = shown.alpha[y1 - shown.y : y2 - shown.y, x1 - shown.x : x2 - shown.x]
-    over = cover.alpha[y1 - cover.y : y2 - cover.y, x1 - cover.x : x2 - cover.x]
-    part[:] = cv2.multiply(part, 255 - over, scale=1 / 255)
+def _rotations(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The matrices [N, 2, 2] that turn by so many radians [N]."""
+    cos, sin = np.cos(angles), np.sin(angles)
+    return np.stack([np.stack([cos, -sin], 1), np.stack([sin, cos], 1)], axis=1)
 
 
 def _touch(extents_xyxy: NDArray[np.float64], others_xyxy: NDArray[np.float64]) -> bool:
