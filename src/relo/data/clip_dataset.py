@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from relo.data.frame_geometry import nearest_visible, to_image, to_packed
 from relo.data.sampler import Absence, ClipFrames, ClipSampler
 from relo.data.sequences.base import Sequence as TrackingSequence
 from relo.data.sequences.parsing import positive_size
-from relo.data.still_motion import MOVING_FRAMES, in_motion, require_motion
+from relo.data.still_motion import MOVING_FRAMES, in_motion
 from relo.data.transforms import ClipTransform, Image, grey
 from relo.errors import UserError
 from relo.geometry import mirror_xywh
@@ -59,7 +59,7 @@ class ClipDataset(Dataset[ClipBatch]):
 
     Raises:
         UserError: no source, a bad weight, a store that cannot be read, or one without a usable sequence; surroundings
-            of frames that are not consecutive; stills that move too far; absence where each frame leads to the next.
+            of frames that are not consecutive; absence where each frame leads to the next.
     """
 
     def __init__(
@@ -100,7 +100,6 @@ class ClipDataset(Dataset[ClipBatch]):
                 f"data.surroundings needs consecutive frames, which data.sampler {type(self.sampler).__name__} does "
                 "not draw: use relo.data.sampler.ConsecutiveSampler, or leave data.surroundings out."
             )
-        require_motion(self.still_motion)
         is_around_previous = self.transform.augmentation.search_around == "previous"
         if self.absence != Absence() and (has_surroundings or is_around_previous):
             raise UserError(
@@ -163,8 +162,10 @@ class ClipDataset(Dataset[ClipBatch]):
         clip = self.sampler.sample(sequence.visible, rng)
         outside, foreign = self._draw_absence(sequence, clip, rng)
         is_around_previous = self.transform.augmentation.search_around == "previous" and len(sequence) > 1
-        if is_around_previous and not _has_boxes(sequence, clip.previous):
-            return None
+        if is_around_previous:
+            previous_xywh = sequence.attributes["image_boxes_xywh"][clip.previous]
+            if (clip.previous < 0).any() or not positive_size(previous_xywh).all():
+                return None
 
         is_grey, is_mirrored = self.transform.joint(rng)
         offset = self.transform.augmentation.mirror_offset if is_mirrored else 0.0
@@ -177,9 +178,7 @@ class ClipDataset(Dataset[ClipBatch]):
         for t, (other, frame) in foreign.items():
             search_frames[t] = _decoded(other, frame, is_grey)
             boxes_xywh[t : t + 1] = _boxes_in_frames(other, np.array([frame]), np.array([frame]), offset)
-        previous_xywh = None
-        if is_around_previous:
-            previous_xywh = _boxes_in_frames(sequence, clip.previous, clip.search, offset)
+        around_xywh = _boxes_in_frames(sequence, clip.previous, clip.search, offset) if is_around_previous else None
         present = sequence.visible[clip.search]
         present[[*outside, *foreign]] = False
 
@@ -188,12 +187,12 @@ class ClipDataset(Dataset[ClipBatch]):
             template_frames, template_boxes_xywh, is_mirrored, rng
         )
         searches, search_boxes_xywh = self.transform.searches(
-            search_frames, boxes_xywh, is_mirrored, rng, previous_xywh, outside
+            search_frames, boxes_xywh, is_mirrored, rng, around_xywh, outside
         )
         surroundings = None
         if self.transform.surroundings_crop is not None:
             squares, squares_xywh = self.transform.surroundings(search_frames, boxes_xywh, is_mirrored, rng)
-            surroundings = _surroundings(sequence, clip, search_frames, squares, squares_xywh, is_mirrored)
+            surroundings = _surroundings(sequence, clip, squares, squares_xywh, is_mirrored)
         return ClipBatch(
             template_images=_normalised(templates)[None],
             template_boxes_xywh=template_boxes_xywh.float()[None],
@@ -246,16 +245,6 @@ def _normalised(crops: NDArray[np.float32]) -> Tensor:
     return normalise_crops(torch.from_numpy(crops).movedim(-1, -3))
 
 
-def _image_boxes_xywh(sequence: TrackingSequence) -> Any:
-    """The boxes [N, 4] of a packed sequence in image pixels, as annotated."""
-    return sequence.attributes.get("image_boxes_xywh", sequence.boxes_xywh)
-
-
-def _has_boxes(sequence: TrackingSequence, frames: NDArray[np.int64]) -> bool:
-    """Whether there are all these frames, each with a box of some size."""
-    return bool((frames >= 0).all() and positive_size(_image_boxes_xywh(sequence)[frames]).all())
-
-
 def _boxes_in_frames(
     sequence: TrackingSequence, annotated: NDArray[np.int64], frames: NDArray[np.int64], mirror_offset: float
 ) -> Tensor:
@@ -263,30 +252,20 @@ def _boxes_in_frames(
 
     They are displaced so that, once mirrored, they are off by `mirror_offset` pixels of the image.
     """
-    boxes_xywh = _image_boxes_xywh(sequence)[annotated] - [mirror_offset, 0, 0, 0]
-    geometry: Any = sequence.attributes.get("geometry")
-    return torch.from_numpy(boxes_xywh if geometry is None else to_packed(boxes_xywh, geometry[frames]))
+    boxes_xywh = sequence.attributes["image_boxes_xywh"][annotated] - [mirror_offset, 0, 0, 0]
+    return torch.from_numpy(to_packed(boxes_xywh, sequence.attributes["geometry"][frames]))
 
 
 def _surroundings(
-    sequence: TrackingSequence,
-    clip: ClipFrames,
-    frames: Sequence[Image],
-    squares: Image,
-    squares_xywh: Tensor,
-    is_mirrored: bool,
+    sequence: TrackingSequence, clip: ClipFrames, squares: Image, squares_xywh: Tensor, is_mirrored: bool
 ) -> Surroundings:
     """Squares [T, Hs, Hs, 3], cut at boxes [T, 4] of the packed search frames, as surroundings of a batch of one."""
     assert clip.start is not None
+    facts = sequence.attributes
     nearest = nearest_visible(sequence.visible)[[clip.start, *clip.search]]
-    truth_xywh = torch.from_numpy(_image_boxes_xywh(sequence)[nearest])  # [1 + T, 4]
-    geometry: Any = sequence.attributes.get("geometry")
-    if geometry is None:
-        sizes = torch.tensor([frame.shape[1::-1] for frame in frames])
-    else:
-        image_sizes: Any = sequence.attributes["image_sizes"]
-        sizes = torch.from_numpy(image_sizes[clip.search].astype(np.int64))
-        squares_xywh = to_image(squares_xywh, torch.from_numpy(geometry[clip.search]))
+    truth_xywh = torch.from_numpy(facts["image_boxes_xywh"][nearest])  # [1 + T, 4]
+    sizes = torch.from_numpy(facts["image_sizes"][clip.search].astype(np.int64))
+    squares_xywh = to_image(squares_xywh, torch.from_numpy(facts["geometry"][clip.search]))
     if is_mirrored:
         widths = sizes[:, 0]
         squares_xywh = mirror_xywh(squares_xywh, widths)

@@ -27,7 +27,7 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
-from relo.data.frame_geometry import to_packed
+from relo.data.frame_geometry import WHOLE_IMAGE, to_packed
 from relo.data.sequences.base import FrameSource, Sequence, SequenceReader
 from relo.errors import UserError
 
@@ -223,8 +223,8 @@ class ClipStoreWriter:
 class ClipStore(SequenceReader):
     """The sequences of a store, in its order, those left out as broken excepted; picklable.
 
-    Boxes of its sequences are in pixels of the packed frames. `attributes` of a sequence hold `image_sizes` [N, 2], and
-    where frames were cut or scaled `image_boxes_xywh` (as annotated) and `geometry` [N, 4].
+    Boxes of its sequences are in pixels of the packed frames. `attributes` of a sequence hold `image_sizes` [N, 2],
+    `image_boxes_xywh` [M, 4] as annotated, and `geometry` [N, 4] (see `relo.data.frame_geometry`).
 
     The LMDB is opened when needed, once in a process, read-only and without locks: do not pack into a store that is in
     use.
@@ -266,21 +266,24 @@ class ClipStore(SequenceReader):
         """The sequence number `index` (0-based), with boxes in pixels of the packed frames."""
         number = self._numbers[index]
         header = json.loads(self.read(number, "header"))
-        boxes_xywh = self._array(number, "boxes", "<f8", 4).astype(np.float64)
-        attributes: dict[str, object] = {"image_sizes": self._array(number, "sizes", "<i4", 2)}
+        image_boxes_xywh = self._array(number, "boxes", "<f8", 4).astype(np.float64)
         if self.manifest.options.changes_frames:
             geometry = self._array(number, "geometry", "<f8", 4).astype(np.float64)
-            attributes |= {"image_boxes_xywh": boxes_xywh, "geometry": geometry}
-            boxes_xywh = to_packed(boxes_xywh, geometry[: len(boxes_xywh)])
+        else:
+            geometry = np.tile(WHOLE_IMAGE, (header["frames"], 1))
         return Sequence(
             name=header["name"],
             dataset=self.dataset,
             frames=StoredFrames(self, number, header["frames"]),
-            boxes_xywh=boxes_xywh,
+            boxes_xywh=to_packed(image_boxes_xywh, geometry[: len(image_boxes_xywh)]),
             visible=self.visible(index),
             class_name=header["class_name"],
             sentence=header["sentence"],
-            attributes=attributes,
+            attributes={
+                "image_sizes": self._array(number, "sizes", "<i4", 2),
+                "image_boxes_xywh": image_boxes_xywh,
+                "geometry": geometry,
+            },
         )
 
     def visible(self, index: int) -> NDArray[np.bool_]:

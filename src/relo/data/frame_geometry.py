@@ -13,6 +13,9 @@ from torch import Tensor
 
 Boxes = TypeVar("Boxes", NDArray[np.float64], Tensor)
 
+WHOLE_IMAGE = np.array([0.0, 0.0, 1.0, 1.0])
+"""The geometry of a frame that is neither cut nor scaled."""
+
 
 def surroundings(
     box_xywh: NDArray[np.float64], factor: float, image_width: int, image_height: int

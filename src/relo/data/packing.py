@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from relo.data.clip_store import ClipStore, ClipStoreWriter, Manifest, PackedSequence, PackingOptions
-from relo.data.frame_geometry import nearest_visible, surroundings
+from relo.data.frame_geometry import WHOLE_IMAGE, nearest_visible, surroundings
 from relo.data.intact_frames import decode_intact
 from relo.data.parallel import in_order
 from relo.data.remarks import show
@@ -136,7 +136,7 @@ def pack_sequence(sequence: Sequence, options: PackingOptions) -> PackedSequence
     if options.cut is not None and len(sequence.boxes_xywh) != count:
         raise UserError(f"{sequence.name} has its first box only, so its frames cannot be cut around the target.")
     around = nearest_visible(sequence.visible)
-    geometry = np.tile(np.array([0.0, 0.0, 1.0, 1.0]), (count, 1))
+    geometry = np.tile(WHOLE_IMAGE, (count, 1))
     sizes = np.empty((count, 2), np.int32)
     frames = []
     for i in range(count):

@@ -1,7 +1,6 @@
 """What can be wrong with a sequence: its annotation, its frames, and whether they fit each other."""
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +42,7 @@ def examine(reader: SequenceReader, index: int, decode: bool = True) -> Examinat
         else:
             sizes[i] = image.shape[1], image.shape[0]
     if not problems:
-        sizes = cast(NDArray[np.int32], sequence.attributes.get("image_sizes", sizes))
+        sizes = sequence.attributes.get("image_sizes", sizes)
         problems += misfits(sequence, sizes)
     remarks = () if problems else remarks_on_sizes(f"{sequence.dataset}/{sequence.name}", sizes)
     return Examination(len(sequence), tuple(problems), (*sequence.remarks, *remarks))
@@ -88,7 +87,7 @@ def misfits(sequence: Sequence, sizes: NDArray[np.int32]) -> list[str]:
 
     Such a frame is not the one that was annotated. Frames of one size keep their boxes: benchmarks have some outside.
     """
-    boxes_xywh = cast(NDArray[np.float64], sequence.attributes.get("image_boxes_xywh", sequence.boxes_xywh))
+    boxes_xywh = sequence.attributes.get("image_boxes_xywh", sequence.boxes_xywh)
     (width, height), odd = _odd_frames(sizes)
     odd = odd[odd < len(boxes_xywh)]
     odd = odd[sequence.visible[odd]]

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from relo.data.frame_geometry import WHOLE_IMAGE
 from relo.data.sequences.base import FrameSource, Sequence
-from relo.errors import UserError
 
 MOVING_FRAMES = 64
 """The frames of a still in motion."""
@@ -24,27 +24,16 @@ MOVING_FRAMES = 64
 LEAST_VISIBLE = 0.8
 """A motion that shows the target in a smaller share of its frames is weakened."""
 
-MOST_MOTION = 2.0
 _ROTATION, _SCALE, _STRETCH, _SHEAR, _SHIFT = math.radians(5), 0.12, 0.06, 0.05, 0.06  # at a strength of 1
 _WAVES, _STEEPNESS = 3, 0.2  # the sum of the waves' derivatives, at a strength of 1
 _ITERATIONS, _POINTS = 8, 6  # to invert the map; on each side of a box
-
-
-def require_motion(strength: float) -> None:
-    """Refuse a strength at which boxes could not follow.
-
-    Raises:
-        UserError: it is none of 0 to 2.
-    """
-    if not 0 <= strength <= MOST_MOTION:
-        raise UserError(f"data.augmentation.still_motion must be between 0 and {MOST_MOTION:g}, not {strength:g}.")
 
 
 def in_motion(still: Sequence, strength: float, rng: np.random.Generator) -> Sequence:
     """A sequence of `MOVING_FRAMES` frames that shows a still (a sequence of one frame) in motion.
 
     Each box is the one around the warped outline of the still's box; the target is visible while its centre is in the
-    image. Boxes are in pixels of the frames; what else is known of the still's frame in its file is left out.
+    image. The frames are whole images: what the still was cut from and scaled by is left out.
 
     Args:
         still: the still.
@@ -70,7 +59,11 @@ def in_motion(still: Sequence, strength: float, rng: np.random.Generator) -> Seq
         frames=_MovingFrames(image, motion, still.frames.name(0)),
         boxes_xywh=boxes_xywh,
         visible=visible,
-        attributes={},
+        attributes={
+            "image_sizes": np.tile(np.array([width, height], np.int32), (MOVING_FRAMES, 1)),
+            "image_boxes_xywh": boxes_xywh,
+            "geometry": np.tile(WHOLE_IMAGE, (MOVING_FRAMES, 1)),
+        },
     )
 
 

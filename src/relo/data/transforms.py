@@ -16,10 +16,12 @@ from albumentations.augmentations.pixel.functional import to_gray
 from numpy.typing import NDArray
 from torch import Tensor
 
+from relo.errors import UserError
 from relo.geometry import CropRule, cxcywh_to_xywh, mirror_xywh, xywh_to_cxcywh
 
 Image = NDArray[np.uint8]
 
+_MOST_MOTION = 2.0
 _PLACES_TRIED = 20
 
 
@@ -41,6 +43,9 @@ class Augmentation:
             which it is seen from other frames and at other frames' times; 0 repeats it.
         mirror_offset: pixels of the image by which boxes of a mirrored clip are off along x. The release has -1: it
             mirrors boxes, which span pixels, about the pixels' centres. Always 0 where a clip carries surroundings.
+
+    Raises:
+        UserError: stills that move too far.
     """
 
     center_jitter: float = 3.5
@@ -52,6 +57,12 @@ class Augmentation:
     search_around: Literal["truth", "previous"] = "truth"
     mirror_offset: float = 0.0
     still_motion: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.still_motion <= _MOST_MOTION:  # beyond it boxes could not follow
+            raise UserError(
+                f"data.augmentation.still_motion must be between 0 and {_MOST_MOTION:g}, not {self.still_motion:g}."
+            )
 
 
 class ClipTransform:
