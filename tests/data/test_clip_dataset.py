@@ -16,7 +16,7 @@ from relo.data.clip_dataset import ClipDataset, ClipNumbers, StoreSource
 from relo.data.clip_store import ClipStoreWriter, PackingOptions
 from relo.data.datamodule import SequenceSource, TrackingDataModule
 from relo.data.frame_geometry import to_packed
-from relo.data.packing import pack, pack_sequence
+from relo.data.packing import pack, pack_frames
 from relo.data.sampler import ClipFrames, ClipSampler, ConsecutiveSampler, OrderSampler
 from relo.data.transforms import Augmentation, ClipTransform
 from relo.errors import UserError
@@ -289,10 +289,11 @@ def test_mirrored_boxes_can_be_off_as_in_the_release(gone, offset):
 @pytest.fixture
 def damaged(tmp_path, store):
     """The store with a sequence whose frames are no images."""
-    packed = pack_sequence(FakeReader(tmp_path / "fake")[1], PackingOptions())
-    packed.frames[:] = [b"\xff\xd8 rubbish"] * len(packed.frames)
+    sequence = FakeReader(tmp_path / "fake")[1]
+    packed = pack_frames(sequence, PackingOptions())
+    packed.encoded[:] = [b"\xff\xd8 rubbish"] * len(packed.encoded)
     with ClipStoreWriter(store.path, store.manifest) as writer:
-        writer.write(1, packed)
+        writer.write(1, sequence, packed)
         writer.finish({})
     return store
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from relo.data import clip_store
-from relo.data.clip_store import ClipStore, ClipStoreWriter, Manifest, PackedSequence, PackingOptions
+from relo.data.clip_store import ClipStore, ClipStoreWriter, Manifest, PackedFrames, PackingOptions
 from relo.data.frame_geometry import nearest_visible, surroundings, to_image, to_packed
+from relo.data.sequences.base import ImageFiles, Sequence
 from relo.errors import UserError
 
 coordinates = st.floats(allow_nan=True, allow_infinity=True)
@@ -34,10 +35,11 @@ def test_what_is_written_is_read_back_to_the_bit(tmp_path_factory, boxes_xywh, n
     frames = frames[: len(boxes_xywh)]
     path = tmp_path_factory.mktemp("store")
     sizes = np.arange(2 * len(frames), dtype=np.int32).reshape(-1, 2)
-    packed = PackedSequence(name, None, sentence, boxes_xywh, visible, sizes, None, frames)
+    made = Sequence(name, "made", ImageFiles(path, ()), boxes_xywh, visible, None, sentence)
+    packed = PackedFrames(frames, sizes, np.zeros((len(frames), 4)))
     with ClipStoreWriter(path, Manifest("made", "train", PackingOptions(), (name,))) as writer:
         assert writer.missing == [0]
-        writer.write(0, packed)
+        writer.write(0, made, packed)
         writer.finish({})
     (sequence,) = ClipStore(path)
     assert sequence.boxes_xywh.tobytes() == boxes_xywh.tobytes()
@@ -205,11 +207,10 @@ def test_options_out_of_range(options):
 def test_map_grows_with_its_content(tmp_path, monkeypatch):
     monkeypatch.setattr(clip_store, "_FIRST_MAP_SIZE", 1 << 16)
     frames = [bytes([i]) * 100_000 for i in range(12)]
-    packed = PackedSequence(
-        "big", None, None, np.ones((12, 4)), np.ones(12, bool), np.ones((12, 2), np.int32), None, frames
-    )
+    big = Sequence("big", "made", ImageFiles(tmp_path, ()), np.ones((12, 4)), np.ones(12, bool))
+    packed = PackedFrames(frames, np.ones((12, 2), np.int32), np.ones((12, 4)))
     with ClipStoreWriter(tmp_path / "s", Manifest("made", "train", PackingOptions(), ("big",))) as writer:
-        writer.write(0, packed)
+        writer.write(0, big, packed)
         writer.finish({})
     (sequence,) = ClipStore(tmp_path / "s")
     assert [sequence.frames.encoded(i) for i in range(12)] == frames

@@ -113,11 +113,11 @@ def test_ctrl_c_keeps_what_is_done(reader, tmp_path, monkeypatch):
     written = []
     write = ClipStoreWriter.write
 
-    def interrupted(self, index, sequence):
+    def interrupted(self, index, *packed):
         if written:
             raise KeyboardInterrupt
         written.append(index)
-        write(self, index, sequence)
+        write(self, index, *packed)
 
     monkeypatch.setattr(ClipStoreWriter, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -120,17 +120,12 @@ class Manifest:
 
 
 @dataclass(frozen=True)
-class PackedSequence:
-    """A sequence of N frames, ready to be written."""
+class PackedFrames:
+    """The N frames of a sequence, ready to be written."""
 
-    name: str
-    class_name: str | None
-    sentence: str | None
-    boxes_xywh: NDArray[np.float64]  # [M, 4], image pixels
-    visible: NDArray[np.bool_]  # [M]
+    encoded: list[bytes]
     image_sizes: NDArray[np.int32]  # [N, 2]
-    geometry: NDArray[np.float64] | None  # [N, 4]
-    frames: list[bytes]
+    geometry: NDArray[np.float64]  # [N, 4]
 
 
 class ClipStoreWriter:
@@ -184,23 +179,23 @@ class ClipStoreWriter:
     def __exit__(self, *_: object) -> None:
         self._environment.close()
 
-    def write(self, index: int, sequence: PackedSequence) -> None:
-        """Write sequence number `index` in one transaction."""
+    def write(self, index: int, sequence: Sequence, packed: PackedFrames) -> None:
+        """Write sequence number `index`, whose own frames are not looked at, in one transaction."""
         header = {
             "name": sequence.name,
-            "frames": len(sequence.frames),
+            "frames": len(packed.encoded),
             "class_name": sequence.class_name,
             "sentence": sequence.sentence,
         }
         records = {
             "boxes": sequence.boxes_xywh.astype("<f8").tobytes(),
             "visible": sequence.visible.astype("u1").tobytes(),
-            "sizes": sequence.image_sizes.astype("<i4").tobytes(),
+            "sizes": packed.image_sizes.astype("<i4").tobytes(),
             "header": json.dumps(header).encode(),
         }
-        if sequence.geometry is not None:
-            records["geometry"] = sequence.geometry.astype("<f8").tobytes()
-        frames = {f"{i:08d}": encoded for i, encoded in enumerate(sequence.frames)}
+        if self._manifest.options.changes_frames:
+            records["geometry"] = packed.geometry.astype("<f8").tobytes()
+        frames = {f"{i:08d}": encoded for i, encoded in enumerate(packed.encoded)}
         self._write({_key(index, name): value for name, value in (frames | records).items()})
 
     def finish(self, broken: Mapping[str, str]) -> None:

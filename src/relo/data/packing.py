@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 
-from relo.data.clip_store import ClipStore, ClipStoreWriter, Manifest, PackedSequence, PackingOptions
+from relo.data.clip_store import ClipStore, ClipStoreWriter, Manifest, PackedFrames, PackingOptions
 from relo.data.frame_geometry import WHOLE_IMAGE, nearest_visible, surroundings
 from relo.data.intact_frames import decode_intact
 from relo.data.parallel import in_order
@@ -65,20 +65,21 @@ def pack(
         results = in_order(partial(_pack_one, reader, options), missing, min(workers, len(missing)))
         bar = sequence_progress(console, f"packing {output.name}", total, total - len(missing))
         with bar as count, closing(results):
-            for index, (sequence, sentences) in zip(missing, results, strict=True):
+            for index, result in zip(missing, results, strict=True):
                 name = manifest.names[index]
-                if sequence is not None:
-                    writer.write(index, sequence)
-                    show(sentences, console)
-                    count(len(sequence.frames), sum(map(len, sequence.frames)))
+                if not isinstance(result, UserError):
+                    sequence, packed = result
+                    writer.write(index, sequence, packed)
+                    remarks = remarks_on_sizes(f"{sequence.dataset}/{sequence.name}", packed.image_sizes)
+                    show((*sequence.remarks, *remarks), console)
+                    count(len(packed.encoded), sum(map(len, packed.encoded)))
                     continue
-                (reason,) = sentences
+                broken[name] = reason = str(result)
                 if not skip_broken:
                     raise UserError(
                         f"{reader.dataset}/{name} is broken: {reason.rstrip('.')} (what is packed is kept; repair it "
                         "and run again, or leave such sequences out with --skip_broken true)."
                     )
-                broken[name] = reason
                 count(0, 0)
                 left_out = f"[yellow]left out[/] {escape(printable(name))}: {escape(reason)}"
                 console.print(left_out, highlight=False, soft_wrap=True)
@@ -112,21 +113,16 @@ def verify(path: Path, *, workers: int = 0, console: Console | None = None) -> l
     return problems
 
 
-def _pack_one(
-    reader: SequenceReader, options: PackingOptions, index: int
-) -> tuple[PackedSequence | None, tuple[str, ...]]:
-    """Sequence number `index` with remarks on it; or None, and why it cannot be packed."""
+def _pack_one(reader: SequenceReader, options: PackingOptions, index: int) -> tuple[Sequence, PackedFrames] | UserError:
     try:
         sequence = reader[index]
-        packed = pack_sequence(sequence, options)
+        return sequence, pack_frames(sequence, options)
     except UserError as error:
-        return None, (str(error),)
-    remarks = remarks_on_sizes(f"{sequence.dataset}/{sequence.name}", packed.image_sizes)
-    return packed, (*sequence.remarks, *remarks)
+        return error
 
 
-def pack_sequence(sequence: Sequence, options: PackingOptions) -> PackedSequence:
-    """Read, check and encode one sequence.
+def pack_frames(sequence: Sequence, options: PackingOptions) -> PackedFrames:
+    """Read, check and encode the frames of one sequence.
 
     Raises:
         UserError: a frame or an annotation is broken, or they do not fit each other.
@@ -151,16 +147,7 @@ def pack_sequence(sequence: Sequence, options: PackingOptions) -> PackedSequence
         frames.append(encoded)
     if problems := misfits(sequence, sizes):
         raise UserError(problems[0])
-    return PackedSequence(
-        name=sequence.name,
-        class_name=sequence.class_name,
-        sentence=sequence.sentence,
-        boxes_xywh=sequence.boxes_xywh,
-        visible=sequence.visible,
-        image_sizes=sizes,
-        geometry=geometry if options.changes_frames else None,
-        frames=frames,
-    )
+    return PackedFrames(frames, sizes, geometry)
 
 
 def _cut_and_scale(

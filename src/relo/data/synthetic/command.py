@@ -6,7 +6,7 @@ from contextlib import closing, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal
 
 from rich.console import Console
 
@@ -30,6 +30,7 @@ from relo.data.synthetic.settings import (
     photographic,
 )
 from relo.errors import UserError
+from relo.files import write_text
 from relo.progress import sequence_progress
 
 _ALL = ("lasot", "got10k", "trackingnet")
@@ -44,18 +45,6 @@ DIFFICULTIES: dict[Difficulty, SceneSettings] = {
     "changed": CHANGED,
     "hard": HARD,
 }
-
-
-MaterialOf = Callable[[SceneSettings], Material]
-
-
-class _Extent(TypedDict):
-    """How long and large sequences are, and their seed."""
-
-    frames: int
-    width: int
-    height: int
-    seed: int
 
 
 @fill_help(layouts=LAYOUTS)
@@ -105,12 +94,12 @@ def synthesize(
         raise UserError(f"`sequences` must be at least 1 and `seed` at least 0, not {sequences} and {seed}.")
     roots = {name: output / name for name in _ALL} if layout == "all" else {_layout_called(layout): output}
     writers = [LayoutWriter(name, root, split) for name, root in roots.items()]
-    scene: _Extent = {"frames": frames, "width": width, "height": height, "seed": seed}
     settings = DIFFICULTIES[difficulty]
-    Scene("settings", **scene, split=split, settings=settings)  # refuses bad settings before anything is written
-    note: dict[str, object] = {**scene, "settings": asdict(settings)}
+    plan = partial(Scene, frames=frames, width=width, height=height, seed=seed, split=split)
+    plan("settings", settings=settings)  # refuses bad settings before anything is written
+    note = {"frames": frames, "width": width, "height": height, "seed": seed, "settings": asdict(settings)}
     console = Console()
-    material_of: MaterialOf = ProceduralMaterial
+    material_of: Callable[[SceneSettings], Material] = ProceduralMaterial
     if photographs or cutouts:
         if not (photographs and cutouts):
             raise UserError("Scenes of photographs need both: give folders with --photographs and with --cutouts.")
@@ -119,16 +108,17 @@ def synthesize(
         show(sources.remarks, console)
         settings, of_photographs = photographic(settings), PhotographicSettings()
         material_of = partial(PhotographicMaterial, sources, of_photographs)
-        note = {**scene, "settings": asdict(settings), "photographic": asdict(of_photographs), "images": sources.digest}
+        note |= {"settings": asdict(settings), "photographic": asdict(of_photographs), "images": sources.digest}
     for writer in writers:
         _claim(writer, note)
     jobs = [
-        (writer, name, scene, settings)
+        (writer, name)
         for writer in writers
         for name in writer.sequence_names(sequences)
         if not writer.is_complete(name)
     ]
-    written = in_order(partial(_write, material_of), jobs, min(default_workers(workers), len(jobs)))
+    write = partial(_write, partial(plan, settings=settings), partial(material_of, settings))
+    written = in_order(write, jobs, min(default_workers(workers), len(jobs)))
     total = sequences * len(writers)
     with sequence_progress(console, "synthesizing", total, total - len(jobs)) as count, closing(written):
         for _ in written:
@@ -145,12 +135,9 @@ def _layout_called(name: str) -> str:
     raise UserError(f"There is no layout {name!r}; known are all, {', '.join(LAYOUTS)}.")
 
 
-_Job = tuple[LayoutWriter, str, _Extent, SceneSettings]
-
-
-def _write(material_of: MaterialOf, job: _Job) -> None:
-    writer, name, scene, settings = job
-    writer.write(name, Scene(name, **scene, split=writer.split, settings=settings, material=material_of(settings)))
+def _write(plan: Callable[..., Scene], material: Callable[[], Material], job: tuple[LayoutWriter, str]) -> None:
+    writer, name = job
+    writer.write(name, plan(name, material=material()))
 
 
 def _claim(writer: LayoutWriter, settings: dict[str, object]) -> None:
@@ -164,7 +151,6 @@ def _claim(writer: LayoutWriter, settings: dict[str, object]) -> None:
             return
         if writer.root.is_dir() and any(writer.is_complete(name) for name in writer.sequence_names(1)):
             raise UserError(f"{writer.root} already holds sequences that are not synthetic; choose another folder.")
-        writer.root.mkdir(parents=True, exist_ok=True)
-        note.write_text(text)
+        write_text(note, text)
     except OSError as error:
         raise UserError(f"{writer.root} cannot be written ({error.strerror}).") from error
