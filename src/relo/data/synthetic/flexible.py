@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from relo.data.synthetic.material import Appearance
+from relo.data.synthetic.material import Appearance, Floats, Image
 from relo.data.synthetic.motion import wander
 
 Curve = NDArray[np.float32]
@@ -28,8 +28,8 @@ _EYE_DISTANCE = 2.2  # of the camera that a thing turns in front of, in sizes of
 class Level:
     """A picture at one resolution: place = thing's px * density + centre."""
 
-    image: NDArray[np.uint8]  # [h, w, 4], RGB multiplied by alpha, and alpha
-    boxed: NDArray[np.uint8]  # [h, w], the alpha of what is boxed: the thing or a part of it
+    image: Image  # [h, w, 4], RGB multiplied by alpha, and alpha
+    boxed: Image  # [h, w], the alpha of what is boxed: the thing or a part of it
     density_xy: Curve  # [2]
     centre_xy: Curve  # [2]
 
@@ -49,7 +49,7 @@ class Picture:
         return float(np.sqrt(width * height))
 
 
-def make_picture(image: NDArray[np.uint8], size: float, part: NDArray[np.uint8] | None = None) -> Picture:
+def make_picture(image: Image, size: float, part: Image | None = None) -> Picture:
     """A thing of which what is boxed has sqrt(width x height) `size` px.
 
     Args:
@@ -83,21 +83,21 @@ def make_picture(image: NDArray[np.uint8], size: float, part: NDArray[np.uint8] 
     return Picture(tuple(levels), _curve((outline - centre) / density), _curve(corners))
 
 
-def _without_fringe(alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _without_fringe(alpha: Image) -> Image:
     """The alpha with a soft edge half a pixel further in, where nothing shows of what the thing was cut from."""
     blurred = cv2.GaussianBlur(cv2.copyMakeBorder(alpha, 2, 2, 2, 2, cv2.BORDER_CONSTANT), (0, 0), 0.8)[2:-2, 2:-2]
     softened = np.asarray(cv2.addWeighted(blurred, 1.6, blurred, 0, -0.6 * 255), np.uint8)
     return softened if softened.max() >= 128 else alpha
 
 
-def _shrunk(image: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
+def _shrunk(image: Image, factor: float) -> Image:
     if factor == 1:
         return image
     size = (max(round(image.shape[1] * factor), 4), max(round(image.shape[0] * factor), 4))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _half_crossings(alpha: NDArray[np.uint8]) -> NDArray[np.float64]:
+def _half_crossings(alpha: Image) -> Floats:
     """Where alpha passes through half of its maximum between neighbouring pixels, [P, 2] in pixel indices."""
     found = []
     values = alpha / max(float(alpha.max()), 1) - 0.5
@@ -260,16 +260,16 @@ class FlexibleAppearance(Appearance):
     deformation: Deformation
     frames: int
     second: Picture | None = None
-    fade: NDArray[np.float64] | None = None  # [N], the share of the second
+    fade: Floats | None = None  # [N], the share of the second
 
-    def outlines_xy(self) -> NDArray[np.float64]:
+    def outlines_xy(self) -> Floats:
         """The outline, deformed, [N, P, 2]."""
         outline_xy = self.picture.outline_xy
         x, y = np.broadcast_to(outline_xy.T[:, None], (2, self.frames, len(outline_xy)))
         drawn = self.deformation.destinations(x, y, np.arange(self.frames)[:, None])
         return np.stack(drawn, axis=-1).astype(np.float64)
 
-    def half_size_xy(self, index: int) -> NDArray[np.float64]:
+    def half_size_xy(self, index: int) -> Floats:
         """The reach of the deformed rectangle of the picture."""
         rim = np.linspace(0, 1, 9)[:, None]
         (x1, y1), (x2, y2) = self.picture.corners_xy
@@ -279,9 +279,7 @@ class FlexibleAppearance(Appearance):
         drawn = self.deformation.destinations(rim_x, rim_y, index)
         return np.array([np.abs(drawn[0]).max(), np.abs(drawn[1]).max()], np.float64)
 
-    def draw(
-        self, index: int, matrix: NDArray[np.float64], centre_xy: NDArray[np.float64], size: tuple[int, int]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def draw(self, index: int, matrix: Floats, centre_xy: Floats, size: tuple[int, int]) -> tuple[Image, Image]:
         """The deformed picture, and the alpha of what is boxed."""
         number, places = self._places(index, matrix, centre_xy, size)
         level = self.picture.levels[number]
@@ -292,7 +290,7 @@ class FlexibleAppearance(Appearance):
         patch, boxed = (np.asarray(cv2.remap(a, *places, cv2.INTER_LINEAR), np.uint8) for a in (image, level.boxed))
         return patch, boxed
 
-    def area(self, index: int, matrix: NDArray[np.float64]) -> float:
+    def area(self, index: int, matrix: Floats) -> float:
         """The sum of the boxed alpha, drawn whole."""
         half = np.abs(matrix) @ self.half_size_xy(index) + 2
         size = (2 * int(np.ceil(half[0])) + 1, 2 * int(np.ceil(half[1])) + 1)
@@ -300,12 +298,12 @@ class FlexibleAppearance(Appearance):
         boxed = self.picture.levels[number].boxed
         return max(float(cv2.sumElems(cv2.remap(boxed, *places, cv2.INTER_LINEAR))[0]) / 255, 1.0)
 
-    def faded(self, share: NDArray[np.float64]) -> "FlexibleAppearance":
+    def faded(self, share: Floats) -> "FlexibleAppearance":
         """The thing with so much of the second picture over it."""
         return replace(self, fade=share)
 
     def _places(
-        self, index: int, matrix: NDArray[np.float64], centre_xy: NDArray[np.float64], size: tuple[int, int]
+        self, index: int, matrix: Floats, centre_xy: Floats, size: tuple[int, int]
     ) -> tuple[int, tuple[NDArray[np.float32], NDArray[np.float32]]]:
         """The level to draw from, and where in it the pixels of a patch come from."""
         inverse = np.linalg.inv(matrix).astype(np.float32)

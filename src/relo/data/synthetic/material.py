@@ -6,22 +6,23 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+Image = NDArray[np.uint8]
+Floats = NDArray[np.float64]
+
 
 class Appearance(ABC):
     """The looks of a thing in each of a scene's N frames, in px about its centre; the scene's plan poses it."""
 
     @abstractmethod
-    def outlines_xy(self) -> NDArray[np.float64]:
+    def outlines_xy(self) -> Floats:
         """Points of what an annotator would box, float64 [N, P, 2], or [1, P, 2] where they stay."""
 
     @abstractmethod
-    def half_size_xy(self, index: int) -> NDArray[np.float64]:
+    def half_size_xy(self, index: int) -> Floats:
         """Half of the width and height [2] that everything drawn in frame `index` fits in."""
 
     @abstractmethod
-    def draw(
-        self, index: int, matrix: NDArray[np.float64], centre_xy: NDArray[np.float64], size: tuple[int, int]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def draw(self, index: int, matrix: Floats, centre_xy: Floats, size: tuple[int, int]) -> tuple[Image, Image]:
         """Draw frame `index` on an empty patch of `size` (width, height), posed by `matrix` [2, 2] about the centre.
 
         Returns:
@@ -30,10 +31,10 @@ class Appearance(ABC):
         """
 
     @abstractmethod
-    def area(self, index: int, matrix: NDArray[np.float64]) -> float:
+    def area(self, index: int, matrix: Floats) -> float:
         """The area of what is boxed in frame `index`, in px of the image, if nothing hides it."""
 
-    def faded(self, share: NDArray[np.float64]) -> "Appearance":
+    def faded(self, share: Floats) -> "Appearance":
         """The thing with the share [N] of its second look in each frame, where it has one."""
         return self
 
@@ -55,23 +56,23 @@ class Material(ABC):
         """A thing that moves behind the target, and may look like it."""
 
     @abstractmethod
-    def occluder(self, rng: np.random.Generator, half_xy: NDArray[np.float64], frames: int, full: bool) -> Appearance:
+    def occluder(self, rng: np.random.Generator, half_xy: Floats, frames: int, full: bool) -> Appearance:
         """A thing of half the size `half_xy` [2] that passes before the target; a full one fills its corners."""
 
     @abstractmethod
-    def background(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
+    def background(self, rng: np.random.Generator, height: int, width: int) -> Image:
         """What lies behind everything, uint8 [height, width, 3], RGB."""
 
-    def lens(self, rng: np.random.Generator, frames: int) -> NDArray[np.float64]:
+    def lens(self, rng: np.random.Generator, frames: int) -> Floats:
         """By what factor [N], at least 1, the camera enlarges everything; called last."""
         return np.ones(frames)
 
-    def develop(self, frame: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+    def develop(self, frame: Image, index: int) -> Image:
         """What the camera makes of a frame, RGB uint8 [H, W, 3]: nothing more, unless a material says so."""
         return frame
 
 
-def lay_over(ground: NDArray[np.uint8], patch: NDArray[np.uint8], x: int, y: int) -> None:
+def lay_over(ground: Image, patch: Image, x: int, y: int) -> None:
     """Draw a patch uint8 [h, w, 4] on the ground [H, W, 3] in place, its corner at (x, y); both may reach beyond."""
     x1, y1 = max(x, 0), max(y, 0)
     x2, y2 = min(x + patch.shape[1], ground.shape[1]), min(y + patch.shape[0], ground.shape[0])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from relo.data.synthetic.degradation import draw_degradation
 from relo.data.synthetic.flexible import FlexibleAppearance, draw_deformation, make_picture
 from relo.data.synthetic.image_sources import ImageSources, SourceImage, read_cut_out, read_photograph, read_with_part
-from relo.data.synthetic.material import Material, lay_over
+from relo.data.synthetic.material import Floats, Image, Material, lay_over
 from relo.data.synthetic.motion import wander
 from relo.data.synthetic.procedural import outline, rounded_box
 from relo.data.synthetic.settings import PhotographicSettings, SceneSettings
@@ -23,8 +23,8 @@ _LONGEST_ASPECT, _LEAST_FILLED = 4.0, 0.2  # of a target's box
 class _Thing:
     """What can be drawn at any size: RGB and alpha, uint8 [h, w, 4], its boxed part, and what it was cut from."""
 
-    image: NDArray[np.uint8]
-    part: NDArray[np.uint8] | None = None  # [h, w]
+    image: Image
+    part: Image | None = None  # [h, w]
     cut_out: SourceImage | None = None
 
     def mirrored(self) -> "_Thing":
@@ -79,9 +79,7 @@ class PhotographicMaterial(Material):
             thing = self._other_cut_out(rng)
         return self._appearance(rng, thing, size, frames)
 
-    def occluder(
-        self, rng: np.random.Generator, half_xy: NDArray[np.float64], frames: int, full: bool
-    ) -> FlexibleAppearance:
+    def occluder(self, rng: np.random.Generator, half_xy: Floats, frames: int, full: bool) -> FlexibleAppearance:
         """A cut-out, now and then the target's own; or, if it is to hide the target fully, a box with a photograph."""
         size = 2 * float(np.sqrt(np.prod(half_xy)))
         if not full and rng.random() < 0.6:
@@ -93,7 +91,7 @@ class PhotographicMaterial(Material):
         box = self._shape(rng, photograph, radius / radius.max(), float(half_xy[0] / half_xy[1]))
         return self._appearance(rng, box, size, frames, rigid=True)
 
-    def background(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
+    def background(self, rng: np.random.Generator, height: int, width: int) -> Image:
         """A crop of a photograph with some cut-outs that stand still."""
         share = rng.uniform(0.55, 1)
         crop = _crop(rng, self._ground, width / height, share)
@@ -107,20 +105,20 @@ class PhotographicMaterial(Material):
             lay_over(ground, patch, *(int(value) for value in rng.integers((0, 0), (width, height)) - half))
         return ground
 
-    def lens(self, rng: np.random.Generator, frames: int) -> NDArray[np.float64]:
+    def lens(self, rng: np.random.Generator, frames: int) -> Floats:
         """A zoom that goes in and out, at the camera's whim."""
         self._camera = draw_degradation(rng, **self._settings.faults())
         if rng.random() > self._settings.zooming:
             return np.ones(frames)
         return np.exp(wander(rng, frames, 12, 0, self._settings.zoom))
 
-    def develop(self, frame: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+    def develop(self, frame: Image, index: int) -> Image:
         """The frame with the camera's faults."""
         return self._camera.apply(frame, index)
 
     # ---------------------------------------------------------------------------------------------------------- things
 
-    def _photograph(self, rng: np.random.Generator) -> NDArray[np.uint8]:
+    def _photograph(self, rng: np.random.Generator) -> Image:
         return read_photograph(self._sources.photographs[rng.integers(len(self._sources.photographs))])
 
     def _cut_out(self, rng: np.random.Generator, among: tuple[SourceImage, ...] = ()) -> _Thing:
@@ -170,8 +168,8 @@ class PhotographicMaterial(Material):
     def _shape(
         self,
         rng: np.random.Generator,
-        photograph: NDArray[np.uint8],
-        radius: NDArray[np.float64] | None = None,
+        photograph: Image,
+        radius: Floats | None = None,
         aspect: float | None = None,
     ) -> _Thing:
         """The outline of `radius` [P], or any smooth one, filled with a crop of a photograph."""
@@ -193,7 +191,7 @@ class PhotographicMaterial(Material):
         thing: _Thing,
         size: float,
         frames: int,
-        second: NDArray[np.uint8] | None = None,
+        second: Image | None = None,
         rigid: bool = False,
     ) -> FlexibleAppearance:
         picture = make_picture(thing.image, size, thing.part)
@@ -207,7 +205,7 @@ class PhotographicMaterial(Material):
         return FlexibleAppearance(picture, deformation, frames, other)
 
 
-def _crop(rng: np.random.Generator, image: NDArray[np.uint8], aspect: float, share: float) -> NDArray[np.uint8]:
+def _crop(rng: np.random.Generator, image: Image, aspect: float, share: float) -> Image:
     """A random crop of the aspect width / height, of `share` of the largest that fits."""
     height, width = image.shape[:2]
     crop_width = max(min(width, height * aspect) * share, 8)
@@ -216,7 +214,7 @@ def _crop(rng: np.random.Generator, image: NDArray[np.uint8], aspect: float, sha
     return image[y : y + size[1], x : x + size[0]]
 
 
-def _filled(radius: NDArray[np.float64], width: int, height: int) -> NDArray[np.uint8]:
+def _filled(radius: Floats, width: int, height: int) -> Image:
     """The alpha [height, width] of the outline of `radius` [P], stretched to fill it."""
     angle = np.linspace(0, 2 * np.pi, len(radius), endpoint=False)
     corners = np.stack([np.cos(angle), np.sin(angle)], axis=1) * radius[:, None]
@@ -227,7 +225,7 @@ def _filled(radius: NDArray[np.float64], width: int, height: int) -> NDArray[np.
     return alpha
 
 
-def _random_part(rng: np.random.Generator, alpha: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+def _random_part(rng: np.random.Generator, alpha: Image) -> Image | None:
     """A part of a thing, uint8 [h, w]: an end of it, or a patch of its surface; None where no patch lies on it."""
     height, width = alpha.shape
     if rng.random() < 0.4:
@@ -252,7 +250,7 @@ def _random_part(rng: np.random.Generator, alpha: NDArray[np.uint8]) -> NDArray[
     return None
 
 
-def recoloured(rng: np.random.Generator, image: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
+def recoloured(rng: np.random.Generator, image: Image, strength: float) -> Image:
     """RGB uint8 [h, w, 3] in another hue, saturation and brightness; at 1, any hue."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
     hue = np.uint8(rng.uniform(-128, 128) * strength % 256)
@@ -263,9 +261,7 @@ def recoloured(rng: np.random.Generator, image: NDArray[np.uint8], strength: flo
     return np.asarray(cv2.cvtColor(changed, cv2.COLOR_HSV2RGB_FULL), np.uint8)
 
 
-def with_colours_of(
-    image: NDArray[np.uint8], opaque: NDArray[np.bool_], place: NDArray[np.uint8], strength: float
-) -> NDArray[np.uint8]:
+def with_colours_of(image: Image, opaque: NDArray[np.bool_], place: Image, strength: float) -> Image:
     """RGB uint8 [h, w, 3] moved towards the mean and spread of another picture's colours, in CIE L*a*b*."""
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.float32)
     other = cv2.cvtColor(cv2.resize(place, (64, 64), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2LAB)
@@ -276,7 +272,7 @@ def with_colours_of(
     return np.asarray(cv2.cvtColor(mixed, cv2.COLOR_LAB2RGB), np.uint8)
 
 
-def lit_from_a_side(rng: np.random.Generator, image: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
+def lit_from_a_side(rng: np.random.Generator, image: Image, strength: float) -> Image:
     """RGB uint8 [h, w, 3] with light that falls off across it, by up to a factor of exp(strength) to either side."""
     height, width = image.shape[:2]
     corners = np.exp(rng.uniform(-strength, strength, (2, 2, 1)) + rng.normal(0, 0.08, (1, 1, 3)) * strength)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from relo.data.synthetic.material import Appearance, Material
+from relo.data.synthetic.material import Appearance, Floats, Image, Material
 from relo.data.synthetic.settings import SceneSettings
 
 _CONTOUR_POINTS = 256
@@ -35,13 +35,13 @@ class ProceduralMaterial(Material):
         colours = palette(rng, vivid=True)
         return sprite(rng, outline(rng), *_half_sizes(rng, size), colours)
 
-    def occluder(self, rng: np.random.Generator, half_xy: NDArray[np.float64], frames: int, full: bool) -> "Sprite":
+    def occluder(self, rng: np.random.Generator, half_xy: Floats, frames: int, full: bool) -> "Sprite":
         """A dull rounded box."""
         radius = rounded_box(rng.uniform(4, 8))
         half_width, half_height = (float(value * radius.max()) for value in half_xy)
         return sprite(rng, radius / radius.max(), half_width, half_height, palette(rng, vivid=False))
 
-    def background(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
+    def background(self, rng: np.random.Generator, height: int, width: int) -> Image:
         """Ground and clutter, in the target's colours where it is camouflaged."""
         colours = palette(rng, vivid=False)
         if rng.random() < self._settings.camouflage:
@@ -65,23 +65,21 @@ class Sprite(Appearance):
         fade: [N], the share of the second.
     """
 
-    image: NDArray[np.uint8]
-    contour_xy: NDArray[np.float64]
-    second: NDArray[np.uint8] | None = None
-    fade: NDArray[np.float64] | None = None
+    image: Image
+    contour_xy: Floats
+    second: Image | None = None
+    fade: Floats | None = None
 
-    def outlines_xy(self) -> NDArray[np.float64]:
+    def outlines_xy(self) -> Floats:
         """The contour."""
         return self.contour_xy[None]
 
-    def half_size_xy(self, index: int) -> NDArray[np.float64]:
+    def half_size_xy(self, index: int) -> Floats:
         """Half the picture: its centre, in pixel indices."""
         height, width = self.image.shape[:2]
         return np.array([(width - 1) / 2, (height - 1) / 2])
 
-    def draw(
-        self, index: int, matrix: NDArray[np.float64], centre_xy: NDArray[np.float64], size: tuple[int, int]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def draw(self, index: int, matrix: Floats, centre_xy: Floats, size: tuple[int, int]) -> tuple[Image, Image]:
         """The sprite, warped."""
         image = self.image
         if self.second is not None and self.fade is not None and self.fade[index]:
@@ -91,23 +89,23 @@ class Sprite(Appearance):
         patch = cv2.warpAffine(image, np.column_stack([matrix, offset]), size, flags=cv2.INTER_LINEAR)
         return np.asarray(patch, np.uint8), np.ascontiguousarray(patch[..., 3], np.uint8)
 
-    def area(self, index: int, matrix: NDArray[np.float64]) -> float:
+    def area(self, index: int, matrix: Floats) -> float:
         """The area inside the contour."""
         following = np.roll(self.contour_xy, -1, axis=0)
         area = abs((self.contour_xy[:, 0] * following[:, 1] - self.contour_xy[:, 1] * following[:, 0]).sum()) / 2
         return float(area * abs(np.linalg.det(matrix)))
 
-    def faded(self, share: NDArray[np.float64]) -> "Sprite":
+    def faded(self, share: Floats) -> "Sprite":
         """The sprite with so much of the second texture over its own."""
         return replace(self, fade=share)
 
 
 def sprite(
     rng: np.random.Generator,
-    radius: NDArray[np.float64],
+    radius: Floats,
     half_width: float,
     half_height: float,
-    colours: NDArray[np.uint8],
+    colours: Image,
 ) -> Sprite:
     """Texture and shade the shape of `radius` [P] (see `outline`), stretched to the half sizes, in px."""
     width, height = (int(2 * half + 2 * _EDGE_SOFTNESS) + 3 for half in (half_width, half_height))
@@ -131,13 +129,13 @@ def sprite(
     return Sprite((image + 0.5).astype(np.uint8), contour_xy)
 
 
-def rounded_box(power: float) -> NDArray[np.float64]:
+def rounded_box(power: float) -> Floats:
     """The radius [P] at P even angles of a square of half side 1 with round corners: a circle at 2, sharper beyond."""
     angle = np.linspace(0, 2 * np.pi, _CONTOUR_POINTS, endpoint=False)
     return np.asarray((np.abs(np.cos(angle)) ** power + np.abs(np.sin(angle)) ** power) ** (-1 / power))
 
 
-def outline(rng: np.random.Generator) -> NDArray[np.float64]:
+def outline(rng: np.random.Generator) -> Floats:
     """The radius [P] of a random smooth shape at P even angles, at most 1: a rounded box, an ellipse or a blob."""
     angle = np.linspace(0, 2 * np.pi, _CONTOUR_POINTS, endpoint=False)
     if rng.random() < 0.4:
@@ -150,9 +148,7 @@ def outline(rng: np.random.Generator) -> NDArray[np.float64]:
     return np.asarray(radius / radius.max())
 
 
-def background(
-    rng: np.random.Generator, height: int, width: int, colours: NDArray[np.uint8], clutter: int
-) -> NDArray[np.uint8]:
+def background(rng: np.random.Generator, height: int, width: int, colours: Image, clutter: int) -> Image:
     """A scene uint8 [height, width, 3] of ground, `clutter` flat and textured things, and uneven light."""
     size = min(height, width)
     ground = value_noise(rng, height, width, size * rng.uniform(0.1, 0.5), 5)
@@ -178,9 +174,7 @@ def background(
     return np.asarray(cv2.multiply(blurred, cv2.cvtColor(light, cv2.COLOR_GRAY2RGB), dtype=cv2.CV_8U), np.uint8)
 
 
-def _paste_texture(
-    rng: np.random.Generator, image: NDArray[np.uint8], centre: NDArray[np.float64], reach: NDArray[np.float64]
-) -> None:
+def _paste_texture(rng: np.random.Generator, image: Image, centre: Floats, reach: Floats) -> None:
     """A textured ellipse or box, painted on `image` in place."""
     height, width = image.shape[:2]
     x1, y1 = (int(v) for v in np.maximum(centre - reach, 0))
@@ -196,7 +190,7 @@ def _paste_texture(
     cv2.copyTo(texture, mask, image[y1:y2, x1:x2])
 
 
-def textured(rng: np.random.Generator, height: int, width: int, colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def textured(rng: np.random.Generator, height: int, width: int, colours: Image) -> Image:
     """A texture uint8 [height, width, 3] out of `colours` [256, 3]: two patterns, mixed."""
     share = value_noise(rng, height, width, min(height, width) * 0.7, 1)
     mixed = np.where(share < rng.uniform(0.35, 0.65), pattern(rng, height, width), pattern(rng, height, width))
@@ -241,7 +235,7 @@ def value_noise(rng: np.random.Generator, height: int, width: int, cell: float, 
     return (noise - np.float32(low)) / np.float32(max(high - low, 1e-6))
 
 
-def palette(rng: np.random.Generator, vivid: bool) -> NDArray[np.uint8]:
+def palette(rng: np.random.Generator, vivid: bool) -> Image:
     """256 RGB colours [256, 3] that run through some random ones, smoothly or in bands."""
     count = int(rng.integers(3, 6))
     saturation = rng.uniform(60, 240, count) if vivid else rng.uniform(5, 85, count)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from relo.data.synthetic.material import Appearance, Material, lay_over
+from relo.data.synthetic.material import Appearance, Floats, Image, Material, lay_over
 from relo.data.synthetic.motion import episodes, roam, wander
 from relo.data.synthetic.procedural import ProceduralMaterial
 from relo.data.synthetic.settings import SceneSettings
@@ -31,9 +31,9 @@ class SceneAnnotation:
         image_size: the frames' width and height, in pixels.
     """
 
-    boxes_xywh: NDArray[np.float64]
+    boxes_xywh: Floats
     visible: NDArray[np.bool_]
-    visible_ratio: NDArray[np.float64]
+    visible_ratio: Floats
     cut_by_image: NDArray[np.bool_]
     image_size: tuple[int, int]
 
@@ -42,7 +42,7 @@ class SceneAnnotation:
 class RenderedSequence(SceneAnnotation):
     """A sequence with its truth: `frames` is uint8 [N, H, W, 3], RGB."""
 
-    frames: NDArray[np.uint8]
+    frames: Image
 
 
 def texture_seed(split: str, seed: int, name: str) -> list[int]:
@@ -75,16 +75,16 @@ class _Actor:
     """A thing that moves: its looks and where it is in each frame."""
 
     appearance: Appearance
-    matrices: NDArray[np.float64]  # [N, 2, 2], the thing's px -> image px about the centre
-    centres_xy: NDArray[np.float64]  # [N, 2], pixel indices
+    matrices: Floats  # [N, 2, 2], the thing's px -> image px about the centre
+    centres_xy: Floats  # [N, 2], pixel indices
 
-    def extents_xyxy(self) -> NDArray[np.float64]:
+    def extents_xyxy(self) -> Floats:
         """The extent [N, 4] of the outline, in image pixels (a pixel is a unit square, so its centre is at + 0.5)."""
         outlines_xy = self.appearance.outlines_xy()
         outlines_xy = np.einsum("nij,npj->npi", self.matrices, outlines_xy) + self.centres_xy[:, None] + 0.5
         return np.concatenate([outlines_xy.min(1), outlines_xy.max(1)], axis=1)
 
-    def enlarged(self, factor: NDArray[np.float64], fixed_xy: NDArray[np.float64]) -> "_Actor":
+    def enlarged(self, factor: Floats, fixed_xy: Floats) -> "_Actor":
         """The actor after a zoom by `factor` [N] about a point [2]."""
         centres_xy = fixed_xy + (self.centres_xy - fixed_xy) * factor[:, None]
         return replace(self, matrices=self.matrices * factor[:, None, None], centres_xy=centres_xy)
@@ -118,7 +118,7 @@ class Scene:
         self._plan_things()
         self._plan_camera()
 
-    def annotate(self, visible_ratio: NDArray[np.float64]) -> SceneAnnotation:
+    def annotate(self, visible_ratio: Floats) -> SceneAnnotation:
         """The truth, given the shares [N] of the target that `render` found to show."""
         extents_xyxy = self._target.extents_xyxy()
         inside_xyxy = np.clip(extents_xyxy, 0, np.tile(self._image_size, 2))
@@ -132,7 +132,7 @@ class Scene:
             image_size=(self._width, self._height),
         )
 
-    def render(self) -> Iterator[tuple[NDArray[np.uint8], float]]:
+    def render(self) -> Iterator[tuple[Image, float]]:
         """The frames, each RGB uint8 [H, W, 3] with the share of the target that shows."""
         return (self._render_frame(index) for index in range(self._frames))
 
@@ -142,7 +142,7 @@ class Scene:
         low, high = self._settings.speed
         return float(np.exp(self._rng.uniform(np.log(low), np.log(high)))) * self._width
 
-    def _poses(self, log_scale: float, log_aspect: float, turn: float, least_scale: float = 0.0) -> NDArray[np.float64]:
+    def _poses(self, log_scale: float, log_aspect: float, turn: float, least_scale: float = 0.0) -> Floats:
         """Smooth changes of size, aspect and angle as matrices [N, 2, 2]."""
         rng, frames = self._rng, self._frames
         scale = np.exp(wander(rng, frames, 22, -log_scale, log_scale)).clip(least_scale)
@@ -233,7 +233,7 @@ class Scene:
         self._defocus = episodes(rng, frames, settings.blur, 20) * rng.uniform(1.0, 2.5)
         self._enlarge(self._material.lens(rng, frames))
 
-    def _enlarge(self, factor: NDArray[np.float64]) -> None:
+    def _enlarge(self, factor: Floats) -> None:
         """Zoom everything by `factor` [N] about where the target starts, so that it starts inside the image."""
         if (factor == 1).all():
             return
@@ -247,7 +247,7 @@ class Scene:
 
     # -------------------------------------------------------------------------------------------------------- render
 
-    def _render_frame(self, index: int) -> tuple[NDArray[np.uint8], float]:
+    def _render_frame(self, index: int) -> tuple[Image, float]:
         view = cv2.warpAffine(
             self._background,
             self._view[index],
@@ -270,13 +270,13 @@ class Scene:
         lit = cv2.add(cv2.LUT(frame, self._light[index][None]), noise)
         return self._material.develop(np.asarray(lit, np.uint8), index), self._shown_share(shown, index)
 
-    def _shown_share(self, shown: NDArray[np.uint8], index: int) -> float:
+    def _shown_share(self, shown: Image, index: int) -> float:
         area = self._target.appearance.area(index, self._target.matrices[index])
         share = float(shown.sum(dtype=np.int64)) / 255 / area
         # Soft edges make the sum inexact by a few hundredths.
         return 1.0 if share > 0.96 else share
 
-    def _paste(self, frame: NDArray[np.uint8], actor: _Actor, index: int) -> NDArray[np.uint8]:
+    def _paste(self, frame: Image, actor: _Actor, index: int) -> Image:
         """Draw an actor on the frame in place; the alpha [H, W] of what is boxed of it there."""
         on_frame = np.zeros(frame.shape[:2], np.uint8)
         matrix, centre_xy = actor.matrices[index], actor.centres_xy[index]
@@ -317,13 +317,13 @@ class Scene:
         return kernel / kernel.sum()
 
 
-def _rotations(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+def _rotations(angles: Floats) -> Floats:
     """The matrices [N, 2, 2] that turn by so many radians [N]."""
     cos, sin = np.cos(angles), np.sin(angles)
     return np.stack([np.stack([cos, -sin], 1), np.stack([sin, cos], 1)], axis=1)
 
 
-def _touch(extents_xyxy: NDArray[np.float64], others_xyxy: NDArray[np.float64]) -> bool:
+def _touch(extents_xyxy: Floats, others_xyxy: Floats) -> bool:
     """Whether any two extents [N, 4] of the same frame overlap."""
     corner_min = np.maximum(extents_xyxy[:, :2], others_xyxy[:, :2])
     corner_max = np.minimum(extents_xyxy[:, 2:], others_xyxy[:, 2:])
