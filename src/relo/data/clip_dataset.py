@@ -172,6 +172,7 @@ class ClipDataset(Dataset[ClipBatch]):
         images = {int(i): _decoded(sequence, int(i), is_grey) for i in {*clip.templates, *clip.search}}
         # Where the target is hidden, crops are cut around its nearest visible box.
         nearest = nearest_visible(sequence.visible)
+        template_frames = [images[int(i)] for i in clip.templates]
         template_boxes_xywh = _boxes_in_frames(sequence, nearest[clip.templates], clip.templates, offset)
         search_frames = [images[int(i)] for i in clip.search]
         boxes_xywh = _boxes_in_frames(sequence, nearest[clip.search], clip.search, offset)
@@ -182,7 +183,6 @@ class ClipDataset(Dataset[ClipBatch]):
         present = sequence.visible[clip.search]
         present[[*outside, *foreign]] = False
 
-        template_frames = [images[int(i)] for i in clip.templates]
         templates, template_boxes_xywh = self.transform.templates(
             template_frames, template_boxes_xywh, is_mirrored, rng
         )

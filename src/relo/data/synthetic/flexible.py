@@ -260,7 +260,6 @@ class FlexibleAppearance(Appearance):
     deformation: Deformation
     frames: int
     second: Picture | None = None
-    fade: Floats | None = None  # [N], the share of the second
 
     def outlines_xy(self) -> Floats:
         """The outline, deformed, [N, P, 2]."""
@@ -283,10 +282,7 @@ class FlexibleAppearance(Appearance):
         """The deformed picture, and the alpha of what is boxed."""
         number, places = self._places(index, matrix, centre_xy, size)
         level = self.picture.levels[number]
-        image = level.image
-        if self.second is not None and self.fade is not None and self.fade[index] > 0:
-            share = float(self.fade[index])
-            image = np.asarray(cv2.addWeighted(image, 1 - share, self.second.levels[number].image, share, 0), np.uint8)
+        image = self.blended(level.image, None if self.second is None else self.second.levels[number].image, index)
         patch, boxed = (np.asarray(cv2.remap(a, *places, cv2.INTER_LINEAR), np.uint8) for a in (image, level.boxed))
         return patch, boxed
 
@@ -297,10 +293,6 @@ class FlexibleAppearance(Appearance):
         number, places = self._places(index, matrix, (np.array(size) - 1) / 2, size)
         boxed = self.picture.levels[number].boxed
         return max(float(cv2.sumElems(cv2.remap(boxed, *places, cv2.INTER_LINEAR))[0]) / 255, 1.0)
-
-    def faded(self, share: Floats) -> "FlexibleAppearance":
-        """The thing with so much of the second picture over it."""
-        return replace(self, fade=share)
 
     def _places(
         self, index: int, matrix: Floats, centre_xy: Floats, size: tuple[int, int]

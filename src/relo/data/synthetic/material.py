@@ -1,6 +1,7 @@
 """What a scene is made of: the contract between the plan of a scene and the pictures that fill it."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -10,8 +11,11 @@ Image = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
 
+@dataclass(frozen=True, kw_only=True)
 class Appearance(ABC):
     """The looks of a thing in each of a scene's N frames, in px about its centre; the scene's plan poses it."""
+
+    fade: Floats | None = None  # [N], the share of its second look, where it has one
 
     @abstractmethod
     def outlines_xy(self) -> Floats:
@@ -34,9 +38,12 @@ class Appearance(ABC):
     def area(self, index: int, matrix: Floats) -> float:
         """The area of what is boxed in frame `index`, in px of the image, if nothing hides it."""
 
-    def faded(self, share: Floats) -> "Appearance":
-        """The thing with the share [N] of its second look in each frame, where it has one."""
-        return self
+    def blended(self, image: Image, second: Image | None, index: int) -> Image:
+        """The thing's image with as much of the second one as frame `index` has."""
+        if second is None or self.fade is None or self.fade[index] == 0:
+            return image
+        share = float(self.fade[index])
+        return np.asarray(cv2.addWeighted(image, 1 - share, second, share, 0), np.uint8)
 
 
 class Material(ABC):

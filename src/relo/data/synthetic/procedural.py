@@ -62,13 +62,11 @@ class Sprite(Appearance):
         image: uint8 [h, w, 4], RGB multiplied by alpha, and alpha.
         contour_xy: float64 [P, 2], where alpha is one half, in px from the sprite's centre.
         second: the image with the second texture.
-        fade: [N], the share of the second.
     """
 
     image: Image
     contour_xy: Floats
     second: Image | None = None
-    fade: Floats | None = None
 
     def outlines_xy(self) -> Floats:
         """The contour."""
@@ -81,10 +79,7 @@ class Sprite(Appearance):
 
     def draw(self, index: int, matrix: Floats, centre_xy: Floats, size: tuple[int, int]) -> tuple[Image, Image]:
         """The sprite, warped."""
-        image = self.image
-        if self.second is not None and self.fade is not None and self.fade[index]:
-            share = float(self.fade[index])
-            image = np.asarray(cv2.addWeighted(image, 1 - share, self.second, share, 0), np.uint8)
+        image = self.blended(self.image, self.second, index)
         offset = centre_xy - matrix @ self.half_size_xy(index)
         patch = cv2.warpAffine(image, np.column_stack([matrix, offset]), size, flags=cv2.INTER_LINEAR)
         return np.asarray(patch, np.uint8), np.ascontiguousarray(patch[..., 3], np.uint8)
@@ -94,10 +89,6 @@ class Sprite(Appearance):
         following = np.roll(self.contour_xy, -1, axis=0)
         area = abs((self.contour_xy[:, 0] * following[:, 1] - self.contour_xy[:, 1] * following[:, 0]).sum()) / 2
         return float(area * abs(np.linalg.det(matrix)))
-
-    def faded(self, share: Floats) -> "Sprite":
-        """The sprite with so much of the second texture over its own."""
-        return replace(self, fade=share)
 
 
 def sprite(

@@ -166,7 +166,7 @@ class Scene:
         least_scale = self._material.smallest_size / self._size
         poses = self._poses(settings.scale_change, settings.aspect_change, settings.rotation, least_scale)
         fade = wander(rng, self._frames, 25, -0.3, 1).clip(0) * settings.appearance_change
-        self._target = _Actor(appearance.faded(fade), poses, path)
+        self._target = _Actor(replace(appearance, fade=fade), poses, path)
 
     def _plan_things(self) -> None:
         rng, settings = self._rng, self._settings
