@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from relo.errors import UserError
-from relo.evaluation.scoring import RULES, ScoringRule, SequenceScore, SequenceTruth, find_rule
+from relo.evaluation.rules import RULES, find_rule
+from relo.evaluation.scoring import ScoringRule, SequenceScore, SequenceTruth
 
 NAN = math.nan
 BOX = (10.0, 20.0, 30.0, 40.0)

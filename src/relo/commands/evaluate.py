@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -14,9 +13,10 @@ from relo.data.sequences.datasets import BENCHMARKS, fill_help, find_benchmark
 from relo.data.sequences.parsing import read_names
 from relo.errors import UserError
 from relo.evaluation.annotations import read_annotations
-from relo.evaluation.results import NameMatcher, find_results
-from relo.evaluation.scores import TITLES, TrackerScore, check_flags, listed, score_tracker
-from relo.evaluation.scoring import SequenceTruth, find_rule
+from relo.evaluation.results import NameMatcher, find_results, listed
+from relo.evaluation.rules import find_rule
+from relo.evaluation.scoring import TITLES, SequenceTruth, TrackerScore, score_trackers
+from relo.tracking.boxes_file import write_whole
 
 _REMARKS_SHOWN = 10
 
@@ -39,7 +39,7 @@ def evaluate(
     benchmark's own code does and listed.
 
     Args:
-        results: One tracker's folder or zip, or several, or a folder with one folder a tracker.
+        results: One tracker's folder or zip, or several, or a folder with one folder per tracker.
         benchmark: {benchmarks}, or an alias.
         annotations: The dataset's root; or a folder (or zip) of <sequence>.txt, with flags in
             absent/<sequence>.txt; or a JSON file of OTB's or pysot's style.
@@ -59,27 +59,19 @@ def evaluate(
     trackers = find_results(results, truths, chosen, annotations)
     if sequences is not None:
         truths = _select(truths, read_names(sequences), NameMatcher(truths, chosen), sequences)
-    check_flags(truths, scoring_rule)
-    # The work is many small sequences: threads would only wait for each other.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        scores = [score_tracker(tracker, truths, chosen, scoring_rule) for tracker in trackers]
-    finally:
-        torch.set_num_threads(threads)
+    scores = score_trackers(trackers, truths, chosen, scoring_rule)
     _print_scores(scores)
     if json is not None:
-        content = scores[0].as_json() if len(scores) == 1 else _several_as_json(scores)
-        _write(json, json_format.dumps(content))
+        by_tracker = {score.tracker: score.as_json() for score in scores}
+        several = {"benchmark": chosen.name, "rule": scoring_rule.name, "trackers": by_tracker}
+        try:
+            write_whole(json, json_format.dumps(several if len(scores) > 1 else scores[0].as_json()))
+        except OSError as error:
+            raise UserError(f"{json} cannot be written ({error.strerror}).") from error
     if report is not None:
         from relo.evaluation.report import write_report
 
         write_report(scores, report)
-
-
-def _several_as_json(scores: Sequence[TrackerScore]) -> dict[str, object]:
-    trackers = {score.tracker: score.as_json() for score in scores}
-    return {"benchmark": scores[0].benchmark.name, "rule": scores[0].rule.name, "trackers": trackers}
 
 
 def _select(
@@ -90,14 +82,6 @@ def _select(
     if unknown or not names:
         raise UserError(f"{file} names sequences that have no annotation: {listed(unknown) or 'it is empty'}.")
     return {match: truths[match] for match in matched.values() if match is not None}
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}).") from error
 
 
 def _print_scores(scores: Sequence[TrackerScore]) -> None:

@@ -4,7 +4,6 @@ import lzma
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -13,16 +12,7 @@ from relo.errors import UserError
 _TEXT_SUFFIXES = (".txt", ".csv", ".json")
 _LARGEST_TEXT = 64 * 2**20  # bytes; over a million boxes
 # What `zipfile` raises of damage, and (RuntimeError) of encryption and unknown compression.
-_UNREADABLE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    OSError,
-    ValueError,
-    RuntimeError,
-)
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, ValueError, RuntimeError)
 
 
 def open_zip(path: Path) -> Path:
@@ -36,26 +26,20 @@ def open_zip(path: Path) -> Path:
         for file in archive.infolist():
             if file.filename.startswith("/"):  # Python's own paths in a zip may not end on such a name
                 raise UserError(f"The zip {path} holds the absolute path {file.filename}: zip a folder instead.")
-        for file in text_files(archive):
+            *folders, name = file.filename.split("/")
+            if not is_text_name(name) or "__MACOSX" in folders:
+                continue
             if file.file_size > _LARGEST_TEXT:
                 raise UserError(
                     f"{file.filename} in the zip {path} unpacks to {file.file_size / 2**20:,.0f} MiB; results and "
                     f"annotations of at most {_LARGEST_TEXT // 2**20} MiB a file are read."
                 )
             archive.read(file)
-    except _UNREADABLE as error:
+    except _DAMAGE as error:
         raise UserError(
             f"The zip {path} cannot be read ({error!r}): copy it again, or extract it and give the folder."
         ) from error
     return cast(Path, zipfile.Path(archive))
-
-
-def text_files(archive: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:
-    """The visible text files in a zip, without what macOS adds."""
-    for file in archive.infolist():
-        *folders, name = file.filename.split("/")
-        if is_text_name(name) and "__MACOSX" not in folders:
-            yield file
 
 
 def is_text_name(name: str, suffixes: str | tuple[str, ...] = _TEXT_SUFFIXES) -> bool:

@@ -15,7 +15,7 @@ from relo.data.sequences.traps import lasot_challenges
 from relo.errors import UserError
 from relo.evaluation.plots import attribute_bars, attribute_radar, curve_plot
 from relo.evaluation.report_tables import ReportTable
-from relo.evaluation.scores import TITLES, TrackerScore
+from relo.evaluation.scoring import TITLES, TrackerScore
 
 _WORST = 10
 _UNKNOWN = "not stated"

@@ -2,7 +2,7 @@
 
 import re
 import zipfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,29 +19,20 @@ from relo.evaluation.result_folder import RUN_FILE
 
 # What trackers write beside the boxes of a sequence.
 _BESIDE_BOXES = re.compile(r"(.+)_(times?|all_boxes|all_scores|scores?|confidence|presence|object_presence_scores)")
-TRAINING_NOTE = "training.txt"
 _REPETITION = re.compile(r"(.+)_(\d{3})")
+TRAINING_NOTE = "training.txt"
 
 
 @dataclass
 class TrackerResults:
-    """The result files of one tracker.
+    """The result files of one tracker."""
 
-    Attributes:
-        tracker: its name, from its folder.
-        origin: the folder or zip.
-        files: the files of each sequence that has any, one a repetition.
-        unmatched: names of files that belong to no sequence.
-        times: the file of each sequence's seconds a frame, where there is one (`<sequence>_time.txt`).
-        training: a note of what the tracker was trained on (`training.txt`), where there is one.
-    """
-
-    tracker: str
-    origin: Path
-    files: dict[str, list[Path]]
-    unmatched: list[str] = field(default_factory=list)
-    times: dict[str, Path] = field(default_factory=dict)
-    training: Path | None = None
+    tracker: str  # from its folder
+    origin: Path  # the folder or zip
+    files: dict[str, list[Path]]  # by sequence, one per repetition
+    unmatched: list[str] = field(default_factory=list)  # names of files that belong to no sequence
+    times: dict[str, Path] = field(default_factory=dict)  # seconds per frame (`<sequence>_time.txt`), by sequence
+    training: Path | None = None  # a note of what the tracker was trained on (`training.txt`)
 
 
 class NameMatcher:
@@ -76,7 +67,7 @@ def find_results(
     """The trackers whose results lie at `paths`.
 
     Args:
-        paths: each the folder or zip of one tracker, or a folder that holds one folder a tracker. A tracker's
+        paths: each the folder or zip of one tracker, or a folder that holds one folder per tracker. A tracker's
             folder holds `<sequence>.txt`, or GOT-10k's `<sequence>/<sequence>_001.txt`, or OTB's `<sequence>.json`.
         names: the benchmark's sequences.
         benchmark: the benchmark, for the spellings of its sequences.
@@ -93,9 +84,9 @@ def find_results(
         if not found:
             raise UserError(f"{path} holds no result of {benchmark.title}: {_what_is_there(path, names)}.")
         trackers += found
-    repeated = {tracker.tracker for tracker in trackers if sum(t.tracker == tracker.tracker for t in trackers) > 1}
+    all_names = [tracker.tracker for tracker in trackers]
     for tracker in trackers:
-        if tracker.tracker in repeated:
+        if all_names.count(tracker.tracker) > 1:
             tracker.tracker = f"{printable(tracker.origin.parent.name)}/{tracker.tracker}"
     return trackers
 
@@ -105,52 +96,54 @@ def _trackers_at(path: Path, matcher: NameMatcher, annotations: Path | None) -> 
         raise UserError(
             f"There are no results at {path}; give a tracker's folder of <sequence>.txt files, or a zip of one."
         )
-    if path.is_file():
-        if path.suffix != ".zip" and not zipfile.is_zipfile(path):
-            raise UserError(f"The results {path} are neither a folder nor a zip of one.")
-        root = open_zip(path)
-        folders = _folders(root)
-        found = _trackers_in(root, folders, path, matcher)
-        if not found and len(folders) == 1:  # the zip of a folder that holds one folder a tracker
-            found = _trackers_in(folders[0], _folders(folders[0]), path, matcher)
-        return [replace(found[0], tracker=printable(path.stem), origin=path)] if len(found) == 1 else found
-    folders = [folder for folder in _folders(path) if annotations is None or folder.resolve() != annotations.resolve()]
-    return _trackers_in(path, folders, path, matcher)
+    if path.is_dir():
+        inner = _folders(path)
+        if annotations is not None:
+            inner = [folder for folder in inner if folder.resolve() != annotations.resolve()]
+        return _trackers_in(path, inner, path, matcher)
+    if path.suffix != ".zip" and not zipfile.is_zipfile(path):
+        raise UserError(f"The results {path} are neither a folder nor a zip of one.")
+    root = open_zip(path)
+    inner = _folders(root)
+    found = _trackers_in(root, inner, path, matcher)
+    if not found and len(inner) == 1:  # the zip of a folder that holds one folder per tracker
+        found = _trackers_in(inner[0], _folders(inner[0]), path, matcher)
+    return [replace(found[0], tracker=printable(path.stem), origin=path)] if len(found) == 1 else found
 
 
 def _trackers_in(folder: Path, inner: list[Path], origin: Path, matcher: NameMatcher) -> list[TrackerResults]:
     """The tracker whose results lie in a folder itself, or else those of its `inner` folders."""
-    tracker = _tracker(folder, origin.resolve().name, origin, matcher)
-    if tracker is not None:
-        return [tracker]
-    inside = [_tracker(item, item.name, origin / item.name, matcher) for item in inner]
-    return [tracker for tracker in inside if tracker is not None]
+    own = _tracker(folder, origin.resolve().name, origin, matcher)
+    if own.files:
+        return [own]
+    found = [_tracker(item, item.name, origin / item.name, matcher) for item in inner]
+    return [results for results in found if results.files]
 
 
-def _tracker(folder: Path, name: str, origin: Path, matcher: NameMatcher) -> TrackerResults | None:
-    """The results that lie in a folder itself, or in folders named after sequences; None where there are none."""
+def _tracker(folder: Path, name: str, origin: Path, matcher: NameMatcher) -> TrackerResults:
+    """The results that lie in a folder itself, or in folders named after sequences."""
     results = TrackerResults(printable(name), origin, {})
-    for file in sorted(folder.iterdir(), key=lambda file: file.name):
-        if file.is_dir():
-            sequence = matcher.match(file.name)
-            if sequence is not None and (repetitions := _repetitions(file)):
-                _add(results, sequence, repetitions)
-                if (times := file / f"{file.name}_time.txt").exists():
+    for item in _sorted(folder):
+        if item.is_dir():
+            sequence = matcher.match(item.name)
+            if sequence is not None and (files := _repetitions(item)):
+                _add(results, sequence, files)
+                if (times := item / f"{item.name}_time.txt").exists():
                     results.times[sequence] = times
-        elif is_text_name(file.name):
-            stem = file.name.rpartition(".")[0]
-            sequence = matcher.match(stem)
-            if sequence is not None:
-                _add(results, sequence, [file])
-            elif file.name == TRAINING_NOTE:
-                results.training = file
-            elif beside := _BESIDE_BOXES.fullmatch(stem):
+        elif is_text_name(item.name):
+            stem = item.name.rpartition(".")[0]
+            beside = _BESIDE_BOXES.fullmatch(stem)
+            if (sequence := matcher.match(stem)) is not None:
+                _add(results, sequence, [item])
+            elif item.name == TRAINING_NOTE:
+                results.training = item
+            elif beside is not None:
                 sequence = matcher.match(beside[1])
                 if sequence is not None and beside[2].startswith("time"):
-                    results.times[sequence] = file
-            elif file.name != RUN_FILE:
-                results.unmatched.append(file.name)
-    return results if results.files else None
+                    results.times[sequence] = item
+            elif item.name != RUN_FILE:
+                results.unmatched.append(item.name)
+    return results
 
 
 def repetition(stem: str) -> tuple[str, int | None]:
@@ -160,9 +153,8 @@ def repetition(stem: str) -> tuple[str, int | None]:
 
 
 def _repetitions(folder: Path) -> list[Path]:
-    """GOT-10k's `<sequence>_001.txt` on, in a folder named after the sequence."""
-    files = [file for file in folder.iterdir() if is_text_name(file.name, ".txt")]
-    return sorted((file for file in files if repetition(file.name[:-4])[1]), key=lambda file: file.name)
+    texts = [file for file in _sorted(folder) if is_text_name(file.name, ".txt")]
+    return [file for file in texts if repetition(file.name[:-4])[1]]
 
 
 def _add(results: TrackerResults, sequence: str, files: list[Path]) -> None:
@@ -172,9 +164,12 @@ def _add(results: TrackerResults, sequence: str, files: list[Path]) -> None:
     results.files[sequence] = files
 
 
+def _sorted(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir(), key=lambda item: item.name)  # paths in a zip have no order of their own
+
+
 def _folders(folder: Path) -> list[Path]:
-    folders = (item for item in folder.iterdir() if item.is_dir() and item.name != "__MACOSX")
-    return sorted(folders, key=lambda item: item.name)
+    return [item for item in _sorted(folder) if item.is_dir() and item.name != "__MACOSX"]
 
 
 def _what_is_there(path: Path, names: Collection[str]) -> str:
@@ -190,6 +185,12 @@ def _what_is_there(path: Path, names: Collection[str]) -> str:
     return f"{wanted}, but there is {first}{remedy}"
 
 
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Names as a sentence's part, cut where there are many."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def read_result(file: Path) -> Tensor:
     """The boxes of a result file, float64 [M, 4] x, y, w, h, as written; rows of NaN stay.
 
@@ -199,19 +200,6 @@ def read_result(file: Path) -> Tensor:
     if is_text_name(file.name, ".json"):
         return _read_otb_json(file)
     return torch.from_numpy(read_boxes(file))
-
-
-def read_times(file: Path) -> NDArray[np.float64]:
-    """The seconds in a file of times, in the order of the file.
-
-    Raises:
-        UserError: the file is broken, or a number in it is no time.
-    """
-    seconds = read_numbers(file)
-    wrong = ~(np.isfinite(seconds) & (seconds >= 0))
-    if wrong.any():
-        raise UserError(f"{file}: number {wrong.argmax() + 1} is {seconds[wrong][0]:g}; seconds are finite, 0 or more.")
-    return seconds
 
 
 def _read_otb_json(file: Path) -> Tensor:
@@ -226,3 +214,16 @@ def _read_otb_json(file: Path) -> Tensor:
     if kind != "rect" or boxes_xywh.ndim != 2 or boxes_xywh.shape[1] != 4:
         raise UserError(f"{file} holds results of type {kind!r}; only boxes x, y, w, h (type 'rect') are scored.")
     return torch.from_numpy(boxes_xywh)
+
+
+def read_times(file: Path) -> NDArray[np.float64]:
+    """The seconds in a file of times, in the order of the file.
+
+    Raises:
+        UserError: the file is broken, or a number in it is no time.
+    """
+    seconds = read_numbers(file)
+    wrong = ~(np.isfinite(seconds) & (seconds >= 0))
+    if wrong.any():
+        raise UserError(f"{file}: number {wrong.argmax() + 1} is {seconds[wrong][0]:g}; seconds are finite, 0 or more.")
+    return seconds

@@ -13,8 +13,7 @@ from relo.data.sequences import open_reader
 from relo.data.sequences.datasets import BENCHMARKS
 from relo.data.sequences.specification import Submission
 from relo.errors import UserError
-from relo.evaluation.results import find_results, read_result, read_times, repetition
-from relo.evaluation.scores import listed
+from relo.evaluation.results import find_results, listed, read_result, read_times, repetition
 
 Server = Literal["got10k", "trackingnet"]
 
