@@ -43,7 +43,7 @@ from relo.data.sequences import Sequence as AnnotatedSequence
 from relo.data.sequences import open_reader
 from relo.evaluation.report_tables import ReportTable
 from relo.evaluation.result_folder import SequenceResult
-from relo.evaluation.sequence_auc import sequence_auc
+from relo.evaluation.sequence_scores import sequence_auc
 from relo.geometry import iou_xywh
 from relo.models.checkpoints.weights import SHIPPED
 from relo.tracking.render import draw_frame

@@ -30,8 +30,8 @@ from relo.data.datamodule import SequenceDataset, SequenceSource
 from relo.errors import UserError
 from relo.evaluation.one_pass import run_one_pass
 from relo.evaluation.plots import reliability_plot
-from relo.evaluation.presence import BINS, presence_scores, right_boxes
 from relo.evaluation.result_folder import SequenceResult
+from relo.evaluation.sequence_scores import BINS, presence_scores, right_boxes
 from relo.learning.presence import ODDS_EPSILON
 from relo.models.heads import Critic, Localization
 from relo.models.presence import PresenceHead

@@ -26,9 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from relo.errors import UserError
-from relo.evaluation.presence import right_boxes
 from relo.evaluation.result_folder import SequenceResult
-from relo.evaluation.sequence_auc import sequence_auc
+from relo.evaluation.sequence_scores import right_boxes, sequence_auc
 from relo.tracking.rule import rule_from_settings
 
 BEFORE = 5

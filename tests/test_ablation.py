@@ -26,7 +26,7 @@ from relo.data.sequences import open_reader
 from relo.data.synthetic.command import synthesize
 from relo.errors import UserError
 from relo.evaluation.one_pass import run_one_pass
-from relo.evaluation.sequence_auc import sequence_auc
+from relo.evaluation.sequence_scores import sequence_auc
 from relo.geometry import cxcywh_to_xyxy, iou, xywh_to_xyxy
 from relo.images import normalise_images
 from relo.models.checkpoints.weights import read_checkpoint

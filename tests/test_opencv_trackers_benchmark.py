@@ -8,7 +8,7 @@ import pytest
 import relo
 from relo.data.sequences import open_reader
 from relo.evaluation.one_pass import run_one_pass
-from relo.evaluation.sequence_auc import sequence_auc
+from relo.evaluation.sequence_scores import sequence_auc
 from relo.models.checkpoints.weights import save_network
 from small_networks import make_network
 

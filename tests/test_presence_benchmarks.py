@@ -11,8 +11,8 @@ from relo.data.clip_store import ClipStore
 from relo.data.packing import pack
 from relo.data.sequences.base import FrameSource, Sequence, SequenceReader
 from relo.evaluation.plots import reliability_plot
-from relo.evaluation.presence import presence_outcomes, presence_scores, right_boxes
 from relo.evaluation.result_folder import SequenceResult
+from relo.evaluation.sequence_scores import presence_outcomes, presence_scores, right_boxes
 from relo.models.checkpoints.weights import save_network
 from relo.models.network import LocalizationNetwork
 from relo.models.presence import ConvPresence

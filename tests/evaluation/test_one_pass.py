@@ -299,6 +299,17 @@ def test_failure_of_a_step_is_laid_to_its_sequence(network, sequences):
     assert len(error.value.results) == len(sequences) - 1
 
 
+def test_some_sequences_in_an_order_of_their_own(tracker, sequences):
+    ended = []
+    chosen = run_one_pass(
+        tracker, sequences, numbers=[5, 2, 0], batch_size=1, on_result=lambda result: ended.append(result.name)
+    )
+    assert [result.name for result in chosen] == ["made-5", "made-2", "made-0"]
+    assert ended[0] == "made-2"  # the one with a single frame
+    with pytest.raises(FailedSequences, match=r"1 of 2 sequences could not be tracked\. made-1: frame 5"):
+        run_one_pass(tracker, [sequences[0], break_frame(sequences[1], 5), sequences[2]], numbers=[1, 2])
+
+
 def test_sequence_that_cannot_be_opened_is_named(tracker, sequences):
     class Reader(SequenceReader):
         dataset = "made"

@@ -19,12 +19,13 @@ from rich.progress import Progress
 from relo.commands import test as run
 from relo.commands.evaluate import submit
 from relo.commands.main import main
-from relo.commands.test import ChosenSequences, longest_first, run_benchmark
+from relo.commands.test import run_benchmark
 from relo.data.sequences import open_reader
 from relo.data.sequences.parsing import read_boxes
 from relo.data.synthetic.command import synthesize
 from relo.errors import UserError
 from relo.evaluation.benchmark_rule import benchmark_rule
+from relo.evaluation.run import longest_first
 from relo.models.checkpoints.weights import save_network
 from relo.tracking.rule import load_rule, read_rule_file
 from small_networks import make_network
@@ -359,5 +360,3 @@ def test_long_sequences_come_first(root, tmp_path):
     numbers, lengths = longest_first(reader)
     assert [reader.names[number] for number in numbers] == ["Badge3", "Badge2", "Badge1"]
     assert lengths == [0, 3, 5]
-    chosen = ChosenSequences(reader, numbers[:2])
-    assert [sequence.name for sequence in chosen] == chosen.names == ["Badge3", "Badge2"]

@@ -16,7 +16,7 @@ from relo.data.sequences.frame_files import numbered_frames
 from relo.data.sequences.listings import subfolders
 from relo.data.sequences.parsing import is_given, numbers_in, read_absence, read_json, read_names
 from relo.data.sequences.specification import Dataset, Place, canonical_name, rows_of_boxes
-from relo.data.sequences.tables import frame_range, leading_rows, read_table
+from relo.data.sequences.tables import frame_range, read_table
 from relo.data.sequences.traps import read_vatic
 from relo.errors import UserError
 from relo.evaluation.archives import is_text_name, open_zip
@@ -76,13 +76,6 @@ def _test_set(path: Path, names: Mapping[str, Any], benchmark: Dataset) -> list[
         return listed
     official = benchmark.official("test") if benchmark.official else []
     return official if official and set(official) <= set(names) else list(names)
-
-
-def rows_before(benchmark: Dataset, name: str, rows: int) -> int:
-    """How many of the `rows` of a sequence's annotation or result lie before the frames that are scored."""
-    if not benchmark.table or not benchmark.counted_from_image_1:
-        return 0
-    return leading_rows(read_table(benchmark.table).get(name, {}), rows)
 
 
 def _find_files(path: Path, benchmark: Dataset) -> dict[str, _Files]:

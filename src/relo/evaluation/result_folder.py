@@ -29,9 +29,7 @@ class SequenceResult:
     sequence: AnnotatedSequence
     boxes_xywh: NDArray[np.float64]  # [N, 4], image pixels; the first is the given one
     scores: NDArray[np.float64]  # [N], see `Tracker`
-    seconds: NDArray[
-        np.float64
-    ]  # [N], the tracker's time: a batch's, shared evenly among its targets; decoding not counted
+    seconds: NDArray[np.float64]  # [N], a batch's time shared evenly among its targets; decoding not counted
     presence: NDArray[np.float64] | None  # [N], where the network has a presence head
     remarks: tuple[str, ...] = ()  # what turned out while the frames were read, one sentence each
 
@@ -86,9 +84,8 @@ def claim(
         raise UserError(f"The results folder {folder} cannot be used ({error}); choose another.") from error
     found = found if isinstance(found, dict) else {}
     if isinstance(found.get("rule"), dict):
-        found["rule"] = (
-            asdict(TrackingRule()) | found["rule"]
-        )  # written before there was a setting: it was at its default
+        # A setting that is younger than the file was at its default.
+        found["rule"] = asdict(TrackingRule()) | found["rule"]
     if "dataset" not in found:
         raise UserError(
             f"The results in {folder} may be of another dataset, for its {path.name} names none: choose another "
@@ -96,7 +93,7 @@ def claim(
         )
     if any(found.get(key) != value for key, value in source.items()):
         raise UserError(
-            f"The folder {folder} holds results on {_told(found)}, not on {_told(source)}: choose another folder."
+            f"The folder {folder} holds results on {_named(found)}, not on {_named(source)}: choose another folder."
         )
     different = sorted(key for key in identity if found.get(key) != identity[key])
     if different:
@@ -106,13 +103,13 @@ def claim(
         )
 
 
-def _told(source: Mapping[str, Any]) -> str:
+def _named(source: Mapping[str, Any]) -> str:
     split = source.get("split")
-    return f"{source['dataset']}" + ("" if split is None else f", split {split}")
+    return source["dataset"] if split is None else f"{source['dataset']}, split {split}"
 
 
 def _identity(tracker: Tracker) -> dict[str, Any]:
-    """The settings that decide the boxes, and a digest of the weights."""
+    """The settings that decide the boxes, and a hash of the weights."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in tracker.network.state_dict().items():
         digest.update(name.encode())

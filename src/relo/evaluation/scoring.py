@@ -10,8 +10,8 @@ from torch import Tensor
 
 from relo.data.sequences.parsing import read_text
 from relo.data.sequences.specification import Dataset
+from relo.data.sequences.tables import rows_before
 from relo.errors import UserError
-from relo.evaluation.annotations import rows_before
 from relo.evaluation.results import TrackerResults, listed, read_result, read_times
 from relo.models.checkpoints.plugin import Plugin
 

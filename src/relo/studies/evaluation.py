@@ -16,12 +16,12 @@ import cv2
 import torch
 from rich.console import Console
 
-from relo.commands.test import ChosenSequences, longest_first
 from relo.data.sequences import open_reader
 from relo.errors import UserError
 from relo.evaluation.one_pass import run_one_pass
 from relo.evaluation.result_folder import SequenceResult
-from relo.evaluation.sequence_auc import sequence_auc
+from relo.evaluation.run import longest_first
+from relo.evaluation.sequence_scores import sequence_auc
 from relo.studies.oracle import OracleTracker, ReaderWithTruth
 from relo.tracking.boxes_file import write_whole
 from relo.tracking.rule import TrackingRule, load_rule
@@ -91,7 +91,8 @@ def _track(tracker: Tracker, source: dict[str, str], request: dict[str, Any]) ->
     order, _ = longest_first(sequences)
     return run_one_pass(
         tracker,
-        ChosenSequences(sequences, order),
+        sequences,
+        numbers=order,
         batch_size=request["batch_size"],
         workers=torch.get_num_threads(),
     )

@@ -18,7 +18,7 @@ from torchmetrics import MetricCollection
 
 from relo.evaluation.plots import success_plot
 from relo.evaluation.result_folder import SequenceResult
-from relo.evaluation.sequence_auc import sequence_auc
+from relo.evaluation.sequence_scores import sequence_auc
 from relo.metrics import SuccessAUC
 from relo.tracking.boxes_file import write_boxes, write_values, write_whole
 from relo.training.module import RELOModule

@@ -8,7 +8,7 @@ from rich.console import Console
 from torch import Tensor
 
 from relo.errors import UserError
-from relo.evaluation.presence import presence_outcomes, presence_scores
+from relo.evaluation.sequence_scores import presence_outcomes, presence_scores
 from relo.learning.presence import ODDS_EPSILON, fit_calibration
 from relo.training.module import RELOModule
 

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from relo.data.sequences.parsing import is_given, read_text
+from relo.data.sequences.specification import Dataset
 from relo.errors import UserError
 
 
@@ -64,3 +65,10 @@ def _packaged(name: str) -> dict[str, dict[str, str]]:
 
 def _rows(text: str) -> dict[str, dict[str, str]]:
     return {next(iter(row.values())): row for row in csv.DictReader(text.splitlines())}
+
+
+def rows_before(benchmark: Dataset, name: str, rows: int) -> int:
+    """How many of the `rows` of a sequence's annotation or result lie before the frames that are scored."""
+    if not benchmark.table or not benchmark.counted_from_image_1:
+        return 0
+    return leading_rows(read_table(benchmark.table).get(name, {}), rows)

@@ -1,4 +1,4 @@
-"""Presence on tracked sequences: how well it tells boxes that are right from those that are not."""
+"""Scores of tracked sequences whose truth is at hand: success AUC, which boxes are right, how well presence says so."""
 
 from collections.abc import Iterable
 
@@ -11,15 +11,26 @@ from torchmetrics.classification import BinaryAUROC, BinaryCalibrationError
 from relo.evaluation.result_folder import SequenceResult
 from relo.geometry import iou_xywh
 from relo.learning.presence import RIGHT_IOU
+from relo.metrics.functional import success_auc
 
 BINS = 15
 """Bins of the expected calibration error (Guo et al., ICML 2017)."""
 
 
+def _overlaps(result: SequenceResult) -> Tensor:
+    """The IoU [N] of each box with the truth."""
+    return iou_xywh(torch.from_numpy(result.boxes_xywh), torch.from_numpy(result.sequence.boxes_xywh))
+
+
+def sequence_auc(result: SequenceResult) -> float:
+    """The success AUC over the frames on which the target can be seen; NaN where it never can."""
+    visible = torch.from_numpy(result.sequence.visible)
+    return float(success_auc(_overlaps(result), mask=visible)) if visible.any() else float("nan")
+
+
 def right_boxes(result: SequenceResult) -> NDArray[np.bool_]:
     """Whether each box [N] is right: its IoU with the truth exceeds 0.5, and the target can be seen."""
-    found, truth = (torch.from_numpy(boxes) for boxes in (result.boxes_xywh, result.sequence.boxes_xywh))
-    return np.asarray((iou_xywh(found, truth) > RIGHT_IOU).numpy() & result.sequence.visible)
+    return np.asarray((_overlaps(result) > RIGHT_IOU).numpy() & result.sequence.visible)
 
 
 def presence_outcomes(results: Iterable[SequenceResult]) -> tuple[Tensor, Tensor]:
@@ -33,7 +44,7 @@ def presence_outcomes(results: Iterable[SequenceResult]) -> tuple[Tensor, Tensor
 
 
 def presence_scores(presence: Tensor, is_right: Tensor) -> dict[str, float]:
-    """How good probabilities [F] are at telling which boxes are right [F].
+    """How good probabilities [F] are at predicting which boxes are right [F].
 
     Returns:
         `auroc`, the area under the receiver operating characteristic, and `calibration_error`, the expected calibration
