@@ -41,7 +41,7 @@ from rich.table import Table
 
 from relo.data.sequences import Sequence as AnnotatedSequence
 from relo.data.sequences import open_reader
-from relo.evaluation.report_tables import ReportTable
+from relo.evaluation.report_page import ReportTable
 from relo.evaluation.result_folder import SequenceResult
 from relo.evaluation.sequence_scores import sequence_auc
 from relo.geometry import iou_xywh

@@ -15,13 +15,14 @@ from relo.commands.process import set_defaults
 set_defaults()  # before torch loads
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -29,7 +30,6 @@ from torch import Tensor
 from relo.data.datamodule import SequenceDataset, SequenceSource
 from relo.errors import UserError
 from relo.evaluation.one_pass import run_one_pass
-from relo.evaluation.plots import reliability_plot
 from relo.evaluation.result_folder import SequenceResult
 from relo.evaluation.sequence_scores import BINS, presence_scores, right_boxes
 from relo.learning.presence import ODDS_EPSILON
@@ -145,6 +145,37 @@ def _auroc(values: list[Tensor], is_right: list[Tensor], draw: np.ndarray) -> fl
     if labels.all() or not labels.any():
         return float("nan")
     return presence_scores(torch.cat([values[i] for i in draw]), labels)["auroc"]
+
+
+def reliability_plot(predictions: Mapping[str, tuple[Tensor, Tensor]], bins: int, path: Path) -> None:
+    """Draw how often events happen, over their predicted probability, and save the picture.
+
+    A calibrated prediction's curve is the diagonal. Points are bins of equal width, the larger the more falls into
+    them; empty ones have none.
+
+    Args:
+        predictions: probabilities [N] and whether the events happened [N], by name.
+        bins: how many.
+        path: of the picture; its ending names the format.
+    """
+    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
+    axes = figure.add_subplot(xlabel="predicted probability", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
+    for name, (probabilities, happened) in predictions.items():
+        index = (probabilities * bins).long().clamp(max=bins - 1)
+        counts = index.bincount(minlength=bins)
+        filled = counts > 0
+        means, shares = (
+            (index.bincount(values.double(), bins) / counts.clamp(min=1))[filled]
+            for values in (probabilities, happened)
+        )
+        (line,) = axes.plot(means.tolist(), shares.tolist(), label=name)
+        sizes = 4 + 120 * (counts[filled] / counts.sum()).sqrt()
+        axes.scatter(means.tolist(), shares.tolist(), sizes.tolist(), color=line.get_color())
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper left", fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

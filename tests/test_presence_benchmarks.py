@@ -10,7 +10,6 @@ import torch
 from relo.data.clip_store import ClipStore
 from relo.data.packing import pack
 from relo.data.sequences.base import FrameSource, Sequence, SequenceReader
-from relo.evaluation.plots import reliability_plot
 from relo.evaluation.result_folder import SequenceResult
 from relo.evaluation.sequence_scores import presence_outcomes, presence_scores, right_boxes
 from relo.models.checkpoints.weights import save_network
@@ -185,7 +184,8 @@ def test_models_without_a_presence_head_are_refused(benchmarks, hidden_store, tm
         assert "has no presence head" in " ".join(capsys.readouterr().err.split())
 
 
-def test_reliability_is_drawn_where_bins_are_empty(tmp_path):
-    predictions = {"$a_b": (torch.tensor([0.05, 0.95, 1.0]), torch.tensor([False, True, True]))}
-    reliability_plot(predictions, 10, tmp_path / "plot.png")
+def test_reliability_is_drawn_where_bins_are_empty(benchmarks, tmp_path):
+    presence, _ = benchmarks
+    predictions = {"presence": (torch.tensor([0.05, 0.95, 1.0]), torch.tensor([False, True, True]))}
+    presence.reliability_plot(predictions, 10, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from relo.commands.evaluate import evaluate
-from relo.evaluation.report_tables import ReportTable
+from relo.evaluation.report_page import ReportTable
 
 BOXES = np.array([[10, 20, 30, 40], [12, 21, 30, 40], [14, 22, 31, 40], [16, 23, 31, 41]], float)
 SEQUENCES = ("airplane-1", "airplane-9", "basketball-1")  # of LaSOT's test set: they have attributes

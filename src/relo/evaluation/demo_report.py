@@ -17,11 +17,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from relo.data.clip_store import ClipStore
-from relo.data.sequences.base import Sequence as TrackingSequence
 from relo.errors import UserError
 from relo.evaluation.plots import curve_plot
-from relo.evaluation.report import html_figure, html_page
-from relo.evaluation.report_tables import ReportTable
+from relo.evaluation.report_page import ReportTable, html_figure, html_gallery, html_page, html_section
 from relo.metrics.functional import success_thresholds
 from relo.tracking.boxes_file import write_whole
 from relo.tracking.render import draw_frame
@@ -29,17 +27,24 @@ from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 from relo.tracking.video import VideoWriter
 
-Scores = dict[str, Any]
+Scores = dict[str, Any]  # what `relo validate` writes as scores.json
 
-SHOWN_QUANTILES = {"a good sequence": 0.9, "a middling one": 0.5, "a bad one": 0.1}
-"""The sequences in the video and the film strips, by their place among the policy's AUCs."""
-
-STRIP_FRAMES = 6
-METRICS = {
+# The sequences in the video and the film strips, by their place among the policy's AUCs.
+_SHOWN_QUANTILES = {"a good sequence": 0.9, "a middling one": 0.5, "a bad one": 0.1}
+_STRIP_FRAMES = 6
+_METRICS = {
     "auc": "success AUC",
     "precision": "precision (20 px)",
     "normalized_precision": "normalized precision (0.2)",
 }
+_RL_IOUS = {"train/best_iou": "best cell", "train/greedy_iou": "most probable cell", "train/iou": "sampled cell"}
+# Title, stage, columns of its log with their labels, what the axis shows, and its scale.
+_LOG_PLOTS = (
+    ("Warm-up", "warmup", {"train/iou": "IoU at the target's cell"}, "IoU", "linear"),
+    ("Warm-up", "warmup", {"train/prior_loss": "prior's loss"}, "focal loss", "log"),
+    ("RL", "rl", _RL_IOUS, "IoU", "linear"),
+    ("RL", "rl", {"train/entropy": "entropy of the policy"}, "nats", "linear"),
+)
 
 
 def write_report(
@@ -60,22 +65,21 @@ def write_report(
     """
     scores = _read_scores(folder / "rl" / "validation" / "scores.json")
     tracker = Tracker.from_pretrained(folder / "rl" / "rl.ckpt")
-    store = ClipStore(sequences)
-    shown = _shown_sequences(store, scores)
-    strips = _render(tracker, shown, folder)
+    strips = _render(tracker, ClipStore(sequences), scores, folder)
     seconds = None if started is None else round(time.time() - started)
-    body = _body(scores, tracker.rule, folder, strips, seconds)
+    sections = {
+        "Result": _result(scores, tracker.rule),
+        "Success": html_figure(_success_figure(scores)) + html_figure(_scatter_figure(scores)),
+        "Video": _video(folder / "demo.webm"),
+        "Frames": "".join(map(html_figure, strips)),
+        "Learning": html_gallery(_log_figure(folder, *plot) for plot in _LOG_PLOTS),
+        "How it was made": _provenance(scores, seconds),
+        "Sequences": _sequence_table(scores).html(),
+    }
+    body = "".join(html_section(title, html) for title, html in sections.items())
     write_whole(folder / "report.html", html_page("RELO demo: a tracker trained by reward", body))
-    content = {**scores, "seconds": seconds}
-    write_whole(folder / "scores.json", json.dumps(content, indent=2) + "\n")
+    write_whole(folder / "scores.json", json.dumps({**scores, "seconds": seconds}, indent=2) + "\n")
     Console().print(f"The report is {folder / 'report.html'}, the video {folder / 'demo.mp4'}.")
-
-
-def paired_difference(first: Mapping[str, float], second: Mapping[str, float]) -> tuple[float, float]:
-    """Mean and standard error of the differences of two trackers' scores over the same sequences."""
-    differences = np.array([first[name] - second[name] for name in first])
-    error = differences.std(ddof=1) / len(differences) ** 0.5 if len(differences) > 1 else float("nan")
-    return float(differences.mean()), float(error)
 
 
 def _read_scores(path: Path) -> Scores:
@@ -89,23 +93,14 @@ def _read_scores(path: Path) -> Scores:
     return scores
 
 
-def _shown_sequences(store: ClipStore, scores: Scores) -> dict[str, tuple[TrackingSequence, float]]:
-    """Title -> sequence and the policy's AUC on it."""
+def _render(tracker: Tracker, store: ClipStore, scores: Scores, folder: Path) -> list[Figure]:
+    """Track some sequences into one video, and give a film strip of each."""
     ranked = sorted(scores["per_sequence"]["policy"].items(), key=lambda item: item[1])
-    shown = {}
-    for title, quantile in SHOWN_QUANTILES.items():
-        name, auc = ranked[round(quantile * (len(ranked) - 1))]
-        shown[title] = (store[store.names.index(name.split("/", 1)[1])], auc)
-    return shown
-
-
-def _render(
-    tracker: Tracker, shown: Mapping[str, tuple[TrackingSequence, float]], folder: Path
-) -> list[tuple[str, NDArray[np.uint8]]]:
-    """Track the sequences into one video, and give a film strip [H, W, 3] of each with its caption."""
     strips = []
     with VideoWriter(folder / "demo.mp4", 20) as video, VideoWriter(folder / "demo.webm", 20) as web_video:
-        for title, (sequence, auc) in shown.items():
+        for title, quantile in _SHOWN_QUANTILES.items():
+            name, auc = ranked[round(quantile * (len(ranked) - 1))]
+            sequence = store[store.names.index(name.split("/", 1)[1])]
             frames = []
             state = None
             for i in range(len(sequence)):
@@ -120,43 +115,26 @@ def _render(
                 frames.append(draw_frame(image, state.box_xywh.tolist(), caption, response, truth_xywh))
                 for writer in (video, web_video):
                     writer.write(frames[-1])
-            picked = np.linspace(1, len(frames) - 1, STRIP_FRAMES).astype(int)
+            picked = np.linspace(1, len(frames) - 1, _STRIP_FRAMES).astype(int)
             caption = f"{title}: {sequence.name}, AUC {100 * auc:.1f}"
-            strips.append((caption, np.concatenate([frames[i] for i in picked], axis=1)))
+            strips.append(_strip_figure(caption, np.concatenate([frames[i] for i in picked], axis=1)))
     return strips
-
-
-def _body(
-    scores: Scores,
-    rule: TrackingRule,
-    folder: Path,
-    strips: Sequence[tuple[str, NDArray[np.uint8]]],
-    seconds: int | None,
-) -> str:
-    sections = [
-        ("Result", _result(scores, rule)),
-        ("Success", html_figure(_success_figure(scores)) + html_figure(_scatter_figure(scores))),
-        ("Video", _video(folder / "demo.webm")),
-        ("Frames", "".join(html_figure(_strip_figure(caption, strip)) for caption, strip in strips)),
-        ("Learning", _learning(folder)),
-        ("How it was made", _provenance(scores, seconds)),
-        ("Sequences", _sequence_table(scores).html()),
-    ]
-    return "".join(f"<section><h2>{escape(title)}</h2>{html}</section>" for title, html in sections)
 
 
 def _result(scores: Scores, rule: TrackingRule) -> str:
     rows = []
     for name in ("policy", "prior"):
-        cells = [f"{100 * scores[name][metric]:.2f}" for metric in METRICS]
-        cells[0] += f" ± {100 * scores[name]['auc_standard_error']:.2f}"
-        rows.append([name, *cells])
-    mean, error = paired_difference(scores["per_sequence"]["policy"], scores["per_sequence"]["prior"])
+        auc, *others = (f"{100 * scores[name][metric]:.2f}" for metric in _METRICS)
+        rows.append([name, f"{auc} ± {100 * scores[name]['auc_standard_error']:.2f}", *others])
+    policy, prior = scores["per_sequence"]["policy"], scores["per_sequence"]["prior"]
+    differences = np.array([policy[name] - prior[name] for name in policy])
+    mean = differences.mean()
+    error = differences.std(ddof=1) / len(differences) ** 0.5 if len(differences) > 1 else float("nan")
     verdict = "differ by more than" if abs(mean) > 2 * error else "do not differ by more than"
     return (
         f"<p>One-pass evaluation (closed loop, no restarts) on {scores['sequences']} held-out synthetic sequences, "
         "whose textures occur nowhere in the training data; in percent, ± one standard error over sequences.</p>"
-        f"{ReportTable(['localization', *METRICS.values()], rows).html()}"
+        f"{ReportTable(['localization', *_METRICS.values()], rows).html()}"
         f"<p>Policy minus prior: {100 * mean:+.2f} ± {100 * error:.2f} points of AUC, paired by sequence: the two "
         f"{verdict} two standard errors. Both localize on the same frozen network: same features, same boxes; only "
         "the map that picks the cell differs. Both are multiplied by the same window, a Hann window to the power of "
@@ -172,13 +150,11 @@ def _success_figure(scores: Scores) -> Figure:
 
 
 def _scatter_figure(scores: Scores) -> Figure:
-    per_sequence = scores["per_sequence"]
-    names = list(per_sequence["policy"])
+    policy, prior = scores["per_sequence"]["policy"], scores["per_sequence"]["prior"]
     figure = Figure(figsize=(4.2, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="AUC, prior", ylabel="AUC, policy", xlim=(0, 1), ylim=(0, 1), title="By sequence")
     axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
-    prior, policy = ([per_sequence[kind][name] for name in names] for kind in ("prior", "policy"))
-    axes.scatter(prior, policy, s=14, alpha=0.6)
+    axes.scatter([prior[name] for name in policy], list(policy.values()), s=14, alpha=0.6)
     axes.set_aspect("equal")
     return figure
 
@@ -201,35 +177,15 @@ def _strip_figure(caption: str, strip: NDArray[np.uint8]) -> Figure:
     return figure
 
 
-def _learning(folder: Path) -> str:
-    warmup, reward = (_read_log(folder / stage / "log") for stage in ("warmup", "rl"))
-    figures = [
-        _log_figure("Warm-up", warmup, {"train/iou": "IoU at the target's cell"}, "IoU"),
-        _log_figure("Warm-up", warmup, {"train/prior_loss": "prior's loss"}, "focal loss", log_scale=True),
-        _log_figure(
-            "RL",
-            reward,
-            {"train/best_iou": "best cell", "train/greedy_iou": "most probable cell", "train/iou": "sampled cell"},
-            "IoU",
-        ),
-        _log_figure("RL", reward, {"train/entropy": "entropy of the policy"}, "nats"),
-    ]
-    return f'<div class="gallery">{"".join(map(html_figure, figures))}</div>'
-
-
-def _read_log(folder: Path) -> list[dict[str, str]]:
+def _log_figure(folder: Path, title: str, stage: str, columns: Mapping[str, str], unit: str, scale: str) -> Figure:
+    path = folder / stage / "log" / "metrics.csv"
     try:
-        with (folder / "metrics.csv").open() as file:
-            return list(csv.DictReader(file))
+        with path.open() as file:
+            log: Sequence[Mapping[str, str]] = list(csv.DictReader(file))
     except OSError as error:
-        raise UserError(f"The log {folder / 'metrics.csv'} cannot be read ({error.strerror}).") from error
-
-
-def _log_figure(
-    title: str, log: Sequence[Mapping[str, str]], columns: Mapping[str, str], unit: str, log_scale: bool = False
-) -> Figure:
+        raise UserError(f"The log {path} cannot be read ({error.strerror}).") from error
     figure = Figure(figsize=(4, 2.8), layout="constrained")
-    axes = figure.add_subplot(xlabel="step", ylabel=unit, title=title, yscale="log" if log_scale else "linear")
+    axes = figure.add_subplot(xlabel="step", ylabel=unit, title=title, yscale=scale)
     for column, label in columns.items():
         points = [(int(row["step"]), float(row[column])) for row in log if row.get(column)]
         axes.plot(*zip(*points, strict=True), label=label)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.projections.polar import PolarAxes
-from torch import Tensor
 
 from relo.metrics.functional import success_thresholds
 
@@ -37,9 +36,8 @@ def curve_plot(
     """
     label_x, label_y = _AXES[kind]
     figure = Figure(figsize=(5, 4), layout="constrained")
-    axes = figure.add_subplot(
-        xlabel=label_x, ylabel=label_y, xlim=(thresholds[0], thresholds[-1]), ylim=(0, 1), title=title
-    )
+    limits = (thresholds[0], thresholds[-1])
+    axes = figure.add_subplot(xlabel=label_x, ylabel=label_y, xlim=limits, ylim=(0, 1), title=title)
     styles = [style for style in _LINE_STYLES for _ in range(10)]  # ten colours, then the next style
     for name, style in zip(sorted(curves, key=lambda name: -scores[name]), cycle(styles), strict=False):
         axes.plot(thresholds, curves[name], style, label=f"{_plain(name)} [{100 * scores[name]:.1f}]")
@@ -56,39 +54,8 @@ def success_plot(curves: Mapping[str, Sequence[float]], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def reliability_plot(predictions: Mapping[str, tuple[Tensor, Tensor]], bins: int, path: Path) -> None:
-    """Draw how often events happen, over their predicted probability, and save the picture.
-
-    A calibrated prediction's curve is the diagonal. Points are bins of equal width, the larger the more falls into
-    them; empty ones have none.
-
-    Args:
-        predictions: probabilities [N] and whether the events happened [N], by name.
-        bins: how many.
-        path: of the picture; its ending names the format.
-    """
-    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
-    axes = figure.add_subplot(xlabel="predicted probability", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
-    axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
-    for name, (probabilities, happened) in predictions.items():
-        index = (probabilities * bins).long().clamp(max=bins - 1)
-        counts = index.bincount(minlength=bins)
-        filled = counts > 0
-        means, shares = (
-            (index.bincount(values.double(), bins) / counts.clamp(min=1))[filled]
-            for values in (probabilities, happened)
-        )
-        (line,) = axes.plot(means.tolist(), shares.tolist(), label=_plain(name))
-        sizes = 4 + 120 * (counts[filled] / counts.sum()).sqrt()
-        axes.scatter(means.tolist(), shares.tolist(), sizes.tolist(), color=line.get_color())
-    axes.grid(alpha=0.3)
-    axes.legend(loc="upper left", fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-
-
 def attribute_bars(scores: Mapping[str, Mapping[str, float]], counts: Mapping[str, int], label: str) -> Figure:
-    """Grouped bars, one group an attribute.
+    """Grouped bars, one group per attribute.
 
     Args:
         scores: the score on each attribute's sequences, by tracker and attribute, as fractions.
@@ -108,7 +75,7 @@ def attribute_bars(scores: Mapping[str, Mapping[str, float]], counts: Mapping[st
 
 
 def attribute_radar(scores: Mapping[str, Mapping[str, float]], counts: Mapping[str, int]) -> Figure:
-    """A radar chart with one spoke an attribute; the arguments are those of `attribute_bars`."""
+    """A radar chart with one spoke per attribute; the arguments are those of `attribute_bars`."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot(projection="polar")
     assert isinstance(axes, PolarAxes)

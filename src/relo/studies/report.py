@@ -9,8 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from relo.evaluation.report import html_figure, html_page
-from relo.evaluation.report_tables import ReportTable
+from relo.evaluation.report_page import ReportTable, html_figure, html_page
 from relo.studies.figures import differences, scores_over
 from relo.studies.plan import Plan
 from relo.studies.results import POOLED, Entry
