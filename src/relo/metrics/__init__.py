@@ -1,7 +1,5 @@
-"""The success curve and the other scores: pure formulas in `functional`, torchmetrics on top."""
+"""The success curve and the other scores: pure formulas in `functional`, torchmetrics on top of them in `scores`."""
 
-from relo.metrics.overlap import AverageOverlap
-from relo.metrics.precision import NormalizedPrecision, Precision
-from relo.metrics.success import SuccessAUC, SuccessRate
+from relo.metrics.scores import AverageOverlap, NormalizedPrecision, Precision, SuccessAUC, SuccessRate
 
 __all__ = ["AverageOverlap", "NormalizedPrecision", "Precision", "SuccessAUC", "SuccessRate"]

@@ -47,6 +47,10 @@ def success_rates(iou: Tensor, thresholds: Tensor, strict: bool = True, mask: Te
 
     Returns:
         Shares [..., K]; 0 where no frame counts.
+
+    Examples:
+        >>> success_rates(torch.tensor([1.0, 0.5, 0.0, torch.nan]), torch.tensor([0.0, 0.5, 1.0]))
+        tensor([0.5000, 0.2500, 0.0000])
     """
     thresholds = thresholds.to(iou)
     return _share(iou[..., None] > thresholds if strict else iou[..., None] >= thresholds, mask).to(iou.dtype)
@@ -56,6 +60,10 @@ def curve_area(curve: Tensor, integration: Integration = "mean") -> Tensor:
     """The area [...] under a curve [..., K] at evenly spaced thresholds, whose whole range counts as 1.
 
     "mean" is the mean of the K values, as benchmarks report it; "trapezoid" the trapezoidal rule, for the reward.
+
+    Examples:
+        >>> curve_area(torch.tensor([1.0, 1.0, 0.0])), curve_area(torch.tensor([1.0, 1.0, 0.0]), "trapezoid")
+        (tensor(0.6667), tensor(0.7500))
     """
     if integration == "mean":
         return curve.mean(-1)
@@ -82,6 +90,13 @@ def success_auc(
 
     Returns:
         Areas [...]; 0 for a clip in which no frame counts.
+
+    Examples:
+        >>> iou = torch.tensor([[1.0, 1.0], [1.0, 0.0]])  # two clips of two frames
+        >>> success_auc(iou)
+        tensor([0.9524, 0.4762])
+        >>> success_auc(iou, mask=torch.tensor([[True, True], [True, False]]))
+        tensor([0.9524, 0.9524])
     """
     thresholds = success_thresholds() if thresholds is None else thresholds
     return curve_area(success_rates(iou, thresholds, strict, mask), integration)
@@ -92,7 +107,12 @@ def _center_offset(predicted_xywh: Tensor, truth_xywh: Tensor) -> Tensor:
 
 
 def center_error(predicted_xywh: Tensor, truth_xywh: Tensor) -> Tensor:
-    """Distance [...] of the centres of boxes [..., 4], in their unit (pixels)."""
+    """Distance [...] of the centres of boxes [..., 4], in their unit (pixels).
+
+    Examples:
+        >>> center_error(torch.tensor([3.0, 4, 10, 10]), torch.tensor([0.0, 0, 10, 10]))
+        tensor(5.)
+    """
     return _center_offset(predicted_xywh, truth_xywh).square().sum(-1).sqrt()
 
 
@@ -100,6 +120,10 @@ def normalized_center_error(predicted_xywh: Tensor, truth_xywh: Tensor) -> Tenso
     """Distance [...] of the centres, x in truth widths and y in truth heights; NaN or infinite for an empty truth.
 
     Source: TrackingNet (Müller et al., ECCV 2018), section 4.
+
+    Examples:
+        >>> normalized_center_error(torch.tensor([3.0, 4, 10, 10]), torch.tensor([0.0, 0, 10, 10]))
+        tensor(0.5000)
     """
     return (_center_offset(predicted_xywh, truth_xywh) / truth_xywh[..., 2:]).square().sum(-1).sqrt()
 
@@ -108,5 +132,9 @@ def precision_rates(errors: Tensor, thresholds: Tensor, mask: Tensor | None = No
     """The precision curve: the share [..., K] of frames, of errors [..., N], with `error <= threshold`; NaN is a miss.
 
     `mask`, bool [..., N], says which frames count; the share is 0 where none does.
+
+    Examples:
+        >>> precision_rates(torch.tensor([0.0, 20.0, 21.0, torch.nan]), torch.tensor([20.0]))
+        tensor([0.5000])
     """
     return _share(errors[..., None] <= thresholds.to(errors), mask).to(errors.dtype)
