@@ -118,7 +118,7 @@ def test_two_devices_share_the_sequences(root, model, reference, tmp_path, monke
             shown.append((self.tasks[0].completed, self.tasks[0].total))
             super().stop()
 
-    monkeypatch.setattr(run, "frame_progress", lambda console: Recorded(console=console))
+    monkeypatch.setattr(run, "progress_bar", lambda console, *columns: Recorded(*columns, console=console))
     main(command(root, model, tmp_path, "--device", "cpu,cpu", "--batch_size", "2"))
     assert_same(boxes(tmp_path), reference)
     frames = SEQUENCES * FRAMES

@@ -16,7 +16,7 @@ from relo.evaluation.annotations import read_annotations
 from relo.evaluation.results import NameMatcher, find_results, listed
 from relo.evaluation.rules import find_rule
 from relo.evaluation.scoring import TITLES, SequenceTruth, TrackerScore, score_trackers
-from relo.tracking.boxes_file import write_whole
+from relo.files import write_text
 
 _REMARKS_SHOWN = 10
 
@@ -65,7 +65,7 @@ def evaluate(
         by_tracker = {score.tracker: score.as_json() for score in scores}
         several = {"benchmark": chosen.name, "rule": scoring_rule.name, "trackers": by_tracker}
         try:
-            write_whole(json, json_format.dumps(several if len(scores) > 1 else scores[0].as_json()))
+            write_text(json, json_format.dumps(several if len(scores) > 1 else scores[0].as_json()))
         except OSError as error:
             raise UserError(f"{json} cannot be written ({error.strerror}).") from error
     if report is not None:

@@ -18,8 +18,8 @@ from relo.evaluation.run import longest_first, track_on_devices, track_share
 from relo.models.devices import find_device
 from relo.models.heads import Localization
 from relo.models.inference import Precision
+from relo.progress import FrameRate, progress_bar
 from relo.tracking.engine import EngineChoice
-from relo.tracking.progress import frame_progress
 
 
 @fill_help(datasets=DATASETS)
@@ -102,7 +102,7 @@ def run_benchmark(
         workers=max(1, workers // len(devices)),
     )
     start = time.perf_counter()
-    with frame_progress(console) as progress:
+    with progress_bar(console, FrameRate()) as progress:
         task = progress.add_task("tracking", total=sum(lengths[number] for number in numbers))
         outcome = track_on_devices(track, numbers, devices, partial(progress.advance, task))
     seconds = time.perf_counter() - start

@@ -16,7 +16,7 @@ from relo.data.sequences.frame_files import numbered_frames
 from relo.data.sequences.listings import subfolders
 from relo.data.sequences.parsing import is_given, numbers_in, read_absence, read_json, read_names
 from relo.data.sequences.specification import Dataset, Place, canonical_name, rows_of_boxes
-from relo.data.sequences.tables import frame_range, read_table
+from relo.data.sequences.tables import frame_range, read_table, rows_before
 from relo.data.sequences.traps import read_vatic
 from relo.errors import UserError
 from relo.evaluation.archives import is_text_name, open_zip

@@ -20,8 +20,8 @@ from relo.data.clip_store import ClipStore
 from relo.errors import UserError
 from relo.evaluation.plots import curve_plot
 from relo.evaluation.report_page import ReportTable, html_figure, html_gallery, html_page, html_section
+from relo.files import write_text
 from relo.metrics.functional import success_thresholds
-from relo.tracking.boxes_file import write_whole
 from relo.tracking.render import draw_frame
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
@@ -77,8 +77,8 @@ def write_report(
         "Sequences": _sequence_table(scores).html(),
     }
     body = "".join(html_section(title, html) for title, html in sections.items())
-    write_whole(folder / "report.html", html_page("RELO demo: a tracker trained by reward", body))
-    write_whole(folder / "scores.json", json.dumps({**scores, "seconds": seconds}, indent=2) + "\n")
+    write_text(folder / "report.html", html_page("RELO demo: a tracker trained by reward", body))
+    write_text(folder / "scores.json", json.dumps({**scores, "seconds": seconds}, indent=2) + "\n")
     Console().print(f"The report is {folder / 'report.html'}, the video {folder / 'demo.mp4'}.")
 
 

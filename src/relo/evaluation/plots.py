@@ -32,7 +32,7 @@ def curve_plot(
         thresholds: where the curves are sampled, K values.
         curves: K values by tracker.
         scores: the number in the legend by tracker, as a fraction.
-        title: the plot's title.
+        title: of the plot.
     """
     label_x, label_y = _AXES[kind]
     figure = Figure(figsize=(5, 4), layout="constrained")

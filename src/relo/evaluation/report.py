@@ -27,11 +27,7 @@ _PLOTS = {
 
 
 def write_report(scores: Sequence[TrackerScore], folder: Path) -> None:
-    """Write `report.html`, `scores.md`, `scores.tex` and the plots as PNG.
-
-    Args:
-        scores: several trackers' scores on one benchmark, by one rule.
-        folder: where to write; made if it is not there.
+    """Write `report.html`, `scores.md`, `scores.tex` and the plots as PNG, of trackers scored by one rule.
 
     Raises:
         UserError: the folder cannot be written.

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.data.sequences.parsing import read_boxes
 from relo.errors import UserError
-from relo.tracking.boxes_file import read_values, write_boxes, write_values, write_whole
+from relo.files import write_text
+from relo.tracking.boxes_file import read_values, write_boxes, write_values
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 
@@ -78,7 +79,7 @@ def claim(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            write_whole(path, json.dumps({**identity, **(notes or {})}, indent=2) + "\n")
+            write_text(path, json.dumps({**identity, **(notes or {})}, indent=2) + "\n")
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"The results folder {folder} cannot be used ({error}); choose another.") from error

@@ -33,42 +33,30 @@ _BOTH = frozenset({"precision", "normalized_precision"})
 class CurveRule(ScoringRule):
     """Success AUC (mean of 21 thresholds), precision at 20 px and normalized precision at 0.2 (`<=`).
 
-    A frame's truth is *invalid* where its box is not positive, and *absent* where the benchmark's flags say so.
-    Both are misses for the overlap; the toolkits differ in what they are for the two precisions. The denominator is
-    always the sequence's full length.
-
-    Attributes:
-        name: the rule's name.
-        source: the code that the rule follows.
-        valid_truth: a box is valid where x, y, w and h are positive, or where w and h are, or always.
-        uses_absent: flags of absent frames count; frames of a rule that does not use them are judged by their boxes
-            alone.
-        zero_box_is_absent: where there are no flags, a truth of four zeros is absent.
-        invalid_hits: the precisions for which a present frame with an invalid truth is a hit.
-        absent_hits: the precisions for which an absent frame is a hit.
-        first_frame_is_truth: the first row is replaced by the truth.
-        invalid_prediction: a row that is NaN or not positive is replaced by the row before it ("repeat"); or such
-            rows are refused but for zero sizes, which are replaced ("refuse"); or they stay ("keep"), and of these
-            only NaN is remarked on ("keep sizes").
-        short: what becomes of a result with too few rows: refused, filled with its last row, with zeros, or with NaN.
-        long: what becomes of a result with too many rows: cut, or refused.
-        whole_pixels: boxes are rounded, half to even.
-        strict: success counts `iou > threshold`; else `iou >= threshold`.
+    A frame's truth is *invalid* where its box is, and *absent* where the benchmark's flags say so. Both are misses for
+    the overlap; the toolkits differ in what they are for the two precisions. The denominator is always the sequence's
+    full length.
     """
 
     name: str
     source: str
+
+    # Of the truth. A box is valid where x, y, w and h are positive, or where w and h are, or always.
     valid_truth: Literal["positive box", "positive size", "any box"] = "positive box"
-    uses_absent: bool = False
-    zero_box_is_absent: bool = False
-    invalid_hits: frozenset[str] = _BOTH
-    absent_hits: frozenset[str] = frozenset()
-    first_frame_is_truth: bool = True
+    uses_absent: bool = False  # flags of absent frames count; else frames are judged by their boxes alone
+    zero_box_is_absent: bool = False  # where there are no flags, a truth of four zeros is absent
+    invalid_hits: frozenset[str] = _BOTH  # the precisions for which a present frame with an invalid truth is a hit
+    absent_hits: frozenset[str] = frozenset()  # the precisions for which an absent frame is a hit
+
+    # Of the result. A row that is NaN or not positive is replaced by the row before it ("repeat"); or such rows are
+    # refused but for zero sizes, which are replaced ("refuse"); or they stay ("keep", or "keep sizes": only NaN is
+    # remarked on).
     invalid_prediction: Literal["repeat", "refuse", "keep", "keep sizes"] = "repeat"
-    short: Literal["refuse", "last row", "zeros", "nan"] = "refuse"
-    long: Literal["cut", "refuse"] = "cut"
-    whole_pixels: bool = False
-    strict: bool = True
+    first_frame_is_truth: bool = True  # the first row is replaced by the truth
+    short: Literal["refuse", "last row", "zeros", "nan"] = "refuse"  # or with what too few rows are filled
+    long: Literal["cut", "refuse"] = "cut"  # what becomes of too many rows
+    whole_pixels: bool = False  # boxes are rounded, half to even
+    strict: bool = True  # success counts `iou > threshold`; else `iou >= threshold`
 
     thresholds = _OTB_THRESHOLDS
 

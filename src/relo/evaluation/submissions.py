@@ -14,8 +14,7 @@ from relo.data.sequences.datasets import BENCHMARKS
 from relo.data.sequences.specification import Submission
 from relo.errors import UserError
 from relo.evaluation.results import find_results, listed, read_result, read_times, repetition
-
-Server = Literal["got10k", "trackingnet"]
+from relo.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -26,14 +25,14 @@ class _Run:
     seconds: NDArray[np.float64] | None  # [N]
 
 
-def pack_submission(results: Path, benchmark: Server, dataset: Path, output: Path) -> int:
+def pack_submission(results: Path, benchmark: Literal["got10k", "trackingnet"], dataset: Path, output: Path) -> int:
     """Write the zip that a benchmark's server takes.
 
     Its dataset's specification says which files it wants. The first row is the given box; boxes stay floats.
 
     Args:
         results: the folder of one tracker.
-        benchmark: the server.
+        benchmark: the server's.
         dataset: the dataset's root, whose test sequences are expected.
         output: the zip.
 
@@ -67,7 +66,7 @@ def pack_submission(results: Path, benchmark: Server, dataset: Path, output: Pat
                 runs.setdefault(sequence.name, []).append(run)
     if problems:
         raise UserError(f"{results} cannot be submitted; {len(problems)} results are incomplete: {listed(problems)}.")
-    _write(output, _files(submission, runs))
+    _write_zip(output, _files(submission, runs))
     return len(runs)
 
 
@@ -78,11 +77,11 @@ def _read_run(file: Path, frames: int, first_xywh: NDArray[np.float64], needs_ti
     broken = np.flatnonzero(~np.isfinite(boxes_xywh).all(1))
     if len(broken):
         raise UserError(f"row {broken[0] + 1} is no box")
-    seconds = _read_times(file, frames) if needs_times else None
+    seconds = _read_times_beside(file, frames) if needs_times else None
     return _Run(np.concatenate([first_xywh[None], boxes_xywh[1:]]), seconds)
 
 
-def _read_times(file: Path, frames: int) -> NDArray[np.float64]:
+def _read_times_beside(file: Path, frames: int) -> NDArray[np.float64]:
     """The times beside a result file; of several columns, the one of this repetition."""
     stem, number = repetition(file.name.rpartition(".")[0])
     path = file.parent / f"{stem}_time.txt"  # a path in a zip has no `with_name`
@@ -111,16 +110,12 @@ def _table(values: NDArray[np.float64], number_format: str) -> str:
     return "".join(",".join(number_format % value for value in row) + "\n" for row in values)
 
 
-def _write(output: Path, files: Mapping[str, str]) -> None:
-    """Write the zip under another name first: a broken one must not look finished."""
+def _write_zip(output: Path, files: Mapping[str, str]) -> None:
     if output.is_dir():
         raise UserError(f"{output} is a folder; name the zip to write, such as {output / 'submission.zip'}.")
-    partial = output.with_name(output.name + ".partial")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+        with atomic_write(output) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, text in files.items():
                 archive.writestr(name, text)
-        partial.replace(output)
     except OSError as error:
         raise UserError(f"{output} cannot be written ({error.strerror}).") from error

@@ -4,7 +4,7 @@ States are sums of a fixed size: processes with different numbers of sequences, 
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -41,12 +41,7 @@ class SequenceCurve(_Score):
     sequences: Tensor  # []
 
     def __init__(self, thresholds: Tensor, **kwargs: Any) -> None:
-        """Start at zero.
-
-        Args:
-            thresholds: where the curve is sampled, [K].
-            **kwargs: options of `torchmetrics.Metric`.
-        """
+        """Start at zero; the curve is sampled at `thresholds` [K]. The rest are options of `torchmetrics.Metric`."""
         super().__init__(**kwargs)
         self.register_buffer("thresholds", thresholds, persistent=False)
         self._add_sum("curve_sum", len(thresholds))
@@ -127,12 +122,17 @@ class SuccessAUC(SequenceCurve):
 
 
 class _CenterPrecision(SequenceCurve):
+    _errors: Callable[[Tensor, Tensor], Tensor]  # of boxes [N, 4] and truths [N, 4], [N]
+
     def __init__(self, thresholds: Tensor, threshold: float, **kwargs: Any) -> None:
         super().__init__(thresholds, **kwargs)
         matches = (thresholds == threshold).nonzero().flatten()
         if len(matches) == 0:
             raise ValueError(f"the threshold {threshold} is none of the curve's {thresholds.tolist()}")
         self.threshold_index = int(matches[0])
+
+    def _sequence_curve(self, predicted_xywh: Tensor, truth_xywh: Tensor, present: Tensor | None) -> Tensor:
+        return functional.precision_rates(self._errors(predicted_xywh, truth_xywh), self.thresholds, present)
 
     def _read_off(self, curve: Tensor) -> Tensor:
         return curve[self.threshold_index]
@@ -149,12 +149,11 @@ class Precision(_CenterPrecision):
         tensor(0.5000, dtype=torch.float64)
     """
 
+    _errors = staticmethod(functional.center_error)
+
     def __init__(self, threshold: float = 20, **kwargs: Any) -> None:
         """Start at zero; `threshold` is a whole number of pixels from 0 to 50."""
         super().__init__(functional.precision_thresholds(), threshold, **kwargs)
-
-    def _sequence_curve(self, predicted_xywh: Tensor, truth_xywh: Tensor, present: Tensor | None) -> Tensor:
-        return functional.precision_rates(functional.center_error(predicted_xywh, truth_xywh), self.thresholds, present)
 
 
 class NormalizedPrecision(_CenterPrecision):
@@ -168,13 +167,11 @@ class NormalizedPrecision(_CenterPrecision):
         tensor(0.5000, dtype=torch.float64)
     """
 
+    _errors = staticmethod(functional.normalized_center_error)
+
     def __init__(self, threshold: float = 0.2, **kwargs: Any) -> None:
         """Start at zero; `threshold` is a multiple of 0.01 from 0 to 0.5."""
         super().__init__(functional.normalized_precision_thresholds(), threshold, **kwargs)
-
-    def _sequence_curve(self, predicted_xywh: Tensor, truth_xywh: Tensor, present: Tensor | None) -> Tensor:
-        errors = functional.normalized_center_error(predicted_xywh, truth_xywh)
-        return functional.precision_rates(errors, self.thresholds, present)
 
 
 class FrameMean(_Score):
@@ -184,12 +181,7 @@ class FrameMean(_Score):
     frames: Tensor  # []
 
     def __init__(self, drop_first: bool = True, **kwargs: Any) -> None:
-        """Start at zero.
-
-        Args:
-            drop_first: leave every sequence's first frame out, where the box is given.
-            **kwargs: options of `torchmetrics.Metric`.
-        """
+        """Start at zero; `drop_first` leaves every sequence's first frame out, where the box is given."""
         super().__init__(**kwargs)
         self.drop_first = drop_first
         self._add_sum("score_sum")
@@ -240,13 +232,7 @@ class SuccessRate(FrameMean):
     """
 
     def __init__(self, threshold: float = 0.5, drop_first: bool = True, **kwargs: Any) -> None:
-        """Start at zero.
-
-        Args:
-            threshold: the overlap to exceed.
-            drop_first: leave every sequence's first frame out, where the box is given.
-            **kwargs: options of `torchmetrics.Metric`.
-        """
+        """Start at zero; `threshold` is the overlap to exceed, `drop_first` as in `FrameMean`."""
         super().__init__(drop_first, **kwargs)
         self.threshold = threshold
 
