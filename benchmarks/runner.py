@@ -1,5 +1,5 @@
-"""How well one-pass evaluation keeps a network busy: its frames a second with a network that costs nothing, as a share
-of those that bare JPEG decoding gives on the same threads.
+"""How well one-pass evaluation keeps a network busy: its frames per second with a network that costs nothing, as a
+share of those that bare JPEG decoding gives on the same threads.
 
     python benchmarks/runner.py [--width 1280 --height 720] [--workers 16] [--batch_size 16] [--rounds 5]
 

@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             start = time.process_time()
             evaluate([folder / "results" / "random"], benchmark="plain", annotations=folder / "truth", rule="lasot")
             seconds.append(time.process_time() - start)
-    told = " ".join(f"{second:.2f}" for second in seconds)
-    print(f"{options.frames:,} frames scored in {told} s; median {statistics.median(seconds):.2f} s")
+    each = " ".join(f"{second:.2f}" for second in seconds)
+    print(f"{options.frames:,} frames scored in {each} s; median {statistics.median(seconds):.2f} s")
 
 
 if __name__ == "__main__":

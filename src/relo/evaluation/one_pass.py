@@ -207,6 +207,7 @@ class _SlotQueue:
         self, sequences: SequenceReader | Sequence[AnnotatedSequence], numbers: Sequence[int]
     ) -> Iterator[_Slot]:
         """Slots for the sequences that no earlier run has finished; each sequence is opened when it is its turn."""
+        names = sequences.names if isinstance(sequences, SequenceReader) else [each.name for each in sequences]
         filed: set[str] = set()
         for place, number in enumerate(numbers):
             try:
@@ -214,10 +215,7 @@ class _SlotQueue:
                 if not len(sequence) or not len(sequence.boxes_xywh):
                     raise UserError("it has no frame or no box.")
             except Exception as error:
-                if isinstance(sequences, SequenceReader):
-                    self._fail(sequences.names[number], error)
-                else:
-                    self._fail(sequences[number].name, error)
+                self._fail(names[number], error)
                 continue
             if self._folder is not None:
                 if sequence.name in filed:
