@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -151,7 +151,7 @@ class TrackerScore:
             "standard_errors": dict(self.summary.standard_errors),
             "thresholds": _lists(self.rule.thresholds),
             "curves": _lists(self.summary.curves),
-            "remarks": [{"sequence": r.sequence, "kind": r.kind, "text": r.text} for r in self.remarks],
+            "remarks": [asdict(remark) for remark in self.remarks],
             "per_sequence": {
                 score.name: {"frames": score.frames, **score.values, "curves": _lists(score.curves)}
                 for score in self.sequences
