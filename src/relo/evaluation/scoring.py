@@ -182,19 +182,14 @@ def score_trackers(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return [score_tracker(tracker, truths, benchmark, rule) for tracker in trackers]
+        return [_score_tracker(tracker, truths, benchmark, rule) for tracker in trackers]
     finally:
         torch.set_num_threads(threads)
 
 
-def score_tracker(
+def _score_tracker(
     results: TrackerResults, truths: Mapping[str, SequenceTruth], benchmark: Dataset, rule: ScoringRule
 ) -> TrackerScore:
-    """Score a tracker's results on every sequence.
-
-    Raises:
-        UserError: results are missing, broken, or of a kind that the rule refuses; all such sequences are named.
-    """
     missing = [name for name in truths if name not in results.files]
     if missing and rule.missing_result == "refuse":
         raise UserError(
