@@ -19,13 +19,8 @@ from relo.data.sequences import Sequence
 from relo.data.sequences.parsing import read_boxes
 from relo.data.synthetic import render_sequence
 from relo.evaluation.one_pass import run_one_pass
-<<<<<<< HEAD:tests/models/test_shipped.py
 from relo.evaluation.sequence_scores import sequence_auc
 from relo.models.checkpoints.weights import SHIPPED_FOLDER
-=======
-from relo.evaluation.sequence_scores import sequence_auc
-from relo.models.checkpoints.shipped import FOLDER
->>>>>>> b052a5d (One-pass evaluation is a queue of slots; tracking a benchmark on several devices is evaluation's, its command holds options and help; scores of tracked sequences stand in one file):tests/test_shipped.py
 
 REPOSITORY = Path(__file__).parents[2]
 CARD = REPOSITORY / "docs/model_card.md"
