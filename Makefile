@@ -55,8 +55,8 @@ weights: photographs  ## Train the weights that come with the package: runs/weig
 	done
 	$(RELO) export --model runs/weights/presence/last.ckpt --format safetensors --output runs/weights/relo-small
 
-ablation: install  ## Train and compare the rows of configs/ablation/STUDY.yaml: runs/ablation/ (two to four hours on 2 cores)
-	$(RELO) ablate configs/ablation/$(STUDY).yaml --jobs $(JOBS) --threads 1
+ablation: install  ## Train and compare the rows of configs/studies/STUDY.yaml: runs/ablation/ (two to four hours on 2 cores)
+	$(RELO) ablate configs/studies/$(STUDY).yaml --jobs $(JOBS) --threads 1
 
 test: install  ## Run the tests (15 minutes on 2 cores at most)
 	$(VENV)/bin/python -m pytest -q -m 'not slow' -n $(TESTERS)

@@ -1,5 +1,7 @@
 """The one exception for mistakes that the person at the keyboard can mend."""
 
+import re
+
 
 class UserError(Exception):
     """A wrong path, box, file or setting.
@@ -18,3 +20,29 @@ class UserError(Exception):
 def printable(text: str) -> str:
     """A text with line ends, and bytes of file names that are no text, as escapes."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+# How a parser speaks of settings and types, and how we do.
+_WORDS = {
+    r'Parser key "([^"]*)":': r"Setting '\1':",
+    r"(Given|Got) value:$": r"\1 value: ''",
+    # One type, or nothing. Of classes, the parser's list of errors says more.
+    r"Does not validate against any of the Union subtypes Subtypes: [\[(]"
+    r"(<class '(?:int|float|bool|str)'>|typing\.Literal\[[^]]*\]), <class 'NoneType'>[\])] "
+    r"Errors: .*Given value: (.*)": r"Expected a \1. Got value: \2",
+    r"Expected a <class 'int'>\. Got value: (.*)": r"\1 is not a whole number",
+    r"Expected a <class 'float'>\. Got value: (.*)": r"\1 is not a number",
+    r"Expected a <class 'bool'>\. Got value: (.*)": r"\1 is neither true nor false",
+    r"Expected a <class '(\w+)'>\. Got value: (.*)": r"\2 is not of type \1",
+    r"Expected a typing\.Literal\[([^]]*)\]\. Got value: (.*)": r"\2 is none of \1",
+    r"Subcommand '(\w+)' does not accept option '([^']*)'": r"There is no setting '\2' in the configs of `relo \1`",
+    r"Option '([^']*)' is not accepted": r"There is no setting '\1'",
+}
+
+
+def one_sentence(message: str) -> str:
+    """A parser's message of several lines as one, in the words of the command line."""
+    message = " ".join(message.split())
+    for pattern, words in _WORDS.items():
+        message = re.sub(pattern, words, message)
+    return message

@@ -4,18 +4,19 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from relo.errors import UserError
-from relo.studies.plan import Plan, chosen_rows, make_plan
+from relo.studies.plan import chosen_rows, make_plan
 from relo.studies.report import write_results
 from relo.studies.results import entries
 from relo.studies.run import run_steps
 from relo.studies.sequences import missing_sequences, render
 from relo.studies.steps import Evaluation, Step, Training
-from relo.studies.study import Study, read_study
+from relo.studies.study import read_study
 
 
 def ablate(
@@ -32,11 +33,11 @@ def ablate(
 
     Writes table.md, table.csv, results.json, report.html and plots. Where the study has validation sets, each row and
     seed chooses its tracking window on them. May be stopped or killed at any time: the same command goes on from there,
-    and does nothing twice. A training whose settings have changed is begun anew in another folder; changes of the code
+    and does nothing twice. A training whose settings have changed is begun again in another folder; changes of the code
     are not noticed.
 
     Args:
-        study: the study, such as configs/ablation/study.yaml or configs/ablation/claim.yaml (two to four hours on
+        study: the study, such as configs/studies/study.yaml or configs/studies/claim.yaml (two to four hours on
             two cores).
         output: the folder of data, trainings, scores and tables; runs/ablation/<the study's name> if not given.
         only: groups or rows; all of them if not given.
@@ -52,53 +53,47 @@ def ablate(
     if jobs < 1 or (threads is not None and threads < 1):
         raise UserError(f"Cannot work with --jobs {jobs} and --threads {threads}; both start at 1.")
     console = Console()
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     described = read_study(study)
     output = (output or Path("runs/ablation") / study.stem).resolve()
-    chosen = tuple(dict.fromkeys(seeds or described.seeds))
-    plan = make_plan(described, chosen_rows(described, only or []), chosen)
+    chosen = list(dict.fromkeys(seeds or described.seeds))
+    steps = make_plan(described, chosen_rows(described, only or []), chosen, output).steps
+    whole = make_plan(described, list(described.rows), sorted({*described.seeds, *chosen}), output)
     missing = missing_sequences(described, output)
-    _tell(plan, missing, output, console, listed=dry_run)
+    ahead = [step for step in steps if not step.is_finished()]
+    for line in _summary(steps, ahead, missing):
+        say(line)
     if dry_run:
+        for line in [*(f"render {place}" for place in missing), *(step.name for step in ahead)]:
+            say(line)
         return
-    whole = make_plan(described, described.rows, sorted({*described.seeds, *chosen}))
     with _locked(output) as lock:
         threads = threads or max(1, (os.cpu_count() or 1) // jobs)
         render(described, output, missing, jobs * threads, console)
         failed: dict[Step, str] = {}
         try:
-            failed = run_steps(plan.steps, output, jobs=jobs, threads=threads, lock=lock, console=console)
+            failed = run_steps(steps, output, jobs=jobs, threads=threads, lock=lock, console=console)
         finally:
-            _write(described, whole, output, console)
+            if found := entries(described, whole, output):
+                files = write_results(described, whole, found, output)
+                say(f"Results: {', '.join(map(str, files))}")
     if failed:
-        told = "; ".join(f"{step.name}: {reason}" for step, reason in failed.items())
-        raise UserError(f"{len(failed)} of {len(plan.steps)} steps failed, the others are done. {told}")
+        reasons = "; ".join(f"{step.name}: {reason}" for step, reason in failed.items())
+        raise UserError(f"{len(failed)} of {len(steps)} steps failed, the others are done. {reasons}")
 
 
-def _tell(plan: Plan, missing: Sequence[str], output: Path, console: Console, *, listed: bool) -> None:
+def _summary(steps: Sequence[Step], ahead: Sequence[Step], missing: Sequence[str]) -> Iterator[str]:
     """How much there is to do, and what has changed since an earlier run."""
-    finished = [step for step in plan.steps if step.is_finished(output)]
-    ahead = [step for step in plan.steps if step not in set(finished)]
     trainings = [step for step in ahead if isinstance(step, Training)]
     evaluations = [step for step in ahead if isinstance(step, Evaluation)]
-    lines = [
-        f"{len(plan.steps)} steps, {len(finished)} of them finished; ahead: {len(missing)} sets of sequences to "
+    yield (
+        f"{len(steps)} steps, {len(steps) - len(ahead)} of them finished; ahead: {len(missing)} sets of sequences to "
         f"render, {len(trainings)} trainings, {len(evaluations)} evaluations."
-    ]
-    for label in dict.fromkeys(step.label for step in trainings if _other_settings(step, output)):
-        lines.append(f"The settings of {label} have changed: it is trained anew, and the earlier training stays.")
-    stale = list(dict.fromkeys(step.row for step in evaluations if step.is_stale(output)))
-    if stale:
-        lines.append(f"Scores of other settings are written over: {', '.join(stale)}.")
-    if listed:
-        lines += [f"render {place}" for place in missing] + [step.name for step in ahead]
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _other_settings(step: Training, output: Path) -> bool:
-    """Whether a training of the same name was done with other settings."""
-    own = step.folder(output).parent
-    return any(folder != own for folder in own.parent.glob(f"{step.label}-{'?' * len(step.digest)}"))
+    )
+    for label in dict.fromkeys(step.label for step in trainings if step.is_stale()):
+        yield f"The settings of {label} have changed: it is trained again, and the earlier training stays."
+    if stale := list(dict.fromkeys(step.row for step in evaluations if step.is_stale())):
+        yield f"Scores of other settings are written over: {', '.join(stale)}."
 
 
 @contextmanager
@@ -110,20 +105,12 @@ def _locked(output: Path) -> Iterator[int]:
     except OSError as error:
         raise UserError(f"The results' folder {output} cannot be written ({error.strerror}).") from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"Another `relo ablate`, or a training that one has left behind, is at work in {output}: wait for its "
-                "end, stop it, or choose another --output."
-            ) from error
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield descriptor
+    except BlockingIOError as error:
+        raise UserError(
+            f"Another `relo ablate`, or a training that one has left behind, is at work in {output}: wait for its "
+            "end, stop it, or choose another --output."
+        ) from error
     finally:
         os.close(descriptor)
-
-
-def _write(study: Study, whole: Plan, output: Path, console: Console) -> None:
-    found = entries(study, whole, output)
-    if found:
-        files = write_results(study, whole, found, output)
-        console.print(f"Results: {', '.join(map(str, files))}", highlight=False, markup=False, soft_wrap=True)

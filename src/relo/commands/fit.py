@@ -18,9 +18,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from relo.commands.main import one_sentence
 from relo.data.datamodule import TrackingDataModule
-from relo.errors import UserError
+from relo.errors import UserError, one_sentence
 from relo.files import load_yaml
 from relo.models.checkpoints.released import resolve_reference
 from relo.models.checkpoints.weights import load_stage, read_checkpoint

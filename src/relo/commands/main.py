@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from relo.commands.process import set_defaults
-from relo.errors import UserError
+from relo.errors import UserError, one_sentence
 
 LIGHTNING_COMMANDS = {
     "fit": "Train a network: a stage's config says which.",
@@ -37,24 +37,6 @@ COMMANDS: dict[str, dict[str, tuple[str, str]] | tuple[str, str]] = {
     "export": ("relo.commands.export:export", "Export a network to ONNX."),
     "ablate": ("relo.commands.ablate:ablate", "Train and evaluate the rows of an ablation, and compare them."),
     "report": ("relo.evaluation.demo_report:write_report", "Write the report of the demo's runs."),
-}
-
-
-# How a parser speaks of settings and types, and how we do.
-_WORDS = {
-    r'Parser key "([^"]*)":': r"Setting '\1':",
-    r"(Given|Got) value:$": r"\1 value: ''",
-    # One type, or nothing. Of classes, the parser's list of errors says more.
-    r"Does not validate against any of the Union subtypes Subtypes: [\[(]"
-    r"(<class '(?:int|float|bool|str)'>|typing\.Literal\[[^]]*\]), <class 'NoneType'>[\])] "
-    r"Errors: .*Given value: (.*)": r"Expected a \1. Got value: \2",
-    r"Expected a <class 'int'>\. Got value: (.*)": r"\1 is not a whole number",
-    r"Expected a <class 'float'>\. Got value: (.*)": r"\1 is not a number",
-    r"Expected a <class 'bool'>\. Got value: (.*)": r"\1 is neither true nor false",
-    r"Expected a <class '(\w+)'>\. Got value: (.*)": r"\2 is not of type \1",
-    r"Expected a typing\.Literal\[([^]]*)\]\. Got value: (.*)": r"\2 is none of \1",
-    r"Subcommand '(\w+)' does not accept option '([^']*)'": r"There is no setting '\2' in the configs of `relo \1`",
-    r"Option '([^']*)' is not accepted": r"There is no setting '\1'",
 }
 
 
@@ -105,14 +87,6 @@ def run(arguments: list[str]) -> None:
             raise UserError(f"There is no command 'relo {name} {rest[0]}'; there are {', '.join(command)}.")
         name, command, rest = f"{name} {rest[0]}", command[rest[0]], rest[1:]
     _call(f"relo {name}", command[0], rest)
-
-
-def one_sentence(message: str) -> str:
-    """A parser's message of several lines as one, in the words of the command line."""
-    message = " ".join(message.split())
-    for pattern, words in _WORDS.items():
-        message = re.sub(pattern, words, message)
-    return message
 
 
 def _call(program: str, target: str, arguments: list[str]) -> None:

@@ -6,7 +6,6 @@ set's scores are written as soon as they are complete.
 
 import json
 import sys
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -20,9 +19,8 @@ from relo.data.sequences import open_reader
 from relo.errors import UserError
 from relo.evaluation.one_pass import run_one_pass
 from relo.evaluation.result_folder import SequenceResult
-from relo.evaluation.run import longest_first
 from relo.evaluation.sequence_scores import sequence_auc
-from relo.studies.oracle import OracleTracker, ReaderWithTruth
+from relo.studies.oracle import OracleTracker, with_truth
 from relo.tracking.boxes_file import write_whole
 from relo.tracking.rule import TrackingRule, load_rule
 from relo.tracking.tracker import Tracker
@@ -74,31 +72,21 @@ def _choose_window(request: dict[str, Any], rule: TrackingRule) -> float:
 
 def _tracker(request: dict[str, Any], rule: TrackingRule | None) -> Tracker:
     """The checkpoint's tracker with a rule, or with its own."""
-    is_oracle = request["localization"] == "oracle"
-    return (OracleTracker if is_oracle else Tracker).from_pretrained(
-        request["checkpoint"],
-        rule,
-        precision=request["precision"],
-        localization=None if is_oracle else request["localization"],
-        engine="torch" if is_oracle else "auto",  # an oracle reads the network itself
-    )
+    checkpoint, precision, localization = (request[name] for name in ("checkpoint", "precision", "localization"))
+    if localization == "oracle":  # it reads the network itself
+        return OracleTracker.from_pretrained(checkpoint, rule, precision=precision, engine="torch")
+    return Tracker.from_pretrained(checkpoint, rule, precision=precision, localization=localization)
 
 
 def _track(tracker: Tracker, source: dict[str, str], request: dict[str, Any]) -> list[SequenceResult]:
-    """One pass over some sequences."""
-    reader = open_reader(source["dataset"], source["root"], source["split"])
-    sequences = ReaderWithTruth(reader) if isinstance(tracker, OracleTracker) else reader
-    order, _ = longest_first(sequences)
-    return run_one_pass(
-        tracker,
-        sequences,
-        numbers=order,
-        batch_size=request["batch_size"],
-        workers=torch.get_num_threads(),
-    )
+    """One pass over some sequences, the longest first, so that the batch stays full to the end."""
+    sequences = sorted(open_reader(source["dataset"], source["root"], source["split"]), key=len, reverse=True)
+    if isinstance(tracker, OracleTracker):
+        sequences = [with_truth(sequence) for sequence in sequences]
+    return run_one_pass(tracker, sequences, batch_size=request["batch_size"], workers=torch.get_num_threads())
 
 
-def _aucs(results: Iterable[SequenceResult]) -> dict[str, float]:
+def _aucs(results: list[SequenceResult]) -> dict[str, float]:
     """The AUC of every sequence whose target can be seen, by name."""
     found = {result.name: sequence_auc(result) for result in results if result.sequence.visible.any()}
     return {name: round(auc, 6) for name, auc in sorted(found.items())}

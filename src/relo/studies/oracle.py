@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from relo.data.frame_geometry import nearest_visible
-from relo.data.sequences.base import FrameSource, SequenceReader
+from relo.data.sequences.base import FrameSource
 from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.geometry import cxcywh_to_xyxy, generalized_iou, iou, xywh_to_xyxy
 from relo.images import normalise_images
@@ -33,7 +33,7 @@ class OracleTracker(Tracker):
     """Takes, on every frame, the cell whose box has the greatest IoU with the truth; where none has any, the nearest.
 
     What is left to miss is what no cell's box fits, or lies outside the search region. It is greedy: a worse box now
-    might have led to a better one later. It tracks images with their truth, from a `ReaderWithTruth`.
+    might have led to a better one later. It tracks images with their truth (see `with_truth`).
     """
 
     def view(self, image: RGBImage, state: TargetState, region: Tensor) -> SearchView:
@@ -88,24 +88,14 @@ class _FramesWithTruth(FrameSource):
         return image
 
 
-class ReaderWithTruth(SequenceReader):
-    """The sequences of a reader, their images with the truth: where the target cannot be seen, of the nearest frame."""
+def with_truth(sequence: AnnotatedSequence) -> AnnotatedSequence:
+    """A sequence whose images carry the truth: where the target cannot be seen, that of the nearest frame.
 
-    def __init__(self, reader: SequenceReader) -> None:
-        """Args: `reader`, of sequences whose every box is annotated."""
-        self.dataset = reader.dataset
-        self._reader = reader
-
-    @property
-    def names(self) -> list[str]:
-        """The sequences' names."""
-        return self._reader.names
-
-    def __getitem__(self, index: int) -> AnnotatedSequence:
-        """The sequence number `index`."""
-        sequence = self._reader[index]
-        truths_xywh = sequence.boxes_xywh[nearest_visible(sequence.visible)]
-        return replace(sequence, frames=_FramesWithTruth(sequence.frames, truths_xywh))
+    Args:
+        sequence: its every box is annotated.
+    """
+    truths_xywh = sequence.boxes_xywh[nearest_visible(sequence.visible)]
+    return replace(sequence, frames=_FramesWithTruth(sequence.frames, truths_xywh))
 
 
 def _truth(image: RGBImage) -> NDArray[np.float64]:

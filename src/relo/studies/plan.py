@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from relo.errors import UserError
-from relo.studies.steps import Evaluation, GivenWeights, Step, Training, digest, resolved
-from relo.studies.study import Row, Study
+from relo.studies.steps import Evaluation, Step, Training, digest
+from relo.studies.study import Stage, Study, resolved
 
 
 @dataclass(frozen=True)
@@ -23,21 +24,50 @@ class Plan:
     evaluations: dict[tuple[str, int], Evaluation]
 
 
-def make_plan(study: Study, rows: Collection[str], seeds: Sequence[int]) -> Plan:
-    """The steps of some rows of a study.
+def make_plan(study: Study, rows: Collection[str], seeds: Sequence[int], output: Path) -> Plan:
+    """The steps of some rows of a study; their results lie in `output`.
 
     Raises:
         UserError: a config is no YAML.
     """
-    of_rows = [_evaluation(study, name, row, seeds[0]) for name, row in study.rows.items() if name in rows]
-    steps: dict[Step, None] = {}
-    evaluations = {}
+    settings_in, digest_of = cache(resolved), cache(_digest_of_files)  # each file is read once
+    clips = {name: asdict(rendering) for name, rendering in study.data.items()}
+    validation = {name: asdict(entry) for name, entry in study.validation.items()}
+
+    def training(stage: Stage, names: Sequence[str], before: Training | None, seed: int) -> Training:
+        config, given, changes = study.stage(stage), None, study.changed(names)
+        if config is None:
+            given = study.file(study.weights or "")
+            label, content = "weights", digest_of(given)
+        else:
+            label = stage if not names else f"{stage}.{'+'.join(Path(name).stem for name in names)}"
+            configs = [settings_in(config), *([changes] if names else [])]
+            content = digest([configs, clips, None if before is None else before.digest])
+        folder = output / "training" / f"{label}-{content}" / f"seed{seed}"
+        needs = () if before is None else (before,)
+        return Training(f"{label}, seed {seed}", folder, needs, label, content, seed, config, changes, given)
+
+    def evaluation(row: str, of: Training) -> Evaluation:
+        file = study.rows[row].rule or study.evaluation.rule
+        rule = None if file is None else study.file(file)
+        settings = asdict(study.evaluation) | {"rule": None if rule is None else settings_in(rule)}
+        content = digest([of.digest, study.rows[row].localization, settings, validation])
+        name, folder = f"{row}, seed {of.seed}: evaluation", output / "scores" / row / f"seed{of.seed}"
+        return Evaluation(name, folder, (of,), study, row, of, output, rule, content)
+
+    steps: dict[Step, None] = {}  # each once, in order
+    evaluations: dict[tuple[str, int], Evaluation] = {}
     for seed in seeds:
-        for of_row in of_rows:
-            evaluation = replace(of_row, training=_with_seed(of_row.training, seed))
-            stages = [evaluation.training.start, evaluation.training]
-            steps |= dict.fromkeys([*(stage for stage in stages if stage is not None), evaluation])
-            evaluations[of_row.row, seed] = evaluation
+        for name, row in study.rows.items():
+            if name not in rows:
+                continue
+            last: Training | None = None
+            for stage in row.stages:
+                last = training(stage, row.changes(stage), last, seed)
+                steps[last] = None
+            assert last is not None  # a row has a stage
+            evaluations[name, seed] = evaluation(name, last)
+            steps[evaluations[name, seed]] = None
     return Plan(tuple(steps), evaluations)
 
 
@@ -59,37 +89,7 @@ def chosen_rows(study: Study, only: Sequence[str]) -> list[str]:
     return [name for name in study.rows if name in chosen or not only]
 
 
-def _evaluation(study: Study, name: str, row: Row, seed: int) -> Evaluation:
-    training: Training | None = None
-    for stage in row.stages:
-        if stage == "warmup" and study.weights is not None:
-            training = GivenWeights("weights", seed, (), None, _file_digest(study.weights), study.weights)
-            continue
-        base, override = (study.warmup, row.warmup) if stage == "warmup" else (study.rl, row.rl)
-        assert base is not None  # checked when the study was read
-        training = _training(study, stage, base, override, training, seed)
-    assert training is not None
-    rule = row.rule or study.evaluation.rule
-    rule_file = None if rule is None else study.file(rule)
-    return Evaluation(name, training, row.localization, study.tests, study.validation, study.evaluation, rule_file)
-
-
-def _file_digest(path: Path) -> str:
+def _digest_of_files(path: Path) -> str:
     """Of the contents of a file, or of the files of a folder."""
     files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
     return digest([hashlib.blake2b(file.read_bytes()).hexdigest() for file in files])
-
-
-def _with_seed(training: Training, seed: int) -> Training:
-    start = None if training.start is None else _with_seed(training.start, seed)
-    return replace(training, seed=seed, start=start)
-
-
-def _training(
-    study: Study, stage: str, base: Path, override: str | None, start: Training | None, seed: int
-) -> Training:
-    configs = (base,) if override is None else (base, study.file(override))
-    data = {name: asdict(rendering) for name, rendering in study.data.items()}
-    settings = [[resolved(path) for path in configs], data, None if start is None else start.digest]
-    label = stage if override is None else f"{stage}.{Path(override).stem}"
-    return Training(label, seed, configs, start, digest(settings))

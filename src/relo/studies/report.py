@@ -58,7 +58,7 @@ def write_results(study: Study, plan: Plan, found: Sequence[Entry], output: Path
     texts = {
         output / "table.md": "\n".join([f"# {title}\n", *markdown, note, ""]),
         output / "table.csv": _csv(found),
-        output / "results.json": json.dumps(_json(study, plan, found, output), indent=1) + "\n",
+        output / "results.json": json.dumps(_json(study, plan, found), indent=1) + "\n",
         output / "report.html": html_page(title, f"<p>{escape(note)}</p>{''.join(sections)}"),
     }
     for path, text in texts.items():
@@ -175,11 +175,11 @@ def _csv(found: Sequence[Entry]) -> str:
     return text.getvalue()
 
 
-def _json(study: Study, plan: Plan, found: Sequence[Entry], output: Path) -> dict[str, Any]:
+def _json(study: Study, plan: Plan, found: Sequence[Entry]) -> dict[str, Any]:
     trainings: dict[str, dict[str, float | None]] = {}
     for step in plan.steps:
-        if isinstance(step, Training) and step.is_finished(output):
-            trainings.setdefault(f"{step.label}-{step.digest}", {})[str(step.seed)] = step.seconds(output)
+        if isinstance(step, Training) and step.is_finished():
+            trainings.setdefault(f"{step.label}-{step.digest}", {})[str(step.seed)] = step.seconds
     return {
         "study": study.path.stem,
         "pooled": list(study.pooled),

@@ -1,6 +1,6 @@
 """From the scores of every sequence to the numbers of a table."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,41 +14,24 @@ from relo.studies.study import Study
 POOLED = "pooled"
 """What tables call the sequences of all pooled test sets."""
 
+BySeed = dict[int, dict[str, float]]
+"""The AUCs of a row's sequences, by seed and name."""
+
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of a group on one test set.
-
-    Attributes:
-        group: the group's name.
-        row: the row's name.
-        title: the row's title in the group.
-        test: the test set's name, or `POOLED`.
-        seeds: those with which the row has been trained and evaluated.
-        sequences: how many there are.
-        by_seed: the mean of each seed.
-        windows: the window's exponent that was chosen for each seed; empty where there was no choice.
-        summary: mean and spread.
-        comparison: with the group's reference; None for the reference itself, and where it has not been evaluated.
-    """
+    """A row of a group on one test set."""
 
     group: str
     row: str
-    title: str
-    test: str
-    seeds: tuple[int, ...]
-    sequences: int
-    by_seed: tuple[float, ...]
-    windows: tuple[float, ...]
+    title: str  # the row's in the group
+    test: str  # the test set's name, or `POOLED`
+    seeds: tuple[int, ...]  # those with which the row has been trained and evaluated
+    sequences: int  # how many there are
+    by_seed: tuple[float, ...]  # the mean of each seed
+    windows: tuple[float, ...]  # the window's exponent that was chosen for each seed; empty where there was no choice
     summary: Summary
-    comparison: Comparison | None
-
-
-@dataclass(frozen=True)
-class _Evaluated:
-    seeds: tuple[int, ...]
-    sequences: tuple[str, ...]
-    scores: Scores  # [seeds, sequences]
+    comparison: Comparison | None  # with the group's reference; None for that itself, and where it was not evaluated
 
 
 def entries(study: Study, plan: Plan, output: Path) -> list[Entry]:
@@ -62,66 +45,61 @@ def entries(study: Study, plan: Plan, output: Path) -> list[Entry]:
     Raises:
         UserError: a row and its reference were evaluated on other sequences.
     """
-    return list(_entries(study, plan, output))
-
-
-def _entries(study: Study, plan: Plan, output: Path) -> Iterator[Entry]:
-    seeds = sorted({seed for _, seed in plan.evaluations})
-    for test, members in {**{name: (name,) for name in study.tests}, POOLED: study.pooled}.items():
-        evaluated = {row: _evaluated(plan, row, seeds, members, output) for row in study.rows}
-        for group_name, group in study.groups.items():
-            reference = evaluated[group.reference]
+    found = []
+    for test, members in {**{name: [name] for name in study.tests}, POOLED: study.pooled}.items():
+        evaluated = {row: _by_seed(plan, row, members, output) for row in study.rows}
+        for name, group in study.groups.items():
             for row, title in group.rows.items():
-                found = evaluated[row]
-                if found is None:
+                by_seed = evaluated[row]
+                if not by_seed:
                     continue
+                scores = _scores(by_seed, by_seed)
+                windows = [plan.evaluations[row, seed].window_exponent for seed in by_seed]
                 comparison = None
-                if row != group.reference and reference is not None:
-                    comparison = _compare(found, reference, f"{row} and {group.reference} on {test}")
-                windows = [plan.evaluations[row, seed].window_exponent(output) for seed in found.seeds]
-                yield Entry(
-                    group_name,
-                    row,
-                    title,
-                    test,
-                    found.seeds,
-                    len(found.sequences),
-                    tuple(found.scores.mean(1).tolist()),
-                    tuple(window for window in windows if window is not None),
-                    summarize(found.scores),
-                    comparison,
+                if row != group.reference:
+                    what = f"{row} and {group.reference} on {test}"
+                    comparison = _compare(by_seed, evaluated[group.reference], what)
+                entry = Entry(
+                    group=name,
+                    row=row,
+                    title=title,
+                    test=test,
+                    seeds=tuple(by_seed),
+                    sequences=scores.shape[1],
+                    by_seed=tuple(scores.mean(1).tolist()),
+                    windows=tuple(window for window in windows if window is not None),
+                    summary=summarize(scores),
+                    comparison=comparison,
                 )
+                found.append(entry)
+    return found
 
 
-def _evaluated(plan: Plan, row: str, seeds: Sequence[int], tests: Sequence[str], output: Path) -> _Evaluated | None:
-    """The scores of a row with those seeds that have been evaluated on all of the test sets; None without any."""
-    by_seed: dict[int, dict[str, float]] = {}
-    for seed in seeds:
-        found = {test: plan.evaluations[row, seed].aucs(output, test) for test in tests}
-        scores = {f"{test}/{name}": auc for test, aucs in found.items() for name, auc in (aucs or {}).items()}
+def _by_seed(plan: Plan, row: str, tests: Collection[str], output: Path) -> BySeed:
+    """The scores of a row with those seeds that have been evaluated on all of the test sets."""
+    by_seed: BySeed = {}
+    for seed in sorted(seed for planned, seed in plan.evaluations if planned == row):
+        found = {test: plan.evaluations[row, seed].aucs(test) or {} for test in tests}
         if all(found.values()):
-            by_seed[seed] = scores
-    if not by_seed:
-        return None
-    names = tuple(sorted(next(iter(by_seed.values()))))
-    if any(scores.keys() != set(names) for scores in by_seed.values()):
+            by_seed[seed] = {f"{test}/{name}": auc for test in tests for name, auc in found[test].items()}
+    if len({frozenset(aucs) for aucs in by_seed.values()}) > 1:
         raise UserError(
             f"The sequences of {', '.join(tests)} have changed between the evaluations of {row}: delete its scores in "
             f"{output / 'scores' / row} and run again."
         )
-    return _Evaluated(
-        tuple(by_seed), names, np.array([[scores[name] for name in names] for scores in by_seed.values()])
-    )
+    return by_seed
 
 
-def _compare(found: _Evaluated, reference: _Evaluated, what: str) -> Comparison | None:
+def _compare(by_seed: BySeed, reference: BySeed, what: str) -> Comparison | None:
     """Over the seeds that both have."""
-    if found.sequences != reference.sequences:
+    common = [seed for seed in by_seed if seed in reference]
+    if any(by_seed[seed].keys() != reference[seed].keys() for seed in common):
         raise UserError(f"{what} were evaluated on other sequences: delete their scores and run again.")
-    common = [seed for seed in found.seeds if seed in reference.seeds]
     if not common:
         return None
-    first, second = (
-        evaluated.scores[[evaluated.seeds.index(seed) for seed in common]] for evaluated in (found, reference)
-    )
-    return compare(first, second, np.random.default_rng(0))
+    return compare(_scores(by_seed, common), _scores(reference, common), np.random.default_rng(0))
+
+
+def _scores(by_seed: BySeed, seeds: Iterable[int]) -> Scores:
+    """The scores [seeds, sequences] of some seeds, sequences in the order of their names."""
+    return np.array([[auc for _, auc in sorted(by_seed[seed].items())] for seed in seeds])

@@ -1,11 +1,10 @@
 """Means, deviations and paired tests of scores by seed and sequence."""
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
+from scipy import stats
 
 Scores = NDArray[np.float64]  # [seeds, sequences]
 
@@ -15,41 +14,28 @@ DRAWS = 10_000
 
 @dataclass(frozen=True)
 class Summary:
-    """A row's scores on some sequences.
+    """A row's scores on some sequences."""
 
-    Attributes:
-        mean: over seeds and sequences.
-        deviation: standard deviation of the seeds' means; None for one seed.
-        standard_error: of the mean over sequences, the seeds as they are; None for one sequence.
-    """
-
-    mean: float
-    deviation: float | None
-    standard_error: float | None
+    mean: float  # over seeds and sequences
+    deviation: float | None  # standard deviation of the seeds' means; None for one seed
+    standard_error: float | None  # of the mean over sequences, the seeds as they are; None for one sequence
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row against its reference, paired by seed and sequence.
-
-    Attributes:
-        mean: of the differences.
-        low: lower end of the interval (see `interval`); None for one sequence.
-        high: its upper end.
-        p_value: of the differences by sequence, averaged over the seeds (see `sign_flip_test`).
-    """
+    """A row's differences to its reference, paired by seed and sequence."""
 
     mean: float
-    low: float | None
+    low: float | None  # the ends of the mean's `interval`; None for one sequence
     high: float | None
-    p_value: float
+    p_value: float  # of `sign_flip_test` by sequence, averaged over the seeds
 
 
 def summarize(scores: Scores) -> Summary:
     """Mean and spread of scores [seeds, sequences]."""
     seeds, sequences = scores.shape
     deviation = float(scores.mean(1).std(ddof=1)) if seeds > 1 else None
-    error = float(scores.mean(0).std(ddof=1) / sequences**0.5) if sequences > 1 else None
+    error = float(stats.sem(scores.mean(0))) if sequences > 1 else None
     return Summary(float(scores.mean()), deviation, error)
 
 
@@ -92,20 +78,25 @@ def interval(differences: Scores, confidence: float = CONFIDENCE) -> tuple[float
     if variance == 0:
         return mean, mean
     freedom_all = variance**2 / sum(square**2 / freedom for square, freedom in terms)
-    reach = float(student_t.ppf(0.5 + confidence / 2, freedom_all)) * (variance / differences.size) ** 0.5
-    return mean - reach, mean + reach
+    low, high = stats.t.interval(confidence, freedom_all, mean, (variance / differences.size) ** 0.5)
+    return float(low), float(high)
 
 
 def sign_flip_test(differences: NDArray[np.float64], generator: np.random.Generator, draws: int = DRAWS) -> float:
     """The two-sided p-value of differences [n] under the hypothesis that their signs are arbitrary.
 
-    Of all 2^n signs where these are no more than `draws`, else of so many random ones (the given signs counted among
-    them).
+    Of all 2^n signs where these are no more than `draws`, else of so many random ones.
     """
-    count = len(differences)
-    observed = abs(differences.sum()) * (1 - 1e-12)  # sums of the same numbers differ by rounding
-    if 2**count <= draws:
-        signs = np.array(list(itertools.product((-1, 1), repeat=count)), np.int8)
-        return float((np.abs(signs @ differences) >= observed).mean())
-    signs = 2 * generator.integers(0, 2, (draws, count), np.int8) - 1
-    return float((1 + (np.abs(signs @ differences) >= observed).sum()) / (1 + draws))
+    if len(differences) == 1:
+        return 1.0
+    test = stats.permutation_test(
+        (differences,),
+        lambda signed, axis: abs(signed.sum(axis)),
+        permutation_type="samples",  # of one sample: the signs
+        alternative="greater",
+        vectorized=True,
+        n_resamples=draws,
+        batch=1000,  # of 10,000 draws for 1,000 sequences, 8 MB
+        random_state=generator,
+    )
+    return float(test.pvalue)

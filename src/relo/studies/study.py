@@ -1,25 +1,22 @@
 """A study: what to train, what to evaluate on, and which rows to compare, as its YAML file describes it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from types import MappingProxyType
+from typing import Any, Literal, NoReturn, get_args
 
 import yaml  # type: ignore[import-untyped]
 from jsonargparse import ArgumentParser
 
-from relo.commands.main import one_sentence
 from relo.data.synthetic.command import Difficulty
-from relo.errors import UserError
+from relo.errors import UserError, one_sentence
 from relo.files import load_yaml
 from relo.models.inference import Precision
 
 RowLocalization = Literal["policy", "prior", "oracle"]
 Stage = Literal["warmup", "rl"]
-
-_NAME = re.compile(r"[\w-]+")
-_Settings = TypeVar("_Settings")
 
 
 @dataclass(frozen=True)
@@ -74,18 +71,24 @@ class Row:
     Attributes:
         stages: the stages that are trained, one upon the other. Without "rl" the warmed-up network is evaluated,
             without "warmup" the RL stage starts from random weights.
-        warmup: a config that is merged over the study's for the warm-up. Rows with the same one share the warm-up.
-        rl: a config that is merged over the study's for the RL stage.
+        warmup: the change or changes of the study (or YAML files beside it) that are merged over its warm-up's config,
+            in this order. Rows with the same ones share the warm-up.
+        rl: likewise for the RL stage.
         localization: the map that picks the cell: the policy's, the prior's, or "oracle", which is shown the truth and
             picks the cell with the best box.
         rule: a file of tracking settings for this row, where the study's `evaluation.rule` does not suit it.
     """
 
     stages: tuple[Stage, ...] = ("warmup", "rl")
-    warmup: str | None = None
-    rl: str | None = None
+    warmup: str | list[str] = field(default_factory=list)
+    rl: str | list[str] = field(default_factory=list)
     localization: RowLocalization = "policy"
     rule: str | None = None
+
+    def changes(self, stage: Stage) -> list[str]:
+        """The names of a stage's changes."""
+        names = self.warmup if stage == "warmup" else self.rl
+        return [names] if isinstance(names, str) else names
 
 
 @dataclass(frozen=True)
@@ -106,9 +109,33 @@ class Group:
 
 
 @dataclass(frozen=True)
-class _Base:
-    """What of a study is not sequences, rows or groups."""
+class Study:
+    """A study. It names files relative to its own.
 
+    Attributes:
+        path: its file.
+        data: what to render and pack into the clip store `data/<name>` of the results' folder, by name. Training runs
+            in that folder, so configs name these stores by their relative path.
+        tests: what to evaluate on, by name.
+        validation: what `evaluation.window_exponents` are chosen on, by name.
+        changes: parts of a training config that rows merge over a stage's, by name; or a YAML file that holds these.
+        rows: what to train and evaluate, by name.
+        groups: how rows are compared, by name.
+        rl: the config of the RL stage.
+        seeds: each row is trained with each of these.
+        warmup: the config of the warm-up, or, where `weights` are given, none.
+        weights: a checkpoint or model folder in the place of every row's and seed's warm-up.
+        pooled: the test sets whose sequences make up a row's main score; all if none are given.
+        evaluation: how rows are evaluated.
+    """
+
+    path: Path
+    data: dict[str, Rendering]
+    tests: dict[str, Rendering | Recorded]
+    validation: dict[str, Rendering | Recorded]
+    changes: dict[str, dict[str, Any]]
+    rows: dict[str, Row]
+    groups: dict[str, Group]
     rl: str
     seeds: list[int]
     warmup: str | None = None
@@ -116,83 +143,73 @@ class _Base:
     pooled: list[str] = field(default_factory=list)
     evaluation: EvaluationSettings = EvaluationSettings()
 
-
-@dataclass(frozen=True)
-class Study:
-    """A study.
-
-    Attributes:
-        path: its file.
-        warmup: the config of the warm-up, or, where `weights` are given, none.
-        weights: a checkpoint or model folder in the place of every row's and seed's warm-up.
-        rl: the config of the RL stage.
-        seeds: each row is trained with each of these.
-        data: what to render and pack into the clip store `data/<name>` of the results' folder, by name. Training runs
-            in that folder, so configs name these stores by their relative path.
-        tests: what to evaluate on, by name.
-        validation: what `evaluation.window_exponents` are chosen on, by name.
-        pooled: the test sets whose sequences make up a row's main score.
-        evaluation: how rows are evaluated.
-        rows: what to train and evaluate, by name.
-        groups: how rows are compared, by name.
-    """
-
-    path: Path
-    warmup: Path | None
-    weights: Path | None
-    rl: Path
-    seeds: tuple[int, ...]
-    data: Mapping[str, Rendering]
-    tests: Mapping[str, Rendering | Recorded]
-    validation: Mapping[str, Rendering | Recorded]
-    pooled: tuple[str, ...]
-    evaluation: EvaluationSettings
-    rows: Mapping[str, Row]
-    groups: Mapping[str, Group]
-
     def file(self, name: str) -> Path:
-        """A file that the study names; relative to the study's own."""
+        """A file that the study names."""
         return self.path.parent / name
+
+    def stage(self, stage: Stage) -> Path | None:
+        """The config of a stage; None where it is not trained."""
+        name = self.warmup if stage == "warmup" else self.rl
+        return None if name is None else self.file(name)
+
+    def changed(self, names: Sequence[str]) -> dict[str, Any]:
+        """Changes in one, the later over the earlier."""
+        settings: dict[str, Any] = {}
+        for name in names:
+            settings = merged(settings, self.changes[name] if name in self.changes else resolved(self.file(name)))
+        return settings
 
 
 def read_study(path: Path) -> Study:
-    """Read a study from YAML: the attributes of `Study`, paths relative to the file.
+    """Read a study from YAML: the attributes of `Study`, but for `path`.
 
     Raises:
         UserError: the file cannot be read, or a setting does not exist, is missing or makes no sense.
     """
-    content = read_settings(path)
-    tables: dict[str, dict[str, Any]] = {
-        name: _table(content.pop(name, None) or {}, f"{path}, {name}")
-        for name in ("data", "tests", "validation", "rows", "groups")
+    content = _settings(path)
+
+    def table(name: str, kind: Callable[[dict[str, Any]], type]) -> dict[str, Any]:
+        entries = _table(content.pop(name, None) or {}, f"{path}, {name}")
+        checked = {key: _table(entry or {}, f"{path}, {name}.{key}") for key, entry in entries.items()}
+        return {key: _typed(kind(entry), entry, f"{path}, {name}.{key}") for key, entry in checked.items()}
+
+    def sequences(entry: dict[str, Any]) -> type:
+        return Recorded if "path" in entry else Rendering
+
+    changes = _table(_resolved(content.pop("changes", None) or {}, path.parent), f"{path}, changes")
+    tables: dict[str, Any] = {
+        "path": path.resolve(),
+        "data": table("data", lambda entry: Rendering),
+        "tests": table("tests", sequences),
+        "validation": table("validation", sequences),
+        "changes": {name: _table(change, f"{path}, changes.{name}") for name, change in changes.items()},
+        "rows": table("rows", lambda entry: Row),
+        "groups": table("groups", lambda entry: Group),
     }
-    base = _typed(_Base, content, str(path))
-    study = Study(
-        path=path.resolve(),
-        warmup=None if base.warmup is None else path.resolve().parent / base.warmup,
-        weights=None if base.weights is None else path.resolve().parent / base.weights,
-        rl=path.resolve().parent / base.rl,
-        seeds=tuple(base.seeds),
-        data={name: _typed(Rendering, entry, f"{path}, data.{name}") for name, entry in tables["data"].items()},
-        tests={name: _test_set(entry, f"{path}, tests.{name}") for name, entry in tables["tests"].items()},
-        validation={
-            name: _test_set(entry, f"{path}, validation.{name}") for name, entry in tables["validation"].items()
-        },
-        pooled=tuple(base.pooled or tables["tests"]),
-        evaluation=base.evaluation,
-        rows={name: _typed(Row, entry or {}, f"{path}, rows.{name}") for name, entry in tables["rows"].items()},
-        groups={name: _typed(Group, entry, f"{path}, groups.{name}") for name, entry in tables["groups"].items()},
-    )
+    content["pooled"] = content.get("pooled") or list(tables["tests"])
+    study: Study = _typed(Study, content, str(path), tables)
     _check(study)
     return study
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """The settings in a YAML file.
+def resolved(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file, those of the YAML files that it names in their place.
 
     Raises:
-        UserError: it cannot be read, or holds anything else.
+        UserError: a file cannot be read, or holds anything else.
     """
+    settings: dict[str, Any] = _resolved(_settings(path), path.parent)
+    return settings
+
+
+def merged(settings: Any, change: Any) -> Any:
+    """Settings with a change over them: tables are merged, anything else is replaced."""
+    if isinstance(settings, dict) and isinstance(change, dict):
+        return settings | {name: merged(settings.get(name), value) for name, value in change.items()}
+    return change
+
+
+def _settings(path: Path) -> dict[str, Any]:
     try:
         content = load_yaml(path)
     except OSError as error:
@@ -208,23 +225,26 @@ def _table(content: Any, place: str) -> dict[str, Any]:
     return content
 
 
-def _test_set(settings: Any, place: str) -> Rendering | Recorded:
-    if "path" in _table(settings, place):
-        return _typed(Recorded, settings, place)
-    return _typed(Rendering, settings, place)
+def _resolved(value: Any, folder: Path) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _resolved(entry, folder) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_resolved(entry, folder) for entry in value]
+    if isinstance(value, str) and value.endswith((".yaml", ".yml")) and (folder / value).is_file():
+        return resolved(folder / value)
+    return value
 
 
-def _typed(kind: type[_Settings], settings: Any, place: str) -> _Settings:
-    """Plain data as the attributes of a dataclass, types checked; `place` says in errors where they stand."""
+def _typed(kind: type, settings: dict[str, Any], place: str, given: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """Plain data as the attributes of a dataclass, types checked; those that are `given` are taken as they are."""
 
     class Parser(ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
             raise UserError(f"{place}: {one_sentence(message)}.")
 
     parser: Any = Parser()
-    parser.add_class_arguments(kind, fail_untyped=True)
-    parsed = parser.instantiate(parser.parse_object(_table(settings, place)))
-    return kind(**vars(parsed))
+    parser.add_class_arguments(kind, skip=set(given), fail_untyped=True)
+    return kind(**vars(parser.instantiate(parser.parse_object(settings))), **given)
 
 
 def _check(study: Study) -> None:
@@ -236,21 +256,30 @@ def _check(study: Study) -> None:
     require(bool(study.tests) and bool(study.groups), "give at least one test set and one group")
     require((study.warmup is None) != (study.weights is None), "give either warmup or weights")
     for name in (*study.data, *study.tests, *study.validation, *study.rows, *study.groups):
-        require(_NAME.fullmatch(name) is not None, f"{name!r} names folders, so letters, digits, - and _ only")
+        is_plain = re.fullmatch(r"[\w-]+", name) is not None
+        require(is_plain, f"{name!r} names folders, so letters, digits, - and _ only")
     exponents = study.evaluation.window_exponents
     require(bool(exponents) == bool(study.validation), "window_exponents and validation sets need each other")
     require(all(exponent >= 0 for exponent in exponents), f"window_exponents start at 0: {exponents}")
     for name in study.pooled:
         require(name in study.tests, f"pooled names {name!r}, which is no test set ({', '.join(study.tests)})")
-    for name, row in study.rows.items():
-        place = f"rows.{name}"
+    files = [study.warmup, study.rl, study.evaluation.rule, *(row.rule for row in study.rows.values())]
+    for name in filter(None, files):
+        require(study.file(name).is_file(), f"there is no file {study.file(name)}")
+    require(study.weights is None or study.file(study.weights).exists(), f"there are no weights {study.weights}")
+    for row_name, row in study.rows.items():
+        place = f"rows.{row_name}"
         require(row.stages in (("warmup", "rl"), ("warmup",), ("rl",)), f"{place} has no such stages: {row.stages}")
-        trained = row.stages if study.weights is None else set(row.stages) - {"warmup"}
-        for stage, file in (("warmup", row.warmup), ("rl", row.rl)):
-            require(file is None or stage in trained, f"{place} has a config for {stage}, which is not trained")
-        learned = "rl" in row.stages or row.localization != "policy"
-        require(learned, f"{place} localizes by the policy, which the warm-up does not train")
-        require(any(name in group.rows for group in study.groups.values()), f"{place} is in no group")
+        for stage in get_args(Stage):
+            changes = row.changes(stage)
+            is_trained = stage in row.stages and study.stage(stage) is not None
+            require(is_trained or not changes, f"{place} changes the config of {stage}, which is not trained")
+            for name in changes:
+                known = name in study.changes or study.file(name).is_file()
+                require(known, f"{place} names {name!r}: there is no such change, and there is no file {name}")
+        has_map = "rl" in row.stages or row.localization != "policy"
+        require(has_map, f"{place} localizes by the policy, which the warm-up does not train")
+        require(any(row_name in group.rows for group in study.groups.values()), f"{place} is in no group")
     for group_name, group in study.groups.items():
         place = f"groups.{group_name}"
         for name in group.rows:
@@ -258,13 +287,6 @@ def _check(study: Study) -> None:
         require(group.reference in group.rows, f"{place} has the reference {group.reference!r}, which is none of it")
         numbers = all(_is_number(title) for title in group.rows.values())
         require(group.axis is None or numbers, f"{place} has an axis, so its rows' titles must be numbers")
-    files = [file for file in (study.warmup, study.rl) if file is not None]
-    files += [study.file(file) for row in study.rows.values() for file in (row.warmup, row.rl) if file is not None]
-    rules = (study.evaluation.rule, *(row.rule for row in study.rows.values()))
-    files += [study.file(rule) for rule in rules if rule is not None]
-    for path in files:
-        require(path.is_file(), f"there is no file {path}")
-    require(study.weights is None or study.weights.exists(), f"there are no weights {study.weights}")
 
 
 def _is_number(title: str) -> bool:

@@ -15,36 +15,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
-from lightning import Trainer
-from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
-from scipy import stats
 
-from relo.data.datamodule import TrackingDataModule
 from relo.data.sequences import open_reader
-from relo.data.synthetic.command import synthesize
 from relo.errors import UserError
 from relo.evaluation.one_pass import run_one_pass
 from relo.evaluation.sequence_scores import sequence_auc
-from relo.geometry import cxcywh_to_xyxy, iou, xywh_to_xyxy
-from relo.images import normalise_images
 from relo.models.checkpoints.weights import read_checkpoint
 from relo.studies.evaluation import evaluate
 from relo.studies.figures import differences, scores_over
-from relo.studies.oracle import OracleTracker, ReaderWithTruth
 from relo.studies.plan import make_plan
 from relo.studies.results import Entry
 from relo.studies.run import run_steps
-from relo.studies.statistics import Comparison, Summary, compare, interval, sign_flip_test, summarize
+from relo.studies.statistics import Comparison, Summary
 from relo.studies.steps import Step
 from relo.studies.study import read_study
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
-from relo.training.module import RELOModule
 from training_runs import ACTOR_CRITIC, ADAMW, NETWORK, WARMUP, relo_here, start_relo, write_config
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "ablation"
+CONFIGS = Path(__file__).parents[2] / "configs" / "studies"
 SIZE = {"width": 160, "height": 120}
 
 
@@ -109,15 +99,15 @@ def test_stopped_training_goes_on_where_it_was(finished, tmp_path, monkeypatch):
     """From a checkpoint in the middle of its steps, as Ctrl-C leaves one."""
     output = tmp_path / "out"
     shutil.copytree(finished[0] / "out/data", output / "data")
-    training, _ = make_plan(read_study(write_study(tmp_path)), ["prior"], [0]).steps
-    weights = training.folder(output) / "last.ckpt"
+    training, _ = make_plan(read_study(write_study(tmp_path)), ["prior"], [0], output).steps
+    weights = training.folder / "last.ckpt"
     for limit, done in (["--trainer.max_steps=2"], 2), ([], 4):
-        _, _, _, *arguments = training.command(output)
+        _, _, _, *arguments = training.command()
         relo_here(monkeypatch, *arguments, *limit, cwd=output)
         assert read_checkpoint(weights)["global_step"] == done
-        assert not training.is_finished(output)
-    training.finish(output, 1.0)
-    assert training.is_finished(output)
+        assert not training.is_finished()
+    training.finish(1.0)
+    assert training.is_finished()
 
 
 def test_given_weights_take_the_place_of_every_warm_up(finished, tmp_path, monkeypatch):
@@ -127,8 +117,8 @@ def test_given_weights_take_the_place_of_every_warm_up(finished, tmp_path, monke
     weights = next(folder.glob("out/training/warmup-*/seed0/last.ckpt"))
     shutil.copy(weights, tmp_path / "weights.ckpt")
     study = write_study(tmp_path, warmup=None, weights="weights.ckpt", seeds=[0])
-    steps = make_plan(read_study(study), ["policy", "prior"], [0]).steps
-    assert [step.is_finished(tmp_path / "out") for step in steps] == [True, False, False, False]
+    steps = make_plan(read_study(study), ["policy", "prior"], [0], tmp_path / "out").steps
+    assert [step.is_finished() for step in steps] == [True, False, False, False]
     relo_here(monkeypatch, "ablate", study, "--output", tmp_path / "out", "--threads", 1, cwd=tmp_path)
     assert [path.parent.parent.name.partition("-")[0] for path in tmp_path.glob("out/training/*/*/last.ckpt")] == ["rl"]
     trained, given = (
@@ -328,26 +318,25 @@ def test_second_run_in_the_same_folder_is_refused(finished, monkeypatch, capsys)
 
 @dataclass(frozen=True)
 class ShellStep(Step):
-    """Runs a script, which leaves the file `<name>` if it ends well."""
+    """Runs a script in its folder's parent, and leaves the file `done` in its folder if it ends well."""
 
     script: str
-    label: str
-    before: tuple[Step, ...] = ()
 
-    name = property(lambda self: self.label)
-    needs = property(lambda self: self.before)
+    def is_finished(self):
+        return (self.folder / "done").exists()
 
-    def folder(self, output):
-        return output / "logs" / self.name
+    def is_stale(self):
+        return False
 
-    def is_finished(self, output):
-        return (output / self.name).exists()
-
-    def command(self, output):
+    def command(self):
         return ["sh", "-c", self.script]
 
-    def finish(self, output, seconds):
-        (output / self.name).write_text(f"{seconds}")
+    def finish(self, seconds):
+        (self.folder / "done").touch()
+
+
+def shell(folder, name, script, *needs):
+    return ShellStep(name, folder / name, needs, script)
 
 
 def run_shell(output, *steps, jobs=2):
@@ -356,9 +345,9 @@ def run_shell(output, *steps, jobs=2):
 
 
 def test_steps_wait_for_those_they_need_and_for_room(tmp_path):
-    first = ShellStep("echo begin 1 >> order; sleep 0.3; echo end 1 >> order", "first")
-    other = ShellStep("echo begin 2 >> order; sleep 0.6; echo end 2 >> order", "other")
-    third = ShellStep("echo $OMP_NUM_THREADS >> order", "third", (first,))
+    first = shell(tmp_path, "first", "echo begin 1 >> order; sleep 0.3; echo end 1 >> order")
+    other = shell(tmp_path, "other", "echo begin 2 >> order; sleep 0.6; echo end 2 >> order")
+    third = shell(tmp_path, "third", "echo $OMP_NUM_THREADS >> order", first)
     assert run_shell(tmp_path, first, other, third) == {}
     begun, *ended = (tmp_path / "order").read_text().splitlines()[1:]
     assert begun.startswith("begin")
@@ -368,21 +357,21 @@ def test_steps_wait_for_those_they_need_and_for_room(tmp_path):
 
 
 def test_failed_steps_are_told_and_those_after_them_not_begun(tmp_path):
-    failing = ShellStep("echo why; echo; exit 3", "failing")
-    killed = ShellStep("kill -9 $$", "killed")
-    after, good = ShellStep("touch begun", "after", (failing,)), ShellStep("true", "good")
+    failing = shell(tmp_path, "failing", "echo why; echo; exit 3")
+    killed = shell(tmp_path, "killed", "kill -9 $$")
+    after, good = shell(tmp_path, "after", "touch begun", failing), shell(tmp_path, "good", "true")
     failed = run_shell(tmp_path, failing, killed, after, good)
     assert failed.keys() == {failing, killed, after}
-    assert failed[failing] == f"why (see {tmp_path / 'logs/failing/output.log'})"
+    assert failed[failing] == f"why (see {tmp_path / 'failing/output.log'})"
     assert failed[killed].startswith("killed by SIGKILL")
     assert failed[after] == "it needs failing"
-    assert (tmp_path / "good").exists()
+    assert good.is_finished()
     assert not (tmp_path / "begun").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_steps_may_save_what_they_have(number, tmp_path):
-    saving = ShellStep("trap 'touch saved; exit 0' INT; touch begun; while :; do sleep 0.05; done", "saving")
+    saving = shell(tmp_path, "saving", "trap 'touch saved; exit 0' INT; touch begun; while :; do sleep 0.05; done")
 
     def stop():
         while not (tmp_path / "begun").exists():
@@ -395,7 +384,7 @@ def test_stopped_steps_may_save_what_they_have(number, tmp_path):
         run_shell(tmp_path, saving)
     thread.join()
     assert (tmp_path / "saved").exists()
-    assert not saving.is_finished(tmp_path)
+    assert not saving.is_finished()
 
 
 # Mistakes.
@@ -416,6 +405,9 @@ def group(reference="prior", **titles):
         ({"pooled": ["long"]}, "'long'"),
         ({"rows": {"policy": {"rll": "x.yaml"}}}, "rows.policy: There is no setting 'rll'"),
         ({"rows": {"policy": {"rl": "x.yaml"}, "prior": {}}}, "there is no file"),
+        ({"rows": {"policy": {"rl": ["x"]}, "prior": {}}}, "rows.policy names 'x': there is no such change"),
+        ({"changes": {"x": 3}}, "changes.x: here must be settings"),
+        ({"changes": "x.yaml"}, "changes: here must be settings"),
         ({"rows": {"policy": {"stages": ["warmup"]}}}, "which the warm-up does not train"),
         ({"rows": {"policy": {"stages": ["rl"], "warmup": "rl.yaml"}}}, "which is not trained"),
         ({"rows": {"policy": {}, "lonely": {}}}, "rows.lonely is in no group"),
@@ -445,141 +437,6 @@ def test_names_that_are_no_rows_are_refused(tmp_path, monkeypatch, capsys):
     assert "no group and no row 'polici'" in capsys.readouterr().err
 
 
-# The statistics.
-
-
-def test_sign_flips_are_all_tried_where_they_are_few():
-    rng = np.random.default_rng(0)
-    for count in (1, 2, 5, 9):
-        differences = rng.normal(0.3, 1, count)
-        sums = [
-            abs(sum(sign * d for sign, d in zip(signs, differences, strict=True)))
-            for signs in itertools.product((-1, 1), repeat=count)
-        ]
-        expected = sum(total >= abs(sum(differences)) - 1e-9 for total in sums) / len(sums)
-        assert sign_flip_test(differences, rng) == pytest.approx(expected)
-
-
-def test_random_sign_flips_agree_with_all_of_them():
-    differences = np.random.default_rng(1).normal(0.4, 1, 13)
-    exact = sign_flip_test(differences, np.random.default_rng(0))
-    drawn = sign_flip_test(differences, np.random.default_rng(0), draws=5000)
-    assert 0.01 < exact < 0.5
-    assert drawn == pytest.approx(exact, abs=4 * (exact / 5000) ** 0.5)
-    assert drawn == sign_flip_test(differences, np.random.default_rng(0), draws=5000)
-
-
-def test_summary_and_comparison_of_hand_made_scores():
-    scores = np.array([[0.2, 0.4, 0.9], [0.4, 0.6, 0.8]])
-    summary = summarize(scores)
-    assert summary.mean == pytest.approx(0.55)
-    assert summary.deviation == pytest.approx(abs(0.5 - 0.6) / 2**0.5)
-    assert summary.standard_error == pytest.approx(stats.sem([0.3, 0.5, 0.85]))
-    comparison = compare(scores, scores - np.array([0.1, 0.2, 0.3]), np.random.default_rng(0))
-    assert comparison.mean == pytest.approx(0.2)
-    assert comparison.p_value == 2 / 8
-    one = summarize(scores[:1, :1])
-    assert (one.mean, one.deviation, one.standard_error) == (0.2, None, None)
-
-
-def test_interval_of_one_seed_is_the_paired_t_test():
-    differences = np.random.default_rng(0).normal(0.1, 0.3, (1, 12))
-    expected = stats.ttest_1samp(differences[0], 0).confidence_interval(0.95)
-    assert interval(differences) == pytest.approx((expected.low, expected.high))
-
-
-def test_interval_where_only_seeds_differ_is_students_over_seeds():
-    differences = np.random.default_rng(0).normal(0, 1, (4, 1)) + np.zeros((1, 50))
-    expected = stats.ttest_1samp(differences[:, 0], 0).confidence_interval(0.95)
-    assert interval(differences) == pytest.approx((expected.low, expected.high))
-
-
-def test_interval_of_equal_differences_is_their_value():
-    assert interval(np.full((3, 5), 0.25)) == (0.25, 0.25)
-
-
-@pytest.mark.parametrize("seed_deviation", [0.0, 0.03, 0.1])
-@pytest.mark.parametrize("seeds", [3, 5])
-def test_intervals_hold_the_true_mean_as_often_as_they_say(seeds, seed_deviation):
-    """Where seeds, sequences and both together vary."""
-    rng = np.random.default_rng(0)
-    trials, sequences = 600, 40
-    held = 0
-    for _ in range(trials):
-        of_seed, of_sequence = rng.normal(0, seed_deviation, (seeds, 1)), rng.normal(0, 0.2, (1, sequences))
-        low, high = interval(0.3 + of_seed + of_sequence + rng.normal(0, 0.2, (seeds, sequences)))
-        held += low <= 0.3 <= high
-    assert 0.91 <= held / trials <= 0.99
-
-
-# The oracle.
-
-
-@pytest.fixture(scope="module")
-def easy(tmp_path_factory):
-    root = tmp_path_factory.mktemp("easy")
-    synthesize(root, split="test", sequences=2, frames=8, workers=0, **SIZE)
-    return open_reader("lasot", root, "test")
-
-
-def test_oracle_takes_the_cell_whose_box_is_best(network, easy):
-    """On the first frame, whose search region is known."""
-    rule = TrackingRule()
-    oracle, tracker = (kind(network, rule) for kind in (OracleTracker, Tracker))
-    sequence = ReaderWithTruth(easy)[0]
-    image, following = sequence.frames[0], sequence.frames[1]
-    states = oracle.initialize([image], sequence.boxes_xywh[:1])
-    found = oracle.step([following], states)[0]
-    crop = rule.search_crop(64)
-    region = crop.region(torch.from_numpy(sequence.boxes_xywh[0]))
-    search = normalise_images(torch.from_numpy(crop.cut(following, region))[None])
-    with torch.inference_mode():
-        maps, _ = network(search, states[0].templates)
-    cells_xyxy = xywh_to_xyxy(crop.to_image(maps.boxes_cxcywh[0].double(), region))
-    truth_xyxy = xywh_to_xyxy(torch.from_numpy(sequence.boxes_xywh[1]))
-    best = iou(cells_xyxy, truth_xyxy).max()
-    assert best > 0
-    # Up to the margin that boxes keep inside the image.
-    assert iou(xywh_to_xyxy(found.box_xywh), truth_xyxy) == pytest.approx(float(best), abs=1e-3)
-    assert cxcywh_to_xyxy(maps.boxes_cxcywh).shape == cells_xyxy[None].shape
-    plain = tracker.step([following], tracker.initialize([image], sequence.boxes_xywh[:1]))[0]
-    assert iou(xywh_to_xyxy(plain.box_xywh), truth_xyxy) <= best + 1e-3
-
-
-def test_oracle_tracks_many_sequences_in_a_batch(network, easy):
-    tracker = OracleTracker(network)
-    results = run_one_pass(tracker, ReaderWithTruth(easy), batch_size=2)
-    for result, sequence in zip(results, ReaderWithTruth(easy), strict=True):
-        states = tracker.initialize([sequence.frames[0]], sequence.boxes_xywh[:1])
-        for index in range(1, len(sequence)):
-            states = tracker.step([sequence.frames[index]], states)
-            np.testing.assert_allclose(result.boxes_xywh[index], states[0].box_xywh, atol=0.05)
-    plain = run_one_pass(Tracker(network), easy, batch_size=2)
-    assert not np.allclose(plain[0].boxes_xywh, results[0].boxes_xywh, atol=1)
-
-
-def test_truth_of_a_hidden_target_is_the_nearest_frames(easy):
-    sequence = easy[0]
-    sequence.visible[3:5] = False
-    sequence.boxes_xywh[3:5] = 0
-
-    class Reader(type(easy)):
-        def __init__(self):
-            self.dataset = "made"
-
-        names = property(lambda self: ["one"])
-
-        def __getitem__(self, index):
-            return sequence
-
-    frames = ReaderWithTruth(Reader())[0].frames
-    for index, nearest in enumerate((0, 1, 2, 2, 5, 5, 6, 7)):
-        np.testing.assert_array_equal(frames[index].truth_xywh, sequence.boxes_xywh[nearest])
-
-
-# Figures and configs.
-
-
 def test_figures_show_every_row_and_test_set():
     of_group = [
         Entry(
@@ -602,70 +459,3 @@ def test_figures_show_every_row_and_test_set():
     assert [text.get_text() for text in single.get_legend().get_texts()] == ["easy"]
     figure = differences("Against base", of_group)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["1", "2", "16"]
-
-
-STUDIES = ("study", "claim", "policy_or_prior")
-
-
-@pytest.mark.parametrize("name", STUDIES)
-def test_the_studies_make_sense(name):
-    study = read_study(CONFIGS / f"{name}.yaml")
-    used = {file for row in study.rows.values() for file in (row.warmup, row.rl) if file is not None}
-    assert used <= {f"rows/{path.name}" for path in CONFIGS.glob("rows/*.yaml")}
-
-
-def test_no_config_is_left_out_of_the_studies():
-    rows = [row for name in STUDIES for row in read_study(CONFIGS / f"{name}.yaml").rows.values()]
-    used = {file for row in rows for file in (row.warmup, row.rl) if file is not None}
-    assert used == {f"rows/{path.name}" for path in CONFIGS.glob("rows/*.yaml")}
-
-
-@pytest.fixture(scope="module")
-def parser():
-    """Reads configs as `relo fit` does; it is built once, which takes most of the time."""
-    parser = LightningArgumentParser()
-    parser.add_argument("--config", action="config")
-    parser.add_lightning_class_args(Trainer, "trainer")
-    parser.add_lightning_class_args(RELOModule, "model")
-    parser.add_lightning_class_args(TrackingDataModule, "data")
-    return parser
-
-
-def merged(parser, path, base="rl"):
-    """A base config with a row's over it."""
-    settings = parser.parse_args([f"--config={CONFIGS / base}.yaml", f"--config={path}"])
-    return yaml.safe_load(parser.dump(settings))
-
-
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("rows/*.yaml")), ids=lambda path: path.stem)
-def test_rows_override_and_nothing_else(path, parser):
-    settings = merged(parser, path)
-    objective, data = settings["model"]["objective"], settings["data"]
-    steps = data["clips_per_epoch"] / data["batch_size"]
-    assert steps == settings["model"]["scheduler"]["init_args"]["total_steps"]
-    assert data["batch_size"] * data["sampler"]["init_args"]["search_frames"] == 64, "as many frames a step as the base"
-    name = objective["class_path"].rpartition(".")[2]
-    if path.stem not in ("reward_iou", "reward_auc") and name not in ("PriorObjective", "WarmupObjective"):
-        rewards = [reward["class_path"].rpartition(".")[2] for reward in objective["init_args"]["rewards"]]
-        assert rewards == ["IoUReward", "AUCReward"]
-        # A likelihood has its temperature, or the prior's map, in place of the bonus.
-        assert objective["init_args"]["entropy_weight"] == (0.0 if name.endswith("Likelihood") else 0.05)
-    assert settings["model"]["network"]["init_args"]["encoder"]["init_args"]["width"] == 160
-
-
-def frames_seen(data):
-    return data["clips_per_epoch"] * data["sampler"]["init_args"]["search_frames"]
-
-
-def test_learning_without_warmup_sees_as_many_frames(parser):
-    stages = [yaml.safe_load((CONFIGS / f"{stage}.yaml").read_text())["data"] for stage in ("warmup", "rl")]
-    alone = merged(parser, CONFIGS / "rows/no_warmup.yaml")["data"]
-    assert frames_seen(alone) == sum(map(frames_seen, stages))
-
-
-@pytest.mark.parametrize("name", ["no_propagation", "deep_to_shallow"])
-def test_rows_of_both_stages_fit_the_warmup(name, parser):
-    settings = merged(parser, CONFIGS / f"rows/{name}.yaml", base="warmup")
-    propagator = settings["model"]["network"]["init_args"]["propagator"]["class_path"]
-    assert propagator.endswith({"no_propagation": "NoPropagation", "deep_to_shallow": "DeepToShallow"}[name])
-    assert settings["model"]["objective"]["class_path"].endswith("WarmupObjective")
