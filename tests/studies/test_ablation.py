@@ -9,7 +9,7 @@ import shutil
 import signal
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from relo.evaluation.one_pass import run_one_pass
 from relo.evaluation.sequence_scores import sequence_auc
 from relo.models.checkpoints.weights import read_checkpoint
 from relo.studies.evaluation import evaluate
+from relo.studies.evaluation import main as evaluate_step
 from relo.studies.figures import differences, scores_over
 from relo.studies.plan import make_plan
 from relo.studies.results import Entry
@@ -72,7 +73,7 @@ def write_study(folder, **changes):
 def snapshot(output):
     """When each finished result was written."""
     found = [*output.glob("training/*/*/finished.json"), *output.glob("scores/*/*/*.json")]
-    return {path: path.stat().st_mtime_ns for path in found if path.name != "request.json"}
+    return {path: path.stat().st_mtime_ns for path in found}
 
 
 @pytest.fixture(scope="module")
@@ -251,19 +252,24 @@ def test_failing_row_is_named_and_the_others_are_done(finished, tmp_path, monkey
 def test_oracle_and_tracking_rules_are_evaluated(finished, tmp_path):
     """As the evaluating process does it."""
     output = finished[0] / "out"
-    (weights,) = output.glob("training/warmup-*/seed0/last.ckpt")
-    request = json.loads((output / "scores/prior/seed0/request.json").read_text())
-    assert request["checkpoint"] == str(weights)
+    (tmp_path / "rule.yaml").write_text("{localization: prior, window_exponent: 0.0}")
     scores = {}
-    for localization, rule in itertools.product(("prior", "oracle"), (None, tmp_path / "rule.yaml")):
-        if rule is not None:
-            rule.write_text("{localization: prior, window_exponent: 0.0}")
-        test = {**request["tests"][0], "output": str(tmp_path / "scores.json")}
-        evaluate({**request, "localization": localization, "rule": rule and str(rule), "tests": [test]})
-        scores[localization, rule is None] = json.loads((tmp_path / "scores.json").read_text())["auc"]
+    for localization, rule in itertools.product(("prior", "oracle"), (None, "rule.yaml")):
+        rows = {"policy": {}, "prior": {"stages": ["warmup"], "localization": localization, "rule": rule}}
+        evaluation = make_plan(read_study(write_study(tmp_path, rows=rows)), ["prior"], [0], output).steps[-1]
+        assert evaluation.training.is_finished()
+        evaluation = replace(evaluation, folder=tmp_path / f"{localization}, {rule}")
+        evaluate(evaluation)
+        scores[localization, rule is None] = evaluation.scores("short").read()["auc"]
     assert scores["prior", True] == json.loads((output / "scores/prior/seed0/short.json").read_text())["auc"]
     assert scores["prior", False] != scores["prior", True] != scores["oracle", True]
     assert scores["oracle", False] == scores["oracle", True], "an oracle has no use for a window"
+
+
+def test_a_step_of_a_study_that_has_changed_is_refused(finished, tmp_path):
+    study, output = write_study(tmp_path), finished[0] / "out"
+    with pytest.raises(UserError, match="has changed since this step was planned"):
+        evaluate_step(str(study), str(output), "prior", "0", "another")
 
 
 def test_window_is_the_best_on_the_validation_sets(finished, tmp_path, monkeypatch):

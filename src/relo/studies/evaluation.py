@@ -1,89 +1,87 @@
-"""A process that evaluates one checkpoint on some test sets: `python -m relo.studies.evaluation REQUEST.json`.
+"""A process that evaluates a row with one seed: `python -m relo.studies.evaluation STUDY OUTPUT ROW SEED DIGEST`.
 
-The request says what to do (see `relo.studies.steps.Evaluation.command`); the choice of the window and each test
-set's scores are written as soon as they are complete.
+The choice of the window and each test set's scores are written as soon as they are complete.
 """
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import cv2
 import torch
 from rich.console import Console
 
-from relo.data.sequences import open_reader
+from relo.data.sequences import SequenceReader
 from relo.errors import UserError
 from relo.evaluation.one_pass import run_one_pass
 from relo.evaluation.result_folder import SequenceResult
 from relo.evaluation.sequence_scores import sequence_auc
 from relo.studies.oracle import OracleTracker, with_truth
-from relo.tracking.boxes_file import write_whole
+from relo.studies.plan import make_plan
+from relo.studies.sequences import open_set
+from relo.studies.steps import Evaluation
+from relo.studies.study import read_study
 from relo.tracking.rule import TrackingRule, load_rule
 from relo.tracking.tracker import Tracker
 
 
-def evaluate(request: dict[str, Any]) -> None:
-    """Choose the window, where the request has several; track every test set in one pass, and write the AUCs.
+def evaluate(evaluation: Evaluation) -> None:
+    """Choose the window, where the study has several; track every test set in one pass, and write the AUCs.
 
     Raises:
         UserError: the checkpoint, the rule or a test set cannot be used, or a sequence cannot be tracked.
     """
     cv2.setNumThreads(torch.get_num_threads())
-    rule = None if request["rule"] is None else load_rule(Path(request["rule"]))
-    tracker = _tracker(request, rule)
-    if request["window"] is not None:
-        exponent = request["window"]["chosen"]
+    study, output = evaluation.study, evaluation.output
+    tracker = _tracker(evaluation, None if evaluation.rule is None else load_rule(evaluation.rule))
+    if study.evaluation.window_exponents and not isinstance(tracker, OracleTracker):
+        exponent = evaluation.window.read().get("window_exponent")
         if exponent is None:
-            exponent = _choose_window(request, tracker.rule)
-        tracker = _tracker(request, replace(tracker.rule, window_exponent=exponent))
-    for test in request["tests"]:
-        results = _track(tracker, test, request)
+            exponent = _choose_window(evaluation, tracker.rule)
+        tracker = _tracker(evaluation, replace(tracker.rule, window_exponent=exponent))
+    for test in evaluation.missing():
+        results = _track(tracker, open_set(study, output, "tests", test), study.evaluation.batch_size)
         scores = _aucs(results)
         frames = sum(len(result.boxes_xywh) for result in results)
-        content = {
-            "digest": test["digest"],
-            "localization": request["localization"],
-            "window_exponent": tracker.rule.window_exponent,
-            "auc_mean": sum(scores.values()) / len(scores),
-            "frames": frames,
-            "frames_per_second": round(frames / sum(float(result.seconds.sum()) for result in results), 1),
-            "auc": scores,
-        }
-        write_whole(Path(test["output"]), json.dumps(content, indent=1) + "\n")
+        evaluation.scores(test).write(
+            localization=study.rows[evaluation.row].localization,
+            window_exponent=tracker.rule.window_exponent,
+            auc_mean=sum(scores.values()) / len(scores),
+            frames=frames,
+            frames_per_second=round(frames / sum(float(result.seconds.sum()) for result in results), 1),
+            auc=scores,
+        )
 
 
-def _choose_window(request: dict[str, Any], rule: TrackingRule) -> float:
+def _choose_window(evaluation: Evaluation, rule: TrackingRule) -> float:
     """The exponent with the best AUC, the mean of the validation sets' own; of equal ones the first."""
-    window = request["window"]
-    means = {}
-    for exponent in window["exponents"]:
-        tracker = _tracker(request, replace(rule, window_exponent=exponent))
-        of_sets = [_aucs(_track(tracker, source, request)).values() for source in window["validation"]]
-        means[exponent] = mean(mean(aucs) for aucs in of_sets)
-    chosen: float = max(means, key=means.__getitem__)
-    content = {"digest": window["digest"], "window_exponent": chosen, "auc_by_exponent": means}
-    write_whole(Path(window["output"]), json.dumps(content, indent=1) + "\n")
+    study, means = evaluation.study, {}
+    for exponent in study.evaluation.window_exponents:
+        tracker = _tracker(evaluation, replace(rule, window_exponent=exponent))
+        readers = [open_set(study, evaluation.output, "validation", name) for name in study.validation]
+        tracked = [_track(tracker, reader, study.evaluation.batch_size) for reader in readers]
+        means[exponent] = mean(mean(_aucs(results).values()) for results in tracked)
+    chosen = max(means, key=means.__getitem__)
+    evaluation.window.write(window_exponent=chosen, auc_by_exponent=means)
     return chosen
 
 
-def _tracker(request: dict[str, Any], rule: TrackingRule | None) -> Tracker:
+def _tracker(evaluation: Evaluation, rule: TrackingRule | None) -> Tracker:
     """The checkpoint's tracker with a rule, or with its own."""
-    checkpoint, precision, localization = (request[name] for name in ("checkpoint", "precision", "localization"))
+    checkpoint, precision = str(evaluation.training.checkpoint), evaluation.study.evaluation.precision
+    localization = evaluation.study.rows[evaluation.row].localization
     if localization == "oracle":  # it reads the network itself
         return OracleTracker.from_pretrained(checkpoint, rule, precision=precision, engine="torch")
     return Tracker.from_pretrained(checkpoint, rule, precision=precision, localization=localization)
 
 
-def _track(tracker: Tracker, source: dict[str, str], request: dict[str, Any]) -> list[SequenceResult]:
+def _track(tracker: Tracker, reader: SequenceReader, batch_size: int) -> list[SequenceResult]:
     """One pass over some sequences, the longest first, so that the batch stays full to the end."""
-    sequences = sorted(open_reader(source["dataset"], source["root"], source["split"]), key=len, reverse=True)
+    sequences = sorted(reader, key=len, reverse=True)
     if isinstance(tracker, OracleTracker):
         sequences = [with_truth(sequence) for sequence in sequences]
-    return run_one_pass(tracker, sequences, batch_size=request["batch_size"], workers=torch.get_num_threads())
+    return run_one_pass(tracker, sequences, batch_size=batch_size, workers=torch.get_num_threads())
 
 
 def _aucs(results: list[SequenceResult]) -> dict[str, float]:
@@ -92,9 +90,22 @@ def _aucs(results: list[SequenceResult]) -> dict[str, float]:
     return {name: round(auc, 6) for name, auc in sorted(found.items())}
 
 
+def main(study: str, output: str, row: str, seed: str, digest: str) -> None:
+    """Carry out a step of a study.
+
+    Raises:
+        UserError: see `evaluate`; or the study, or a file that it names, has changed since the step was planned.
+    """
+    plan = make_plan(read_study(Path(study)), [row], [int(seed)], Path(output))
+    evaluation = plan.evaluations.get((row, int(seed)))
+    if evaluation is None or evaluation.digest != digest:
+        raise UserError(f"{study}, or a file that it names, has changed since this step was planned: run again.")
+    evaluate(evaluation)
+
+
 if __name__ == "__main__":
     try:
-        evaluate(json.loads(Path(sys.argv[1]).read_text()))
+        main(*sys.argv[1:])
     except UserError as error:
         Console(soft_wrap=True).print(str(error), markup=False, highlight=False)
         sys.exit(2)

@@ -77,15 +77,13 @@ def chosen_rows(study: Study, only: Sequence[str]) -> list[str]:
     Raises:
         UserError: a name is neither.
     """
-    chosen: set[str] = set()
     for name in only:
         if name not in study.rows and name not in study.groups:
             raise UserError(
                 f"{study.path} has no group and no row {name!r}; its groups are {', '.join(study.groups)}, its rows "
                 f"{', '.join(study.rows)}."
             )
-        chosen |= {name} & study.rows.keys()
-        chosen |= study.groups[name].rows.keys() if name in study.groups else set()
+    chosen = {*only, *(row for name in only if name in study.groups for row in study.groups[name].rows)}
     return [name for name in study.rows if name in chosen or not only]
 
 

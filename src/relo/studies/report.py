@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from relo.evaluation.report_page import ReportTable, html_figure, html_page
+from relo.files import write_text
 from relo.studies.figures import differences, scores_over
 from relo.studies.plan import Plan
 from relo.studies.results import POOLED, Entry
 from relo.studies.statistics import CONFIDENCE, DRAWS
 from relo.studies.steps import Training
 from relo.studies.study import Study
-from relo.tracking.boxes_file import write_whole
 
 _MISSING = "-"
 _COLUMNS = (
@@ -43,15 +43,15 @@ def write_results(study: Study, plan: Plan, found: Sequence[Entry], output: Path
         of_group = [entry for entry in found if entry.group == name]
         if not of_group:
             continue
-        tables = [_score_table(study, name, of_group), _difference_table(study, name, of_group)]
-        markdown += [f"## {group.title}\n", *(table.markdown() for table in tables if table is not None)]
+        tables = _tables(study, name, of_group)
+        markdown += [f"## {group.title}\n", *(table.markdown() for table in tables)]
         # An oracle is so far from the others that they could not be told apart beside it.
         fair = [entry for entry in of_group if study.rows[entry.row].localization != "oracle"]
         figures = [differences(f"Difference to {group.rows[group.reference]}", fair)]
         if group.axis is not None:
             figures.append(scores_over(group.axis, of_group))
             files[output / f"auc_over_{name}.png"] = figures[-1]
-        shown = [table.html() for table in tables if table is not None]
+        shown = [table.html() for table in tables]
         shown.append(f'<div class="gallery">{"".join(html_figure(f) for f in figures if f is not None)}</div>')
         sections.append(f"<section><h2>{escape(group.title)}</h2>{''.join(shown)}</section>")
     title = f"Ablation: {study.path.stem}"
@@ -62,53 +62,43 @@ def write_results(study: Study, plan: Plan, found: Sequence[Entry], output: Path
         output / "report.html": html_page(title, f"<p>{escape(note)}</p>{''.join(sections)}"),
     }
     for path, text in texts.items():
-        write_whole(path, text)
+        write_text(path, text)
     for path, figure in files.items():
         if figure is not None:
             figure.savefig(path, dpi=150)
     return [*texts, *files]
 
 
-def _columns(study: Study) -> list[str]:
-    """What tables show, the main one first."""
-    return [POOLED, *study.tests] if len(study.tests) > 1 else list(study.tests)
-
-
-def _score_table(study: Study, name: str, of_group: Sequence[Entry]) -> ReportTable:
-    """Mean and deviation of every row that has been evaluated, on every test set."""
-    group, columns = study.groups[name], _columns(study)
-    rows: list[list[str]] = []
+def _tables(study: Study, name: str, of_group: Sequence[Entry]) -> list[ReportTable]:
+    """Means and deviations of the rows that have been evaluated, and their differences to the reference, if any."""
+    group = study.groups[name]
+    columns = [POOLED, *study.tests] if len(study.tests) > 1 else list(study.tests)  # the main one first
+    scores: list[list[str]] = []
+    differences: list[list[str]] = []
     highlighted: frozenset[int] = frozenset()
     for row, title in group.rows.items():
         by_test = {entry.test: entry for entry in of_group if entry.row == row}
         if not by_test:
             continue
         if row == group.reference:
-            highlighted = frozenset({len(rows)})
+            highlighted = frozenset({len(scores)})
         main, *others = (by_test.get(test) for test in columns)
-        error = None if main is None else main.summary.standard_error
-        seeds = _MISSING if main is None else str(len(main.seeds))
-        rows.append([title, seeds, _score(main), _percent(error), *map(_score, others)])
+        seeds, error, p_value = _MISSING, None, _MISSING
+        if main is not None:
+            seeds, error = str(len(main.seeds)), main.summary.standard_error
+            p_value = _MISSING if main.comparison is None else f"{main.comparison.p_value:.4f}"
+        scores.append([title, seeds, _score(main), _percent(error), *map(_score, others)])
         if study.validation:
             windows = next(iter(by_test.values())).windows
-            rows[-1].append(" ".join(f"{window:g}" for window in windows) or _MISSING)
+            scores[-1].append(" ".join(f"{window:g}" for window in windows) or _MISSING)
+        if any(entry.comparison is not None for entry in by_test.values()):
+            differences.append([title, _difference(main), p_value, *map(_difference, others)])
     header = ["AUC", "seeds", columns[0], "standard error", *columns[1:], *["window"] * bool(study.validation)]
-    return ReportTable(header, rows, highlighted=highlighted)
-
-
-def _difference_table(study: Study, name: str, of_group: Sequence[Entry]) -> ReportTable | None:
-    """Every row against the reference; None without any."""
-    group, columns = study.groups[name], _columns(study)
-    rows = []
-    for row, title in group.rows.items():
-        by_test = {entry.test: entry for entry in of_group if entry.row == row and entry.comparison is not None}
-        if by_test:
-            main, *others = (by_test.get(test) for test in columns)
-            p_value = _MISSING if main is None or main.comparison is None else f"{main.comparison.p_value:.4f}"
-            rows.append([title, _difference(main), p_value, *map(_difference, others)])
-    if not rows:
-        return None
-    return ReportTable([f"difference to {group.rows[group.reference]}", columns[0], "p", *columns[1:]], rows)
+    tables = [ReportTable(header, scores, highlighted=highlighted)]
+    if differences:
+        header = [f"difference to {group.rows[group.reference]}", columns[0], "p", *columns[1:]]
+        tables.append(ReportTable(header, differences))
+    return tables
 
 
 def _score(entry: Entry | None) -> str:

@@ -54,7 +54,7 @@ def entries(study: Study, plan: Plan, output: Path) -> list[Entry]:
                 if not by_seed:
                     continue
                 scores = _scores(by_seed, by_seed)
-                windows = [plan.evaluations[row, seed].window_exponent for seed in by_seed]
+                windows = [plan.evaluations[row, seed].window.read().get("window_exponent") for seed in by_seed]
                 comparison = None
                 if row != group.reference:
                     what = f"{row} and {group.reference} on {test}"
@@ -79,9 +79,9 @@ def _by_seed(plan: Plan, row: str, tests: Collection[str], output: Path) -> BySe
     """The scores of a row with those seeds that have been evaluated on all of the test sets."""
     by_seed: BySeed = {}
     for seed in sorted(seed for planned, seed in plan.evaluations if planned == row):
-        found = {test: plan.evaluations[row, seed].aucs(test) or {} for test in tests}
+        found = {test: plan.evaluations[row, seed].scores(test).read() for test in tests}
         if all(found.values()):
-            by_seed[seed] = {f"{test}/{name}": auc for test in tests for name, auc in found[test].items()}
+            by_seed[seed] = {f"{test}/{name}": auc for test in tests for name, auc in found[test]["auc"].items()}
     if len({frozenset(aucs) for aucs in by_seed.values()}) > 1:
         raise UserError(
             f"The sequences of {', '.join(tests)} have changed between the evaluations of {row}: delete its scores in "

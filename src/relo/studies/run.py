@@ -4,17 +4,26 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TaskID
 
+from relo.progress import progress_bar
 from relo.studies.steps import Step
 
 _POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A step under way."""
+
+    process: subprocess.Popen[bytes]
+    started: float
+    task: TaskID
 
 
 def run_steps(
@@ -41,38 +50,44 @@ def run_steps(
     """
     waiting = [step for step in steps if not step.is_finished()]
     finished = set(steps).difference(waiting)
-    running: dict[Step, tuple[subprocess.Popen[bytes], float]] = {}  # with the time of their start
+    running: dict[Step, _Running] = {}
     failed: dict[Step, str] = {}
-    with _progress(console) as progress, _interrupted_by_sigterm():
-        bar = progress.add_task("", total=len(steps))
+    # Steps take minutes: the time that is left is estimated from all of them.
+    progress = progress_bar(console, transient=True, speed_estimate_period=float("inf"))
+    # Schedulers end jobs by SIGTERM.
+    on_sigterm = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with progress:
+        overall = progress.add_task("steps", total=len(steps))
         try:
             while waiting or running:
                 for step in list(waiting):
                     broken = next((need for need in step.needs if need in failed), None)
                     if broken is not None:
+                        waiting.remove(step)
                         failed[step] = f"it needs {broken.name}"
-                        waiting.remove(step)
                     elif len(running) < jobs and finished.issuperset(step.needs):
-                        running[step] = (_start(step, output, threads, lock), time.monotonic())
                         waiting.remove(step)
-                ended = {step: entry for step, entry in running.items() if entry[0].poll() is not None}
-                for step, (process, started) in ended.items():
-                    del running[step]
-                    seconds = time.monotonic() - started
-                    reason = _failure(step, process.returncode, seconds)
+                        process = _start(step, output, threads, lock)
+                        running[step] = _Running(process, time.monotonic(), progress.add_task(step.name, total=None))
+                for step in [step for step, member in running.items() if member.process.poll() is not None]:
+                    member = running.pop(step)
+                    seconds = time.monotonic() - member.started
+                    progress.remove_task(member.task)
+                    reason = _failure(step, member.process.returncode, seconds)
                     if reason is None:
                         finished.add(step)
                     else:
                         failed[step] = reason
                     outcome = "" if reason is None else "[red]failed:[/] "
-                    console.print(f"{outcome}{step.name}: {_duration(seconds)}", highlight=False)
-                now = time.monotonic()
-                under_way = [f"{step.name}: {_duration(now - started)}" for step, (_, started) in running.items()]
-                progress.update(bar, completed=len(finished) + len(failed), description="\n".join(under_way))
+                    time_taken = f"{int(seconds) // 60} min {int(seconds) % 60} s"
+                    console.print(f"{outcome}{step.name}: {time_taken}", highlight=False)
+                progress.update(overall, completed=len(finished) + len(failed))
                 time.sleep(_POLL_SECONDS)
         except BaseException:
-            _stop([process for process, _ in running.values()])
+            _stop([member.process for member in running.values()])
             raise
+        finally:
+            signal.signal(signal.SIGTERM, on_sigterm)
     return failed
 
 
@@ -115,36 +130,3 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     finally:
         for process in processes:
             process.kill()
-
-
-@contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Take SIGTERM, by which schedulers end jobs, as Ctrl-C."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _progress(console: Console) -> Progress:
-    """A bar over the steps with the time that is left if they go on as fast, and beside it those that are under way."""
-    return Progress(
-        TextColumn("steps"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}", markup=False),
-        speed_estimate_period=float("inf"),  # steps take minutes
-        console=console,
-        transient=True,
-    )
-
-
-def _duration(seconds: float) -> str:
-    return f"{int(seconds) // 60} min {int(seconds) % 60} s"

@@ -4,15 +4,16 @@ import json
 from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
 from relo.data.packing import pack
-from relo.data.sequences import open_reader
+from relo.data.sequences import SequenceReader, open_reader
 from relo.data.synthetic.command import synthesize
 from relo.errors import UserError
+from relo.files import write_text
 from relo.studies.study import Rendering, Study
-from relo.tracking.boxes_file import write_whole
 
 
 def missing_sequences(study: Study, output: Path) -> list[str]:
@@ -49,7 +50,19 @@ def render(study: Study, output: Path, missing: Collection[str], workers: int, c
             pack(open_reader("lasot", root, "train"), folder, split="train", workers=workers, console=console)
         else:
             synthesize(folder, layout="lasot", split="test", workers=workers, **asdict(settings))
-        write_whole(_note(folder), json.dumps(asdict(settings)) + "\n")
+        write_text(_note(folder), json.dumps(asdict(settings)) + "\n")
+
+
+def open_set(study: Study, output: Path, kind: Literal["tests", "validation"], name: str) -> SequenceReader:
+    """The reader of a set to evaluate on.
+
+    Raises:
+        UserError: it is not there, or broken.
+    """
+    settings = (study.tests if kind == "tests" else study.validation)[name]
+    if isinstance(settings, Rendering):
+        return open_reader("lasot", output / kind / name, "test")
+    return open_reader(settings.dataset, output / settings.path, settings.split)
 
 
 def _renderings(study: Study, output: Path) -> Iterator[tuple[str, Rendering, Path]]:

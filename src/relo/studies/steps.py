@@ -11,12 +11,10 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from relo.studies.study import Recorded, Study, merged
-from relo.tracking.boxes_file import write_whole
+from relo.files import write_text
+from relo.studies.study import Study, merged
 
-CHECKPOINT = "last.ckpt"
 _FINISHED = "finished.json"
-_WINDOW = ".window.json"  # no test set's name starts with a dot
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class Training(Step):
     @property
     def checkpoint(self) -> Path:
         """The weights at the end; they are there earlier, too, where the training was stopped."""
-        return self.given or self.folder / CHECKPOINT
+        return self.given or self.folder / "last.ckpt"
 
     def is_finished(self) -> bool:
         """Whether the process has ended well, and the weights are still there."""
@@ -88,7 +86,7 @@ class Training(Step):
     def command(self) -> list[str]:
         """`relo fit`, which goes on where it was stopped."""
         settings = self.folder / "settings.yaml"
-        write_whole(settings, yaml.safe_dump(merged(self.changes, self._own_settings()), sort_keys=False))
+        write_text(settings, yaml.safe_dump(merged(self.changes, self._own_settings()), sort_keys=False))
         resumed = ["--ckpt_path=last"] if self.checkpoint.exists() else []
         return [sys.executable, "-m", "relo", "fit", f"--config={self.config}", f"--config={settings}", *resumed]
 
@@ -96,7 +94,7 @@ class Training(Step):
         """Note the time."""
         resumed = any((self.folder / "log").glob("metrics_*.csv"))  # the log of the first part, beside the last's
         content = {"seconds": None if resumed else round(seconds, 1)}
-        write_whole(self.folder / _FINISHED, json.dumps(content) + "\n")
+        write_text(self.folder / _FINISHED, json.dumps(content) + "\n")
 
     def _own_settings(self) -> dict[str, Any]:
         """What a step sets itself: seeds, folders and the weights to start from."""
@@ -129,6 +127,26 @@ class Training(Step):
 
 
 @dataclass(frozen=True)
+class Result:
+    """A file that an evaluation leaves behind, with a hash of everything that its content depends on."""
+
+    path: Path
+    digest: str
+
+    def read(self) -> dict[str, Any]:
+        """What it holds; nothing where it is missing, broken or of other settings."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            content: dict[str, Any] = json.loads(self.path.read_text())
+            if content["digest"] == self.digest:
+                return content
+        return {}
+
+    def write(self, **content: Any) -> None:
+        """Write the file, in full or not at all."""
+        write_text(self.path, json.dumps({"digest": self.digest, **content}, indent=1) + "\n")
+
+
+@dataclass(frozen=True)
 class Evaluation(Step):
     """One row with one seed, on those test sets whose scores are missing."""
 
@@ -137,85 +155,36 @@ class Evaluation(Step):
     training: Training
     output: Path  # the results' folder
     rule: Path | None  # a file of tracking settings, where the training config's own are not used
-    digest: str  # a hash of everything that the choice of the window depends on
-
-    def aucs(self, test: str) -> dict[str, float] | None:
-        """Every sequence's AUC; None where they are missing or of other settings."""
-        return self._result(self._file(test), self._digest(test)).get("auc")
+    digest: str  # a hash of everything that the scores depend on but for the test sets
 
     @property
-    def window_exponent(self) -> float | None:
-        """The exponent that was chosen; None where there is no choice, or it has not been made."""
-        return self._result(self.folder / _WINDOW, self.digest).get("window_exponent")
+    def window(self) -> Result:
+        """The choice of the window."""
+        return Result(self.folder / ".window.json", self.digest)  # no test set's name starts with a dot
+
+    def scores(self, test: str) -> Result:
+        """Every sequence's AUC on a test set."""
+        return Result(self.folder / f"{test}.json", digest([self.digest, asdict(self.study.tests[test])]))
+
+    def missing(self) -> list[str]:
+        """The test sets whose scores are missing."""
+        return [test for test in self.study.tests if not self.scores(test).read()]
 
     def is_finished(self) -> bool:
         """Whether no score is missing."""
-        return not self._missing()
+        return not self.missing()
 
     def is_stale(self) -> bool:
         """Whether there are scores of other settings, which will be written over."""
-        return any(self._file(test).exists() for test in self._missing())
+        return any(self.scores(test).path.exists() for test in self.missing())
 
     def command(self) -> list[str]:
-        """`relo.studies.evaluation`, with a request that says what is to be done."""
-        request = {
-            "checkpoint": str(self.training.checkpoint),
-            "localization": self.study.rows[self.row].localization,
-            "rule": None if self.rule is None else str(self.rule),
-            "batch_size": self.study.evaluation.batch_size,
-            "precision": self.study.evaluation.precision,
-            "window": self._window_request(),
-            "tests": [
-                self._sequences("tests", test) | {"digest": self._digest(test), "output": str(self._file(test))}
-                for test in self._missing()
-            ],
-        }
-        path = self.folder / "request.json"
-        write_whole(path, json.dumps(request, indent=2) + "\n")
-        return [sys.executable, "-m", "relo.studies.evaluation", str(path)]
+        """`relo.studies.evaluation`, which finds this step in the study again."""
+        names = [self.study.path, self.output, self.row, self.training.seed, self.digest]
+        return [sys.executable, "-m", "relo.studies.evaluation", *map(str, names)]
 
     def finish(self, seconds: float) -> None:
         """Nothing is left to note: the process has written the scores."""
-
-    def _window_request(self) -> dict[str, Any] | None:
-        """How the window is chosen; None where there is no choice."""
-        exponents = self.study.evaluation.window_exponents
-        if self.study.rows[self.row].localization == "oracle" or not exponents:
-            return None
-        return {
-            "chosen": self.window_exponent,
-            "exponents": exponents,
-            "validation": [self._sequences("validation", name) for name in self.study.validation],
-            "digest": self.digest,
-            "output": str(self.folder / _WINDOW),
-        }
-
-    def _sequences(self, kind: str, name: str) -> dict[str, str]:
-        """Where a set to evaluate on lies."""
-        settings = (self.study.tests if kind == "tests" else self.study.validation)[name]
-        if isinstance(settings, Recorded):
-            return {"root": str(self.output / settings.path), "dataset": settings.dataset, "split": settings.split}
-        return {"root": str(self.output / kind / name), "dataset": "lasot", "split": "test"}
-
-    def _missing(self) -> list[str]:
-        """The test sets whose scores are missing."""
-        return [test for test in self.study.tests if self.aucs(test) is None]
-
-    def _file(self, test: str) -> Path:
-        return self.folder / f"{test}.json"
-
-    def _digest(self, test: str) -> str:
-        """A hash of everything that the scores on a test set depend on."""
-        return digest([self.digest, asdict(self.study.tests[test])])
-
-    @staticmethod
-    def _result(path: Path, digest: str) -> dict[str, Any]:
-        """What an evaluation has left in a file; nothing where it is missing, broken or of other settings."""
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            content: dict[str, Any] = json.loads(path.read_text())
-            if content["digest"] == digest:
-                return content
-        return {}
 
 
 def digest(content: Any) -> str:

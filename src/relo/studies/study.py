@@ -1,18 +1,16 @@
 """A study: what to train, what to evaluate on, and which rows to compare, as its YAML file describes it."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, NoReturn, get_args
 
-import yaml  # type: ignore[import-untyped]
 from jsonargparse import ArgumentParser
 
 from relo.data.synthetic.command import Difficulty
 from relo.errors import UserError, one_sentence
-from relo.files import load_yaml
+from relo.files import read_yaml
 from relo.models.inference import Precision
 
 RowLocalization = Literal["policy", "prior", "oracle"]
@@ -33,34 +31,22 @@ class Rendering:
 
 @dataclass(frozen=True)
 class Recorded:
-    """Sequences that are there already.
+    """Sequences that are there already: a split of a dataset."""
 
-    Attributes:
-        path: the root of a dataset; relative to the folder of the study's results.
-        dataset: the dataset's name (see `relo.data.sequences.DATASETS`).
-        split: a split of the dataset.
-    """
-
-    path: str
-    dataset: str
+    path: str  # the dataset's root; relative to the folder of the study's results
+    dataset: str  # its name, as for `relo test`
     split: str = "test"
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How rows are evaluated.
+    """How rows are evaluated."""
 
-    Attributes:
-        batch_size: sequences in one batch.
-        precision: of the network's layers.
-        rule: a file of tracking settings; the training config's own if not given.
-        window_exponents: each row and seed tracks the validation sets with each of these, and the test sets with the
-            one whose AUC, averaged over the sets, was best; the rule's own if none are given. Oracles have no window.
-    """
-
-    batch_size: int = 32
-    precision: Precision = "float32"
-    rule: str | None = None
+    batch_size: int = 32  # sequences in one batch
+    precision: Precision = "float32"  # of the network's layers
+    rule: str | None = None  # a file of tracking settings; the training config's own if not given
+    # Each row and seed tracks the validation sets with each of these, and the test sets with the one whose AUC,
+    # averaged over the sets, was best; with the rule's own if none are given. Oracles have no window.
     window_exponents: list[float] = field(default_factory=list)
 
 
@@ -93,19 +79,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that are compared with each other; a row may be in several groups.
+    """Rows that are compared with each other; a row may be in several groups."""
 
-    Attributes:
-        title: what is varied.
-        reference: the row that the others are held against.
-        rows: the title of each row, by its name, in order.
-        axis: what the titles count, where they are numbers: the scores are then plotted over it, too.
-    """
-
-    title: str
-    reference: str
-    rows: dict[str, str]
-    axis: str | None = None
+    title: str  # what is varied
+    reference: str  # the row that the others are held against
+    rows: dict[str, str]  # the title of each row, by its name, in order
+    axis: str | None = None  # what the titles count, where they are numbers: the scores are then plotted over it, too
 
 
 @dataclass(frozen=True)
@@ -160,34 +139,29 @@ class Study:
         return settings
 
 
+_TABLES = {"data": Rendering, "tests": Rendering, "validation": Rendering, "rows": Row, "groups": Group}
+
+
 def read_study(path: Path) -> Study:
     """Read a study from YAML: the attributes of `Study`, but for `path`.
 
     Raises:
         UserError: the file cannot be read, or a setting does not exist, is missing or makes no sense.
     """
-    content = _settings(path)
-
-    def table(name: str, kind: Callable[[dict[str, Any]], type]) -> dict[str, Any]:
-        entries = _table(content.pop(name, None) or {}, f"{path}, {name}")
-        checked = {key: _table(entry or {}, f"{path}, {name}.{key}") for key, entry in entries.items()}
-        return {key: _typed(kind(entry), entry, f"{path}, {name}.{key}") for key, entry in checked.items()}
-
-    def sequences(entry: dict[str, Any]) -> type:
-        return Recorded if "path" in entry else Rendering
-
+    content = _table(read_yaml(path, "The study"), str(path))
+    tables: dict[str, dict[str, Any]] = {}
+    for name, kind in _TABLES.items():
+        tables[name] = {}
+        for key, entry in _table(content.pop(name, None) or {}, f"{path}, {name}").items():
+            place = f"{path}, {name}.{key}"
+            settings = _table(entry or {}, place)
+            is_recorded = name in ("tests", "validation") and "path" in settings
+            tables[name][key] = _typed(Recorded if is_recorded else kind, settings, place)
     changes = _table(_resolved(content.pop("changes", None) or {}, path.parent), f"{path}, changes")
-    tables: dict[str, Any] = {
-        "path": path.resolve(),
-        "data": table("data", lambda entry: Rendering),
-        "tests": table("tests", sequences),
-        "validation": table("validation", sequences),
-        "changes": {name: _table(change, f"{path}, changes.{name}") for name, change in changes.items()},
-        "rows": table("rows", lambda entry: Row),
-        "groups": table("groups", lambda entry: Group),
-    }
+    for name, change in changes.items():
+        _table(change, f"{path}, changes.{name}")
     content["pooled"] = content.get("pooled") or list(tables["tests"])
-    study: Study = _typed(Study, content, str(path), tables)
+    study: Study = _typed(Study, content, str(path), path=path.resolve(), changes=changes, **tables)
     _check(study)
     return study
 
@@ -198,8 +172,7 @@ def resolved(path: Path) -> dict[str, Any]:
     Raises:
         UserError: a file cannot be read, or holds anything else.
     """
-    settings: dict[str, Any] = _resolved(_settings(path), path.parent)
-    return settings
+    return _table(_resolved(read_yaml(path, "The config"), path.parent), str(path))
 
 
 def merged(settings: Any, change: Any) -> Any:
@@ -207,16 +180,6 @@ def merged(settings: Any, change: Any) -> Any:
     if isinstance(settings, dict) and isinstance(change, dict):
         return settings | {name: merged(settings.get(name), value) for name, value in change.items()}
     return change
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    try:
-        content = load_yaml(path)
-    except OSError as error:
-        raise UserError(f"The file {path} cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"The file {path} is no YAML: {' '.join(str(error).split())}.") from error
-    return _table(content, str(path))
 
 
 def _table(content: Any, place: str) -> dict[str, Any]:
@@ -235,7 +198,7 @@ def _resolved(value: Any, folder: Path) -> Any:
     return value
 
 
-def _typed(kind: type, settings: dict[str, Any], place: str, given: Mapping[str, Any] = MappingProxyType({})) -> Any:
+def _typed(kind: type, settings: dict[str, Any], place: str, **given: Any) -> Any:
     """Plain data as the attributes of a dataclass, types checked; those that are `given` are taken as they are."""
 
     class Parser(ArgumentParser):
@@ -285,13 +248,5 @@ def _check(study: Study) -> None:
         for name in group.rows:
             require(name in study.rows, f"{place} has {name!r}, which is no row")
         require(group.reference in group.rows, f"{place} has the reference {group.reference!r}, which is none of it")
-        numbers = all(_is_number(title) for title in group.rows.values())
-        require(group.axis is None or numbers, f"{place} has an axis, so its rows' titles must be numbers")
-
-
-def _is_number(title: str) -> bool:
-    try:
-        float(title)
-    except ValueError:
-        return False
-    return True
+        are_numbers = all(re.fullmatch(r"-?\d*\.?\d+(e-?\d+)?", title) for title in group.rows.values())
+        require(group.axis is None or are_numbers, f"{place} has an axis, so its rows' titles must be numbers")
