@@ -25,7 +25,7 @@ from relo.models.checkpoints.weights import read_checkpoint
 from relo.studies.evaluation import evaluate
 from relo.studies.evaluation import main as evaluate_step
 from relo.studies.figures import differences, scores_over
-from relo.studies.plan import make_plan
+from relo.studies.plan import make_plan, steps_of
 from relo.studies.results import Entry
 from relo.studies.run import run_steps
 from relo.studies.statistics import Comparison, Summary
@@ -100,7 +100,7 @@ def test_stopped_training_goes_on_where_it_was(finished, tmp_path, monkeypatch):
     """From a checkpoint in the middle of its steps, as Ctrl-C leaves one."""
     output = tmp_path / "out"
     shutil.copytree(finished[0] / "out/data", output / "data")
-    training, _ = make_plan(read_study(write_study(tmp_path)), ["prior"], [0], output).steps
+    training = make_plan(read_study(write_study(tmp_path)), [0], output)["prior", 0].training
     weights = training.folder / "last.ckpt"
     for limit, done in (["--trainer.max_steps=2"], 2), ([], 4):
         _, _, _, *arguments = training.command()
@@ -118,7 +118,7 @@ def test_given_weights_take_the_place_of_every_warm_up(finished, tmp_path, monke
     weights = next(folder.glob("out/training/warmup-*/seed0/last.ckpt"))
     shutil.copy(weights, tmp_path / "weights.ckpt")
     study = write_study(tmp_path, warmup=None, weights="weights.ckpt", seeds=[0])
-    steps = make_plan(read_study(study), ["policy", "prior"], [0], tmp_path / "out").steps
+    steps = steps_of(make_plan(read_study(study), [0], tmp_path / "out"))
     assert [step.is_finished() for step in steps] == [True, False, False, False]
     relo_here(monkeypatch, "ablate", study, "--output", tmp_path / "out", "--threads", 1, cwd=tmp_path)
     assert [path.parent.parent.name.partition("-")[0] for path in tmp_path.glob("out/training/*/*/last.ckpt")] == ["rl"]
@@ -147,7 +147,7 @@ def test_stopped_study_goes_on_without_repeating_itself(finished):
     assert len(list(folder.glob("out/scores/*/*/short*.json"))) == 2 * 2 * 2
 
 
-def test_table_tells_what_was_scored(finished):
+def test_table_says_what_was_scored(finished):
     output = finished[0] / "out"
     table = {(row["row"], row["test"]): row for row in csv.DictReader((output / "table.csv").open())}
     assert len(table) == 2 * 3
@@ -189,7 +189,7 @@ def test_lost_scores_are_made_again(finished, monkeypatch):
     assert {**snapshot(folder / "out"), lost: before[lost]} == before
 
 
-def told(finished, monkeypatch, capsys, study, *options):
+def dry_run(finished, monkeypatch, capsys, study, *options):
     """What a dry run says of a study in the folder of the finished one."""
     output = finished[0] / "out"
     before = snapshot(output)
@@ -200,23 +200,23 @@ def told(finished, monkeypatch, capsys, study, *options):
 
 def test_changed_training_is_noticed(finished, tmp_path, monkeypatch, capsys):
     study = write_study(tmp_path)
-    assert "0 trainings, 0 evaluations" in told(finished, monkeypatch, capsys, study)
+    assert "0 trainings, 0 evaluations" in dry_run(finished, monkeypatch, capsys, study)
     slower = stage(ACTOR_CRITIC, fresh_parts=["policy", "critic"])
     slower["model"]["optimizer"] = {**ADAMW, "init_args": {"lr": 1e-4}}
     (tmp_path / "rl.yaml").write_text("# a comment changes nothing\n" + (tmp_path / "rl.yaml").read_text())
-    assert "0 trainings, 0 evaluations" in told(finished, monkeypatch, capsys, study)
+    assert "0 trainings, 0 evaluations" in dry_run(finished, monkeypatch, capsys, study)
     write_config(tmp_path / "rl.yaml", slower)
-    said = told(finished, monkeypatch, capsys, study)
+    said = dry_run(finished, monkeypatch, capsys, study)
     assert "2 trainings, 2 evaluations" in said
     assert "The settings of rl have changed" in said
     assert "Scores of other settings are written over: policy." in said
-    said = told(finished, monkeypatch, capsys, study, "--only", "prior")
+    said = dry_run(finished, monkeypatch, capsys, study, "--only", "prior")
     assert "0 trainings, 0 evaluations" in said
 
 
 def test_changed_evaluation_is_noticed(finished, tmp_path, monkeypatch, capsys):
     study = write_study(tmp_path, evaluation={"batch_size": 4, "precision": "bfloat16"})
-    said = told(finished, monkeypatch, capsys, study, "--only", "main", "--seeds", "1")
+    said = dry_run(finished, monkeypatch, capsys, study, "--only", "main", "--seeds", "1")
     assert "0 trainings, 2 evaluations" in said
 
 
@@ -256,7 +256,7 @@ def test_oracle_and_tracking_rules_are_evaluated(finished, tmp_path):
     scores = {}
     for localization, rule in itertools.product(("prior", "oracle"), (None, "rule.yaml")):
         rows = {"policy": {}, "prior": {"stages": ["warmup"], "localization": localization, "rule": rule}}
-        evaluation = make_plan(read_study(write_study(tmp_path, rows=rows)), ["prior"], [0], output).steps[-1]
+        evaluation = make_plan(read_study(write_study(tmp_path, rows=rows)), [0], output)["prior", 0]
         assert evaluation.training.is_finished()
         evaluation = replace(evaluation, folder=tmp_path / f"{localization}, {rule}")
         evaluate(evaluation)
@@ -306,7 +306,7 @@ def test_window_is_the_best_on_the_validation_sets(finished, tmp_path, monkeypat
     (scores / "short.json").unlink()
     relo_here(monkeypatch, *command, cwd=tmp_path)
     assert json.loads((scores / "short.json").read_text())["auc"] == found["auc"]
-    assert choice.stat().st_mtime_ns == chosen_at, "what was chosen is not chosen anew"
+    assert choice.stat().st_mtime_ns == chosen_at, "what was chosen is not chosen again"
 
 
 def test_second_run_in_the_same_folder_is_refused(finished, monkeypatch, capsys):
@@ -362,7 +362,7 @@ def test_steps_wait_for_those_they_need_and_for_room(tmp_path):
     assert len((tmp_path / "order").read_text().splitlines()) == 5
 
 
-def test_failed_steps_are_told_and_those_after_them_not_begun(tmp_path):
+def test_failed_steps_are_named_and_those_after_them_not_begun(tmp_path):
     failing = shell(tmp_path, "failing", "echo why; echo; exit 3")
     killed = shell(tmp_path, "killed", "kill -9 $$")
     after, good = shell(tmp_path, "after", "touch begun", failing), shell(tmp_path, "good", "true")

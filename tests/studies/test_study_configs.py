@@ -65,7 +65,9 @@ def test_rows_change_what_they_name_and_nothing_else(changed, parser, tmp_path):
     objective, data = settings["model"]["objective"], settings["data"]
     steps = data["clips_per_epoch"] / data["batch_size"]
     assert steps == settings["model"]["scheduler"]["init_args"]["total_steps"]
-    assert data["batch_size"] * data["sampler"]["init_args"]["search_frames"] == 64, "as many frames a step as the base"
+    assert data["batch_size"] * data["sampler"]["init_args"]["search_frames"] == 64, (
+        "as many frames per step as the base"
+    )
     name = objective["class_path"].rpartition(".")[2]
     if not {"reward_iou", "reward_auc"} & set(names) and name not in ("PriorObjective", "WarmupObjective"):
         rewards = [reward["class_path"].rpartition(".")[2] for reward in objective["init_args"]["rewards"]]

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from relo.errors import UserError
-from relo.studies.plan import chosen_rows, make_plan
+from relo.studies.plan import chosen_rows, make_plan, steps_of
 from relo.studies.report import write_results
 from relo.studies.results import entries
 from relo.studies.run import run_steps
@@ -57,8 +57,9 @@ def ablate(
     described = read_study(study)
     output = (output or Path("runs/ablation") / study.stem).resolve()
     chosen = list(dict.fromkeys(seeds or described.seeds))
-    steps = make_plan(described, chosen_rows(described, only or []), chosen, output).steps
-    whole = make_plan(described, list(described.rows), sorted({*described.seeds, *chosen}), output)
+    whole = make_plan(described, sorted({*described.seeds, *chosen}), output)
+    rows = chosen_rows(described, only or [])
+    steps = steps_of({(row, seed): whole[row, seed] for seed in chosen for row in rows})
     missing = missing_sequences(described, output)
     ahead = [step for step in steps if not step.is_finished()]
     for line in _summary(steps, ahead, missing):

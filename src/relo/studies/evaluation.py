@@ -96,8 +96,7 @@ def main(study: str, output: str, row: str, seed: str, digest: str) -> None:
     Raises:
         UserError: see `evaluate`; or the study, or a file that it names, has changed since the step was planned.
     """
-    plan = make_plan(read_study(Path(study)), [row], [int(seed)], Path(output))
-    evaluation = plan.evaluations.get((row, int(seed)))
+    evaluation = make_plan(read_study(Path(study)), [int(seed)], Path(output)).get((row, int(seed)))
     if evaluation is None or evaluation.digest != digest:
         raise UserError(f"{study}, or a file that it names, has changed since this step was planned: run again.")
     evaluate(evaluation)

@@ -1,8 +1,8 @@
 """From a study to its steps."""
 
 import hashlib
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -10,22 +10,12 @@ from relo.errors import UserError
 from relo.studies.steps import Evaluation, Step, Training, digest
 from relo.studies.study import Stage, Study, resolved
 
-
-@dataclass(frozen=True)
-class Plan:
-    """The steps of some rows and seeds of a study.
-
-    Attributes:
-        steps: all of them; each comes after those that it needs, and the rows of one seed before those of the next.
-        evaluations: those that give scores, by row and seed.
-    """
-
-    steps: tuple[Step, ...]
-    evaluations: dict[tuple[str, int], Evaluation]
+Plan = dict[tuple[str, int], Evaluation]
+"""Evaluations by row and seed, the rows of one seed before those of the next."""
 
 
-def make_plan(study: Study, rows: Collection[str], seeds: Sequence[int], output: Path) -> Plan:
-    """The steps of some rows of a study; their results lie in `output`.
+def make_plan(study: Study, seeds: Sequence[int], output: Path) -> Plan:
+    """The evaluations of all rows with some seeds, and in them what they need; their results lie in `output`.
 
     Raises:
         UserError: a config is no YAML.
@@ -55,20 +45,21 @@ def make_plan(study: Study, rows: Collection[str], seeds: Sequence[int], output:
         name, folder = f"{row}, seed {of.seed}: evaluation", output / "scores" / row / f"seed{of.seed}"
         return Evaluation(name, folder, (of,), study, row, of, output, rule, content)
 
-    steps: dict[Step, None] = {}  # each once, in order
-    evaluations: dict[tuple[str, int], Evaluation] = {}
+    plan: Plan = {}
     for seed in seeds:
         for name, row in study.rows.items():
-            if name not in rows:
-                continue
             last: Training | None = None
             for stage in row.stages:
                 last = training(stage, row.changes(stage), last, seed)
-                steps[last] = None
             assert last is not None  # a row has a stage
-            evaluations[name, seed] = evaluation(name, last)
-            steps[evaluations[name, seed]] = None
-    return Plan(tuple(steps), evaluations)
+            plan[name, seed] = evaluation(name, last)
+    return plan
+
+
+def steps_of(plan: Plan) -> list[Step]:
+    """The steps of a plan, each once and after those that it needs."""
+    trained = ((evaluation.training, evaluation) for evaluation in plan.values())
+    return list(dict.fromkeys(step for training, last in trained for step in (*training.needs, training, last)))
 
 
 def chosen_rows(study: Study, only: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from relo.evaluation.report_page import ReportTable, html_figure, html_page
 from relo.files import write_text
 from relo.studies.figures import differences, scores_over
-from relo.studies.plan import Plan
+from relo.studies.plan import Plan, steps_of
 from relo.studies.results import POOLED, Entry
 from relo.studies.statistics import CONFIDENCE, DRAWS
 from relo.studies.steps import Training
@@ -167,7 +167,7 @@ def _csv(found: Sequence[Entry]) -> str:
 
 def _json(study: Study, plan: Plan, found: Sequence[Entry]) -> dict[str, Any]:
     trainings: dict[str, dict[str, float | None]] = {}
-    for step in plan.steps:
+    for step in steps_of(plan):
         if isinstance(step, Training) and step.is_finished():
             trainings.setdefault(f"{step.label}-{step.digest}", {})[str(step.seed)] = step.seconds
     return {

@@ -54,7 +54,7 @@ def entries(study: Study, plan: Plan, output: Path) -> list[Entry]:
                 if not by_seed:
                     continue
                 scores = _scores(by_seed, by_seed)
-                windows = [plan.evaluations[row, seed].window.read().get("window_exponent") for seed in by_seed]
+                windows = [plan[row, seed].window.read().get("window_exponent") for seed in by_seed]
                 comparison = None
                 if row != group.reference:
                     what = f"{row} and {group.reference} on {test}"
@@ -78,8 +78,8 @@ def entries(study: Study, plan: Plan, output: Path) -> list[Entry]:
 def _by_seed(plan: Plan, row: str, tests: Collection[str], output: Path) -> BySeed:
     """The scores of a row with those seeds that have been evaluated on all of the test sets."""
     by_seed: BySeed = {}
-    for seed in sorted(seed for planned, seed in plan.evaluations if planned == row):
-        found = {test: plan.evaluations[row, seed].scores(test).read() for test in tests}
+    for seed in sorted(seed for planned, seed in plan if planned == row):
+        found = {test: plan[row, seed].scores(test).read() for test in tests}
         if all(found.values()):
             by_seed[seed] = {f"{test}/{name}": auc for test in tests for name, auc in found[test]["auc"].items()}
     if len({frozenset(aucs) for aucs in by_seed.values()}) > 1:
