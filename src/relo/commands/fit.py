@@ -23,10 +23,10 @@ from relo.errors import UserError, one_sentence
 from relo.files import load_yaml
 from relo.models.checkpoints.released import resolve_reference
 from relo.models.checkpoints.weights import load_stage, read_checkpoint
-from relo.training.callbacks import InterruptCheckpoint, NetworkSummary, ValidationReport
-from relo.training.checkpoint_io import InertCheckpointIO
+from relo.training.callbacks import EffectiveBatch, GradientHealth, NetworkSummary
+from relo.training.checkpoints import InertCheckpointIO, InterruptCheckpoint, last_checkpoint
 from relo.training.module import RELOModule
-from relo.training.monitoring import EffectiveBatch
+from relo.training.validation import ValidationReport
 
 FOUND_BY_LIGHTNING = ("best", "hpc")
 """Checkpoints that are named by what they are."""
@@ -115,7 +115,7 @@ class CLI(LightningCLI):
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             self.trainer.strategy.checkpoint_io = InertCheckpointIO(self.trainer)
         if settings.ckpt_path == "last":
-            path = _last_checkpoint(self.trainer.checkpoint_callbacks)
+            path = last_checkpoint(self.trainer)
             read_checkpoint(path)
             settings.ckpt_path = str(path)
         if self.subcommand == "fit":
@@ -123,9 +123,9 @@ class CLI(LightningCLI):
             return
         self.trainer.loggers = [logger for logger in self.trainer.loggers if not isinstance(logger, CSVLogger)]
         if settings.ckpt_path is None:
-            if self.model.init_from is None:
+            if self.model.recipe.init_from is None:
                 raise UserError(f"There are no weights to {self.subcommand}: give --ckpt_path or --model.init_from.")
-            load_stage(self.model.network, self.model.init_from)
+            load_stage(self.model.network, self.model.recipe.init_from)
 
 
 def run(arguments: list[str]) -> None:
@@ -149,7 +149,13 @@ def run(arguments: list[str]) -> None:
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
                 trainer_defaults={
-                    "callbacks": [NetworkSummary(), EffectiveBatch(), ValidationReport(), InterruptCheckpoint()],
+                    "callbacks": [
+                        NetworkSummary(),
+                        EffectiveBatch(),
+                        GradientHealth(),
+                        ValidationReport(),
+                        InterruptCheckpoint(),
+                    ],
                     "num_sanity_val_steps": 0,
                     "enable_model_summary": False,
                 },
@@ -183,16 +189,6 @@ def _check_yaml(path: Path) -> None:
         raise UserError(f"The config {path} is no YAML: {getattr(error, 'problem', None) or error}{where}.") from error
     if not isinstance(content, dict):
         raise UserError(f"The config {path} holds no settings by name, such as `trainer:`, `model:` and `data:`.")
-
-
-def _last_checkpoint(callbacks: list[Any]) -> Path:
-    """The newest "last" checkpoint in the folders of a trainer's checkpoint callbacks."""
-    folders = [Path(c.dirpath) for c in callbacks if isinstance(c, ModelCheckpoint) and c.dirpath]
-    found = [path for folder in folders for path in folder.glob(f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}*.ckpt")]
-    if not found:
-        where = f"in {', '.join(map(str, folders))}" if folders else "as the config gives checkpoints no folder"
-        raise UserError(f"There is no last checkpoint {where}: leave --ckpt_path out to start anew.")
-    return max(found, key=lambda path: path.stat().st_mtime)
 
 
 @rank_zero_only

@@ -16,7 +16,8 @@ from rich.console import Console
 from relo.learning.policy import ActorCritic
 from relo.learning.rollout import Rollout
 from relo.models.heads import CornerPrior
-from relo.training.monitoring import health_row, seen_frames
+from relo.training.figures import seen_frames
+from relo.training.monitoring import health_row
 from small_networks import make_clip, make_network
 from training_runs import ACTOR_CRITIC, WARMUP, config, losses, relo_here, write_config
 

@@ -1,0 +1,128 @@
+"""Checkpoints of a fit: saved on Ctrl-C, found again, and read without running anything of the file's."""
+
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from relo.errors import UserError
+from relo.models.checkpoints.inert_pickle import foreign_parts
+from relo.models.checkpoints.states import require_restored
+from relo.models.checkpoints.weights import read_checkpoint
+
+
+class InertCheckpointIO(TorchCheckpointIO):
+    """Saves like Lightning, and loads what can be restored without the file's code.
+
+    A validation needs the tensors alone. A fit that is resumed needs all but the states of callbacks that it does not
+    have.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Callable | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """The checkpoint, on the CPU.
+
+        Raises:
+            UserError: it cannot be read, or the run needs an object of it that was not restored; that is named.
+        """
+        checkpoint = read_checkpoint(Path(path))
+        if self._trainer.state.fn != "fit":
+            return {name: entry for name, entry in checkpoint.items() if not any(foreign_parts(entry))}
+        states = checkpoint.get("callbacks")
+        if isinstance(states, dict):
+            present = {callback.state_key for callback in self._trainer.callbacks}  # type: ignore[attr-defined]
+            checkpoint["callbacks"] = {
+                name: state if name in present or not any(foreign_parts(state)) else {}
+                for name, state in states.items()
+            }
+        require_restored(checkpoint, str(path))
+        return checkpoint
+
+
+class InterruptCheckpoint(Callback):
+    """On Ctrl-C, ends the step in hand and saves `last.ckpt` beside the other checkpoints, for `--ckpt_path last`.
+
+    A second Ctrl-C stops at once. With several processes, which do not stop in the same step, what was saved is kept,
+    and nothing is added.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._handler_before: Any = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take Ctrl-C over."""
+        if trainer.world_size > 1 or threading.current_thread() is not threading.main_thread():
+            return
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self._asked or not trainer.training:
+                raise KeyboardInterrupt
+            self._asked = True
+
+        self._asked = False
+        self._handler_before = signal.signal(signal.SIGINT, stop)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Stop here, if asked to."""
+        if self._asked:
+            self._save(trainer)
+            raise KeyboardInterrupt
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save, if a validation within the fit was stopped."""
+        if isinstance(exception, KeyboardInterrupt) and self._handler_before is not None and trainer.validating:
+            self._save(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give Ctrl-C back."""
+        if self._handler_before is not None:
+            signal.signal(signal.SIGINT, self._handler_before)
+            self._handler_before = None
+
+    def _save(self, trainer: Trainer) -> None:
+        for folder in checkpoint_folders(trainer)[:1]:
+            trainer.save_checkpoint(folder / f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}.ckpt")
+
+
+def checkpoint_folders(trainer: Trainer) -> list[Path]:
+    """The folders of a trainer's checkpoints, as far as they are known."""
+    callbacks = (callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint))
+    return [Path(callback.dirpath) for callback in callbacks if callback.dirpath]
+
+
+def last_checkpoint(trainer: Trainer) -> Path:
+    """The newest "last" checkpoint of a trainer's folders.
+
+    Raises:
+        UserError: there is none.
+    """
+    folders = checkpoint_folders(trainer)
+    found = [path for folder in folders for path in folder.glob(f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}*.ckpt")]
+    if not found:
+        where = f"in {', '.join(map(str, folders))}" if folders else "as the config gives checkpoints no folder"
+        raise UserError(f"There is no last checkpoint {where}: leave --ckpt_path out to start from the beginning.")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def leave_epoch_unfinished(fit_loop: dict[str, Any], batches: float) -> None:
+    """Let a resumed run go on within an epoch that was cut short (by max_steps, say): Lightning counts it as done.
+
+    Args:
+        fit_loop: the state of Lightning's loop, in a checkpoint.
+        batches: of an epoch.
+    """
+    batch = fit_loop["epoch_loop.batch_progress"]["current"]
+    if batch["ready"] == batch["completed"] and 0 < batch["completed"] < batches:
+        for progress in fit_loop["epoch_progress"].values():
+            progress["processed"] = progress["completed"] = progress["ready"] - 1
