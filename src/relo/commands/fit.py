@@ -1,6 +1,7 @@
 """`relo fit | validate`: the Lightning CLI over our module and data module."""
 
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from relo.data.datamodule import TrackingDataModule
 from relo.errors import UserError, one_sentence
-from relo.files import load_yaml
+from relo.files import read_yaml
 from relo.models.checkpoints.released import resolve_reference
 from relo.models.checkpoints.weights import load_stage, read_checkpoint
 from relo.training.callbacks import EffectiveBatch, GradientHealth, NetworkSummary
@@ -31,7 +32,7 @@ from relo.training.validation import ValidationReport
 FOUND_BY_LIGHTNING = ("best", "hpc")
 """Checkpoints that are named by what they are."""
 
-# Said of every run by Lightning and its dependencies, and nothing that the user could mend.
+# Said of every run by Lightning and its dependencies, and nothing that the user could change.
 _NOISE = (
     ".*LeafSpec.*is deprecated",
     "Checkpoint directory .* exists and is not empty",
@@ -39,15 +40,19 @@ _NOISE = (
     ".*does not have many workers",
     ".*smaller than the logging interval",
     "Found .* module.* in eval mode",
+    "(?s).*does not round-trip",
 )
 
-
+_MOVED_CLASS = re.compile(r"\brelo\.(?=(?:callbacks|module|monitoring|presence_calibration)\.[A-Z])")
 _load_yaml = get_loader("yaml")
 
 
 def _load(text: str) -> Any:
-    """A config file, or a value in one, where a variant of the release may be named in the place of its settings."""
-    return resolve_reference(_load_yaml(text))
+    """A config file, or a value in one: it may name a variant of the release in the place of its settings.
+
+    Classes may have the paths that they had before there was `relo.training`.
+    """
+    return resolve_reference(_load_yaml(_MOVED_CLASS.sub("relo.training.", text)))
 
 
 set_loader("yaml", _load, (yaml.YAMLError,))
@@ -123,21 +128,24 @@ class CLI(LightningCLI):
             return
         self.trainer.loggers = [logger for logger in self.trainer.loggers if not isinstance(logger, CSVLogger)]
         if settings.ckpt_path is None:
-            if self.model.recipe.init_from is None:
+            init_from = self.model.recipe.init_from
+            if init_from is None:
                 raise UserError(f"There are no weights to {self.subcommand}: give --ckpt_path or --model.init_from.")
-            load_stage(self.model.network, self.model.recipe.init_from)
+            load_stage(self.model.network, init_from)
 
 
 def run(arguments: list[str]) -> None:
-    """Run one of Lightning's commands.
+    """Run one of Lightning's commands, which is the first of the arguments.
 
     Raises:
         UserError: a mistake in the config, or one that turned up in the work.
         KeyboardInterrupt: it was stopped.
     """
-    for path in _config_files(arguments):
-        _check_yaml(path)
+    for path in _config_files(arguments):  # the parser's messages leave out the name
+        if not isinstance(read_yaml(path, "The config"), dict):
+            raise UserError(f"The config {path} holds no settings by name, such as `trainer:`, `model:` and `data:`.")
     sys.argv[1:] = arguments  # read again by the processes that a distributed strategy starts
+    callbacks = [NetworkSummary(), EffectiveBatch(), GradientHealth(), ValidationReport(), InterruptCheckpoint()]
     with _without_noise():
         try:
             CLI(
@@ -149,13 +157,7 @@ def run(arguments: list[str]) -> None:
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
                 trainer_defaults={
-                    "callbacks": [
-                        NetworkSummary(),
-                        EffectiveBatch(),
-                        GradientHealth(),
-                        ValidationReport(),
-                        InterruptCheckpoint(),
-                    ],
+                    "callbacks": callbacks,
                     "num_sanity_val_steps": 0,
                     "enable_model_summary": False,
                 },
@@ -177,20 +179,6 @@ def _config_files(arguments: list[str]) -> Iterator[Path]:
             yield Path(path)
 
 
-def _check_yaml(path: Path) -> None:
-    """Name a config that cannot be read: the parser's message leaves the name out."""
-    try:
-        content = load_yaml(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The config {path} cannot be read ({getattr(error, 'strerror', 'it is no text')}).") from error
-    except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        where = "" if place is None else f" in line {place.line + 1}"
-        raise UserError(f"The config {path} is no YAML: {getattr(error, 'problem', None) or error}{where}.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"The config {path} holds no settings by name, such as `trainer:`, `model:` and `data:`.")
-
-
 @rank_zero_only
 def _keep_logs(loggers: list[Any]) -> None:
     """Move an earlier run's CSV log aside: Lightning would delete it."""
@@ -204,17 +192,17 @@ def _keep_logs(loggers: list[Any]) -> None:
 
 @contextmanager
 def _without_noise() -> Iterator[None]:
-    """Keep what Lightning advertises and what only its developers could mend off the console."""
+    """Keep what Lightning advertises and what only its developers could change off the console."""
 
     def is_no_advertisement(record: logging.LogRecord) -> bool:
         return "Tip:" not in record.getMessage()
 
     log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     log.addFilter(is_no_advertisement)
-    with warnings.catch_warnings():
-        for pattern in _NOISE:
-            warnings.filterwarnings("ignore", pattern)
-        try:
+    try:
+        with warnings.catch_warnings():
+            for pattern in _NOISE:
+                warnings.filterwarnings("ignore", pattern)
             yield
-        finally:
-            log.removeFilter(is_no_advertisement)
+    finally:
+        log.removeFilter(is_no_advertisement)

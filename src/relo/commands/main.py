@@ -1,4 +1,4 @@
-"""The `relo` command: the Lightning CLI for training and validation, plain functions for everything else."""
+"""The `relo` command: finds a command's function, and calls it with what the command line says."""
 
 import importlib
 import inspect
@@ -6,9 +6,10 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from argparse import ArgumentError
+from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
-from typing import Any, NoReturn, get_args, get_origin
+from typing import Any, get_args, get_origin, get_type_hints
 
 from rich.console import Console
 from rich.text import Text
@@ -16,13 +17,16 @@ from rich.text import Text
 from relo.commands.process import set_defaults
 from relo.errors import UserError, one_sentence
 
-LIGHTNING_COMMANDS = {
-    "fit": "Train a network: a stage's config says which.",
-    "validate": "Track whole held-out sequences, and score policy and prior.",
-}
+Command = tuple[str, str]
+"""Where a function is, and a sentence about it. Its signature and docstring are the command's options and help."""
 
-# Each is a typed function; its signature and docstring are the command's options and help.
-COMMANDS: dict[str, dict[str, tuple[str, str]] | tuple[str, str]] = {
+LIGHTNING_COMMANDS: dict[str, Command] = {
+    "fit": ("relo.commands.fit:run", "Train a network: a stage's config says which."),
+    "validate": ("relo.commands.fit:run", "Track whole held-out sequences, and score policy and prior."),
+}
+"""These are handed the whole command line."""
+
+COMMANDS: dict[str, dict[str, Command] | Command] = {
     "track": ("relo.commands.track:track", "Track a target in a video, a folder of frames or a camera."),
     "test": ("relo.commands.test:run_benchmark", "Track a whole benchmark, and leave result files."),
     "evaluate": ("relo.commands.evaluate:evaluate", "Score result files by a benchmark's own rule."),
@@ -59,88 +63,82 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(128 + signal.SIGINT)
 
 
-def run(arguments: list[str]) -> None:
+def run(
+    arguments: list[str],
+    program: str = "relo",
+    commands: Mapping[str, dict[str, Command] | Command] = LIGHTNING_COMMANDS | COMMANDS,
+) -> None:
     """Find the command and run it.
+
+    Args:
+        arguments: the command line behind `program`.
+        program: the command, or group of commands, that was named.
+        commands: those to choose from.
 
     Raises:
         UserError: an unknown command or option, or a mistake that the command found.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
-        _print_overview()
-        return
-    if arguments[0] == "--version":
-        print(importlib.import_module("relo").__version__)
+        _print_overview(program, commands)
         return
     name, rest = arguments[0], arguments[1:]
-    if name in LIGHTNING_COMMANDS:
-        importlib.import_module("relo.commands.fit").run(arguments)
+    if name == "--version":
+        print(importlib.import_module("relo").__version__)
         return
-    command = COMMANDS.get(name)
+    command = commands.get(name)
     if command is None:
-        known = ", ".join([*LIGHTNING_COMMANDS, *COMMANDS])
-        raise UserError(f"There is no command {name!r}; the commands are {known}.")
+        raise UserError(f"There is no command '{program} {name}'; there are {', '.join(commands)}.")
     if isinstance(command, dict):
-        if not rest or rest[0] in ("-h", "--help"):
-            _print_table(f"relo {name}", {key: text for key, (_, text) in command.items()})
-            return
-        if rest[0] not in command:
-            raise UserError(f"There is no command 'relo {name} {rest[0]}'; there are {', '.join(command)}.")
-        name, command, rest = f"{name} {rest[0]}", command[rest[0]], rest[1:]
-    _call(f"relo {name}", command[0], rest)
+        run(rest, f"{program} {name}", command)
+        return
+    module_name, _, function_name = command[0].partition(":")
+    function = getattr(importlib.import_module(module_name), function_name)
+    if name in LIGHTNING_COMMANDS:
+        function(arguments)
+    else:
+        function(**_parse(f"{program} {name}", function, rest))
 
 
-def _call(program: str, target: str, arguments: list[str]) -> None:
-    """Call a function with the command line that its signature describes: positional arguments first, then options."""
+def _parse(program: str, function: Any, arguments: list[str]) -> dict[str, Any]:
+    """A function's arguments from the command line that its signature and docstring describe.
+
+    What may be given by position is positional. Lists take several values, and a switch may stand without one.
+    """
     from docstring_parser import parse
     from jsonargparse import ArgumentParser
 
-    class Parser(ArgumentParser):
-        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            raise UserError(f"{one_sentence(message)} (see `{program} --help`)")
-
-    module_name, _, function_name = target.partition(":")
-    function: Callable[..., None] = getattr(importlib.import_module(module_name), function_name)
-    parameters = inspect.signature(function).parameters.values()
-    positional = {p.name for p in parameters if p.kind is not p.KEYWORD_ONLY}
-    options = {p.name for p in parameters} - positional
-    several = {p.name: item for p in parameters if (item := _item_type(p.annotation)) is not None}
     documentation = parse(function.__doc__ or "")
     help_texts = {parameter.arg_name: parameter.description for parameter in documentation.params}
-    parser: Any = Parser(prog=program, description=documentation.description)
+    parser: Any = ArgumentParser(prog=program, description=documentation.description, exit_on_error=False)
     # No option begins with a digit: "-5,30,30,30" is a value, as argparse by itself knows of "-5".
     parser._negative_number_matcher = re.compile(r"-\.?\d")
-    switches = {p.name: p.default for p in parameters if p.annotation is bool}
-    own = several.keys() | switches.keys()
-    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=options | own, fail_untyped=True)
-    for name, item in several.items():
-        flag = name if name in positional else f"--{name}"
-        parser.add_argument(flag, type=item, nargs="+", help=help_texts.get(name))
-    parser.add_function_arguments(function, as_group=False, skip=positional | own, fail_untyped=True)
-    for name, default in switches.items():
-        parser.add_argument(f"--{name}", type=bool, nargs="?", const=True, default=default, help=help_texts.get(name))
-    values = parser.instantiate(parser.parse_args(arguments))
-    function(**values.as_dict())
+    types = get_type_hints(function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind = types[name]
+        settings = {"type": kind, "help": help_texts.get(name)}
+        if kind is bool:
+            settings |= {"nargs": "?", "const": True}
+        elif items := [candidate for candidate in (kind, *get_args(kind)) if get_origin(candidate) is list]:
+            settings |= {"type": get_args(items[0])[0], "nargs": "+"}
+        if parameter.default is not parameter.empty:
+            settings["default"] = parameter.default
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            settings["required"] = True
+        flag = f"--{name}" if parameter.kind is parameter.KEYWORD_ONLY else name
+        parser.add_argument(flag, **settings)
+    try:
+        values: dict[str, Any] = parser.parse_args(arguments).as_dict()
+    except ArgumentError as error:
+        raise UserError(f"{one_sentence(str(error))} (see `{program} --help`)") from error
+    return values
 
 
-def _item_type(annotation: Any) -> Any:
-    """The type of the items of a list, or of a list that may be left out; None for anything else."""
-    lists = [candidate for candidate in (annotation, *get_args(annotation)) if get_origin(candidate) is list]
-    return get_args(lists[0])[0] if lists else None
-
-
-def _print_overview() -> None:
-    described = LIGHTNING_COMMANDS | {
-        name: command[1] if isinstance(command, tuple) else f"{', '.join(command)}: sequences and clip stores."
-        for name, command in COMMANDS.items()
-    }
-    _print_table("relo", described)
-
-
-def _print_table(program: str, described: dict[str, str]) -> None:
+def _print_overview(program: str, commands: Mapping[str, dict[str, Command] | Command]) -> None:
     console = Console()
     console.print(f"Usage: {program} COMMAND ...\n")
-    width = max(map(len, described)) + 2
-    for name, text in described.items():
+    width = max(map(len, commands)) + 2
+    for name, command in commands.items():
+        text = f"{', '.join(command)}: sequences and clip stores." if isinstance(command, dict) else command[1]
         console.print(f"  [bold]{name:<{width}}[/]{text}", highlight=False)
     console.print(f"\n`{program} COMMAND --help` explains a command.", highlight=False)
 
