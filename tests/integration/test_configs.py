@@ -23,12 +23,24 @@ from training_runs import WARMUP, config, losses, relo_here, write_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 MODELS = sorted(CONFIGS.glob("model/*.yaml"))
-CHANGES = sorted(CONFIGS.glob("?256/*.yaml"))  # named behind the stage that they change
-STAGES = sorted(
-    path
-    for path in CONFIGS.rglob("*.yaml")
-    if {"trainer", "model", "data"} <= (yaml.safe_load(path.read_text()) or {}).keys() and path not in CHANGES
-)
+
+
+def command(path):
+    """The arguments of `relo fit` that a config's first lines give."""
+    header = path.read_text().partition("\ntrainer:")[0]
+    line = header.replace("#", "").replace("\\\n", "").rpartition("relo fit")[2]
+    return line.replace("configs/", f"{CONFIGS}/").split()
+
+
+def is_whole(path):
+    content = yaml.safe_load(path.read_text())
+    return isinstance(content, dict) and {"trainer", "model", "data"} <= content.keys()
+
+
+CHANGES = sorted(CONFIGS.glob("?256/*.yaml"))
+OVERRIDES = sorted(path for path in CONFIGS.rglob("*.yaml") if command(path).count("--config") == 2)
+"""They are named behind the stage that they change."""
+STAGES = sorted(path for path in CONFIGS.rglob("*.yaml") if is_whole(path) and path not in OVERRIDES)
 
 
 def name(path):
@@ -66,6 +78,14 @@ def test_stages_parse(path, parse):
     assert parse("--config", path)["model"]["network"]["class_path"].startswith("relo.models.")
 
 
+@pytest.mark.parametrize("path", OVERRIDES, ids=name)
+def test_overrides_parse_and_have_a_folder_of_their_own(path, parse):
+    trainer = parse(*command(path))["trainer"]
+    assert trainer["default_root_dir"] == trainer["logger"]["init_args"]["save_dir"]
+    assert str(path.parent.name) in trainer["default_root_dir"]
+    assert path.stem in trainer["default_root_dir"]
+
+
 def differences(one, other, path=()):
     """Where two configs differ: the path of each setting, and its value in the other."""
     if isinstance(one, dict) and isinstance(other, dict):
@@ -83,9 +103,7 @@ def holds(settings, part):
 
 @pytest.mark.parametrize("path", CHANGES, ids=name)
 def test_variants_are_trained_as_b256_but_for_what_the_release_changes(path, parse):
-    header = path.read_text().partition("\ntrainer:")[0]
-    command = header.replace("#", "").replace("\\\n", "").rpartition("relo fit")[2].replace("configs/", f"{CONFIGS}/")
-    found = parse(*command.split())
+    found = parse(*command(path))
     variant, stage = path.parent.name, path.stem
     facts = read_variant(variant)
     assert holds(found["model"], {"network": facts["network"], "rule": facts["tracking"]})
