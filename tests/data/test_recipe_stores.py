@@ -82,15 +82,16 @@ def test_stores_that_are_there_and_roots_of_datasets_pass(folder):
     require_stores({})
 
 
+def paths_in(content):
+    """The paths of the sources that a config holds."""
+    if isinstance(content, dict):
+        return {content["path"]} if "path" in content else set().union(*map(paths_in, content.values()))
+    return set().union(*map(paths_in, content)) if isinstance(content, list) else set()
+
+
 def test_recipes_and_make_data_speak_of_the_same_stores():
-    named = {
-        source["path"]
-        for path in [*CONFIGS.glob("*.yaml"), *CONFIGS.glob("data/*.yaml")]
-        for settings in [yaml.safe_load(path.read_text()) or {}]
-        for data in (settings, settings.get("data"))
-        if isinstance(data, dict) and isinstance(data.get("train"), list)
-        for source in data["train"] + (data.get("validation") or [])
-    }
+    files = [*CONFIGS.glob("*.yaml"), *CONFIGS.glob("data/*.yaml")]
+    named = set().union(*(paths_in(yaml.safe_load(path.read_text())) for path in files))
     of_recipes = {Path(path).name for path in named if Path(path).parent == Path("data") and "synthetic" not in path}
     assert of_recipes == RECIPE_STORES.keys()
     assert {dataset for dataset, _ in RECIPE_STORES.values()} <= DATASETS.keys()

@@ -29,9 +29,6 @@ from relo.training.checkpoints import InertCheckpointIO, InterruptCheckpoint, la
 from relo.training.module import RELOModule
 from relo.training.validation import ValidationReport
 
-FOUND_BY_LIGHTNING = ("best", "hpc")
-"""Checkpoints that are named by what they are."""
-
 # Said of every run by Lightning and its dependencies, and nothing that the user could change.
 _NOISE = (
     ".*LeafSpec.*is deprecated",
@@ -81,7 +78,7 @@ class CLI(LightningCLI):
         settings.weights_only = True  # a checkpoint of someone else's must not run code
         if "verbose" in settings:
             settings.verbose = False  # `ValidationReport` prints the scores
-        if settings.ckpt_path not in (None, "last", *FOUND_BY_LIGHTNING):
+        if settings.ckpt_path not in (None, "last", "best", "hpc"):
             read_checkpoint(Path(settings.ckpt_path))
 
     def _parse_ckpt_path(self) -> None:

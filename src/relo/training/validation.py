@@ -13,10 +13,10 @@ from torch import distributed
 from torchmetrics import Metric, MetricCollection
 
 from relo.evaluation.plots import success_plot
-from relo.evaluation.result_folder import SequenceResult
+from relo.evaluation.result_folder import SequenceResult, write_result
 from relo.evaluation.sequence_auc import sequence_auc
 from relo.metrics import AverageOverlap, NormalizedPrecision, Precision, SuccessAUC, SuccessRate
-from relo.tracking.boxes_file import write_boxes, write_values, write_whole
+from relo.tracking.boxes_file import write_whole
 
 METRICS: dict[str, tuple[Callable[[], Metric], str]] = {
     "auc": (SuccessAUC, "success AUC"),
@@ -36,7 +36,8 @@ def tracking_metrics() -> MetricCollection:
 class ValidationReport(Callback):
     """After `relo validate`, writes into `<default_root_dir>/validation`:
 
-    - `<map>/<dataset>/<sequence>.txt`, the boxes x, y, w, h of every frame as floats, and the scores beside them;
+    - `<map>/<dataset>/<sequence>.txt`, the boxes x, y, w, h of every frame as floats, and scores, times and
+      presence beside them, as `relo test` leaves them;
     - `scores.json`, the scores of each map, its success curve and every sequence's AUC;
     - `success.png`, the success curves.
 
@@ -51,7 +52,11 @@ class ValidationReport(Callback):
         folder = Path(trainer.default_root_dir) / "validation"
         is_written = trainer.state.fn == "validate"
         if is_written:
-            _write_boxes(folder, pl_module.validation_results)
+            for name, results in pl_module.validation_results.items():
+                for result in results:
+                    target = folder / name / result.sequence.dataset
+                    target.mkdir(parents=True, exist_ok=True)
+                    write_result(target, result)
         if not trainer.is_global_zero:
             return
         Console().print(score_table(report, count))
@@ -94,12 +99,3 @@ def _sequence_aucs(results: list[SequenceResult], trainer: Trainer) -> dict[str,
         distributed.all_gather_object(parts, scores)
         scores = {name: value for part in parts for name, value in part.items()}
     return dict(sorted(scores.items()))
-
-
-def _write_boxes(folder: Path, results: dict[str, list[SequenceResult]]) -> None:
-    for name, of_map in results.items():
-        for result in of_map:
-            target = folder / name / result.sequence.dataset
-            target.mkdir(parents=True, exist_ok=True)
-            write_values(target / f"{result.name}_score.txt", result.scores)
-            write_boxes(target / f"{result.name}.txt", result.boxes_xywh)
