@@ -18,8 +18,8 @@ from torch import Tensor
 
 from relo.geometry import cxcywh_to_xyxy, iou
 from relo.images import restore_images
-from relo.learning.rollout import Rollout, chosen
-from relo.models.heads import PriorHead
+from relo.learning.rollout import Rollout
+from relo.models.heads import PriorHead, at_cells
 
 TRUTH, CHOSEN, PRIOR = "#3ddc5c", "#ff3b30", "#29b6f6"
 PANEL = 2.3  # side of an image or map, in inches
@@ -71,7 +71,7 @@ def seen_frames(rollout: Rollout, prior: PriorHead | None, count: int) -> list[S
         scores, own_cxcywh = _run(prior, rollout.features[at])
         cells_xyxy = cells_xyxy if own_cxcywh is None else cxcywh_to_xyxy(own_cxcywh)
     if scores is not None:
-        best_xyxy = chosen(cells_xyxy.flatten(1, 2)[:, None], scores.flatten(1).argmax(1)[:, None])[:, 0]
+        best_xyxy = at_cells(cells_xyxy, scores.flatten(1).argmax(1))
         columns |= {"prior": scores, "prior_xyxy": best_xyxy, "prior_iou": iou(best_xyxy, truth_xyxy)}
     truths = [
         truth if is_visible else None

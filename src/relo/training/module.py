@@ -20,8 +20,8 @@ from relo.learning.base import Objective
 from relo.learning.rollout import Rollout
 from relo.models.checkpoints.states import misfit
 from relo.models.checkpoints.weights import FORMAT, FORMAT_ENTRY
-from relo.models.network import LocalizationNetwork
 from relo.models.heads import Localization
+from relo.models.network import LocalizationNetwork
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 from relo.training.checkpoints import leave_epoch_unfinished
