@@ -46,8 +46,9 @@ from relo.evaluation.result_folder import SequenceResult
 from relo.evaluation.sequence_scores import sequence_auc
 from relo.geometry import iou_xywh
 from relo.models.checkpoints.weights import SHIPPED
+from relo.tracking.crops import RGBImage
 from relo.tracking.render import draw_frame
-from relo.tracking.tracker import RGBImage, Tracker
+from relo.tracking.tracker import Tracker
 from relo.tracking.video import fit_into
 
 OURS, NANO = "relo", "NanoTrack"

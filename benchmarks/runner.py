@@ -32,7 +32,7 @@ from relo.data.sequences import Sequence as AnnotatedSequence
 from relo.evaluation.one_pass import run_one_pass
 from relo.models.encoders.base import Templates
 from relo.models.network import LocalizationMaps
-from relo.tracking import tracker as tracking
+from relo.tracking import crops
 from relo.tracking.tracker import Tracker
 
 GRAIN = 4
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)  # as `relo test` does beside a GPU
     cv2.setNumThreads(1)
     # Crops are normalised on the network's device, at the network's cost.
-    tracking.normalise_images = lambda images: images
+    crops.normalise_images = lambda images: images
     tracker = Tracker(FreeNetwork(), device="cpu")  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
         sequences = make_sequences(Path(folder), options.sequences, options.frames, options.width, options.height)

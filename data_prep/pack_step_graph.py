@@ -15,9 +15,9 @@ from relo.errors import UserError
 from relo.models.checkpoints.weights import load_network, resolve
 from relo.models.export import step_graph
 from relo.models.inference import optimize_for_inference
+from relo.tracking.engine import PACKAGED, StepGraph, graph_name, write_graph
 from relo.tracking.localizer import tracking_heads
-from relo.tracking.step_graphs import PACKAGED, StepGraph, graph_name, write_graph
-from relo.tracking.tracker import own_rules
+from relo.tracking.rule import own_rules
 
 
 def pack_step_graphs(model: str) -> None:

@@ -6,9 +6,9 @@ def test_rates_and_their_ratio_are_printed(monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     import runner
 
-    from relo.tracking import tracker
+    from relo.tracking import crops
 
-    monkeypatch.setattr(tracker, "normalise_images", tracker.normalise_images)  # to be put back
+    monkeypatch.setattr(crops, "normalise_images", crops.normalise_images)  # to be put back
 
     small = {"width": 64, "height": 48, "sequences": 3, "frames": 4, "workers": 2, "batch_size": 2, "rounds": 3}
     runner.main([word for name, value in small.items() for word in (f"--{name}", str(value))])

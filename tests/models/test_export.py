@@ -23,8 +23,7 @@ from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
 from relo.models.network import LocalizationNetwork
 from relo.models.presence import ConvPresence
 from relo.models.temporal import DeepToShallow, LayerAligned, NoPropagation
-from relo.tracking.rule import RuleFile, TrackingRule
-from relo.tracking.tracker import own_rules
+from relo.tracking.rule import RuleFile, TrackingRule, own_rules
 from relo.tracking.video import open_frames
 from small_networks import PresentNetwork
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from relo.tracking import cuda_graphs
+from relo.tracking.crops import DeviceCropper
 from relo.tracking.cuda_graphs import CUDARecorder, Recording, ReplayedFunction
+from relo.tracking.localizer import Localizer
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 from small_networks import make_network
@@ -39,7 +41,8 @@ def replaying_tracker(device, rule=None):
     network = make_network()
     plain = Tracker(network, rule, device, crop_on_device=True, cuda_graphs=False)
     tracker = Tracker(network, rule, device, crop_on_device=True, cuda_graphs=False)
-    tracker._in_frames = ReplayedFunction(tracker._in_frames, recorder(device))
+    tracker._crop = DeviceCropper(tracker._search_crop, device, recorder(device))
+    tracker._localizer = Localizer(network, tracker.rule, device, "float32", record=recorder(device))
     return tracker, plain
 
 
@@ -104,7 +107,7 @@ def test_targets_may_come_go_and_change_places(device):
     tracker, plain = replaying_tracker(device)
     states = plain.initialize([noise(i) for i in range(4)], [[30 + 20 * i, 30, 25, 30] for i in range(4)])
     order = np.random.default_rng(0)
-    recorded = set()
+    recorded = {}
     for t in range(12):
         chosen = order.permutation(4)[: 1 + t % 4]
         # Frames of other sizes, some shared, and a new target now and then.
@@ -116,8 +119,9 @@ def test_targets_may_come_go_and_change_places(device):
         assert_same(found, plain.step(images, given))
         for i, state in zip(chosen, found, strict=True):
             states[i] = state
-        recorded |= {key for key, value in tracker._in_frames._recorded.items() if value is not None}
-    assert len(recorded) >= 3
+        for part in (tracker._crop._cut, tracker._localizer._compute):
+            recorded[part] = {key for key, value in part._recorded.items() if value is not None}
+    assert all(len(keys) >= 3 for keys in recorded.values())
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -146,7 +150,7 @@ def test_responses_are_kept_apart(device):
 def test_recorded_when_shapes_are_met_again():
     function, calls = counting(lambda resident, a, b: (a.sum(), b))
     recorded, records = counting(record_by_calling)
-    replayed = ReplayedFunction(function, recorded)
+    replayed = ReplayedFunction(function, recorded, resident=1)
     resident, a, b = torch.ones(3), torch.arange(4.0), torch.ones(2)
     assert replayed(resident, a, b)[1] is b
     assert (len(calls), len(records)) == (1, 0)
@@ -166,7 +170,7 @@ def test_recorded_when_shapes_are_met_again():
 
 
 def test_the_resident_tensor_is_read_as_it_is_now():
-    replayed = ReplayedFunction(lambda resident, a: (resident.sum() + a,), record_by_calling)
+    replayed = ReplayedFunction(lambda resident, a: (resident.sum() + a,), record_by_calling, resident=1)
     resident, a = torch.ones(3), torch.zeros(())
     for value in range(4):
         resident.fill_(value)
@@ -176,7 +180,7 @@ def test_the_resident_tensor_is_read_as_it_is_now():
 def test_old_recordings_are_dropped(monkeypatch):
     monkeypatch.setattr(cuda_graphs, "KEPT", 3)
     recorded, records = counting(record_by_calling)
-    replayed = ReplayedFunction(lambda resident, a: (a.sum(),), recorded)
+    replayed = ReplayedFunction(lambda resident, a: (a.sum(),), recorded, resident=1)
     resident = torch.ones(1)
     for size in [*range(1, 6), *range(1, 6)]:
         replayed(resident, torch.ones(size))
@@ -196,7 +200,7 @@ def test_what_cannot_be_recorded_runs_as_it_is(caplog):
             raise RuntimeError("the capture was invalidated")
 
     function, calls = counting(lambda resident, a: (a.sum(),))
-    replayed, resident = ReplayedFunction(function, refuse), torch.ones(1)
+    replayed, resident = ReplayedFunction(function, refuse, resident=1), torch.ones(1)
     with caplog.at_level(logging.WARNING):
         for value in range(1, 5):
             assert replayed(resident, torch.full((3,), value))[0] == 3 * value

@@ -15,11 +15,10 @@ from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior, Corner
 from relo.models.inference import optimize_for_inference
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned, NoPropagation
-from relo.tracking import engine, step_graphs
-from relo.tracking.engine import ONNXNetwork, start_engine
+from relo.tracking import engine
+from relo.tracking.engine import ONNXNetwork, StepGraph, graph_name, start_engine, stored_graphs, write_graph
 from relo.tracking.localizer import tracking_heads
 from relo.tracking.rule import TrackingRule
-from relo.tracking.step_graphs import StepGraph, graph_name, keep_graph, stored_graphs
 from relo.tracking.tracker import Tracker
 from small_networks import PresentNetwork
 
@@ -144,7 +143,7 @@ def test_a_graph_is_made_once_and_serves_other_weights(made, tmp_path, monkeypat
         trained.policy.tower[-1].weight.mul_(3)
     network = ONNXNetwork(trained, 1, HEADS)
     assert len(made) == 1
-    (images, templates, memory) = engine._example(trained, 1, HEADS)
+    (images, templates, memory) = engine.example_step(trained, 1, HEADS)
     with torch.inference_mode():
         expected, found = (of(images, templates, memory, HEADS)[0].policy_logits for of in (trained, network))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
@@ -164,22 +163,22 @@ def truncated(file):
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda name, file, graph: file.write_bytes(b""),
-        lambda name, file, graph: file.write_bytes(b"no zip file" * 100),
-        lambda name, file, graph: truncated(file),
-        lambda name, file, graph: keep_graph(name, StepGraph(graph.model[:500], graph.weights)),
-        lambda name, file, graph: keep_graph(name, StepGraph(graph.model, graph.weights[1:])),
-        lambda name, file, graph: keep_graph(name, StepGraph(graph.model, [*graph.weights, "network.none"])),
-        lambda name, file, graph: keep_graph(name, contradicting(graph)),
+        lambda file, graph: file.write_bytes(b""),
+        lambda file, graph: file.write_bytes(b"no zip file" * 100),
+        lambda file, graph: truncated(file),
+        lambda file, graph: write_graph(file, StepGraph(graph.model[:500], graph.weights)),
+        lambda file, graph: write_graph(file, StepGraph(graph.model, graph.weights[1:])),
+        lambda file, graph: write_graph(file, StepGraph(graph.model, [*graph.weights, "network.none"])),
+        lambda file, graph: write_graph(file, contradicting(graph)),
     ],
     ids=["empty", "foreign", "truncated", "no model", "a weight less", "a weight more", "another network's"],
 )
 def test_a_broken_file_is_made_anew(made, graph, tmp_path, monkeypatch, spoil):
     monkeypatch.setenv("RELO_CACHE", str(tmp_path))
     name = graph_name(nano(), 1, HEADS)
-    keep_graph(name, graph)
     file = tmp_path / "graphs" / name
-    spoil(name, file, graph)
+    write_graph(file, graph)
+    spoil(file, graph)
     ONNXNetwork(nano(), 1, HEADS)
     assert len(made) == 1
     assert list(stored_graphs(name)) == [graph]
@@ -196,9 +195,9 @@ def test_a_cache_that_cannot_be_written_is_no_error(made, tmp_path, monkeypatch)
 
 def test_the_packages_graph_needs_no_exporter(graph, tmp_path, monkeypatch):
     monkeypatch.setenv("RELO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(step_graphs, "PACKAGED", tmp_path)
+    monkeypatch.setattr(engine, "PACKAGED", tmp_path)
     monkeypatch.setattr("relo.models.export.find_spec", lambda package: None)
-    step_graphs.write_graph(tmp_path / graph_name(nano(), 1, HEADS), graph)
+    write_graph(tmp_path / graph_name(nano(), 1, HEADS), graph)
     assert Tracker(nano(), engine="auto").engine == "onnxruntime"
     assert not (tmp_path / "cache").exists()
 
@@ -259,7 +258,7 @@ def test_a_model_is_loaded_for_the_engine(tmp_path):
 
 def test_threads_are_torchs_and_sleep_while_they_wait(made):
     network = ONNXNetwork(nano(), 1, HEADS)
-    example = engine._example(nano(), 1, HEADS)
+    example = engine.example_step(nano(), 1, HEADS)
     before = torch.get_num_threads()
     try:
         for threads in (2, 1):

@@ -17,7 +17,7 @@ from relo.models.heads import ConvPrior
 from relo.models.network import LocalizationNetwork
 from relo.models.presence import ConvPresence, PresenceHead
 from relo.models.temporal import NoPropagation
-from relo.tracking.lost_and_found import judge, lost_region
+from relo.tracking.lost_and_found import judged, lost_region
 from relo.tracking.rule import TrackingRule
 from relo.tracking.state import TargetState
 from relo.tracking.tracker import Tracker
@@ -41,7 +41,7 @@ def run(rule, first, frames):
     """The states over frames, each of which gives a found box and its presence."""
     states = [first]
     for found_xywh, presence in frames:
-        states.append(replace(states[-1], **vars(judge(rule, states[-1], found_xywh, presence, IMAGE))))
+        states.append(judged(rule, states[-1], replace(states[-1], box_xywh=found_xywh, presence=presence)))
     return states
 
 

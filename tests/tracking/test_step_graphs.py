@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from relo.models.checkpoints.weights import save_network
-from relo.tracking.step_graphs import StepGraph, stored_graphs, write_graph
+from relo.tracking.engine import StepGraph, stored_graphs, write_graph
 
 
 def test_the_same_graph_is_the_same_bytes_in_a_readable_file(tmp_path):
@@ -34,7 +34,7 @@ def test_the_script_writes_the_package_graphs_of_both_maps(tmp_path, network, mo
 
     monkeypatch.setattr(pack_step_graph, "step_graph", make)
     monkeypatch.setattr(pack_step_graph, "PACKAGED", tmp_path / "graphs")
-    monkeypatch.setattr("relo.tracking.step_graphs.PACKAGED", tmp_path / "graphs")
+    monkeypatch.setattr("relo.tracking.engine.PACKAGED", tmp_path / "graphs")
     save_network(network, tmp_path / "model")
     (tmp_path / "model" / "tracking.yaml").write_text("templates: 2\n")
     pack_step_graph.pack_step_graphs(str(tmp_path / "model"))

@@ -21,12 +21,13 @@ from relo.models.devices import fit_threads
 from relo.models.heads import Localization
 from relo.models.inference import PrecisionChoice
 from relo.tracking.boxes_file import box_line
+from relo.tracking.crops import RGBImage
 from relo.tracking.engine import EngineChoice
 from relo.tracking.progress import frame_progress
 from relo.tracking.render import draw_frame
 from relo.tracking.rule import load_rule
 from relo.tracking.state import TargetState
-from relo.tracking.tracker import RGBImage, Tracker
+from relo.tracking.tracker import Tracker
 from relo.tracking.video import Frames, VideoWriter, open_frames
 
 _LARGEST_BOX_FILE = 2**24  # bytes: boxes of hours

@@ -59,7 +59,7 @@ def benchmark_rule(
             that has none.
     """
     from relo.models.checkpoints.weights import RULE_FILE, resolve  # brings the hub's client
-    from relo.tracking.tracker import own_rules
+    from relo.tracking.rule import own_rules
 
     name = None
     if benchmark is not None and benchmark != EVERYWHERE:

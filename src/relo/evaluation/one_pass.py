@@ -23,9 +23,9 @@ from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.data.sequences.base import SequenceReader
 from relo.errors import UserError
 from relo.evaluation.result_folder import SequenceResult, claim, read_finished, write_result
+from relo.tracking.crops import RGBImage, SearchView
 from relo.tracking.state import TargetState
-from relo.tracking.tracker import RGBImage, Tracker
-from relo.tracking.view import SearchView
+from relo.tracking.tracker import Tracker
 
 
 class FailedSequences(UserError):

@@ -12,15 +12,12 @@ from relo.data.frame_geometry import nearest_visible
 from relo.data.sequences.base import FrameSource
 from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.geometry import cxcywh_to_xyxy, generalized_iou, iou, xywh_to_xyxy
-from relo.images import normalise_images
-from relo.models.encoders.base import Templates
 from relo.models.heads import at_cells
 from relo.models.inference import computing
+from relo.tracking.crops import RGBImage, SearchFrame, SearchView
 from relo.tracking.localizer import Located
-from relo.tracking.state import TargetState
-from relo.tracking.tracker import RGBImage, Tracker
-from relo.tracking.upload import upload
-from relo.tracking.view import SearchView
+from relo.tracking.state import TargetState, batched
+from relo.tracking.tracker import Tracker
 
 
 class ImageWithTruth(np.ndarray):
@@ -37,35 +34,25 @@ class OracleTracker(Tracker):
     """
 
     def view(self, image: RGBImage, state: TargetState, region: Tensor) -> SearchView:
-        """The whole frame, which carries the truth."""
-        return SearchView(region, image.shape, crop=None, image=image)
+        """A view that keeps the frame, which carries the truth."""
+        return replace(super().view(image, state, region), image=image)
 
-    def _locate(
-        self, images: Sequence[RGBImage], regions: Tensor, templates: Templates, memory: Tensor | None
-    ) -> Located:
-        """Find B targets in their search regions [B, 3], by their truths."""
-        crops = np.stack([self._search_crop.cut(image, region) for image, region in zip(images, regions, strict=True)])
+    def _locate(self, crops: Tensor, frames: Sequence[SearchFrame], states: Sequence[TargetState]) -> list[Located]:
+        """Find B targets in crops [B, 3, Hx, Hx] of their frames, by their truths."""
+        templates, memory = batched(states)
         with computing(self.device, self.precision):
-            maps, memory = self.network(
-                normalise_images(upload(torch.from_numpy(crops), self.device)),
-                templates,
-                memory,
-                heads=("box",),
-            )
-        truths_xywh = torch.from_numpy(np.stack([_truth(image) for image in images]))
-        truths_xyxy = xywh_to_xyxy(self._search_crop.to_crop(truths_xywh, regions)).float().to(self.device)
+            maps, memory = self.network(crops, templates, memory, heads=("box",))
         assert maps.boxes_cxcywh is not None
+        regions = torch.stack([frame.region for frame in frames])
+        truths_xywh = torch.from_numpy(np.stack([_truth(frame.image) for frame in frames]))
+        truths_xyxy = xywh_to_xyxy(self._search_crop.to_crop(truths_xywh, regions)).float().to(self.device)
         cells_xyxy = cxcywh_to_xyxy(maps.boxes_cxcywh)
         ious = iou(cells_xyxy, truths_xyxy[:, None, None])  # [B, S, S]
         nearness = generalized_iou(cells_xyxy, truths_xyxy[:, None, None])
         overlaps = torch.where(ious.amax((1, 2), keepdim=True) > 0, ious, nearness)
         value, cell = overlaps.flatten(1).max(1)
         value, boxes_cxcywh = value[:, None], at_cells(maps.boxes_cxcywh, cell)
-        return Located(torch.cat([boxes_cxcywh, value, value], dim=1), overlaps, memory)
-
-    def _believed(self, before: TargetState, after: TargetState) -> TargetState:
-        """The state as it is: whoever knows the truth is never in doubt."""
-        return after
+        return self._localizer.read(torch.cat([boxes_cxcywh, value, value], dim=1), overlaps, memory)
 
 
 @dataclass(frozen=True)
@@ -98,6 +85,6 @@ def with_truth(sequence: AnnotatedSequence) -> AnnotatedSequence:
     return replace(sequence, frames=_FramesWithTruth(sequence.frames, truths_xywh))
 
 
-def _truth(image: RGBImage) -> NDArray[np.float64]:
+def _truth(image: RGBImage | None) -> NDArray[np.float64]:
     assert isinstance(image, ImageWithTruth)
     return image.truth_xywh

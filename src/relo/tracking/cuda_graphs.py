@@ -54,10 +54,21 @@ class CUDARecorder:
         return Recording(graph.replay, outputs)
 
 
-@dataclass
-class _Recorded:
-    inputs: Tensors
-    recording: Recording
+def find_recorder(device: torch.device, crops: bool, wanted: bool | None) -> Recorder | None:
+    """A recorder where a GPU crops, unless none is wanted.
+
+    Raises:
+        ValueError: one is wanted elsewhere.
+    """
+    can_record = device.type == "cuda" and crops
+    if wanted and not can_record:
+        raise ValueError(f"CUDA graphs need a CUDA device that crops; this one is {device.type}.")
+    return CUDARecorder(device) if can_record and wanted is not False else None
+
+
+def replayed(function: Function, record: Recorder | None, resident: int = 0) -> Function:
+    """The function, to be replayed where there is a recorder."""
+    return function if record is None else ReplayedFunction(function, record, resident)
 
 
 class ReplayedFunction:
@@ -69,46 +80,51 @@ class ReplayedFunction:
     warning.
     """
 
-    def __init__(self, function: Function, record: Recorder) -> None:
-        """Args: `function`, of tensors (or None) to a tuple of tensors (or None); `record`, such as `CUDARecorder`."""
-        self._function = function
-        self._record: Recorder | None = record
-        self._recorded: OrderedDict[Hashable, _Recorded | None] = OrderedDict()
-
-    def __call__(self, resident: Tensor, *inputs: Tensor | None) -> Tensors:
-        """The function's outputs.
+    def __init__(self, function: Function, record: Recorder, resident: int = 0) -> None:
+        """Prepare to replay.
 
         Args:
-            resident: a tensor that is read where it lies and not copied: recordings hold for this very one.
-            inputs: the other tensors.
+            function: of tensors (or None) to a tuple of tensors (or None).
+            record: such as `CUDARecorder`.
+            resident: so many of the first inputs are tensors that are read where they lie and not copied: recordings
+                hold for these very ones.
         """
+        self._function = function
+        self._record: Recorder | None = record
+        self._resident = resident
+        self._recorded: OrderedDict[Hashable, tuple[Tensors, Recording] | None] = OrderedDict()
+
+    def __call__(self, *inputs: Tensor | None) -> Tensors:
+        """The function's outputs."""
         if self._record is None:
-            return self._function(resident, *inputs)
-        key = (resident.data_ptr(), *(None if tensor is None else (tensor.shape, tensor.dtype) for tensor in inputs))
+            return self._function(*inputs)
+        key = tuple(
+            tensor if tensor is None else tensor.data_ptr() if i < self._resident else (tensor.shape, tensor.dtype)
+            for i, tensor in enumerate(inputs)
+        )
         if key not in self._recorded:
             self._recorded[key] = None
             if len(self._recorded) > KEPT:
                 self._recorded.popitem(last=False)
-            return self._function(resident, *inputs)
+            return self._function(*inputs)
         self._recorded.move_to_end(key)
         recorded = self._recorded[key]
         if recorded is None:
+            copies = [None if tensor is None else tensor.clone() for tensor in inputs[self._resident :]]
+            kept = (*inputs[: self._resident], *copies)
             try:
-                recorded = self._recorded[key] = self._begin(self._record, resident, inputs)
+                recorded = self._recorded[key] = kept, self._record(self._function, kept)
             except RuntimeError as error:
                 logger.warning("No CUDA graph of this network, which makes it slower: %s", _first_cause(error))
                 self._record = None
                 self._recorded.clear()
-                return self._function(resident, *inputs)
-        for kept, tensor in zip(recorded.inputs[1:], inputs, strict=True):
-            if kept is not None and tensor is not None:
-                kept.copy_(tensor, non_blocking=True)
-        recorded.recording.replay()
-        return tuple(None if tensor is None else tensor.clone() for tensor in recorded.recording.outputs)
-
-    def _begin(self, record: Recorder, resident: Tensor, inputs: Tensors) -> _Recorded:
-        kept = (resident, *(None if tensor is None else tensor.clone() for tensor in inputs))
-        return _Recorded(kept, record(self._function, kept))
+                return self._function(*inputs)
+        kept, recording = recorded
+        for copy, tensor in zip(kept[self._resident :], inputs[self._resident :], strict=True):
+            if copy is not None and tensor is not None:
+                copy.copy_(tensor, non_blocking=True)
+        recording.replay()
+        return tuple(None if tensor is None else tensor.clone() for tensor in recording.outputs)
 
 
 def _first_cause(error: BaseException) -> str:

@@ -1,25 +1,42 @@
-"""What computes a network's steps: torch, or onnxruntime, which takes half the time for small networks on CPUs."""
+"""What computes a network's steps: torch, or onnxruntime, which takes half the time for small networks on CPUs.
 
+onnxruntime runs a step graph, which has no weights (see `relo.models.export.step_graph`): one serves every network of
+its structure, as training leaves it. Graphs are zip files of `step.onnx` and `weights.json`, the names of the tensors
+that it lacks; they come with the package, or were made here and lie in the user's cache folder.
+"""
+
+import hashlib
+import json
 import logging
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
+from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
 from relo.errors import UserError
+from relo.files import atomic_write
+from relo.models.checkpoints.cache import cache_folder
 from relo.models.devices import is_small
 from relo.models.encoders.base import Templates
 from relo.models.export import NEXT_MEMORY, TOLERANCE, MissingExporterError, require_exporter, step_graph, step_tensors
 from relo.models.inference import Precision, computing
 from relo.models.network import HEADS, Head, LocalizationMaps, LocalizationNetwork
-from relo.tracking.step_graphs import StepGraph, graph_name, keep_graph, stored_graphs
 
 Engine = Literal["torch", "onnxruntime"]
 EngineChoice = Literal["auto", "torch", "onnxruntime"]
+
+PACKAGED = Path(__file__).parent / "graphs"
+
+_FORMAT = 1
+"""To be counted up when what is written changes, so that old files are not read."""
 
 logger = logging.getLogger(__name__)
 
@@ -36,112 +53,6 @@ class Forward(Protocol):
     ) -> tuple[LocalizationMaps, Tensor | None]:
         """One frame of B targets."""
         ...
-
-
-class ONNXNetwork:
-    """A network whose steps onnxruntime computes, in float32 on the CPU, with as many threads as torch has.
-
-    The step graph is one that was made before, if there is one that agrees with the network, or is made now. Targets
-    run one after another, which is as fast as together. On first frames, where there is no memory yet, torch computes.
-    """
-
-    def __init__(self, network: LocalizationNetwork, templates: int, heads: Collection[Head]) -> None:
-        """Find or make the step graph.
-
-        Args:
-            network: the network, on the CPU and in evaluation mode; its weights must not change any more.
-            templates: how many templates a target has.
-            heads: those to run; calls must name the same.
-
-        Raises:
-            UserError: onnxruntime, or what is needed to make a graph, is not installed; or the network cannot be
-                exported, or its graph does not agree with it.
-        """
-        if find_spec("onnxruntime") is None:
-            raise UserError("The engine onnxruntime is not installed: pip install onnxruntime.")
-        self._network = network
-        self._heads = tuple(heads)
-        self._threads = 0
-        name = graph_name(network, templates, self._heads)
-        example = _example(network, templates, self._heads)
-        for graph in stored_graphs(name):
-            try:
-                self._load(graph)
-                if self._agrees(*example):
-                    return
-            except Exception as error:  # whatever is wrong with a file, another one can be made
-                logger.debug("The step graph %s cannot be used: %s", name, error)
-        graph = _made(network, templates, self._heads)
-        self._load(graph)
-        if not self._agrees(*example):
-            raise UserError("The graph that was made of this network does not compute what the network does.")
-        keep_graph(name, graph)
-
-    def __call__(
-        self,
-        search_images: Tensor,
-        templates: Templates,
-        memory: Tensor | None = None,
-        heads: Collection[Head] = HEADS,
-    ) -> tuple[LocalizationMaps, Tensor | None]:
-        """One frame of B targets, as of the network."""
-        if self._reads_memory and memory is None:
-            return self._network(search_images, templates, memory, heads)
-        if self._threads != torch.get_num_threads():
-            self._start()
-        # The batch is the first axis of everything but the memory, where it follows the layers.
-        batched = [(0, search_images), (0, templates.tokens), (0, templates.kernel), (1, memory)]
-        inputs = [tensor.split(1, axis) for axis, tensor in batched if tensor is not None]
-        steps = [
-            self._session.run(None, dict(zip(self._inputs, (tensor.numpy() for tensor in target), strict=True)))
-            for target in zip(*inputs, strict=True)
-        ]
-        columns = [[torch.from_numpy(array) for array in column] for column in zip(*steps, strict=True)]
-        next_memory = torch.cat(columns.pop(), dim=1) if self._gives_memory else None
-        maps = {name: torch.cat(column) for name, column in zip(self._maps, columns, strict=True)}
-        return LocalizationMaps(**maps), next_memory
-
-    def _load(self, graph: StepGraph) -> None:
-        self._graph = graph
-        tensors = step_tensors(self._network)
-        self._weights = [tensors[name].detach().contiguous().numpy() for name in graph.weights]
-        self._start()
-        self._inputs = [entry.name for entry in self._session.get_inputs()]
-        *maps, last = (entry.name for entry in self._session.get_outputs())
-        self._reads_memory = "memory" in self._inputs
-        self._gives_memory = last == NEXT_MEMORY
-        self._maps = maps if self._gives_memory else [*maps, last]
-
-    def _start(self) -> None:
-        """Start onnxruntime with torch's number of threads."""
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors
-        options.intra_op_num_threads = torch.get_num_threads()
-        # Threads that spin while they wait take the cores from torch's, and from other programs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        values = [onnxruntime.OrtValue.ortvalue_from_numpy(weight) for weight in self._weights]
-        options.add_external_initializers(self._graph.weights, values)
-        self._session: Any = onnxruntime.InferenceSession(
-            self._graph.model, options, providers=["CPUExecutionProvider"]
-        )
-        self._threads = torch.get_num_threads()
-
-    @torch.inference_mode()
-    def _agrees(self, images: Tensor, templates: Templates, memory: Tensor | None) -> bool:
-        """Whether all maps and the next memory are the network's, but for rounding."""
-        with computing(images.device, "float32"):
-            (maps, next_memory), (found, found_memory) = (
-                forward(images, templates, memory, self._heads) for forward in (self._network, self)
-            )
-        pairs = zip((*vars(found).values(), found_memory), (*vars(maps).values(), next_memory), strict=True)
-        return all(
-            value is expected
-            if value is None or expected is None
-            else torch.allclose(value, expected, rtol=1e-4, atol=TOLERANCE, equal_nan=True)
-            for value, expected in pairs
-        )
 
 
 def start_engine(
@@ -191,8 +102,121 @@ def start_engine(
     return "torch", network
 
 
+@dataclass(frozen=True)
+class StepGraph:
+    """An ONNX model of one step of one target, and the names of the network's tensors that it lacks."""
+
+    model: bytes
+    weights: list[str]
+
+
+class ONNXNetwork:
+    """A network whose steps onnxruntime computes, in float32 on the CPU, with as many threads as torch has.
+
+    Targets run one after another, which is as fast as together. On first frames, where there is no memory yet, torch
+    computes.
+    """
+
+    def __init__(self, network: LocalizationNetwork, templates: int, heads: Collection[Head]) -> None:
+        """Take a step graph that was made before, if there is one that agrees with the network, or make it.
+
+        Args:
+            network: the network, on the CPU and in evaluation mode; its weights must not change any more.
+            templates: how many templates a target has.
+            heads: those to run; calls must name the same.
+
+        Raises:
+            UserError: onnxruntime, or what is needed to make a graph, is not installed; or the network cannot be
+                exported, or its graph does not agree with it.
+        """
+        if find_spec("onnxruntime") is None:
+            raise UserError("The engine onnxruntime is not installed: pip install onnxruntime.")
+        self._network = network
+        name = graph_name(network, templates, heads)
+        for graph in stored_graphs(name):
+            try:
+                self._load(graph)
+                if self._agrees(templates, heads):
+                    return
+            except Exception as error:  # whatever is wrong with a file, another one can be made
+                logger.debug("The step graph %s cannot be used: %s", name, error)
+        require_exporter()
+        Console(stderr=True).print("Making this network's graph for onnxruntime, once; it takes some seconds.")
+        graph = StepGraph(*step_graph(network, templates, heads))
+        self._load(graph)
+        if not self._agrees(templates, heads):
+            raise UserError("The graph that was made of this network does not compute what the network does.")
+        with suppress(OSError):  # one that cannot be kept is made again next time
+            for folder in _graph_folders()[1:]:
+                write_graph(folder / name, graph)
+
+    def __call__(
+        self,
+        search_images: Tensor,
+        templates: Templates,
+        memory: Tensor | None = None,
+        heads: Collection[Head] = HEADS,
+    ) -> tuple[LocalizationMaps, Tensor | None]:
+        """One frame of B targets, as of the network."""
+        if memory is None and "memory" in self._inputs:
+            return self._network(search_images, templates, memory, heads)
+        if self._threads != torch.get_num_threads():
+            self._start()
+        # The batch is the first axis of everything but the memory, where it follows the layers.
+        batched = [(0, search_images), (0, templates.tokens), (0, templates.kernel), (1, memory)]
+        inputs = [tensor.split(1, axis) for axis, tensor in batched if tensor is not None]
+        steps = [
+            self._session.run(None, dict(zip(self._inputs, (tensor.numpy() for tensor in target), strict=True)))
+            for target in zip(*inputs, strict=True)
+        ]
+        columns = [[torch.from_numpy(array) for array in column] for column in zip(*steps, strict=True)]
+        outputs = dict(zip(self._outputs, columns, strict=True))
+        next_memory = torch.cat(outputs.pop(NEXT_MEMORY), dim=1) if NEXT_MEMORY in outputs else None
+        return LocalizationMaps(**{name: torch.cat(column) for name, column in outputs.items()}), next_memory
+
+    def _load(self, graph: StepGraph) -> None:
+        self._graph = graph
+        tensors = step_tensors(self._network)
+        self._weights = [tensors[name].detach().contiguous().numpy() for name in graph.weights]
+        self._start()
+        self._inputs = [entry.name for entry in self._session.get_inputs()]
+        self._outputs = [entry.name for entry in self._session.get_outputs()]
+
+    def _start(self) -> None:
+        """Start onnxruntime with torch's number of threads."""
+        import onnxruntime
+
+        self._threads = torch.get_num_threads()
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        options.intra_op_num_threads = self._threads
+        # Threads that spin while they wait take the cores from torch's, and from other programs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(weight) for weight in self._weights]
+        options.add_external_initializers(self._graph.weights, values)
+        self._session: Any = onnxruntime.InferenceSession(
+            self._graph.model, options, providers=["CPUExecutionProvider"]
+        )
+
+    @torch.inference_mode()
+    def _agrees(self, templates: int, heads: Collection[Head]) -> bool:
+        """Whether all maps and the next memory of an example are the network's, but for rounding."""
+        example = example_step(self._network, templates, heads)
+        with computing(torch.device("cpu"), "float32"):
+            (expected, expected_memory), (found, found_memory) = (
+                forward(*example, heads) for forward in (self._network, self)
+            )
+        pairs = zip((*vars(found).values(), found_memory), (*vars(expected).values(), expected_memory), strict=True)
+        return all(
+            value is other
+            if value is None or other is None
+            else torch.allclose(value, other, rtol=1e-4, atol=TOLERANCE, equal_nan=True)
+            for value, other in pairs
+        )
+
+
 @torch.inference_mode()
-def _example(
+def example_step(
     network: LocalizationNetwork, templates: int, heads: Collection[Head]
 ) -> tuple[Tensor, Templates, Tensor | None]:
     """Search images of one target at its second frame, its templates and its memory."""
@@ -205,12 +229,34 @@ def _example(
     return search_images[1], encoded, memory
 
 
-def _made(network: LocalizationNetwork, templates: int, heads: Collection[Head]) -> StepGraph:
-    """A step graph of the network.
+def graph_name(network: LocalizationNetwork, templates: int, heads: Collection[Head]) -> str:
+    """The file of a network's step graph: a hash of everything that its structure depends on."""
+    tensors = [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in network.state_dict().items()]
+    structure = {"config": network.config(), "tensors": tensors, "templates": templates, "heads": sorted(heads)}
+    text = json.dumps([_FORMAT, structure], sort_keys=True, default=str)
+    return f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.zip"
+
+
+def _graph_folders() -> list[Path]:
+    """The package's, and the cache's, unless the user has no home."""
+    with suppress(RuntimeError):
+        return [PACKAGED, cache_folder() / "graphs"]
+    return [PACKAGED]
+
+
+def stored_graphs(name: str) -> Iterator[StepGraph]:
+    """The graphs that there are under a name: the package's, then the cache's; broken files are passed over."""
+    for folder in _graph_folders():
+        with suppress(OSError, BadZipFile, KeyError, ValueError), ZipFile(folder / name) as file:
+            yield StepGraph(file.read("step.onnx"), json.loads(file.read("weights.json")))
+
+
+def write_graph(path: Path, graph: StepGraph) -> None:
+    """Write a graph to a file, the same bytes each time.
 
     Raises:
-        UserError: what it takes is not installed, or the network cannot be exported.
+        OSError: the file cannot be written; nothing is left of it.
     """
-    require_exporter()
-    Console(stderr=True).print("Making this network's graph for onnxruntime, once; it takes some seconds.")
-    return StepGraph(*step_graph(network, templates, heads))
+    with atomic_write(path) as partial, ZipFile(partial, "w") as file:
+        file.writestr(ZipInfo("step.onnx"), graph.model, ZIP_DEFLATED)
+        file.writestr(ZipInfo("weights.json"), json.dumps(graph.weights).encode(), ZIP_DEFLATED)

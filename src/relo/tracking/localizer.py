@@ -1,38 +1,57 @@
-"""One frame of B targets, all of it on the device: from pixels to the numbers that decide each target's box."""
+"""From normalised crops to each target's box: the network, the window, and the cell with the greatest value."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from relo.geometry import cut_squares
-from relo.images import normalise_crops
+from relo.errors import UserError
 from relo.models.encoders.base import Templates
 from relo.models.heads import Localization, at_cells
 from relo.models.inference import Precision, computing
 from relo.models.network import Head, LocalizationMaps, LocalizationNetwork
+from relo.tracking.cuda_graphs import Recorder, replayed
 from relo.tracking.engine import EngineChoice, start_engine
-from relo.tracking.rule import TrackingRule
+from relo.tracking.rule import TrackingRule, has_presence
+from relo.tracking.state import TargetState, batched
 
 
 @dataclass(frozen=True)
 class Located:
-    """The cell with the greatest windowed value, for each of B targets."""
+    """What was found of one target."""
 
-    chosen: Tensor  # [B, 6 or 7]: box cx, cy, w, h (shares of the search side), probability, windowed value, presence
-    response: Tensor  # [B, S, S], the windowed map
-    memory: Tensor | None  # [layers, B, K, C], for the next frame
+    box_cxcywh: Tensor  # [4] float64 on the CPU, shares of the search side
+    score: float  # the chosen cell's probability
+    peak: float  # the windowed map's greatest value
+    presence: float | None  # where the network has a head for it
+    response: Tensor  # [S, S], the windowed map
+    memory: Tensor | None  # [layers, 1, K, C], for the next frame
+
+    def after(
+        self, state: TargetState, box_xywh: Tensor, image_shape: tuple[int, ...], keep_response: bool
+    ) -> TargetState:
+        """The state after the frame [H, W, 3] in which this box [4], image pixels, was found."""
+        return replace(
+            state,
+            memory=self.memory,
+            box_xywh=box_xywh,
+            score=self.score,
+            frame_index=state.frame_index + 1,
+            presence=self.presence,
+            response=self.response.cpu() if keep_response else None,
+            image_size=(image_shape[1], image_shape[0]),
+        )
 
 
 def tracking_heads(network: LocalizationNetwork, localization: Localization) -> tuple[Head, ...]:
     """The heads that a tracker that localizes so needs."""
-    presence = network.presence
-    is_read = presence is not None and presence.localization == localization
-    return (localization, "box", "presence") if is_read else (localization, "box")
+    presence: tuple[Head, ...] = ("presence",) if has_presence(network, localization) else ()
+    return (localization, "box", *presence)
 
 
 class Localizer:
-    """The network and the rule's choice of a cell; it never waits for the device, and keeps nothing of a target."""
+    """The network, and the rule's choice of a cell; it keeps nothing of a target."""
 
     def __init__(
         self,
@@ -41,6 +60,7 @@ class Localizer:
         device: torch.device,
         precision: Precision,
         engine: EngineChoice = "torch",
+        record: Recorder | None = None,
     ) -> None:
         """Prepare to locate targets.
 
@@ -50,23 +70,69 @@ class Localizer:
             device: where to compute.
             precision: of the network's layers.
             engine: what computes the network (see `relo.tracking.engine`).
+            record: to replay all that the device does as a CUDA graph.
 
         Raises:
             UserError: this engine cannot compute this network here.
         """
-        self._search_size = network.encoder.search_size
         self._rule = rule
         self._device = device
         self._precision: Precision = precision
         self._window = rule.window_map(network.encoder.map_size).to(device)
         self._heads = tracking_heads(network, rule.localization)
         self.engine, self._forward = start_engine(engine, network, device, precision, rule.templates, self._heads)
+        self._compute = replayed(self._on_device, record)
 
-    def __call__(self, search_images: Tensor, templates: Templates, memory: Tensor | None) -> Located:
-        """Locate B targets in search images [B, 3, Hx, Hx], normalised."""
+    def __call__(self, crops: Tensor, states: Sequence[TargetState]) -> list[Located]:
+        """Locate B targets.
+
+        Args:
+            crops: [B, 3, Hx, Hx], normalised.
+            states: of the targets, which all have a memory, or all have none.
+
+        Raises:
+            UserError: the network's output is not a number.
+        """
+        templates, memory = batched(states)
+        # A lost target may be anywhere in its search region: no window.
+        windows = [torch.ones_like(self._window) if state.status == "lost" else self._window for state in states]
+        return self.read(*self._compute(crops, torch.stack(windows), templates.tokens, templates.kernel, memory))
+
+    def read(self, chosen: Tensor, response: Tensor, memory: Tensor | None) -> list[Located]:
+        """What was found of B targets, from the device.
+
+        Args:
+            chosen: [B, 6 or 7] box cx, cy, w, h, score, peak and perhaps presence.
+            response: [B, S, S].
+            memory: [layers, B, K, C].
+
+        Raises:
+            UserError: one of `chosen` is not a number.
+        """
+        chosen = chosen.cpu().double()  # the one wait for the device
+        if not torch.isfinite(chosen).all():
+            raise UserError(
+                f"The network's output is not a number: its weights are broken, or too large for {self._precision}."
+            )
+        return [
+            Located(
+                chosen[i, :4],
+                score,
+                peak,
+                presence[0] if presence else None,
+                response[i],
+                None if memory is None else memory[:, i : i + 1],
+            )
+            for i, (score, peak, *presence) in enumerate(chosen[:, 4:].tolist())
+        ]
+
+    def _on_device(
+        self, crops: Tensor, windows: Tensor, tokens: Tensor, kernel: Tensor | None, memory: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """A function of tensors that never waits: all numbers of the chosen cells, the windowed map and the memory."""
         with computing(self._device, self._precision):
-            maps, memory = self._forward(search_images, templates, memory, self._heads)
-        cells_cxcywh, probabilities, response = self._candidates(maps)
+            maps, memory = self._forward(crops, Templates(tokens, kernel), memory, self._heads)
+        cells_cxcywh, probabilities, response = self._windowed(maps, windows)
         value, cell = response.flatten(1).max(1)
         columns = [
             at_cells(cells_cxcywh, cell),
@@ -75,33 +141,15 @@ class Localizer:
         ]
         if maps.presence is not None:
             columns.append(at_cells(maps.presence, cell)[:, None])
-        return Located(torch.cat(columns, dim=1), response, memory)
+        return torch.cat(columns, dim=1), response, memory
 
-    def in_frames(
-        self, pixels: Tensor, squares: Tensor, tokens: Tensor, kernel: Tensor | None, memory: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Locate B targets in frames on the device: a function of tensors alone, the fields of `Located`.
-
-        Args:
-            pixels: [P, 3] uint8, and
-            squares: [B, 6], what `relo.geometry.cut_squares` reads.
-            tokens: of the templates, and
-            kernel: likewise (see `Templates`).
-            memory: [layers, B, K, C]; None on first frames.
-        """
-        crops = cut_squares(pixels, squares, self._search_size)
-        located = self(normalise_crops(crops), Templates(tokens, kernel), memory)
-        return located.chosen, located.response, located.memory
-
-    def _candidates(self, maps: LocalizationMaps) -> tuple[Tensor, Tensor, Tensor]:
+    def _windowed(self, maps: LocalizationMaps, windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The cells' boxes_cxcywh [B, S, S, 4], probabilities [B, S, S], and the windowed map to choose from."""
+        logits, boxes_cxcywh = maps.candidates(self._rule.localization)
         if self._rule.localization == "prior":
-            assert maps.prior_scores is not None  # checked when the tracker was made
-            if maps.prior_boxes_cxcywh is not None:  # such a head has chosen by itself: nothing is left to a window
-                return maps.prior_boxes_cxcywh, maps.prior_scores, maps.prior_scores
-            assert maps.boxes_cxcywh is not None
-            return maps.boxes_cxcywh, maps.prior_scores, maps.prior_scores * self._window
-        logits, boxes_cxcywh = maps.candidates("policy")
+            assert maps.prior_scores is not None
+            # A head with boxes of its own has chosen by itself: nothing is left to a window.
+            response = maps.prior_scores * windows if maps.prior_boxes_cxcywh is None else maps.prior_scores
+            return boxes_cxcywh, maps.prior_scores, response
         probabilities = logits.flatten(1).softmax(1).view_as(logits)
-        response = (logits if self._rule.window == "logits" else probabilities) * self._window
-        return boxes_cxcywh, probabilities, response
+        return boxes_cxcywh, probabilities, (logits if self._rule.window == "logits" else probabilities) * windows

@@ -9,46 +9,35 @@ believed, with a size of its own, if the next frame is sure of it.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from relo.tracking.rule import TrackingRule
-from relo.tracking.state import Status, TargetState
+from relo.tracking.state import TargetState
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What a frame makes of a target; the attributes are those of `TargetState`."""
-
-    status: Status
-    unsure_frames: int
-    box_xywh: Tensor  # [4]
-    sure_xywh: Tensor  # [4]
-
-
-def judge(
-    rule: TrackingRule, state: TargetState, found_xywh: Tensor, presence: float, image_size: tuple[int, int]
-) -> Verdict:
-    """What becomes of a target.
+def judged(rule: TrackingRule, before: TargetState, after: TargetState) -> TargetState:
+    """What becomes of a target; the memory of a frame in doubt is not kept.
 
     Args:
-        rule: with `lost_after` set.
-        state: of the target before the frame.
-        found_xywh: what the network found in the frame [4], image pixels.
-        presence: of this box.
-        image_size: width and height of the frame.
+        rule: without `lost_after`, all stays as it is.
+        before: the state before the frame.
+        after: the state with what the network found in the frame; without presence, there is no doubt.
     """
-    assert rule.lost_after is not None
-    if state.status != "lost" and presence >= rule.sure_presence:
-        return Verdict("tracking", 0, found_xywh, found_xywh)
-    unsure_frames = state.unsure_frames + 1
-    sure_xywh = state.box_xywh if state.sure_xywh is None else state.sure_xywh
-    is_found = state.status == "lost" and presence >= rule.found_presence
+    if rule.lost_after is None or after.presence is None:
+        return after
+    if before.status != "lost" and after.presence >= rule.sure_presence:
+        return replace(after, status="tracking", unsure_frames=0, sure_xywh=after.box_xywh)
+    unsure_frames = before.unsure_frames + 1
+    sure_xywh = before.box_xywh if before.sure_xywh is None else before.sure_xywh
+    is_found = before.status == "lost" and after.presence >= rule.found_presence
+    doubted = replace(after, memory=before.memory, unsure_frames=unsure_frames, sure_xywh=sure_xywh)
     if unsure_frames >= rule.lost_after and not is_found:
-        return Verdict("lost", unsure_frames, sure_xywh, sure_xywh)
-    return Verdict("uncertain", unsure_frames, _moved(sure_xywh, found_xywh, image_size), sure_xywh)
+        return replace(doubted, status="lost", box_xywh=sure_xywh)
+    assert after.image_size is not None
+    return replace(doubted, status="uncertain", box_xywh=_moved(sure_xywh, after.box_xywh, after.image_size))
 
 
 def lost_region(rule: TrackingRule, state: TargetState, usual: Tensor) -> Tensor:

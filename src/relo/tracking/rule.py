@@ -18,11 +18,30 @@ from relo.files import load_yaml
 from relo.geometry import CropRule
 from relo.models.checkpoints.released import released_rule
 from relo.models.heads import Localization
+from relo.models.network import LocalizationNetwork
 
 Window = Literal["logits", "probabilities"]
 
 LARGEST = 1e12
 """No number of a rule is larger, on either side of 0."""
+
+
+_RANGES: dict[str, tuple[float, float, str]] = {
+    "window_exponent": (0, 1000, "from 0 to 1000"),
+    "template_factor": (0.1, 100, "from 0.1 to 100"),
+    "search_factor": (0.1, 100, "from 0.1 to 100"),
+    "template_size": (2, LARGEST, "greater than 1"),
+    "search_size": (2, LARGEST, "greater than 1"),
+    "margin_px": (0, LARGEST, "at least 0"),
+    "templates": (1, 64, "from 1 to 64"),
+    "template_update_interval": (1, LARGEST, "at least 1, or none"),
+    "template_update_presence": (0, 1, "from 0 to 1"),
+    "lost_after": (1, LARGEST, "at least 1, or none"),
+    "sure_presence": (0, 1, "from 0 to 1"),
+    "found_presence": (0, 1, "from 0 to 1"),
+    "search_growth": (1.01, 100, "from 1.01 to 100"),
+    "search_window": (1, 100, "from 1 to 100, or none"),
+}
 
 
 @dataclass(frozen=True)
@@ -87,27 +106,14 @@ class TrackingRule:
                     f"The tracking rule has {name} = {value!r}, which is of the wrong kind; it must be "
                     f"{_described(hint)}{_advice(value)}."
                 )
-        self._require(0 <= self.window_exponent <= 1000, "window_exponent", "from 0 to 1000")
-        self._require(0.1 <= self.template_factor <= 100, "template_factor", "from 0.1 to 100")
-        self._require(0.1 <= self.search_factor <= 100, "search_factor", "from 0.1 to 100")
-        self._require(self.template_size is None or self.template_size > 1, "template_size", "greater than 1")
-        self._require(self.search_size is None or self.search_size > 1, "search_size", "greater than 1")
-        self._require(self.margin_px >= 0, "margin_px", "at least 0")
-        self._require(1 <= self.templates <= 64, "templates", "from 1 to 64")
-        interval = self.template_update_interval
-        self._require(interval is None or interval >= 1, "template_update_interval", "at least 1, or none")
-        self._require(interval is None or self.templates >= 2, "templates", "at least 2 where templates are updated")
-        for name in ("template_update_presence", "sure_presence", "found_presence"):
-            value = getattr(self, name)
-            self._require(value is None or 0 <= value <= 1, name, "from 0 to 1")
-        self._require(self.lost_after is None or self.lost_after >= 1, "lost_after", "at least 1, or none")
-        self._require(1.01 <= self.search_growth <= 100, "search_growth", "from 1.01 to 100")
-        window = self.search_window
-        self._require(window is None or 1 <= window <= 100, "search_window", "from 1 to 100, or none")
-
-    def _require(self, holds: bool, name: str, expected: str) -> None:
-        if not holds:
-            raise UserError(f"The tracking rule has {name} = {getattr(self, name)!r}; it must be {expected}.")
+            least, most, words = _RANGES.get(name, (-LARGEST, LARGEST, ""))
+            if hint not in (bool, Localization, Window) and value is not None and not least <= value <= most:
+                raise UserError(f"The tracking rule has {name} = {value!r}; it must be {words}.")
+        if self.template_update_interval is not None and self.templates < 2:
+            raise UserError(
+                f"The tracking rule has templates = {self.templates!r}; it must be at least 2 where templates are "
+                "updated."
+            )
 
     def template_crop(self, network_size: int) -> CropRule:
         """The crop rule of templates, for a network made for crops of `network_size` px."""
@@ -198,6 +204,38 @@ def load_rule(path: Path, benchmark: str | None = None) -> TrackingRule:
     """
     file = read_rule_file(path)
     return file.rule if benchmark is None else file.on(benchmark)
+
+
+def own_rules(path: Path) -> RuleFile:
+    """The tracking settings that belong to a model folder or checkpoint; the default ones where it has none."""
+    from relo.models.checkpoints.weights import RULE_FILE, read_checkpoint  # brings the hub's client
+
+    if path.is_file():
+        return RuleFile(rule_from_settings(read_checkpoint(path).get("relo_rule", {}), str(path)))
+    return read_rule_file(path / RULE_FILE) if (path / RULE_FILE).is_file() else RuleFile(TrackingRule())
+
+
+def check_heads(rule: TrackingRule, network: LocalizationNetwork) -> None:
+    """Refuse a rule for a network that lacks a head which it needs.
+
+    Raises:
+        UserError: the rule localizes by a prior, or goes by presence, that the network has not.
+    """
+    if rule.localization == "prior" and network.prior is None:
+        raise UserError("The network has no prior head to localize by; use localization 'policy'.")
+    settings = [name for name in ("lost_after", "template_update_presence") if getattr(rule, name) is not None]
+    if settings and not has_presence(network, rule.localization):
+        head = network.presence
+        has = "no presence head" if head is None else f"a presence head for localization {head.localization!r}"
+        raise UserError(
+            f"The tracking rule sets {settings[0]} and localization {rule.localization!r}, but the network has {has}: "
+            f"leave {settings[0]} out, or take a network with a presence head for this localization."
+        )
+
+
+def has_presence(network: LocalizationNetwork, localization: Localization) -> bool:
+    """Whether the network has a presence head for the map that picks the cell."""
+    return network.presence is not None and network.presence.localization == localization
 
 
 def rule_from_settings(settings: Any, origin: str) -> TrackingRule:

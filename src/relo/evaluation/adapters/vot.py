@@ -17,9 +17,10 @@ import numpy as np
 
 from relo.data.sequences.base import decode_frame
 from relo.errors import UserError
+from relo.tracking.crops import RGBImage
 from relo.tracking.rule import load_rule
 from relo.tracking.state import TargetState
-from relo.tracking.tracker import RGBImage, Tracker
+from relo.tracking.tracker import Tracker
 
 
 def serve(tracker: Tracker, name: str = "RELO") -> None:

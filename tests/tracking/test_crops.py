@@ -4,9 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relo.geometry import CropRule, cut_squares
-from relo.tracking import upload
-from relo.tracking.upload import FrameUploader
+from relo.geometry import CropRule
+from relo.tracking import crops
+from relo.tracking.crops import Cropper, DeviceCropper
 
 random = np.random.default_rng(0)
 FRAMES = [random.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in ((60, 80), (40, 33), (7, 9))]
@@ -17,10 +17,12 @@ targets = st.lists(
 )
 
 
-def assert_same_crops(uploader, images, regions):
-    pixels, squares = uploader(images, regions)
-    expected = np.stack([RULE.cut(image, region) for image, region in zip(images, regions, strict=True)])
-    np.testing.assert_allclose(cut_squares(pixels, squares, RULE.size).permute(0, 2, 3, 1), expected, rtol=0, atol=1)
+CPU = torch.device("cpu")
+
+
+def assert_same_crops(cropper, images, regions):
+    expected = Cropper(RULE, CPU)(images, regions)
+    torch.testing.assert_close(cropper(images, regions), expected, rtol=0, atol=0)
 
 
 @settings(max_examples=100, deadline=None)
@@ -28,27 +30,27 @@ def assert_same_crops(uploader, images, regions):
 def test_crops_are_those_of_the_whole_frames(targets):
     images = [FRAMES[frame] for frame, *_ in targets]
     regions = torch.tensor([region for _, *region in targets], dtype=torch.float64)
-    assert_same_crops(FrameUploader(torch.device("cpu")), images, regions)
+    assert_same_crops(DeviceCropper(RULE, CPU), images, regions)
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.lists(targets, min_size=2, max_size=4))
 def test_the_buffer_is_used_again(steps):
-    uploader = FrameUploader(torch.device("cpu"))
+    cropper = DeviceCropper(RULE, CPU)
     for step in steps:
         images = [FRAMES[frame] for frame, *_ in step]
-        assert_same_crops(uploader, images, torch.tensor([region for _, *region in step], dtype=torch.float64))
+        assert_same_crops(cropper, images, torch.tensor([region for _, *region in step], dtype=torch.float64))
 
 
 def test_the_buffer_grows_where_it_must(monkeypatch):
-    monkeypatch.setattr(upload, "LEAST_PIXELS", 64)
-    uploader = FrameUploader(torch.device("cpu"))
+    monkeypatch.setattr(crops, "LEAST_PIXELS", 64)
+    cropper = DeviceCropper(RULE, CPU)
     lengths = []
     # The last square lies outside, behind a frame that fills 64 of 64 pixels but for its last.
     for side in (4, 8, 16, 4):
         regions = torch.tensor([[40, 30, side], [500, 500, 8]], dtype=torch.float64)
-        assert_same_crops(uploader, [FRAMES[0]] * 2, regions)
-        lengths.append(len(uploader(FRAMES[:1] * 2, regions)[0]))
+        assert_same_crops(cropper, [FRAMES[0]] * 2, regions)
+        lengths.append(len(cropper.send(FRAMES[:1] * 2, regions)[0]))
     assert lengths == [64, 128, 512, 512]
 
 
@@ -64,7 +66,13 @@ def test_the_buffer_grows_where_it_must(monkeypatch):
 def test_only_what_is_cut_is_sent(regions, sent):
     regions = torch.tensor(regions, dtype=torch.float64)
     images = [FRAMES[0]] * len(regions)
-    squares = FrameUploader(torch.device("cpu"))(images, regions)[1]
+    squares = DeviceCropper(RULE, CPU).send(images, regions)[1]
     windows = {tuple(row) for row in squares[:, :3].tolist()}
     assert sum(width * height for _, width, height in windows) == sent
-    assert_same_crops(FrameUploader(torch.device("cpu")), images, regions)
+    assert_same_crops(DeviceCropper(RULE, CPU), images, regions)
+
+
+def test_images_that_lie_in_one_array_are_told_apart():
+    images = random.integers(0, 256, (5, 40, 50, 3), dtype=np.uint8)
+    regions = torch.tensor([[20, 20, 16]] * 5, dtype=torch.float64)
+    assert_same_crops(DeviceCropper(RULE, CPU), images, regions)

@@ -1,0 +1,150 @@
+"""From frames and search regions to normalised crops: cut by OpenCV on the CPU, or on the device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from relo.geometry import CropRule, cut_squares, square_corners
+from relo.images import normalise_crops, normalise_images
+from relo.tracking.cuda_graphs import Recorder, replayed
+
+RGBImage = NDArray[np.uint8]  # [H, W, 3]
+Integers = NDArray[np.int64]
+
+LEAST_PIXELS = 2**20
+
+
+@dataclass(frozen=True)
+class SearchFrame:
+    """Where a target is searched for in its next frame."""
+
+    region: Tensor  # [3] float64, see `relo.geometry.CropRule`
+    image_shape: tuple[int, ...]  # H, W, 3
+    image: RGBImage | None  # the frame; it may be dropped where no template will be cut from it
+
+
+@dataclass(frozen=True)
+class SearchView(SearchFrame):
+    """The same, and the pixels there."""
+
+    crop: RGBImage  # [Hx, Hx, 3]
+
+
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor in main memory on the device; the copy to a GPU runs on its own."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def check_images(images: Sequence[RGBImage], targets: int) -> None:
+    """Refuse what is not one RGB image for each target.
+
+    Raises:
+        ValueError: another number, type or shape.
+    """
+    if len(images) != targets:
+        raise ValueError(f"{len(images)} images for {targets} targets; give one image a target.")
+    for image in images:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"An image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}.")
+
+
+def cut(rule: CropRule, images: Sequence[RGBImage], regions: Tensor) -> Tensor:
+    """Crops [B, size, size, 3] uint8 of B images at regions [B, 3]."""
+    return torch.from_numpy(np.stack([rule.cut(image, region) for image, region in zip(images, regions, strict=True)]))
+
+
+def normalised(crops: Tensor, device: torch.device) -> Tensor:
+    """Crops [..., S, S, 3] uint8 -> [..., 3, S, S] on the device, as networks read them."""
+    return normalise_images(upload(crops, device))
+
+
+class Cropper:
+    """Cuts crops on the CPU."""
+
+    def __init__(self, rule: CropRule, device: torch.device) -> None:
+        """Args: `rule`, of search regions; `device`, where the network is."""
+        self._rule = rule
+        self._device = device
+
+    def __call__(self, images: Sequence[RGBImage], regions: Tensor) -> Tensor:
+        """Normalised crops [B, 3, S, S] on the device, of B images at regions [B, 3] float64 on the CPU."""
+        return normalised(cut(self._rule, images, regions), self._device)
+
+
+class DeviceCropper(Cropper):
+    """Cuts the same crops on the device.
+
+    Of each image only what its targets' squares show is sent, into a buffer that is used again: work on the crops must
+    be queued before the next call.
+    """
+
+    def __init__(self, rule: CropRule, device: torch.device, record: Recorder | None = None) -> None:
+        """Args: `rule` and `device` as of a `Cropper`; `record`, to replay the cutting as a CUDA graph."""
+        super().__init__(rule, device)
+        self._pixels = torch.empty(0, 3, dtype=torch.uint8)
+        self._cut = replayed(self._cut_squares, record, resident=1)
+
+    def __call__(self, images: Sequence[RGBImage], regions: Tensor) -> Tensor:
+        """Normalised crops [B, 3, S, S], see `Cropper`."""
+        (crops,) = self._cut(*self.send(images, regions))
+        return crops
+
+    def _cut_squares(self, pixels: Tensor, squares: Tensor) -> tuple[Tensor]:
+        return (normalise_crops(cut_squares(pixels, squares, self._rule.size)),)
+
+    def send(self, images: Sequence[RGBImage], regions: Tensor) -> tuple[Tensor, Tensor]:
+        """The pixels [P, 3] uint8 and squares [B, 6] int64 on the device that `relo.geometry.cut_squares` reads."""
+        corners = square_corners(regions).numpy().astype(np.int64)
+        sides = regions[:, 2:].numpy().round().astype(np.int64)
+        images = list(images)  # of one array, too: each image is one object from here on
+        targets_of: dict[int, list[int]] = {}
+        for target, image in enumerate(images):
+            targets_of.setdefault(id(image), []).append(target)
+        sent: dict[tuple[int, ...], list[int]] = {}  # an image (by its first target) and a rectangle: who is in it
+        for targets in targets_of.values():
+            bounds = _bounds(self._rule.extent(images[targets[0]]), corners[targets], sides[targets])
+            for target, rectangle in zip(targets, bounds.tolist(), strict=True):
+                sent.setdefault((targets[0], *rectangle), []).append(target)
+        squares = np.empty((len(images), 6), np.int64)
+        windows: list[RGBImage] = []
+        start = 0
+        for (first, x1, y1, x2, y2), members in sent.items():
+            squares[members, :3] = start, x2 - x1, y2 - y1
+            squares[members, 3:] = np.hstack([corners[members] - (x1, y1), sides[members]])
+            windows.append(images[first][y1:y2, x1:x2])
+            start += (x2 - x1) * (y2 - y1)
+        return self._send_pixels(windows, start), upload(torch.from_numpy(squares), self._device)
+
+    def _send_pixels(self, windows: Sequence[RGBImage], count: int) -> Tensor:
+        """The windows' pixels, `count` in all, one window after another."""
+        if len(self._pixels) <= count:
+            # It grows by powers of two: CUDA graphs are recorded again with every new buffer.
+            length = max(LEAST_PIXELS, 1 << count.bit_length())
+            self._pixels = torch.empty(length, 3, dtype=torch.uint8, device=self._device)
+        staged = torch.empty(count, 3, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
+        start = 0
+        for window in windows:
+            end = start + window.shape[0] * window.shape[1]
+            staged.numpy()[start:end].reshape(window.shape)[...] = window
+            start = end
+        self._pixels[:count].copy_(staged, non_blocking=True)
+        return self._pixels
+
+
+def _bounds(image: RGBImage, corners: Integers, sides: Integers) -> Integers:
+    """What to send of an image for each of its targets' squares (corners [n, 2], sides [n, 1]): x1, y1, x2, y2 [n, 4].
+
+    It is one rectangle around all squares, or, where they are less than it, each square's own part of the image.
+    """
+    extent = image.shape[1::-1]
+    low, high = corners.clip(0, extent), (corners + sides).clip(0, extent)  # equal outside the image
+    areas = (high - low).prod(1)
+    if areas.any():
+        around_low, around_high = low[areas > 0].min(0), high[areas > 0].max(0)
+        if (around_high - around_low).prod() <= areas.sum():
+            low, high = np.broadcast_to(around_low, low.shape), np.broadcast_to(around_high, high.shape)
+    return np.hstack([low, high])
