@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_cuda_graphs import counting, record_by_calling
 
 from relo.geometry import CropRule
 from relo.tracking import crops
@@ -50,7 +51,7 @@ def test_the_buffer_grows_where_it_must(monkeypatch):
     for side in (4, 8, 16, 4):
         regions = torch.tensor([[40, 30, side], [500, 500, 8]], dtype=torch.float64)
         assert_same_crops(cropper, [FRAMES[0]] * 2, regions)
-        lengths.append(len(cropper.send(FRAMES[:1] * 2, regions)[0]))
+        lengths.append(len(cropper._pixels))
     assert lengths == [64, 128, 512, 512]
 
 
@@ -66,7 +67,7 @@ def test_the_buffer_grows_where_it_must(monkeypatch):
 def test_only_what_is_cut_is_sent(regions, sent):
     regions = torch.tensor(regions, dtype=torch.float64)
     images = [FRAMES[0]] * len(regions)
-    squares = DeviceCropper(RULE, CPU).send(images, regions)[1]
+    squares = DeviceCropper(RULE, CPU)._send(images, regions)
     windows = {tuple(row) for row in squares[:, :3].tolist()}
     assert sum(width * height for _, width, height in windows) == sent
     assert_same_crops(DeviceCropper(RULE, CPU), images, regions)
@@ -76,3 +77,13 @@ def test_images_that_lie_in_one_array_are_told_apart():
     images = random.integers(0, 256, (5, 40, 50, 3), dtype=np.uint8)
     regions = torch.tensor([[20, 20, 16]] * 5, dtype=torch.float64)
     assert_same_crops(DeviceCropper(RULE, CPU), images, regions)
+
+
+def test_recordings_read_the_buffer_as_it_is_now_and_are_made_again_where_it_grows(monkeypatch):
+    monkeypatch.setattr(crops, "LEAST_PIXELS", 1024)
+    recorder, records = counting(record_by_calling)
+    cropper = DeviceCropper(RULE, CPU, recorder)
+    for side, recorded in ((16, 0), (16, 1), (16, 1), (40, 1), (40, 2), (16, 2)):
+        image = random.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        assert_same_crops(cropper, [image], torch.tensor([[40, 30, side]], dtype=torch.float64))
+        assert len(records) == recorded

@@ -148,47 +148,36 @@ def test_responses_are_kept_apart(device):
 
 
 def test_recorded_when_shapes_are_met_again():
-    function, calls = counting(lambda resident, a, b: (a.sum(), b))
+    function, calls = counting(lambda a, b: (a.sum(), b))
     recorded, records = counting(record_by_calling)
-    replayed = ReplayedFunction(function, recorded, resident=1)
-    resident, a, b = torch.ones(3), torch.arange(4.0), torch.ones(2)
-    assert replayed(resident, a, b)[1] is b
+    replayed = ReplayedFunction(function, recorded)
+    a, b = torch.arange(4.0), torch.ones(2)
+    assert replayed(a, b)[1] is b
     assert (len(calls), len(records)) == (1, 0)
-    total, copied = replayed(resident, a, b)
+    total, copied = replayed(a, b)
     assert total == 6
     assert copied is not b
     assert len(records) == 1
-    replayed(resident, a + 1, None)
+    replayed(a + 1, None)
     assert len(records) == 1
-    assert replayed(resident, a + 1, b)[0] == 10
-    replayed(resident.clone(), a, b)  # read where it lies: another one needs a recording of its own
-    assert len(records) == 1
-    replayed(resident, a[:2], b)
-    replayed(resident, a[:2], b)
+    assert replayed(a + 1, b)[0] == 10
+    replayed(a[:2], b)
+    replayed(a[:2], b)
     assert len(records) == 2
-    assert replayed(resident, a + 2, b)[0] == 14
-
-
-def test_the_resident_tensor_is_read_as_it_is_now():
-    replayed = ReplayedFunction(lambda resident, a: (resident.sum() + a,), record_by_calling, resident=1)
-    resident, a = torch.ones(3), torch.zeros(())
-    for value in range(4):
-        resident.fill_(value)
-        assert replayed(resident, a)[0] == 3 * value
+    assert replayed(a + 2, b)[0] == 14
 
 
 def test_old_recordings_are_dropped(monkeypatch):
     monkeypatch.setattr(cuda_graphs, "KEPT", 3)
     recorded, records = counting(record_by_calling)
-    replayed = ReplayedFunction(lambda resident, a: (a.sum(),), recorded, resident=1)
-    resident = torch.ones(1)
+    replayed = ReplayedFunction(lambda a: (a.sum(),), recorded)
     for size in [*range(1, 6), *range(1, 6)]:
-        replayed(resident, torch.ones(size))
+        replayed(torch.ones(size))
         assert len(replayed._recorded) <= 3
     assert not records  # each was forgotten before it was met again
     for _ in range(3):
         for size in (1, 2):
-            assert replayed(resident, torch.ones(size))[0] == size
+            assert replayed(torch.ones(size))[0] == size
     assert len(records) == 2
 
 
@@ -199,11 +188,11 @@ def test_what_cannot_be_recorded_runs_as_it_is(caplog):
         finally:
             raise RuntimeError("the capture was invalidated")
 
-    function, calls = counting(lambda resident, a: (a.sum(),))
-    replayed, resident = ReplayedFunction(function, refuse, resident=1), torch.ones(1)
+    function, calls = counting(lambda a: (a.sum(),))
+    replayed = ReplayedFunction(function, refuse)
     with caplog.at_level(logging.WARNING):
         for value in range(1, 5):
-            assert replayed(resident, torch.full((3,), value))[0] == 3 * value
+            assert replayed(torch.full((3,), value))[0] == 3 * value
     assert len(calls) == 4
     assert replayed._record is None
     assert [record.message for record in caplog.records] == [

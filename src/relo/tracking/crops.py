@@ -63,10 +63,9 @@ def normalised(crops: Tensor, device: torch.device) -> Tensor:
 
 
 class Cropper:
-    """Cuts crops on the CPU."""
+    """Cuts search regions on the CPU."""
 
     def __init__(self, rule: CropRule, device: torch.device) -> None:
-        """Args: `rule`, of search regions; `device`, where the network is."""
         self._rule = rule
         self._device = device
 
@@ -76,28 +75,32 @@ class Cropper:
 
 
 class DeviceCropper(Cropper):
-    """Cuts the same crops on the device.
+    """Cuts the same crops on the device, if there is a recorder, as a CUDA graph.
 
     Of each image only what its targets' squares show is sent, into a buffer that is used again: work on the crops must
     be queued before the next call.
     """
 
     def __init__(self, rule: CropRule, device: torch.device, record: Recorder | None = None) -> None:
-        """Args: `rule` and `device` as of a `Cropper`; `record`, to replay the cutting as a CUDA graph."""
         super().__init__(rule, device)
-        self._pixels = torch.empty(0, 3, dtype=torch.uint8)
-        self._cut = replayed(self._cut_squares, record, resident=1)
+        self._record = record
+        self._reserve(LEAST_PIXELS)
 
     def __call__(self, images: Sequence[RGBImage], regions: Tensor) -> Tensor:
         """Normalised crops [B, 3, S, S], see `Cropper`."""
-        (crops,) = self._cut(*self.send(images, regions))
+        squares = self._send(images, regions)
+        (crops,) = self._cut(squares)
         return crops
 
-    def _cut_squares(self, pixels: Tensor, squares: Tensor) -> tuple[Tensor]:
-        return (normalise_crops(cut_squares(pixels, squares, self._rule.size)),)
+    def _reserve(self, count: int) -> None:
+        self._pixels = torch.empty(count, 3, dtype=torch.uint8, device=self._device)
+        self._cut = replayed(self._cut_squares, self._record)  # recordings hold for this buffer
 
-    def send(self, images: Sequence[RGBImage], regions: Tensor) -> tuple[Tensor, Tensor]:
-        """The pixels [P, 3] uint8 and squares [B, 6] int64 on the device that `relo.geometry.cut_squares` reads."""
+    def _cut_squares(self, squares: Tensor) -> tuple[Tensor]:
+        return (normalise_crops(cut_squares(self._pixels, squares, self._rule.size)),)
+
+    def _send(self, images: Sequence[RGBImage], regions: Tensor) -> Tensor:
+        """Fill the buffer; the squares [B, 6] int64 on the device that `relo.geometry.cut_squares` reads in it."""
         corners = square_corners(regions).numpy().astype(np.int64)
         sides = regions[:, 2:].numpy().round().astype(np.int64)
         images = list(images)  # of one array, too: each image is one object from here on
@@ -109,30 +112,21 @@ class DeviceCropper(Cropper):
             bounds = _bounds(self._rule.extent(images[targets[0]]), corners[targets], sides[targets])
             for target, rectangle in zip(targets, bounds.tolist(), strict=True):
                 sent.setdefault((targets[0], *rectangle), []).append(target)
+        count = sum((x2 - x1) * (y2 - y1) for _, x1, y1, x2, y2 in sent)
+        if len(self._pixels) <= count:  # it grows by powers of two, so as to seldom record again
+            self._reserve(1 << count.bit_length())
+        staged = torch.empty(count, 3, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
         squares = np.empty((len(images), 6), np.int64)
-        windows: list[RGBImage] = []
         start = 0
         for (first, x1, y1, x2, y2), members in sent.items():
-            squares[members, :3] = start, x2 - x1, y2 - y1
-            squares[members, 3:] = np.hstack([corners[members] - (x1, y1), sides[members]])
-            windows.append(images[first][y1:y2, x1:x2])
-            start += (x2 - x1) * (y2 - y1)
-        return self._send_pixels(windows, start), upload(torch.from_numpy(squares), self._device)
-
-    def _send_pixels(self, windows: Sequence[RGBImage], count: int) -> Tensor:
-        """The windows' pixels, `count` in all, one window after another."""
-        if len(self._pixels) <= count:
-            # It grows by powers of two: CUDA graphs are recorded again with every new buffer.
-            length = max(LEAST_PIXELS, 1 << count.bit_length())
-            self._pixels = torch.empty(length, 3, dtype=torch.uint8, device=self._device)
-        staged = torch.empty(count, 3, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
-        start = 0
-        for window in windows:
+            window = images[first][y1:y2, x1:x2]
             end = start + window.shape[0] * window.shape[1]
             staged.numpy()[start:end].reshape(window.shape)[...] = window
+            squares[members, :3] = start, x2 - x1, y2 - y1
+            squares[members, 3:] = np.hstack([corners[members] - (x1, y1), sides[members]])
             start = end
         self._pixels[:count].copy_(staged, non_blocking=True)
-        return self._pixels
+        return upload(torch.from_numpy(squares), self._device)
 
 
 def _bounds(image: RGBImage, corners: Integers, sides: Integers) -> Integers:

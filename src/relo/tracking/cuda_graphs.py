@@ -66,13 +66,13 @@ def find_recorder(device: torch.device, crops: bool, wanted: bool | None) -> Rec
     return CUDARecorder(device) if can_record and wanted is not False else None
 
 
-def replayed(function: Function, record: Recorder | None, resident: int = 0) -> Function:
+def replayed(function: Function, record: Recorder | None) -> Function:
     """The function, to be replayed where there is a recorder."""
-    return function if record is None else ReplayedFunction(function, record, resident)
+    return function if record is None else ReplayedFunction(function, record)
 
 
 class ReplayedFunction:
-    """Calls a function of tensors by replaying a recording of it, one for each set of its inputs' shapes.
+    """Calls a function of tensors (or None) by replaying a recording of it, one for each set of its inputs' shapes.
 
     Shapes that are met for the first time run as they are, and are recorded when they are met again. Inputs are copied
     into tensors of the recording, and outputs out of them, so that a caller may keep both. The function must do the
@@ -80,38 +80,24 @@ class ReplayedFunction:
     warning.
     """
 
-    def __init__(self, function: Function, record: Recorder, resident: int = 0) -> None:
-        """Prepare to replay.
-
-        Args:
-            function: of tensors (or None) to a tuple of tensors (or None).
-            record: such as `CUDARecorder`.
-            resident: so many of the first inputs are tensors that are read where they lie and not copied: recordings
-                hold for these very ones.
-        """
+    def __init__(self, function: Function, record: Recorder) -> None:
         self._function = function
         self._record: Recorder | None = record
-        self._resident = resident
         self._recorded: OrderedDict[Hashable, tuple[Tensors, Recording] | None] = OrderedDict()
 
     def __call__(self, *inputs: Tensor | None) -> Tensors:
         """The function's outputs."""
         if self._record is None:
             return self._function(*inputs)
-        key = tuple(
-            tensor if tensor is None else tensor.data_ptr() if i < self._resident else (tensor.shape, tensor.dtype)
-            for i, tensor in enumerate(inputs)
-        )
+        key = tuple(None if tensor is None else (tensor.shape, tensor.dtype) for tensor in inputs)
         if key not in self._recorded:
             self._recorded[key] = None
             if len(self._recorded) > KEPT:
                 self._recorded.popitem(last=False)
             return self._function(*inputs)
         self._recorded.move_to_end(key)
-        recorded = self._recorded[key]
-        if recorded is None:
-            copies = [None if tensor is None else tensor.clone() for tensor in inputs[self._resident :]]
-            kept = (*inputs[: self._resident], *copies)
+        if (recorded := self._recorded[key]) is None:
+            kept = _copied(inputs)
             try:
                 recorded = self._recorded[key] = kept, self._record(self._function, kept)
             except RuntimeError as error:
@@ -120,11 +106,15 @@ class ReplayedFunction:
                 self._recorded.clear()
                 return self._function(*inputs)
         kept, recording = recorded
-        for copy, tensor in zip(kept[self._resident :], inputs[self._resident :], strict=True):
-            if copy is not None and tensor is not None:
+        for copy, tensor in zip(kept, inputs, strict=True):
+            if tensor is not None:
                 copy.copy_(tensor, non_blocking=True)
         recording.replay()
-        return tuple(None if tensor is None else tensor.clone() for tensor in recording.outputs)
+        return _copied(recording.outputs)
+
+
+def _copied(tensors: Tensors) -> Tensors:
+    return tuple(None if tensor is None else tensor.clone() for tensor in tensors)
 
 
 def _first_cause(error: BaseException) -> str:
