@@ -35,7 +35,7 @@ from relo.evaluation.sequence_scores import BINS, presence_scores, right_boxes
 from relo.learning.presence import ODDS_EPSILON
 from relo.models.heads import Critic, Localization
 from relo.models.presence import PresenceHead
-from relo.tracking.progress import frame_progress
+from relo.progress import FrameRate, progress_bar
 from relo.tracking.tracker import Tracker
 
 RESAMPLES = 100
@@ -85,7 +85,7 @@ def track_all(tracker: Tracker, options: argparse.Namespace) -> list[SequenceRes
     source = SequenceSource(options.sequences, options.dataset, options.split, options.start, options.stop)
     sequences = SequenceDataset([source])
     members = [sequences[i] for i in range(len(sequences))]
-    with frame_progress(Console(stderr=True)) as progress:
+    with progress_bar(Console(stderr=True), FrameRate()) as progress:
         task = progress.add_task("tracking", total=sum(map(len, members)))
         return run_one_pass(
             tracker, members, batch_size=options.batch, on_frames=lambda count: progress.advance(task, count)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from relo.tracking.lost_frames import remarks_on_losses
+from relo.tracking.video import remarks_on_losses
 
 RATE = 25.0
 

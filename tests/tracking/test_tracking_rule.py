@@ -50,9 +50,9 @@ def test_window_is_the_outer_product_of_hann_windows():
     ("settings", "culprit"),
     [
         ("windw: logits", "windw; did you mean window"),
-        ("templates: 2001-13-45", "not YAML"),
-        ("templates: !!int x", "not YAML"),
-        ("templates: " + "[" * 3000, "not YAML"),
+        ("templates: 2001-13-45", "no YAML"),
+        ("templates: !!int x", "no YAML"),
+        ("templates: " + "[" * 3000, "no YAML"),
         ("window_exponent: " + "9" * 400, "window_exponent.*up to 1e\\+12"),
         ("search_factor: 1.0e+5", "search_factor.*from 0.1 to 100"),
         ("templates: 100000", "templates = 100000.*from 1 to 64"),
@@ -92,7 +92,7 @@ def test_window_is_the_outer_product_of_hann_windows():
         ("search_window: 0.5", r"search_window = 0\.5.*from 1 to 100, or none"),
         ("lost_afer: 3", "lost_afer; did you mean lost_after"),
         ("- 1", "name: value"),
-        ("a: [", "not YAML"),
+        ("a: [", "no YAML"),
         ("benchmarks: {lasot: 3}", "benchmarks"),
     ],
 )

@@ -20,10 +20,10 @@ from relo.models.checkpoints.weights import SHIPPED
 from relo.models.devices import fit_threads
 from relo.models.heads import Localization
 from relo.models.inference import PrecisionChoice
+from relo.progress import FrameRate, progress_bar
 from relo.tracking.boxes_file import box_line
 from relo.tracking.crops import RGBImage
 from relo.tracking.engine import EngineChoice
-from relo.tracking.progress import frame_progress
 from relo.tracking.render import draw_frame
 from relo.tracking.rule import load_rule
 from relo.tracking.state import TargetState
@@ -105,7 +105,7 @@ def track(
             outputs.append(stack.enter_context(_line_writer(presence, lambda state: f"{_presence(state):.6f}")))
         if video is not None:
             outputs.append(_renderer(stack.enter_context(video), start, truth_xywh))
-        progress = stack.enter_context(frame_progress(console))
+        progress = stack.enter_context(progress_bar(console, FrameRate()))
         task = progress.add_task("tracking", total=frames.count)
         try:
             for image, state in chain([first], followed):

@@ -1,6 +1,5 @@
 """Result files: one line `x,y,w,h` per frame, image pixels, not rounded to whole numbers; one number per frame."""
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 
 from relo.data.sequences.parsing import read_numbers
 from relo.errors import UserError
+from relo.files import write_text
 
 
 def box_line(box_xywh: Sequence[float]) -> str:
@@ -18,12 +18,12 @@ def box_line(box_xywh: Sequence[float]) -> str:
 
 def write_boxes(path: Path, boxes_xywh: NDArray[np.float64]) -> None:
     """Write boxes [N, 4] as a file that is there in full or not at all."""
-    write_whole(path, "".join(f"{box_line(box)}\n" for box in boxes_xywh))
+    write_text(path, "".join(f"{box_line(box)}\n" for box in boxes_xywh))
 
 
 def write_values(path: Path, values: Iterable[float]) -> None:
     """Write one number a line (scores, seconds), in full or not at all."""
-    write_whole(path, "".join(f"{value:.6f}\n" for value in values))
+    write_text(path, "".join(f"{value:.6f}\n" for value in values))
 
 
 def read_values(path: Path, count: int) -> NDArray[np.float64] | None:
@@ -35,9 +35,4 @@ def read_values(path: Path, count: int) -> NDArray[np.float64] | None:
     return values if len(values) == count else None
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there in full or not at all, even when the process is killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text)
-    os.replace(partial, path)
+write_whole = write_text

@@ -62,15 +62,7 @@ class Localizer:
         engine: EngineChoice = "torch",
         record: Recorder | None = None,
     ) -> None:
-        """Prepare to locate targets.
-
-        Args:
-            network: on `device` and in evaluation mode.
-            rule: how maps become boxes.
-            device: where to compute.
-            precision: of the network's layers.
-            engine: what computes the network (see `relo.tracking.engine`).
-            record: to replay all that the device does as a CUDA graph.
+        """Args: `network`, on the device and in evaluation mode; `record`, to replay what the device does.
 
         Raises:
             UserError: this engine cannot compute this network here.
@@ -84,11 +76,7 @@ class Localizer:
         self._compute = replayed(self._on_device, record)
 
     def __call__(self, crops: Tensor, states: Sequence[TargetState]) -> list[Located]:
-        """Locate B targets.
-
-        Args:
-            crops: [B, 3, Hx, Hx], normalised.
-            states: of the targets, which all have a memory, or all have none.
+        """Locate B targets, which all have a memory, or all have none, in normalised crops [B, 3, Hx, Hx].
 
         Raises:
             UserError: the network's output is not a number.
@@ -99,29 +87,29 @@ class Localizer:
         return self.read(*self._compute(crops, torch.stack(windows), templates.tokens, templates.kernel, memory))
 
     def read(self, chosen: Tensor, response: Tensor, memory: Tensor | None) -> list[Located]:
-        """What was found of B targets, from the device.
+        """What was found of B targets, from the device: it waits for it.
 
         Args:
-            chosen: [B, 6 or 7] box cx, cy, w, h, score, peak and perhaps presence.
+            chosen: [B, 6 or 7] box cx, cy, w, h, score, peak and, where the network has a head for it, presence.
             response: [B, S, S].
             memory: [layers, B, K, C].
 
         Raises:
             UserError: one of `chosen` is not a number.
         """
-        chosen = chosen.cpu().double()  # the one wait for the device
+        chosen = chosen.cpu().double()
         if not torch.isfinite(chosen).all():
             raise UserError(
                 f"The network's output is not a number: its weights are broken, or too large for {self._precision}."
             )
         return [
             Located(
-                chosen[i, :4],
-                score,
-                peak,
-                presence[0] if presence else None,
-                response[i],
-                None if memory is None else memory[:, i : i + 1],
+                box_cxcywh=chosen[i, :4],
+                score=score,
+                peak=peak,
+                presence=presence[0] if presence else None,
+                response=response[i],
+                memory=None if memory is None else memory[:, i : i + 1],
             )
             for i, (score, peak, *presence) in enumerate(chosen[:, 4:].tolist())
         ]

@@ -10,11 +10,10 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
-import yaml  # type: ignore[import-untyped]
 from torch import Tensor
 
 from relo.errors import UserError
-from relo.files import load_yaml
+from relo.files import read_yaml
 from relo.geometry import CropRule
 from relo.models.checkpoints.released import released_rule
 from relo.models.heads import Localization
@@ -172,16 +171,12 @@ def read_rule_file(path: Path) -> RuleFile:
     Raises:
         UserError: the file is missing, is not YAML, or names a setting or value that does not exist, in whichever part.
     """
-    try:
-        settings = load_yaml(path)
-        if isinstance(settings, dict) and settings.keys() == {"released_rule"}:
+    settings = read_yaml(path, "The tracking rule")
+    if isinstance(settings, dict) and settings.keys() == {"released_rule"}:
+        try:
             settings = released_rule(settings["released_rule"])
-    except OSError as error:
-        raise UserError(f"The tracking rule {path} cannot be read ({error.strerror}).") from error
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"The tracking rule {path} is not YAML: {' '.join(str(error).split())[:200]}.") from error
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
     if not isinstance(settings, dict):
         raise UserError(f"The tracking rule {path} must hold settings as `name: value`.")
     benchmarks = settings.pop("benchmarks", None) or {}
