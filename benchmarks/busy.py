@@ -33,6 +33,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from rl_step import build_network, random_clips, train
+from tables import parser_of
 
 from relo.learning.warmup import WarmupObjective
 from relo.models.devices import fit_threads
@@ -125,7 +126,7 @@ def measure(work: str, options: argparse.Namespace) -> Iterator[list[str]]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
     parser.add_argument("--beside", nargs="+", type=int, default=[1, os.cpu_count() or 2], help="busy processes")
     parser.add_argument("--rounds", type=int, default=5)

@@ -24,6 +24,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from tables import parser_of, print_table
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
@@ -138,7 +139,7 @@ def compare(options: argparse.Namespace) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument(
         "maps", nargs="+", metavar="MAP:MODEL", help="policy:MODEL or prior:MODEL; the first is the reference"
     )
@@ -149,11 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=4, help="search frames of a clip")
     parser.add_argument("--batch", type=int, default=32, help="clips")
     parser.add_argument("--seed", type=int, default=5, help="of the clips")
-    options = parser.parse_args(arguments)
-    try:
-        Console().print(compare(options))
-    except UserError as error:
-        parser.error(str(error))
+    print_table(parser, arguments, compare)
 
 
 if __name__ == "__main__":

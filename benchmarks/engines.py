@@ -17,7 +17,6 @@ from relo.commands.process import set_defaults
 
 set_defaults()  # before torch loads
 
-import argparse
 import json
 import os
 import statistics
@@ -34,8 +33,10 @@ import yaml
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from tables import parser_of
 
 from relo.errors import UserError
+from relo.evaluation.report_tables import ReportTable
 from relo.models.checkpoints.plugin import build
 from relo.models.checkpoints.weights import load_network
 from relo.models.inference import Precision, optimize_for_inference
@@ -179,14 +180,9 @@ def measure(network: LocalizationNetwork, names: Sequence[str], seconds: float, 
     ]
 
 
-def as_markdown(title: str, rows: Sequence[Row]) -> str:
-    lines = [COLUMNS, ["---", *["---:"] * (len(COLUMNS) - 1)], *(row.cells() for row in rows)]
-    return "\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--model", default="configs/model/small.yaml", help="a model, or its config (random weights)")
     engines = ["torch", "torch bfloat16", "torch.compile", "onnxruntime"]
     parser.add_argument("--engines", nargs="+", default=engines, choices=engines, help="the first is compared with")
@@ -216,7 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table.add_row(*row.cells())
     console.print(table)
     if options.markdown is not None:
-        options.markdown.write_text(as_markdown(title, rows))
+        markdown = ReportTable(COLUMNS, [row.cells() for row in rows]).markdown()
+        options.markdown.write_text(f"{title}\n\n{markdown}")
     if options.json is not None:
         options.json.write_text(json.dumps({"title": title, "rows": [asdict(row) for row in rows]}, indent=1))
 

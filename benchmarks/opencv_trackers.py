@@ -24,7 +24,6 @@ from relo.commands.process import set_defaults
 
 set_defaults()  # before torch loads
 
-import argparse
 import json
 import statistics
 import time
@@ -38,6 +37,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from tables import parser_of
 
 from relo.data.sequences import Sequence as AnnotatedSequence
 from relo.data.sequences import open_reader
@@ -209,7 +209,7 @@ def tabulate(aucs: Mapping[str, Mapping[str, float]], times: Mapping[str, Sequen
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table, and write the output."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("sequences", type=Path)
     parser.add_argument("--model", default=SHIPPED, help="a model's name, its folder, or a checkpoint")
     parser.add_argument("--nano", nargs=2, metavar=("BACKBONE", "HEAD"), help="the files of NanoTrack")

@@ -25,7 +25,9 @@ import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+from tables import parser_of, print_table
 from torch import Tensor
+from torchmetrics.classification import BinaryAUROC
 
 from relo.data.datamodule import SequenceDataset, SequenceSource
 from relo.errors import UserError
@@ -72,7 +74,7 @@ def open_tracker(options: argparse.Namespace, **settings: Any) -> Tracker:
     Raises:
         UserError: the model cannot be read or has no such presence head.
     """
-    plain = Tracker.from_pretrained(options.model, localization=options.localization)
+    plain = Tracker.from_pretrained(options.model, localization=options.localization, engine="torch")
     if plain.network.presence is None:
         raise UserError(f"{options.model} has no presence head.")
     localization = options.localization or plain.network.presence.localization
@@ -144,7 +146,7 @@ def _auroc(values: list[Tensor], is_right: list[Tensor], draw: np.ndarray) -> fl
     labels = torch.cat([is_right[i] for i in draw])
     if labels.all() or not labels.any():
         return float("nan")
-    return presence_scores(torch.cat([values[i] for i in draw]), labels)["auroc"]
+    return float(BinaryAUROC(sync_on_compute=False)(torch.cat([values[i] for i in draw]), labels.long()))
 
 
 def reliability_plot(predictions: Mapping[str, tuple[Tensor, Tensor]], bins: int, path: Path) -> None:
@@ -180,14 +182,10 @@ def reliability_plot(predictions: Mapping[str, tuple[Tensor, Tensor]], bins: int
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     add_sequence_options(parser)
     parser.add_argument("--plot", type=Path, help="draw the reliability curves here (.png, .svg, .pdf)")
-    options = parser.parse_args(arguments)
-    try:
-        Console().print(compare(options))
-    except UserError as error:
-        parser.error(str(error))
+    print_table(parser, arguments, compare)
 
 
 if __name__ == "__main__":

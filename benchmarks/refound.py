@@ -22,8 +22,8 @@ import numpy as np
 import yaml  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from presence import add_sequence_options, open_tracker, track_all
-from rich.console import Console
 from rich.table import Table
+from tables import parser_of, print_table
 
 from relo.errors import UserError
 from relo.evaluation.result_folder import SequenceResult
@@ -109,7 +109,7 @@ def settings(text: str) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     add_sequence_options(parser)
     parser.add_argument(
         "--rule",
@@ -120,11 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--absent", type=int, default=20, help="frames of the shortest absence")
     parser.add_argument("--within", type=int, default=30, help="frames in which to find the target")
-    options = parser.parse_args(arguments)
-    try:
-        Console().print(compare(options))
-    except UserError as error:
-        parser.error(str(error))
+    print_table(parser, arguments, compare)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ from relo.commands.process import set_defaults
 
 set_defaults()  # before torch loads
 
-import argparse
 import math
 import statistics
 import time
@@ -37,6 +36,7 @@ import numpy as np
 import torch
 from plain import plain_step
 from release import release_network, release_step
+from tables import parser_of
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -242,7 +242,7 @@ def judged(rows: Sequence[Row]) -> Iterator[list[str]]:
 @torch.inference_mode()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--models", nargs="+", default=RELEASED, help="released variants (random weights) or model folders"
     )

@@ -46,8 +46,11 @@ def make_composites(output: Path = Path("data"), photos: Path | None = None, wor
         UserError: images are missing, or something cannot be rendered or packed.
     """
     folders = {"photographs": [output / "photographs"], "cutouts": [output / "cutouts"]}
+    # `make photographs` leaves sets that are folders where they are, and unpacks those that are tars.
+    places = [] if photos is None else [photos, output / "downloads" / "sets"]
     for kind, sets in (("photographs", PHOTOGRAPHS), ("cutouts", CUT_OUTS)):
-        folders[kind] += [photos / name for name in sets if photos is not None and (photos / name).is_dir()]
+        for name in sets:
+            folders[kind] += [place / name for place in places if (place / name).is_dir()][:1]
     missing = [str(folder) for places in folders.values() for folder in places[:1] if not folder.is_dir()]
     if missing:
         raise UserError(f"There is no {' and no '.join(missing)}: run `make photographs` first.")
@@ -60,10 +63,16 @@ def make_composites(output: Path = Path("data"), photos: Path | None = None, wor
         relo(["data", "pack", layout, str(root), str(output / store), *common])
 
 
-if __name__ == "__main__":
+def main(arguments: list[str] | None = None) -> None:
+    """Make the composites; a mistake is one sentence and exit code 2."""
     parser = ArgumentParser(description=__doc__)
     parser.add_function_arguments(make_composites, as_group=False)
     try:
-        make_composites(**parser.parse_args().as_dict())
+        make_composites(**parser.parse_args(arguments).as_dict())
     except UserError as error:
-        sys.exit(f"make_composites: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,9 @@ from relo.commands.process import set_defaults
 
 set_defaults()  # before torch loads
 
+import argparse
 import sys
+from collections.abc import Sequence
 
 from relo.errors import UserError
 from relo.models.checkpoints.weights import load_network, resolve
@@ -31,8 +33,17 @@ def pack_step_graphs(model: str) -> None:
         print(f"{localization}: {file}")
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the graphs; a mistake is one sentence and exit code 2."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a model's name, its folder, or a checkpoint")
+    options = parser.parse_args(arguments)
     try:
-        pack_step_graphs(*sys.argv[1:])
-    except (UserError, TypeError) as error:
-        sys.exit(f"pack_step_graph: error: {error}")
+        pack_step_graphs(options.model)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

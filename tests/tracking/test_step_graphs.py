@@ -43,3 +43,17 @@ def test_the_script_writes_the_package_graphs_of_both_maps(tmp_path, network, mo
     assert sorted(files) == sorted((tmp_path / "graphs").iterdir())
     assert [list(stored_graphs(file.name)) for file in files] == [[StepGraph(b"model", ["network.weight"])]] * 2
     sys.modules.pop("pack_step_graph")
+
+
+def test_a_model_that_is_not_there_ends_the_script_in_a_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "data_prep"))
+    import pack_step_graph
+
+    with pytest.raises(SystemExit) as stop:
+        pack_step_graph.main([str(tmp_path / "nowhere")])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "nowhere" in error
+    assert len(error.splitlines()) == 1
+    sys.modules.pop("pack_step_graph")

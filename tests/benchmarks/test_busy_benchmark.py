@@ -1,17 +1,9 @@
-import sys
-from pathlib import Path
-
 import pytest
 
 
 @pytest.fixture
-def busy(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
-    import busy
-
-    yield busy
-    for name in ("busy", "rl_step"):
-        sys.modules.pop(name)
+def busy(script):
+    return script("busy")
 
 
 @pytest.mark.parametrize("work", ["training", "tracking"])
@@ -32,7 +24,6 @@ for turn, line in enumerate(sys.stdin):
 def test_each_way_of_waiting_is_measured_alone_and_beside_others(tmp_path, monkeypatch, capsys, busy):
     (tmp_path / "server.py").write_text(SERVER)
     monkeypatch.setattr(busy, "__file__", str(tmp_path / "server.py"))
-    monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("GOMP_SPINCOUNT", "5")  # the caller's own
     busy.main(["--works", "training", "--beside", "1", "--rounds", "3", "--seconds", "0"])
     rows = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if "training" in line]

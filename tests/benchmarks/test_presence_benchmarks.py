@@ -1,7 +1,5 @@
 """The benchmarks of presence and of finding targets again, on sequences whose outcome is known."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -20,13 +18,8 @@ from small_networks import make_network
 
 
 @pytest.fixture
-def benchmarks(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
-    monkeypatch.setenv("COLUMNS", "400")
-    import presence
-    import refound
-
-    return presence, refound
+def benchmarks(script):
+    return script("presence"), script("refound")
 
 
 @pytest.fixture

@@ -1,13 +1,10 @@
 import re
-from pathlib import Path
+
+from relo.tracking import crops
 
 
-def test_rates_and_their_ratio_are_printed(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
-    import runner
-
-    from relo.tracking import crops
-
+def test_rates_and_their_ratio_are_printed(script, monkeypatch, capsys):
+    runner = script("runner")
     monkeypatch.setattr(crops, "normalise_images", crops.normalise_images)  # to be put back
 
     small = {"width": 64, "height": 48, "sequences": 3, "frames": 4, "workers": 2, "batch_size": 2, "rounds": 3}

@@ -1,6 +1,4 @@
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,12 +7,8 @@ from relo.models.checkpoints.weights import save_network
 
 
 @pytest.fixture
-def engines(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
-    import engines
-
-    yield engines
-    sys.modules.pop("engines")
+def engines(script):
+    return script("engines")
 
 
 def test_a_row_is_an_engine_and_its_parts_make_a_step(tmp_path, network, engines, capsys, monkeypatch):

@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,12 +15,8 @@ FRAMES = 5
 
 
 @pytest.fixture
-def opencv_trackers(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
-    monkeypatch.setenv("COLUMNS", "200")
-    import opencv_trackers
-
-    return opencv_trackers
+def opencv_trackers(script):
+    return script("opencv_trackers")
 
 
 @pytest.fixture

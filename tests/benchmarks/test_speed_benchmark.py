@@ -1,6 +1,3 @@
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -12,12 +9,8 @@ from relo.models.temporal import LayerAligned
 
 
 @pytest.fixture
-def speed(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
-    import speed
-
-    yield speed
-    sys.modules.pop("speed")
+def speed(script):
+    return script("speed")
 
 
 def test_a_row_has_its_stages_and_the_same_boxes(tmp_path, capsys, speed):

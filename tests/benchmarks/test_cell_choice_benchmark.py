@@ -1,5 +1,4 @@
 import argparse
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +13,8 @@ WORDS = ["--clips", "24", "--frames", "2", "--batch", "8"]
 
 
 @pytest.fixture
-def cell_choice(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
-    monkeypatch.setenv("COLUMNS", "400")
-    import cell_choice
-
-    return cell_choice
+def cell_choice(script):
+    return script("cell_choice")
 
 
 @pytest.fixture
