@@ -98,20 +98,19 @@ def track(
     lost: list[int] = []
     interrupted = False
     with ExitStack() as stack:
-        outputs: list[Callable[[RGBImage, TargetState], None]] = []
-        if save is not None:
-            outputs.append(stack.enter_context(_line_writer(save, lambda state: box_line(state.box_xywh.tolist()))))
-        if presence is not None:
-            outputs.append(stack.enter_context(_line_writer(presence, lambda state: f"{_presence(state):.6f}")))
+        write_box, write_presence = (_line_writer(path, stack) for path in (save, presence))
         if video is not None:
-            outputs.append(_renderer(stack.enter_context(video), start, truth_xywh))
+            stack.enter_context(video)
         progress = stack.enter_context(progress_bar(console, FrameRate()))
         task = progress.add_task("tracking", total=frames.count)
         try:
             for image, state in chain([first], followed):
-                for output in outputs:
-                    output(image, state)
-                boxes_xywh.append(state.box_xywh.tolist())
+                box_xywh = state.box_xywh.tolist()
+                write_box(box_line(box_xywh))
+                write_presence(f"{1.0 if state.presence is None else state.presence:.6f}")
+                if video is not None:
+                    video.write(_drawn(image, state, start + state.frame_index, truth_xywh))
+                boxes_xywh.append(box_xywh)
                 if state.status == "lost":
                     lost.append(start + state.frame_index)
                 progress.advance(task)
@@ -168,11 +167,6 @@ def _first_box(text: str, start: int) -> list[float]:
     return [float(number) for number in boxes_xywh[index]]
 
 
-def _presence(state: TargetState) -> float:
-    """Presence of the target; it is there on the frame where it is given."""
-    return 1.0 if state.presence is None else state.presence
-
-
 def _runs(frames: list[int]) -> str:
     """Ascending numbers of frames in words, those in a row as one: 3, 5 to 9."""
     breaks = [i for i in range(1, len(frames)) if frames[i] != frames[i - 1] + 1]
@@ -182,17 +176,19 @@ def _runs(frames: list[int]) -> str:
     )
 
 
-@contextmanager
-def _line_writer(path: Path, line: Callable[[TargetState], str]) -> Iterator[Callable[[RGBImage, TargetState], None]]:
-    def write(image: RGBImage, state: TargetState) -> None:
+def _line_writer(path: Path | None, stack: ExitStack) -> Callable[[str], None]:
+    """What writes a line to a file that the stack closes; nothing where there is no path."""
+    if path is None:
+        return lambda line: None
+
+    def write(line: str) -> None:
         with _writing(path):
-            file.write(f"{line(state)}\n".encode())
+            file.write(f"{line}\n".encode())
 
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("wb", buffering=0)  # a line reaches the disk when it is found
-    with file:
-        yield write
+        file = stack.enter_context(path.open("wb", buffering=0))  # a line reaches the disk when it is found
+    return write
 
 
 @contextmanager
@@ -203,30 +199,17 @@ def _writing(path: Path) -> Iterator[None]:
         raise UserError(f"{path} cannot be written ({error.strerror}).") from error
 
 
-def _renderer(
-    video: VideoWriter, start: int, truth_xywh: NDArray[np.float64] | None
-) -> Callable[[RGBImage, TargetState], None]:
-    def write(image: RGBImage, state: TargetState) -> None:
-        index = start + state.frame_index
-        has_truth = truth_xywh is not None and index < len(truth_xywh)
-        video.write(
-            draw_frame(
-                image,
-                state.box_xywh.tolist(),
-                _caption(index, state),
-                None if state.response is None else state.response.numpy(),
-                truth_xywh[index].tolist() if has_truth and truth_xywh is not None else None,
-                is_lost=state.status == "lost",
-            )
-        )
-
-    return write
-
-
-def _caption(index: int, state: TargetState) -> str:
+def _drawn(image: RGBImage, state: TargetState, index: int, truth_xywh: NDArray[np.float64] | None) -> RGBImage:
     presence = "" if state.presence is None else f"  presence {state.presence:.2f}"
     status = "" if state.status == "tracking" else f"  {state.status}"
-    return f"#{index}  score {state.score:.2f}{presence}{status}"
+    return draw_frame(
+        image,
+        state.box_xywh.tolist(),
+        f"#{index}  score {state.score:.2f}{presence}{status}",
+        None if state.response is None else state.response.numpy(),
+        None if truth_xywh is None or index >= len(truth_xywh) else truth_xywh[index].tolist(),
+        is_lost=state.status == "lost",
+    )
 
 
 def _success(boxes_xywh: NDArray[np.float64], truth_xywh: NDArray[np.float64]) -> str:
