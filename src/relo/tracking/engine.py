@@ -9,12 +9,12 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
 import torch
@@ -40,19 +40,8 @@ _FORMAT = 1
 
 logger = logging.getLogger(__name__)
 
-
-class Forward(Protocol):
-    """What is called like a `LocalizationNetwork`."""
-
-    def __call__(
-        self,
-        search_images: Tensor,
-        templates: Templates,
-        memory: Tensor | None = None,
-        heads: Collection[Head] = HEADS,
-    ) -> tuple[LocalizationMaps, Tensor | None]:
-        """One frame of B targets."""
-        ...
+Forward = Callable[..., tuple[LocalizationMaps, Tensor | None]]
+"""What is called like a `LocalizationNetwork`."""
 
 
 def start_engine(
@@ -91,7 +80,7 @@ def start_engine(
             "and device so, or take the engine torch."
         )
     if choice == "onnxruntime":
-        return "onnxruntime", ONNXNetwork(network, templates, heads)
+        return choice, ONNXNetwork(network, templates, heads)
     if choice == "auto" and fits and is_small(network) and find_spec("onnxruntime") is not None:
         try:
             return "onnxruntime", ONNXNetwork(network, templates, heads)
