@@ -24,7 +24,6 @@ Window = Literal["logits", "probabilities"]
 LARGEST = 1e12
 """No number of a rule is larger, on either side of 0."""
 
-
 _RANGES: dict[str, tuple[float, float, str]] = {
     "window_exponent": (0, 1000, "from 0 to 1000"),
     "template_factor": (0.1, 100, "from 0.1 to 100"),
@@ -105,9 +104,10 @@ class TrackingRule:
                     f"The tracking rule has {name} = {value!r}, which is of the wrong kind; it must be "
                     f"{_described(hint)}{_advice(value)}."
                 )
-            least, most, words = _RANGES.get(name, (-LARGEST, LARGEST, ""))
-            if hint not in (bool, Localization, Window) and value is not None and not least <= value <= most:
-                raise UserError(f"The tracking rule has {name} = {value!r}; it must be {words}.")
+            if name in _RANGES and value is not None:
+                least, most, words = _RANGES[name]
+                if not least <= value <= most:
+                    raise UserError(f"The tracking rule has {name} = {value!r}; it must be {words}.")
         if self.template_update_interval is not None and self.templates < 2:
             raise UserError(
                 f"The tracking rule has templates = {self.templates!r}; it must be at least 2 where templates are "
