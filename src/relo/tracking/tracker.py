@@ -104,11 +104,11 @@ class Tracker:
             model: what `relo.weights.load_network` takes; the network that comes with the package if not given.
             rule: None is the model's own (the `tracking.yaml` in its folder, or what its checkpoint was validated
                 with), else the default setting.
-            device: where to compute; None is the GPU where there is one.
+            device: None is the GPU where there is one.
             precision: "auto" is bfloat16 where a short trial shows the device to be clearly faster in it. In reduced
                 precision a cell that was nearly as good may win, and a target be lost that is not in float32.
             localization: the map that picks the cell; None is the rule's.
-            cuda_graphs: run a step as CUDA graphs; None is on a GPU.
+            cuda_graphs: as of `Tracker`.
             engine: "auto" is onnxruntime for a small network in float32 on a CPU, else torch; same but for rounding.
 
         Raises:
@@ -147,15 +147,12 @@ class Tracker:
     def step(
         self, images: Sequence[RGBImage], states: Sequence[TargetState], keep_response: bool = False
     ) -> list[TargetState]:
-        """Find each of B targets in its next frame.
+        """Find each of B targets in its next frame: the B states after it, in the same order.
 
         Args:
             images: B RGB images, uint8 [H, W, 3]; targets in one video share one image object.
             states: what is known of the B targets; left as they are.
             keep_response: hand out the maps that the cells were chosen from.
-
-        Returns:
-            The B states after this frame, in the same order.
 
         Raises:
             ValueError: an image of another type or shape, or other than one state an image.
