@@ -6,13 +6,8 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize(
-    "module",
-    ["geometry", "metrics.functional", "metrics.overlap", "metrics.precision", "metrics.success"],
-)
-def test_examples(module):
-    assert doctest.testmod(importlib.import_module(f"relo.{module}")).failed == 0
-
-
-def test_geometry_has_examples():
-    assert doctest.testmod(importlib.import_module("relo.geometry")).attempted > 10
+@pytest.mark.parametrize("module", ["geometry", "metrics.functional", "metrics.scores"])
+def test_examples_run(module):
+    results = doctest.testmod(importlib.import_module(f"relo.{module}"))
+    assert results.failed == 0
+    assert results.attempted > 5

@@ -9,7 +9,7 @@ from rich.console import Console
 from relo.errors import UserError
 from relo.models.checkpoints.weights import load_network, resolve, save_network
 from relo.models.export import STEP_FILE, TEMPLATES_FILE, TOLERANCE, export_onnx, largest_difference
-from relo.tracking.tracker import own_rules
+from relo.tracking.rule import own_rules
 
 
 def export(
