@@ -30,13 +30,13 @@ import cv2
 import numpy as np
 import torch
 import yaml
-from relo.evaluation.report_tables import ReportTable
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from tables import parser_of
 
 from relo.errors import UserError
+from relo.evaluation.report_page import ReportTable
 from relo.models.checkpoints.plugin import build
 from relo.models.checkpoints.weights import load_network
 from relo.models.inference import Precision, optimize_for_inference

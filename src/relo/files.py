@@ -42,7 +42,11 @@ def read_yaml(path: Path, what: str) -> Any:
         UserError: it cannot be read, or is no YAML.
     """
     try:
-        return load_yaml(path)
+        text = path.read_text(encoding="utf-8")
+        try:
+            return yaml.safe_load(text)
+        except (ValueError, AttributeError, OverflowError, RecursionError) as error:  # 2001-13-45 is no date
+            raise yaml.YAMLError(str(error)) from error
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise UserError(f"{what} {path} cannot be read ({reason}).") from error
@@ -51,17 +55,3 @@ def read_yaml(path: Path, what: str) -> Any:
         where = "" if place is None else f" in line {place.line + 1}"
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
         raise UserError(f"{what} {path} is no YAML: {problem[:200]}{where}.") from error
-
-
-def load_yaml(path: Path) -> Any:
-    """The contents of a YAML file of plain data.
-
-    Raises:
-        OSError, UnicodeDecodeError: it cannot be read, or is no text.
-        yaml.YAMLError: it is no YAML, also where a value (such as the date 2001-13-45) breaks YAML's own types.
-    """
-    text = path.read_text(encoding="utf-8")
-    try:
-        return yaml.safe_load(text)
-    except (ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise yaml.YAMLError(str(error)) from error

@@ -10,7 +10,7 @@ from relo.data.sequences.specification import canonical_name
 from relo.data.synthetic.command import synthesize
 from relo.data.synthetic.layouts import LAYOUTS
 from relo.errors import UserError
-from relo.evaluation.scoring import RULES
+from relo.evaluation.rules import RULES
 
 EVERY = {**BENCHMARKS, **DATASETS}
 

@@ -33,6 +33,3 @@ def read_values(path: Path, count: int) -> NDArray[np.float64] | None:
     except UserError:
         return None
     return values if len(values) == count else None
-
-
-write_whole = write_text

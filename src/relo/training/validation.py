@@ -14,9 +14,9 @@ from torchmetrics import Metric, MetricCollection
 
 from relo.evaluation.plots import success_plot
 from relo.evaluation.result_folder import SequenceResult, write_result
-from relo.evaluation.sequence_auc import sequence_auc
+from relo.evaluation.sequence_scores import sequence_auc
+from relo.files import write_text
 from relo.metrics import AverageOverlap, NormalizedPrecision, Precision, SuccessAUC, SuccessRate
-from relo.tracking.boxes_file import write_whole
 
 METRICS: dict[str, tuple[Callable[[], Metric], str]] = {
     "auc": (SuccessAUC, "success AUC"),
@@ -62,7 +62,7 @@ class ValidationReport(Callback):
         Console().print(score_table(report, count))
         if is_written:
             content = {**report, "sequences": count, "per_sequence": sequences}
-            write_whole(folder / "scores.json", json.dumps(content, indent=2) + "\n")
+            write_text(folder / "scores.json", json.dumps(content, indent=2) + "\n")
             success_plot({name: scores["success_curve"] for name, scores in report.items()}, folder / "success.png")
             Console().print(f"Boxes, scores and plots are in {folder}.")
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from relo import __version__
 from relo.errors import UserError
-from relo.files import load_yaml
+from relo.files import atomic_write, read_yaml, write_text
 from relo.models.checkpoints.cache import cache_folder
 from relo.models.checkpoints.plugin import build
 from relo.models.checkpoints.released import VARIANTS, Variant, read_released
@@ -63,14 +63,11 @@ def save_network(network: LocalizationNetwork, folder: str | Path, tracking: Map
     # Shared memory and strides do not survive in a safetensors file.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Written beside and moved: a killed run leaves the old weights whole.
-        partial = folder / f"{WEIGHTS_FILE}.partial"
-        save_file(tensors, partial, metadata={FORMAT_ENTRY: str(FORMAT)})
-        partial.replace(folder / WEIGHTS_FILE)
-        (folder / CONFIG_FILE).write_text(yaml.safe_dump(network.config(), sort_keys=False))
+        with atomic_write(folder / WEIGHTS_FILE) as partial:
+            save_file(tensors, partial, metadata={FORMAT_ENTRY: str(FORMAT)})
+        write_text(folder / CONFIG_FILE, yaml.safe_dump(network.config(), sort_keys=False))
         if tracking is not None:
-            (folder / RULE_FILE).write_text(yaml.safe_dump(dict(tracking), sort_keys=False))
+            write_text(folder / RULE_FILE, yaml.safe_dump(dict(tracking), sort_keys=False))
     except OSError as error:
         raise UserError(f"The network cannot be written to {folder} ({error.strerror}).") from error
 
@@ -207,12 +204,9 @@ def _read_model(path: Path) -> tuple[dict[str, Any], State]:
 
 def _read_folder(folder: Path) -> tuple[dict[str, Any], State]:
     config_file, weights_file = folder / CONFIG_FILE, folder / WEIGHTS_FILE
-    try:
-        config = load_yaml(config_file)
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} is no model folder: it has no {CONFIG_FILE}.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{config_file} cannot be read: {' '.join(str(error).split())}.") from error
+    if not config_file.exists():
+        raise UserError(f"{folder} is no model folder: it has no {CONFIG_FILE}.")
+    config = read_yaml(config_file, "The network's config")
     if not isinstance(config, dict):
         raise UserError(f"{config_file} does not name the network's class_path and init_args.")
     state = read_safetensors(weights_file)
