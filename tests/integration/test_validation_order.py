@@ -12,7 +12,7 @@ from training_runs import WARMUP, config, relo_here, write_config
 
 
 def boxes(folder):
-    files = sorted(path for path in (folder / "run/validation").rglob("*.txt") if not path.stem.endswith("_score"))
+    files = sorted(path for path in (folder / "run/validation").rglob("*.txt") if "_" not in path.stem)
     return {str(path.relative_to(folder)): read_boxes(path) for path in files}
 
 

@@ -293,8 +293,8 @@ def test_a_variant_is_described_once(variant):
     file = read_rule_file(REPOSITORY / f"configs/tracking/{variant}.yaml")
     assert file.rule == TrackingRule(**facts["tracking"])
     assert file.benchmarks == facts["benchmarks"]
-    readme = (REPOSITORY / "README.md").read_text()
-    (row,) = re.findall(r"^\| parameters, all heads \| (.*) \|$", readme, re.MULTILINE)
+    page = (REPOSITORY / "docs/released_checkpoints.md").read_text()
+    (row,) = re.findall(r"^\| parameters, all heads \| (.*) \|$", page, re.MULTILINE)
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     assert row.split(" | ")[["t256", "b256", "l256"].index(variant)] == f"{millions:.3g} M"
 
