@@ -56,6 +56,27 @@ def test_it_learns_alone_whether_boxes_are_right(localization):
     assert changed == {"presence"}
 
 
+def test_the_warm_up_trains_presence_with_all_else():
+    network, clip, generator = network_with_presence("prior"), half_hidden(), torch.Generator()
+    alone = WarmupObjective(prior=GaussianPrior())
+    together = WarmupObjective(prior=GaussianPrior(), presence_weight=0.5)
+    assert set(together.trained_parts) - set(alone.trained_parts) == {"presence"}
+    network.eval()
+    result = together(network, clip, generator)
+    by_itself = PresenceObjective()(network, clip, generator)
+    assert result.logs["presence_loss"].item() == pytest.approx(by_itself.loss.item(), rel=1e-5)
+    expected = alone(network, clip, generator).loss + 0.5 * by_itself.loss
+    assert result.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    clip.present[:] = False  # what is left teaches presence, the features that it reads, and nothing of boxes and map
+    together(network, clip, generator).loss.backward()
+    moved = {name: any(p.grad is not None and p.grad.any() for p in part.parameters())
+             for name, part in network.named_children()}  # fmt: skip
+    assert moved["encoder"]
+    assert moved["presence"]
+    assert not moved["box"]
+    assert not moved["prior"]
+
+
 class Marks(PresenceHead):
     """Its log-odds are the first channel of the map."""
 
@@ -105,6 +126,12 @@ def test_labels_are_those_of_the_chosen_boxes():
 
 
 def test_what_cannot_learn_is_refused():
+    with pytest.raises(UserError, match="set its localization to prior"):
+        WarmupObjective(prior=GaussianPrior(), presence_weight=1.0)(
+            network_with_presence(), make_clip(), torch.Generator()
+        )
+    with pytest.raises(UserError, match="presence_weight needs a prior"):
+        WarmupObjective(presence_weight=1.0)
     with pytest.raises(UserError, match="needs a presence head"):
         PresenceObjective()(make_network(), make_clip(), torch.Generator())
     with pytest.raises(UserError, match="no part 'presence'"):

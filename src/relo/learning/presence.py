@@ -3,6 +3,8 @@
 Calibrated log-odds become probabilities that are as often right as they say.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -13,8 +15,8 @@ from relo.geometry import cxcywh_to_xyxy, iou, xywh_to_xyxy
 from relo.learning.base import Objective, StepResult
 from relo.learning.rollout import groups_of, in_groups, unroll
 from relo.models.heads import at_cells
-from relo.models.network import LocalizationNetwork
-from relo.models.presence import best_peaks
+from relo.models.network import LocalizationMaps, LocalizationNetwork
+from relo.models.presence import PresenceHead, best_peaks
 
 RIGHT_IOU = 0.5
 """A box is right where its IoU with the target exceeds this."""
@@ -54,30 +56,56 @@ class PresenceObjective(Objective):
         Raises:
             UserError: the network has no presence head.
         """
-        if network.presence is None:
-            raise UserError(
-                "PresenceObjective needs a presence head: give the network one (relo.models.presence.ConvPresence)."
-            )
-        localization = network.presence.localization
         groups = groups_of(clip, self.frames_per_group)
-        truths_xyxy, present = in_groups(xywh_to_xyxy(clip.search_boxes_xywh), groups), in_groups(clip.present, groups)
-        log_odds, is_right = [], []
-        for t, (features, maps) in enumerate(unroll(network, clip, (localization, "box"), groups=groups)):
-            scores, boxes_cxcywh = maps.candidates(localization)
-            _, cells = best_peaks(scores, self.peaks)  # [B, peaks]
-            log_odds.append(at_cells(network.presence(features, scores, boxes_cxcywh)[:, None], cells))
-            ious = iou(cxcywh_to_xyxy(at_cells(boxes_cxcywh[:, None], cells)), truths_xyxy[:, t, None])
-            is_right.append((ious > RIGHT_IOU) & present[:, t, None])
-        odds, right = torch.stack(log_odds), torch.stack(is_right)  # [T, B, peaks]
-        loss = binary_cross_entropy_with_logits(odds, right.float())
-        best_odds, best_right = odds[..., 0].detach(), right[..., 0]
-        logs = {
-            "loss": loss.detach(),
-            "right": best_right.float().mean(),
-            "presence": best_odds.sigmoid().mean(),
-            "accuracy": ((best_odds > 0) == best_right).float().mean(),
-        }
-        return StepResult(loss, logs)
+        head = require_presence(network)
+        steps = unroll(network, clip, (head.localization, "box"), groups=groups)
+        loss, logs = presence_loss(head, steps, clip, groups, self.peaks)
+        return StepResult(loss, {"loss": loss.detach(), **logs})
+
+
+def require_presence(network: LocalizationNetwork) -> PresenceHead:
+    """The network's presence head.
+
+    Raises:
+        UserError: it has none.
+    """
+    if network.presence is None:
+        raise UserError(
+            "The objective needs a presence head: give the network one (relo.models.presence.ConvPresence)."
+        )
+    return network.presence
+
+
+def presence_loss(
+    head: PresenceHead, steps: Iterable[tuple[Tensor, LocalizationMaps]], clip: ClipBatch, groups: int, peaks: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Binary cross-entropy of the presence of the boxes at the map's best peaks, over all frames; and what to log.
+
+    Its gradient reaches the head and the features that it reads, not the map and the boxes.
+
+    Args:
+        head: the presence head.
+        steps: what `relo.learning.rollout.unroll` yields, with the head's map and boxes.
+        clip: the clips.
+        groups: of their frames, as they were unrolled.
+        peaks: how many per frame, the best first.
+    """
+    truths_xyxy, present = in_groups(xywh_to_xyxy(clip.search_boxes_xywh), groups), in_groups(clip.present, groups)
+    log_odds, is_right = [], []
+    for t, (features, maps) in enumerate(steps):
+        scores, boxes_cxcywh = (values.detach() for values in maps.candidates(head.localization))
+        _, cells = best_peaks(scores, peaks)  # [B, peaks]
+        log_odds.append(at_cells(head(features, scores, boxes_cxcywh)[:, None], cells))
+        ious = iou(cxcywh_to_xyxy(at_cells(boxes_cxcywh[:, None], cells)), truths_xyxy[:, t, None])
+        is_right.append((ious > RIGHT_IOU) & present[:, t, None])
+    odds, right = torch.stack(log_odds), torch.stack(is_right)  # [T, B, peaks]
+    loss = binary_cross_entropy_with_logits(odds, right.float())
+    best_odds, best_right = odds[..., 0].detach(), right[..., 0]
+    return loss, {
+        "right": best_right.float().mean(),
+        "presence": best_odds.sigmoid().mean(),
+        "accuracy": ((best_odds > 0) == best_right).float().mean(),
+    }
 
 
 def fit_calibration(log_odds: Tensor, is_right: Tensor) -> tuple[float, float]:

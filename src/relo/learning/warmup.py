@@ -10,6 +10,7 @@ from relo.data.clip_batch import ClipBatch
 from relo.errors import UserError
 from relo.geometry import cxcywh_to_xyxy, xywh_to_xyxy
 from relo.learning.base import Objective, StepResult, box_losses, regression_loss, share_of_ranks, target_cell
+from relo.learning.presence import presence_loss, require_presence
 from relo.learning.priors import Prior
 from relo.learning.rollout import groups_of, unroll
 from relo.models.heads import at_cells
@@ -40,19 +41,32 @@ class FrameObjective(Objective):
             UserError: the clips cannot be split into groups, or the network lacks the prior head that a prior needs.
         """
         groups = groups_of(clip, self.frames_per_group)
-        steps = [maps for _, maps in unroll(network, clip, self.heads, groups=groups)]
+        steps = list(unroll(network, clip, self.heads, groups=groups))
+        loss, logs = self._of_visible_frames([maps for _, maps in steps], clip, groups)
+        extra, extra_logs = self.loss_of_all_frames(network, steps, clip, groups)
+        loss = loss + extra
+        return StepResult(loss, {"loss": loss.detach(), **logs, **extra_logs})
+
+    def loss_of_all_frames(
+        self, network: LocalizationNetwork, steps: list[tuple[Tensor, LocalizationMaps]], clip: ClipBatch, groups: int
+    ) -> tuple[Tensor | float, dict[str, Tensor]]:
+        """What is added to the loss, and logged, of frames without a visible target, too; `steps` are of `unroll`."""
+        return 0.0, {}
+
+    def _of_visible_frames(
+        self, steps: list[LocalizationMaps], clip: ClipBatch, groups: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         maps = [step[group::groups] for group in range(groups) for step in steps]  # of B clips, frame by frame
         truths_xywh, present = clip.search_boxes_xywh.unbind(1), clip.present.unbind(1)
         frames = [self.frame_losses(*frame) for frame in zip(maps, truths_xywh, present, strict=True)]
         counts = clip.present.sum(0)
         weights = counts / counts.sum().clamp(min=1)  # [T]
         means = {name: (torch.stack([frame[name] for frame in frames]) * weights).sum() for name in frames[0]}
-        loss = self.total(means) * share_of_ranks(clip.present)
-        return StepResult(loss, {"loss": loss.detach(), **{name: value.detach() for name, value in means.items()}})
+        return self.total(means) * share_of_ranks(clip.present), {name: mean.detach() for name, mean in means.items()}
 
 
 class WarmupObjective(FrameObjective):
-    """GIoU and L1 on one box per frame; optionally (as in the release) a loss on the prior's scores."""
+    """GIoU and L1 on one box per frame; optionally losses on the prior's scores (as in the release) and on presence."""
 
     def __init__(
         self,
@@ -62,6 +76,7 @@ class WarmupObjective(FrameObjective):
         prior_weight: float = 1.0,
         box_cell: Literal["target", "prior"] = "target",
         frames_per_group: int | None = None,
+        presence_weight: float = 0.0,
     ) -> None:
         """Set the loss.
 
@@ -72,10 +87,16 @@ class WarmupObjective(FrameObjective):
             prior_weight: weight of the prior's loss.
             box_cell: the cell whose box is trained: the target's (paper) or the best-scored one (release).
             frames_per_group: see `relo.learning.rollout.groups_of`.
+            presence_weight: weight of the loss of `relo.learning.presence.PresenceObjective` on two peaks per frame,
+                whose gradient reaches the encoder: it then sees frames without their target (`data.absence`).
 
         Raises:
-            UserError: boxes are to be read at the prior's best cell, but there is no prior.
+            UserError: boxes are to be read at the prior's best cell, or presence is to be trained, but there is no prior.
         """
+        if presence_weight and prior is None:
+            raise UserError(
+                "presence_weight needs a prior, whose best boxes are right or not: set the objective's prior."
+            )
         if box_cell == "prior" and prior is None:
             raise UserError("box_cell 'prior' needs a prior: set the objective's prior, or box_cell to 'target'.")
         self.giou_weight = giou_weight
@@ -84,8 +105,9 @@ class WarmupObjective(FrameObjective):
         self.prior_weight = prior_weight
         self.box_cell = box_cell
         self.frames_per_group = frames_per_group
+        self.presence_weight = presence_weight
         self.heads = ("box",) if prior is None else ("box", "prior")
-        self.trained_parts = ("encoder", "propagator", *self.heads)
+        self.trained_parts = ("encoder", "propagator", *self.heads, *(("presence",) if presence_weight else ()))
 
     def frame_losses(self, maps: LocalizationMaps, truth_xywh: Tensor, present: Tensor) -> dict[str, Tensor]:
         """Of the box at the trained cell, and of the prior."""
@@ -100,6 +122,18 @@ class WarmupObjective(FrameObjective):
             cells = maps.prior_scores.flatten(1).argmax(1)
         boxes_xyxy = cxcywh_to_xyxy(at_cells(maps.boxes_cxcywh, cells))
         return box_losses(boxes_xyxy, xywh_to_xyxy(truth_xywh).clamp(0, 1), present) | prior_loss
+
+    def loss_of_all_frames(
+        self, network: LocalizationNetwork, steps: list[tuple[Tensor, LocalizationMaps]], clip: ClipBatch, groups: int
+    ) -> tuple[Tensor | float, dict[str, Tensor]]:
+        """The weighted loss of presence, if it has a weight."""
+        if not self.presence_weight:
+            return 0.0, {}
+        head = require_presence(network)
+        if head.localization != "prior":
+            raise UserError("The warm-up trains a presence head that reads the prior: set its localization to prior.")
+        loss, logs = presence_loss(head, steps, clip, groups, peaks=2)
+        return self.presence_weight * loss, {"presence_loss": loss.detach(), **logs}
 
     def total(self, means: dict[str, Tensor]) -> Tensor:
         """The weighted sum."""
