@@ -71,7 +71,7 @@ def require_presence(network: LocalizationNetwork) -> PresenceHead:
     """
     if network.presence is None:
         raise UserError(
-            "The objective needs a presence head: give the network one (relo.models.presence.ConvPresence)."
+            "A network needs a presence head to train it: give it one (relo.models.presence.ConvPresence)."
         )
     return network.presence
 

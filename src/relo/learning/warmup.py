@@ -91,11 +91,11 @@ class WarmupObjective(FrameObjective):
                 whose gradient reaches the encoder: it then sees frames without their target (`data.absence`).
 
         Raises:
-            UserError: boxes are to be read at the prior's best cell, or presence is to be trained, but there is no prior.
+            UserError: boxes of the prior's best cell, or presence, are to be trained, but there is no prior.
         """
         if presence_weight and prior is None:
             raise UserError(
-                "presence_weight needs a prior, whose best boxes are right or not: set the objective's prior."
+                "presence_weight needs a prior, which chooses boxes: set the objective's prior."
             )
         if box_cell == "prior" and prior is None:
             raise UserError("box_cell 'prior' needs a prior: set the objective's prior, or box_cell to 'target'.")
