@@ -22,7 +22,7 @@ def export(
 ) -> None:
     """Export a network to ONNX, or a checkpoint to a model folder.
 
-    ONNX is two graphs, checked in onnxruntime: `templates.onnx` (once a target) and `step.onnx` (once a frame). A model
+    ONNX is two graphs, checked in onnxruntime: `templates.onnx` (once per target) and `step.onnx` (once per frame). A model
     folder has weights, config and tracking rule, and nothing of the training.
 
     Args:

@@ -9,12 +9,15 @@ from torch import Tensor
 from relo.data.clip_batch import ClipBatch
 from relo.data.frame_geometry import to_image, to_packed
 from relo.errors import UserError
-from relo.geometry import CropRule, clip_to_image, cxcywh_to_xywh, xywh_to_cxcywh, xywh_to_xyxy
+from relo.geometry import clip_to_image, cxcywh_to_xywh, xywh_to_cxcywh, xywh_to_xyxy
 from relo.images import normalise_crops
 from relo.learning.rewards import RewardTerm
 from relo.learning.rollout import POLICY_HEADS, Rollout, RolloutRule, draw_cells, make_rollout, network_outputs, unroll
 from relo.models.heads import at_cells
 from relo.models.network import Head, LocalizationNetwork
+from relo.tracking.rule import TrackingRule
+
+_DEFAULT_RULE = TrackingRule()
 
 
 class ClosedLoop(RolloutRule):
@@ -30,9 +33,7 @@ class ClosedLoop(RolloutRule):
         size_limit: float = 3.0,
         restart_cost: float = 1.0,
         jitter: float = 0.1,
-        search_factor: float = 4.0,
-        margin_px: float = 10.0,
-        released: bool = False,
+        rule: TrackingRule = _DEFAULT_RULE,
     ) -> None:
         """Set the loop.
 
@@ -43,9 +44,7 @@ class ClosedLoop(RolloutRule):
             restart_cost: what losing the target costs, in reward.
             jitter: standard deviation of the first box's centre, in units of the truth's width and height, and of the
                 logarithm of its size.
-            search_factor: side of the search region as a multiple of sqrt(w h), as in the tracking rule.
-            margin_px: how much of a box stays in the image, as in the tracking rule.
-            released: cut as the public release does, as in the tracking rule.
+            rule: how search regions are cut and boxes kept in the image; actions are drawn without its window.
 
         Raises:
             UserError: a limit that would lose every target.
@@ -59,9 +58,7 @@ class ClosedLoop(RolloutRule):
         self.size_limit = size_limit
         self.restart_cost = restart_cost
         self.jitter = jitter
-        self.search_factor = search_factor
-        self.margin_px = margin_px
-        self.released = released
+        self.rule = rule
 
     def __call__(
         self,
@@ -84,31 +81,31 @@ class ClosedLoop(RolloutRule):
                 "A closed loop needs clips with surroundings: set data.surroundings (8 is a good value) and "
                 "data.sampler to relo.data.sampler.ConsecutiveSampler."
             )
-        rule = CropRule(self.search_factor, network.encoder.search_size, self.released)
+        crop_rule = self.rule.search_crop(network.encoder.search_size)
         box_xywh = self._jittered(around.first_box_xywh, generator)
         crops: list[Tensor] = []
 
         def search_images() -> Iterator[Tensor]:
             # Each is asked for when box_xywh is the box that was chosen on the frame before.
             for images, geometry in zip(around.images.unbind(1), around.geometry.unbind(1), strict=True):
-                region = rule.region(to_packed(box_xywh, geometry))
-                crops.append(normalise_crops(rule.cut_on_device(images, region)))
+                region = crop_rule.region(to_packed(box_xywh, geometry))
+                crops.append(normalise_crops(crop_rule.cut_on_device(images, region)))
                 yield crops[-1]
 
         steps, frames = [], []
         for t, (features, maps) in enumerate(unroll(network, clip, heads, search_images())):
             geometry, truth_xywh = around.geometry[:, t], around.boxes_xywh[:, t]
-            region = rule.region(to_packed(box_xywh, geometry))  # [R, 3], in pixels of the surroundings
+            region = crop_rule.region(to_packed(box_xywh, geometry))  # [R, 3], in pixels of the surroundings
             logits, boxes_cxcywh = maps.candidates("policy")
             cell = draw_cells(logits, generator)
             in_crop_cxcywh = boxes_cxcywh.detach().double()  # [R, S, S, 4]
-            cells_xywh = to_image(rule.to_image(in_crop_cxcywh, region[:, None, None]), geometry[:, None, None])
+            cells_xywh = to_image(crop_rule.to_image(in_crop_cxcywh, region[:, None, None]), geometry[:, None, None])
             width, height = around.image_sizes[:, t, None, None].unbind(-1)
-            cells_xywh = clip_to_image(cells_xywh, width, height, self.margin_px)
+            cells_xywh = clip_to_image(cells_xywh, width, height, self.rule.margin_px)
             lost = self._is_lost(cells_xywh, truth_xywh[:, None, None]) & clip.present[:, t, None, None]
             lost = lost | ~cells_xywh.isfinite().all(-1)  # no crop can be cut around such a box; the loss will show it
             steps.append((features, maps))
-            frames.append((crops[-1], cell, lost, rule.to_crop(to_packed(truth_xywh, geometry), region).float()))
+            frames.append((crops[-1], cell, lost, crop_rule.to_crop(to_packed(truth_xywh, geometry), region).float()))
             restart_xywh = self._jittered(truth_xywh, generator)
             box_xywh = torch.where(at_cells(lost, cell)[:, None], restart_xywh, at_cells(cells_xywh, cell))
         search_crops, actions, lost, truths_xywh = (torch.stack(column, dim=1) for column in zip(*frames, strict=True))

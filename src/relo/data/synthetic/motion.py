@@ -38,7 +38,7 @@ def roam(
     high: NDArray[np.float64],
     spacing: float = 10.0,
 ) -> NDArray[np.float64]:
-    """Smooth path [frames, 2] inside the rectangle from `low` [2] to `high` [2], at about `speed` px a frame.
+    """Smooth path [frames, 2] inside the rectangle from `low` [2] to `high` [2], at about `speed` px per frame.
 
     The heading drifts; the path turns back at the rectangle's sides.
     """

@@ -9,7 +9,7 @@ class SceneSettings:
 
     Attributes:
         target_size: sqrt(width x height) of the target, as a share of sqrt(image area).
-        speed: of target and moving things, in shares of the image width a frame.
+        speed: of target and moving things, in shares of the image width per frame.
         scale_change, aspect_change: natural logarithm of the largest factor by which size and aspect leave their mean.
         rotation: largest turn to either side, in radians.
         appearance_change: up to this share of a second texture fades over the target's own.
