@@ -14,6 +14,7 @@ from relo.learning.expected import ExpectedGradient
 from relo.learning.policy import ActorCritic
 from relo.learning.rewards import IoUReward
 from relo.models.network import LocalizationMaps
+from relo.tracking.rule import TrackingRule
 from small_networks import make_clip, make_network
 
 SIDE = 128  # of the surroundings, in pixels: 8 times a target of 32 image pixels, at half resolution
@@ -98,6 +99,12 @@ def test_the_next_crop_is_cut_around_the_chosen_box():
         center = (column[0] + column[-1] + 1) / 2 / 64
         # The region's centre is the last box's: the target is one step of 6 px further, of 128 px.
         assert center.item() == pytest.approx(0.5 + 6 / 128, abs=0.02)
+
+
+def test_the_tracking_rule_says_how_search_regions_are_cut():
+    usual, wide = (roll(Seer(), moving_clip(), rule=TrackingRule(search_factor=factor)) for factor in (4.0, 6.0))
+    sizes = [(r.truth_xyxy[:, 0, 2:] - r.truth_xyxy[:, 0, :2]).prod(-1).sqrt() for r in (usual, wide)]
+    torch.testing.assert_close(sizes[0], 1.5 * sizes[1], rtol=0.03, atol=0)
 
 
 def test_the_truth_is_written_in_the_crop_that_was_cut():
