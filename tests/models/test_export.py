@@ -80,6 +80,23 @@ def test_presence_is_exported_where_there_is_one(tmp_path, localization):
     assert [output.name for output in step.get_outputs()] == expected
 
 
+def test_a_model_that_localizes_by_its_prior_is_exported_with_it(tmp_path, capsys):
+    exported = network()
+    save_network(exported, tmp_path / "model", asdict(TrackingRule(localization="prior")))
+    export(model=str(tmp_path / "model"), output=str(tmp_path))
+    names = ["policy_logits", "boxes_cxcywh", "prior_scores", "next_memory"]
+    assert f"A step gives {', '.join(names)}." in " ".join(capsys.readouterr().out.split())
+    encode, step = (onnxruntime.InferenceSession(str(tmp_path / f"{name}.onnx")) for name in ("templates", "step"))
+    assert [output.name for output in step.get_outputs()] == names
+    images, boxes_xywh, search = clip(1, frames=1, templates=1)
+    (tokens,) = encode.run(["tokens"], {"images": images.numpy(), "boxes_xywh": boxes_xywh.numpy()})
+    memory, is_first = np.zeros((2, 1, 3, 32), np.float32), np.array([True])
+    inputs = {"images": search[0].numpy(), "tokens": tokens, "memory": memory, "is_first": is_first}
+    (scores,) = step.run(["prior_scores"], inputs)
+    maps, _ = exported(search[0], exported.encode_templates(images, boxes_xywh))
+    torch.testing.assert_close(torch.from_numpy(scores), maps.prior_scores, atol=1e-4, rtol=0)
+
+
 def test_new_and_old_targets_share_a_step(tmp_path):
     exported = network()
     export_onnx(exported, tmp_path, templates=2)

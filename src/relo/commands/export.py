@@ -9,6 +9,7 @@ from rich.console import Console
 from relo.errors import UserError
 from relo.models.checkpoints.weights import load_network, resolve, save_network
 from relo.models.export import STEP_FILE, TEMPLATES_FILE, TOLERANCE, export_onnx, largest_difference
+from relo.tracking.localizer import tracking_heads
 from relo.tracking.rule import own_rules
 
 
@@ -22,8 +23,9 @@ def export(
 ) -> None:
     """Export a network to ONNX, or a checkpoint to a model folder.
 
-    ONNX is two graphs, checked in onnxruntime: `templates.onnx` (once per target) and `step.onnx` (once per frame). A model
-    folder has weights, config and tracking rule, and nothing of the training.
+    ONNX is two graphs, checked in onnxruntime: `templates.onnx` (once per target) and `step.onnx` (once per frame),
+    which gives the maps that the model's tracking rule reads, and the policy's. A model folder has weights, config and
+    tracking rule, and nothing of the training.
 
     Args:
         model: a model's name, its folder, or a checkpoint.
@@ -38,11 +40,12 @@ def export(
     network = load_network(model)
     path = Path(model)
     folder = Path(output) if output else (path if path.is_dir() else path.parent) / format
+    rules = own_rules(resolve(model))
     if format == "safetensors":
-        save_network(network, folder, own_rules(resolve(model)).settings())
+        save_network(network, folder, rules.settings())
         Console().print(f"{folder}: a model folder; track with `--model {folder}`.", markup=False, soft_wrap=True)
         return
-    export_onnx(network, folder, templates, batch)
+    outputs = export_onnx(network, folder, templates, batch, tracking_heads(network, rules.rule.localization))
     generator = torch.Generator().manual_seed(0)
     encoder, count = network.encoder, batch or 1
     difference = largest_difference(
@@ -55,5 +58,6 @@ def export(
     if not difference <= TOLERANCE:
         raise UserError(f"The graphs in {folder} differ from the network by {difference:.2g}; do not use them.")
     Console().print(
-        f"{folder}: {TEMPLATES_FILE} and {STEP_FILE}, within {difference:.1g} of the network over 3 frames."
+        f"{folder}: {TEMPLATES_FILE} and {STEP_FILE}, within {difference:.1g} of the network over 3 frames. "
+        f"A step gives {', '.join(outputs)}."
     )

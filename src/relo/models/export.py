@@ -5,14 +5,14 @@ from collections.abc import Collection
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from relo.errors import UserError
 from relo.models.encoders.base import Templates
-from relo.models.network import Head, LocalizationNetwork
+from relo.models.network import HEADS, Head, LocalizationNetwork
 from relo.models.temporal import TemporalPropagator
 
 TEMPLATES_FILE = "templates.onnx"
@@ -25,7 +25,8 @@ OPSET = 20
 
 NEXT_MEMORY = "next_memory"
 
-TRACKING_HEADS: tuple[Head, ...] = ("policy", "box", "presence")
+ALWAYS_EXPORTED: tuple[Head, ...] = ("policy", "box", "presence")
+"""The heads whose maps every exported step gives, as far as the network has them."""
 
 
 class MissingExporterError(UserError):
@@ -47,7 +48,7 @@ class TemplateEncoder(nn.Module):
 class TrackingStep(nn.Module):
     """One frame of B targets, of which some may be at their first frame."""
 
-    def __init__(self, network: LocalizationNetwork, heads: Collection[Head] = TRACKING_HEADS) -> None:
+    def __init__(self, network: LocalizationNetwork, heads: Collection[Head]) -> None:
         """Args: `network`; `heads`, those whose maps are given."""
         super().__init__()
         self.network = network
@@ -75,13 +76,13 @@ class TrackingStep(nn.Module):
         """
         propagator = self.network.propagator
         if is_first is not None:
-            propagator = cast(TemporalPropagator, _FirstFrames(propagator, is_first))
+            propagator = _FirstFrames(propagator, is_first)
         features, memory = self.network.encoder(images, Templates(tokens, kernel), propagator, memory)
         maps = self.network.localize(features, self.heads)
         return _given(vars(maps) | {NEXT_MEMORY: memory})
 
 
-class _FirstFrames:
+class _FirstFrames(TemporalPropagator):
     """A propagator for batches in which some targets are at their first frame.
 
     There, the previous slot is a second copy of the current one and stays so from layer to layer, since equal tokens
@@ -89,13 +90,17 @@ class _FirstFrames:
     """
 
     def __init__(self, propagator: TemporalPropagator, is_first: Tensor) -> None:
+        nn.Module.__init__(self)  # the tokens are the other's
         self.propagator = propagator
         self.is_first = is_first[:, None, None]
 
-    def start(self, batch: int, memory: Tensor) -> Tensor:
+    def start(self, batch: int, memory: Tensor | None) -> Tensor:
+        assert memory is not None
         return self.propagator.start(batch, torch.where(self.is_first, self.propagator.current(batch), memory))
 
-    def before_layer(self, index: int, tokens: Tensor, static: int, memory: Tensor, record: list[Tensor]) -> Tensor:
+    def before_layer(
+        self, index: int, tokens: Tensor, static: int, memory: Tensor | None, record: list[Tensor]
+    ) -> Tensor:
         given, tokens = tokens, self.propagator.before_layer(index, tokens, static, memory, record)
         if tokens is given:
             return tokens
@@ -122,7 +127,13 @@ def require_exporter() -> None:
             )
 
 
-def export_onnx(network: LocalizationNetwork, folder: str | Path, templates: int = 1, batch: int | None = None) -> None:
+def export_onnx(
+    network: LocalizationNetwork,
+    folder: str | Path,
+    templates: int = 1,
+    batch: int | None = None,
+    heads: Collection[Head] = (),
+) -> list[str]:
     """Write `templates.onnx` and `step.onnx` into a folder.
 
     Args:
@@ -130,6 +141,10 @@ def export_onnx(network: LocalizationNetwork, folder: str | Path, templates: int
         folder: where to write.
         templates: how many templates a target has.
         batch: how many targets a step has; any number by default.
+        heads: those whose maps are given beyond `ALWAYS_EXPORTED`.
+
+    Returns:
+        The names of the step's outputs.
 
     Raises:
         UserError: the export extra is not installed, or the network cannot be exported with the batch left open.
@@ -143,7 +158,9 @@ def export_onnx(network: LocalizationNetwork, folder: str | Path, templates: int
         step_inputs["is_first"] = torch.zeros(batch or 2, dtype=torch.bool)
     templates_program = _program(TemplateEncoder(network), template_inputs, batch)
     templates_program.save(str(folder / TEMPLATES_FILE), external_data=False)
-    _program(TrackingStep(network), step_inputs, batch).save(str(folder / STEP_FILE), external_data=False)
+    step_program = _program(TrackingStep(network, {*ALWAYS_EXPORTED, *heads}), step_inputs, batch)
+    step_program.save(str(folder / STEP_FILE), external_data=False)
+    return [str(output.name) for output in step_program.model.graph.outputs]
 
 
 def step_graph(network: LocalizationNetwork, templates: int, heads: Collection[Head]) -> tuple[bytes, list[str]]:
@@ -193,7 +210,7 @@ def step_graph(network: LocalizationNetwork, templates: int, heads: Collection[H
 
 def step_tensors(network: LocalizationNetwork) -> dict[str, Tensor]:
     """The network's tensors by the names that they have in `step_graph`."""
-    step = TrackingStep(network)
+    step = TrackingStep(network, HEADS)
     return dict(chain(step.named_parameters(remove_duplicate=False), step.named_buffers(remove_duplicate=False)))
 
 
@@ -211,7 +228,7 @@ def largest_difference(
         search_images: T frames [T, B, 3, Hx, Hx].
 
     Returns:
-        The largest absolute difference of logits and boxes, over all frames and cells.
+        The largest absolute difference of the maps that the graphs give, over all frames and cells.
     """
     from onnxruntime import InferenceSession
 
@@ -228,7 +245,7 @@ def largest_difference(
     graph_templates = run(encode, {"images": template_images, "boxes_xywh": boxes_xywh})
     memory, graph_memory, differences = None, None, []
     for images in search_images:
-        maps, next_memory = network(images, templates, memory, TRACKING_HEADS)
+        maps, next_memory = network(images, templates, memory)
         inputs = {"images": images, **graph_templates}
         if next_memory is not None:
             inputs["memory"] = torch.zeros_like(next_memory) if graph_memory is None else graph_memory
