@@ -22,7 +22,7 @@ class Located:
     """What was found of one target."""
 
     box_cxcywh: Tensor  # [4] float64 on the CPU, shares of the search side
-    score: float  # the chosen cell's probability
+    score: float  # of the chosen cell, see `TargetState`
     peak: float  # the windowed map's greatest value
     presence: float | None  # where the network has a head for it
     response: Tensor  # [S, S], the windowed map
@@ -120,11 +120,11 @@ class Localizer:
         """A function of tensors that never waits: all numbers of the chosen cells, the windowed map and the memory."""
         with computing(self._device, self._precision):
             maps, memory = self._forward(crops, Templates(tokens, kernel), memory, self._heads)
-        cells_cxcywh, probabilities, response = self._windowed(maps, windows)
+        cells_cxcywh, scores, response = self._windowed(maps, windows)
         value, cell = response.flatten(1).max(1)
         columns = [
             at_cells(cells_cxcywh, cell),
-            at_cells(probabilities, cell)[:, None],
+            at_cells(scores, cell)[:, None],
             value[:, None],
         ]
         if maps.presence is not None:
@@ -132,12 +132,14 @@ class Localizer:
         return torch.cat(columns, dim=1), response, memory
 
     def _windowed(self, maps: LocalizationMaps, windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The cells' boxes_cxcywh [B, S, S, 4], probabilities [B, S, S], and the windowed map to choose from."""
-        logits, boxes_cxcywh = maps.candidates(self._rule.localization)
+        """The cells' boxes_cxcywh [B, S, S, 4] and scores [B, S, S], and the windowed map to choose from."""
+        boxes_cxcywh = maps.cells_cxcywh(self._rule.localization)
         if self._rule.localization == "prior":
             assert maps.prior_scores is not None
             # A head with boxes of its own has chosen by itself: nothing is left to a window.
             response = maps.prior_scores * windows if maps.prior_boxes_cxcywh is None else maps.prior_scores
             return boxes_cxcywh, maps.prior_scores, response
+        logits = maps.policy_logits
+        assert logits is not None
         probabilities = logits.flatten(1).softmax(1).view_as(logits)
         return boxes_cxcywh, probabilities, (logits if self._rule.window == "logits" else probabilities) * windows

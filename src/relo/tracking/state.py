@@ -17,8 +17,10 @@ Status = Literal["tracking", "uncertain", "lost"]
 class TargetState:
     """One target after one frame; the tracker takes it in and gives the next one out, and never changes it.
 
-    `score` is not calibrated: a network trained by reward gives values near 1 on hits and misses alike, and they sum to
-    1 even when the target is gone.
+    `score` is of the chosen cell, and 1 on the given frame. Where the policy localizes, it is the cell's probability
+    among all cells. It is not calibrated: a network trained by reward gives values near 1 on hits and misses alike, and
+    they sum to 1 even when the target is gone. Where the prior does, it is the cell's own score in (0, 1), whatever the
+    others have.
     """
 
     templates: Templates  # of this target alone (batch 1)
@@ -28,7 +30,7 @@ class TargetState:
     template_boxes_xywh: Tensor  # [N, 4], shares of the crop's side
     memory: Tensor | None  # [layers, 1, K, C]; None before the first tracked frame
     box_xywh: Tensor  # [4] float64, image pixels; of a lost target where it was last believed
-    score: float  # the network's probability of the chosen cell among all cells; 1 on the given frame
+    score: float
     frame_index: int  # frames since the target was given; 0 is the given one
     presence: float | None = None  # probability that the box found in this frame is right, where the network says so
     response: Tensor | None = None  # [S, S], the map that the cell was chosen from, where asked for
