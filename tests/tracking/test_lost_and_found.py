@@ -17,7 +17,7 @@ from relo.models.heads import ConvPrior
 from relo.models.network import LocalizationNetwork
 from relo.models.presence import ConvPresence, PresenceHead
 from relo.models.temporal import NoPropagation
-from relo.tracking.lost_and_found import judged, lost_region
+from relo.tracking.lost_and_found import apply_presence, lost_region
 from relo.tracking.rule import TrackingRule
 from relo.tracking.state import TargetState
 from relo.tracking.tracker import Tracker
@@ -41,7 +41,7 @@ def run(rule, first, frames):
     """The states over frames, each of which gives a found box and its presence."""
     states = [first]
     for found_xywh, presence in frames:
-        states.append(judged(rule, states[-1], replace(states[-1], box_xywh=found_xywh, presence=presence)))
+        states.append(apply_presence(rule, states[-1], replace(states[-1], box_xywh=found_xywh, presence=presence)))
     return states
 
 
@@ -273,7 +273,7 @@ def test_a_network_that_cannot_say_is_refused(setting):
     network.prior, network.presence = ConvPrior(16, (8, 8)), ConvPresence(16, (16, 8), "policy")
     with pytest.raises(UserError, match=r"'prior'.*a presence head for localization 'policy'"):
         Tracker(network, TrackingRule(localization="prior", **setting))
-    assert Tracker(network, TrackingRule(localization="policy", **setting)).tells_presence
+    assert Tracker(network, TrackingRule(localization="policy", **setting)).has_presence
     states = Tracker(network, TrackingRule(localization="prior")).initialize([noise(0)], [[60, 40, 30, 30]])
     assert Tracker(network, TrackingRule(localization="prior")).step([noise(1)], states)[0].presence is None
 

@@ -22,12 +22,12 @@ def write_boxes(path: Path, boxes_xywh: NDArray[np.float64]) -> None:
 
 
 def write_values(path: Path, values: Iterable[float]) -> None:
-    """Write one number a line (scores, seconds), in full or not at all."""
+    """Write one number per line (scores, seconds), in full or not at all."""
     write_text(path, "".join(f"{value:.6f}\n" for value in values))
 
 
 def read_values(path: Path, count: int) -> NDArray[np.float64] | None:
-    """The numbers [count] of a file with one a line; None if it is missing or holds anything else."""
+    """The numbers [count] of a file with one per line; None if it is missing or holds anything else."""
     try:
         values = read_numbers(path)
     except UserError:

@@ -46,7 +46,7 @@ def check_images(images: Sequence[RGBImage], targets: int) -> None:
         ValueError: another number, type or shape.
     """
     if len(images) != targets:
-        raise ValueError(f"{len(images)} images for {targets} targets; give one image a target.")
+        raise ValueError(f"{len(images)} images for {targets} targets; give one image per target.")
     for image in images:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"An image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}.")

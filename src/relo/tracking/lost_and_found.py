@@ -14,12 +14,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from relo.geometry import square_corners
 from relo.tracking.rule import TrackingRule
 from relo.tracking.state import TargetState
 
 
-def judged(rule: TrackingRule, before: TargetState, after: TargetState) -> TargetState:
-    """What becomes of a target; the memory of a frame in doubt is not kept.
+def apply_presence(rule: TrackingRule, before: TargetState, after: TargetState) -> TargetState:
+    """The state after a frame, with status, box and memory by its presence; the memory of a frame in doubt is not kept.
 
     Args:
         rule: without `lost_after`, all stays as it is.
@@ -37,7 +38,7 @@ def judged(rule: TrackingRule, before: TargetState, after: TargetState) -> Targe
     if unsure_frames >= rule.lost_after and not is_found:
         return replace(doubted, status="lost", box_xywh=sure_xywh)
     assert after.image_size is not None
-    return replace(doubted, status="uncertain", box_xywh=_moved(sure_xywh, after.box_xywh, after.image_size))
+    return replace(doubted, status="uncertain", box_xywh=_recentered(sure_xywh, after.box_xywh, after.image_size))
 
 
 def lost_region(rule: TrackingRule, state: TargetState, usual: Tensor) -> Tensor:
@@ -63,11 +64,11 @@ def lost_region(rule: TrackingRule, state: TargetState, usual: Tensor) -> Tensor
     area = math.ceil(min(side * rule.search_growth**steps, whole))
     window = area if rule.search_window is None else min(area, math.ceil(side * rule.search_window))
     if window == area or turn % 2 == 0:
-        return _region(_held(usual[:2], window, extent), window)
-    middle = _held(usual[:2], area, extent)
+        return _region(_center_inside(usual[:2], window, extent), window)
+    middle = _center_inside(usual[:2], area, extent)
     low, high = (middle - area / 2).clamp(min=0), torch.minimum(middle + area / 2, extent)
     columns, rows = (
-        _places(float(start), float(end), window, window - side / rule.search_factor)
+        _window_centers(float(start), float(end), window, window - side / rule.search_factor)
         for start, end in zip(low, high, strict=True)
     )
     place = turn // 2 % (len(columns) * len(rows))
@@ -75,7 +76,7 @@ def lost_region(rule: TrackingRule, state: TargetState, usual: Tensor) -> Tensor
     return _region(center, window)
 
 
-def _moved(box_xywh: Tensor, to_xywh: Tensor, image_size: tuple[int, int]) -> Tensor:
+def _recentered(box_xywh: Tensor, to_xywh: Tensor, image_size: tuple[int, int]) -> Tensor:
     """A box [4] moved to the centre of another, and into the image as far as it fits; its size stays to the bit."""
     size = box_xywh[2:]
     corner = to_xywh[:2] + (to_xywh[2:] - size) / 2
@@ -83,13 +84,13 @@ def _moved(box_xywh: Tensor, to_xywh: Tensor, image_size: tuple[int, int]) -> Te
     return torch.cat([corner.clamp(min=0).minimum(room), size])
 
 
-def _held(center: Tensor, side: float, extent: Tensor) -> Tensor:
+def _center_inside(center: Tensor, side: float, extent: Tensor) -> Tensor:
     """The centre [2] of a square, moved so that it lies in the image; where it is larger, in the image's middle."""
     low = torch.full_like(extent, side / 2).minimum(extent / 2)
     return center.clamp(min=low, max=extent - low)
 
 
-def _places(start: float, end: float, window: int, stride: float) -> Tensor:
+def _window_centers(start: float, end: float, window: int, stride: float) -> Tensor:
     """Centres [n] of windows that cover an interval, evenly spaced and no further apart than `stride`."""
     room = end - start - window
     if room <= 0:
@@ -100,4 +101,5 @@ def _places(start: float, end: float, window: int, stride: float) -> Tensor:
 
 def _region(center: Tensor, side: int) -> Tensor:
     """A region [3] on whole pixels."""
-    return torch.cat([torch.round(center - side / 2) + side / 2, torch.tensor([side], dtype=torch.float64)])
+    region = torch.cat([center, torch.tensor([side], dtype=torch.float64)])
+    return torch.cat([square_corners(region) + side / 2, region[2:]])

@@ -16,6 +16,7 @@ from relo.errors import UserError
 from relo.files import read_yaml
 from relo.geometry import CropRule
 from relo.models.checkpoints.released import released_rule
+from relo.models.checkpoints.weights import RULE_FILE, read_checkpoint
 from relo.models.heads import Localization
 from relo.models.network import LocalizationNetwork
 
@@ -203,8 +204,6 @@ def load_rule(path: Path, benchmark: str | None = None) -> TrackingRule:
 
 def own_rules(path: Path) -> RuleFile:
     """The tracking settings that belong to a model folder or checkpoint; the default ones where it has none."""
-    from relo.models.checkpoints.weights import RULE_FILE, read_checkpoint  # brings the hub's client
-
     if path.is_file():
         return RuleFile(rule_from_settings(read_checkpoint(path).get("relo_rule", {}), str(path)))
     return read_rule_file(path / RULE_FILE) if (path / RULE_FILE).is_file() else RuleFile(TrackingRule())
@@ -214,7 +213,7 @@ def check_heads(rule: TrackingRule, network: LocalizationNetwork) -> None:
     """Refuse a rule for a network that lacks a head which it needs.
 
     Raises:
-        UserError: the rule localizes by a prior, or goes by presence, that the network has not.
+        UserError: the rule localizes by a prior, or reads a presence, and the network has no head for it.
     """
     if rule.localization == "prior" and network.prior is None:
         raise UserError("The network has no prior head to localize by; use localization 'policy'.")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from relo.geometry import clip_to_image
-from relo.models.checkpoints.weights import SHIPPED
+from relo.models.checkpoints.weights import SHIPPED, load_network, resolve
 from relo.models.devices import find_device
 from relo.models.heads import Localization
 from relo.models.inference import Precision, PrecisionChoice, fastest_precision, optimize_for_inference
@@ -19,7 +19,7 @@ from relo.tracking.crops import Cropper, DeviceCropper, RGBImage, SearchFrame, S
 from relo.tracking.cuda_graphs import find_recorder
 from relo.tracking.engine import EngineChoice
 from relo.tracking.localizer import Localizer, Located
-from relo.tracking.lost_and_found import judged, lost_region
+from relo.tracking.lost_and_found import apply_presence, lost_region
 from relo.tracking.rule import TrackingRule, check_heads, has_presence, own_rules
 from relo.tracking.state import TargetState, by_memory
 from relo.tracking.templates import TemplateMaker
@@ -82,7 +82,7 @@ class Tracker:
         self.engine = self._localizer.engine
 
     @property
-    def tells_presence(self) -> bool:
+    def has_presence(self) -> bool:
         """Whether its states have a presence: the network has a presence head for the rule's localization."""
         return has_presence(self.network, self.rule.localization)
 
@@ -114,8 +114,6 @@ class Tracker:
         Raises:
             UserError: as of `Tracker`; or the weights or the rule cannot be read.
         """
-        from relo.models.checkpoints.weights import load_network, resolve  # brings the hub's client, needed here only
-
         device = find_device(device)
         path = resolve(model)
         rule = rule or own_rules(path).rule
@@ -129,7 +127,7 @@ class Tracker:
     def initialize(
         self, images: Sequence[RGBImage], boxes_xywh: Sequence[Sequence[float]] | NDArray[np.float64] | Tensor
     ) -> list[TargetState]:
-        """Take up B targets, one in each image.
+        """Start to follow B targets, one in each image.
 
         Args:
             images: B RGB images, uint8 [H, W, 3]; sizes may differ.
@@ -137,7 +135,7 @@ class Tracker:
 
         Raises:
             UserError: a box is not finite, has no area, lies outside its image, or is far larger.
-            ValueError: an image of another type or shape, or other than one box an image.
+            ValueError: an image of another type or shape, or other than one box per image.
         """
         boxes = torch.as_tensor(boxes_xywh, dtype=torch.float64).reshape(-1, 4)
         check_images(images, len(boxes))
@@ -155,7 +153,7 @@ class Tracker:
             keep_response: hand out the maps that the cells were chosen from.
 
         Raises:
-            ValueError: an image of another type or shape, or other than one state an image.
+            ValueError: an image of another type or shape, or other than one state per image.
             UserError: the network's output is not a number.
         """
         check_images(images, len(states))
@@ -205,19 +203,19 @@ class Tracker:
         located: dict[int, Located] = {}
         for members in by_memory(states):
             own_crops = crops if len(members) == len(states) else torch.stack([crops[i] for i in members])
-            found = self._locate(own_crops, [frames[i] for i in members], [states[i] for i in members])
-            located.update(zip(members, found, strict=True))
+            group = self._locate(own_crops, [frames[i] for i in members], [states[i] for i in members])
+            located.update(zip(members, group, strict=True))
         found = [located[i] for i in range(len(states))]
         regions = torch.stack([frame.region for frame in frames])
         boxes_xywh = self._search_crop.to_image(torch.stack([one.box_cxcywh for one in found]), regions)
         heights, widths = torch.tensor([frame.image_shape[:2] for frame in frames]).unbind(1)
         boxes_xywh = clip_to_image(boxes_xywh, widths, heights, self.rule.margin_px)
         updated = [
-            judged(self.rule, state, one.after(state, box_xywh, frame.image_shape, keep_response))
+            apply_presence(self.rule, state, one.after(state, box_xywh, frame.image_shape, keep_response))
             for state, frame, one, box_xywh in zip(states, frames, found, boxes_xywh, strict=True)
         ]
         return self._templates.renew(frames, updated, [one.peak for one in found])
 
     def _locate(self, crops: Tensor, frames: Sequence[SearchFrame], states: Sequence[TargetState]) -> Sequence[Located]:
-        """Find B targets that all have a memory, or all have none."""
+        """Find B targets that all have a memory, or all have none; the oracle overrides it, and reads the frames."""
         return self._localizer(crops, states)
