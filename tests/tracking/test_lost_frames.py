@@ -1,14 +1,16 @@
 import numpy as np
 import pytest
 
-from relo.tracking.video import remarks_on_losses
+from relo.tracking.video import remarks_on_lost_frames
 
 RATE = 25.0
 
 
 def remarks(positions, announced, *, ended=True, counted=False):
     """Of frames at these positions of a video of constant rate."""
-    return remarks_on_losses([position / RATE for position in positions], announced, RATE, ended=ended, counted=counted)
+    return remarks_on_lost_frames(
+        [position / RATE for position in positions], announced, RATE, ended=ended, counted=counted
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,6 +62,6 @@ def test_dropped_frames_of_an_avi_are_in_its_count():
 
 
 def test_a_video_without_times():
-    assert remarks_on_losses([0.0] * 20, 20, RATE, ended=True, counted=False) == []
-    assert len(remarks_on_losses([0.0] * 16, 20, RATE, ended=True, counted=False)) == 1
-    assert remarks_on_losses([0.0] * 16, 20, RATE, ended=False, counted=False) == []
+    assert remarks_on_lost_frames([0.0] * 20, 20, RATE, ended=True, counted=False) == []
+    assert len(remarks_on_lost_frames([0.0] * 16, 20, RATE, ended=True, counted=False)) == 1
+    assert remarks_on_lost_frames([0.0] * 16, 20, RATE, ended=False, counted=False) == []

@@ -86,7 +86,7 @@ def _image_frames(name: str, paths: list[Path], start: int, limit: int | None) -
         raise UserError(f"{name} has {len(paths)} frames; it cannot start at frame {start}.")
     files = ImageFiles(Path(), tuple(str(path) for path in ordered))
     remarks: list[str] = []
-    images = _of_one_size((files[i] for i in range(len(files))), name, start, remarks)
+    images = _with_sizes_checked((files[i] for i in range(len(files))), name, start, remarks)
     return Frames(name, images, len(files), DEFAULT_FRAMES_PER_SECOND, remarks)
 
 
@@ -109,19 +109,19 @@ def _video_frames(name: str, source: str | int, start: int, limit: int | None) -
         yield from _decoded(capture, first, seconds, None if limit is None else start + limit)
         ended = limit is None or len(seconds) < start + limit
         counted = isinstance(source, str) and _is_avi(source)
-        remarks.extend(remarks_on_losses(seconds, announced, rate, ended=ended, counted=counted))
+        remarks.extend(remarks_on_lost_frames(seconds, announced, rate, ended=ended, counted=counted))
 
     count = announced - start
     return Frames(
         name,
-        _of_one_size(images(), name, start, remarks),
+        _with_sizes_checked(images(), name, start, remarks),
         None if isinstance(source, int) or count < 1 else min(count, limit or count),
         rate,
         remarks,
     )
 
 
-def _of_one_size(
+def _with_sizes_checked(
     images: Iterable[NDArray[np.uint8]], name: str, start: int, remarks: list[str]
 ) -> Iterator[NDArray[np.uint8]]:
     """The images, from frame `start` on; where their sizes differ, `remarks` says so at the end."""
@@ -174,7 +174,7 @@ def _is_avi(path: str) -> bool:
         return file.read(4) == b"RIFF"
 
 
-def remarks_on_losses(
+def remarks_on_lost_frames(
     seconds: Sequence[float], announced: int, frames_per_second: float, *, ended: bool, counted: bool
 ) -> list[str]:
     """What a person should know of a video of which frames seem to be lost; empty if all seem to be there.
