@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
@@ -25,22 +25,10 @@ Window = Literal["logits", "probabilities"]
 LARGEST = 1e12
 """No number of a rule is larger, on either side of 0."""
 
-_RANGES: dict[str, tuple[float, float, str]] = {
-    "window_exponent": (0, 1000, "from 0 to 1000"),
-    "template_factor": (0.1, 100, "from 0.1 to 100"),
-    "search_factor": (0.1, 100, "from 0.1 to 100"),
-    "template_size": (2, LARGEST, "greater than 1"),
-    "search_size": (2, LARGEST, "greater than 1"),
-    "margin_px": (0, LARGEST, "at least 0"),
-    "templates": (1, 64, "from 1 to 64"),
-    "template_update_interval": (1, LARGEST, "at least 1, or none"),
-    "template_update_presence": (0, 1, "from 0 to 1"),
-    "lost_after": (1, LARGEST, "at least 1, or none"),
-    "sure_presence": (0, 1, "from 0 to 1"),
-    "found_presence": (0, 1, "from 0 to 1"),
-    "search_growth": (1.01, 100, "from 1.01 to 100"),
-    "search_window": (1, 100, "from 1 to 100, or none"),
-}
+
+def _within(least: float, most: float, words: str, default: float | None) -> Any:
+    """A setting with its default, whose numbers lie from `least` to `most`, as `words` say in errors."""
+    return field(default=default, metadata={"range": (least, most, words)})
 
 
 @dataclass(frozen=True)
@@ -80,33 +68,34 @@ class TrackingRule:
 
     localization: Localization = "policy"
     window: Window = "probabilities"
-    window_exponent: float = 1.0
-    template_factor: float = 2.0
-    search_factor: float = 4.0
-    template_size: int | None = None
-    search_size: int | None = None
+    window_exponent: float = _within(0, 1000, "from 0 to 1000", default=1.0)
+    template_factor: float = _within(0.1, 100, "from 0.1 to 100", default=2.0)
+    search_factor: float = _within(0.1, 100, "from 0.1 to 100", default=4.0)
+    template_size: int | None = _within(2, LARGEST, "greater than 1", default=None)
+    search_size: int | None = _within(2, LARGEST, "greater than 1", default=None)
     released: bool = False
-    margin_px: float = 10.0
-    templates: int = 1
-    template_update_interval: int | None = None
+    margin_px: float = _within(0, LARGEST, "at least 0", default=10.0)
+    templates: int = _within(1, 64, "from 1 to 64", default=1)
+    template_update_interval: int | None = _within(1, LARGEST, "at least 1, or none", default=None)
     template_update_threshold: float = 0.0
-    template_update_presence: float | None = None
-    lost_after: int | None = None
-    sure_presence: float = 0.5
-    found_presence: float = 0.5
-    search_growth: float = 1.25
-    search_window: float | None = None
+    template_update_presence: float | None = _within(0, 1, "from 0 to 1", default=None)
+    lost_after: int | None = _within(1, LARGEST, "at least 1, or none", default=None)
+    sure_presence: float = _within(0, 1, "from 0 to 1", default=0.5)
+    found_presence: float = _within(0, 1, "from 0 to 1", default=0.5)
+    search_growth: float = _within(1.01, 100, "from 1.01 to 100", default=1.25)
+    search_window: float | None = _within(1, 100, "from 1 to 100, or none", default=None)
 
     def __post_init__(self) -> None:
-        for name, hint in get_type_hints(TrackingRule).items():
-            value = getattr(self, name)
+        hints = get_type_hints(TrackingRule)
+        for setting in fields(self):
+            name, hint, value = setting.name, hints[setting.name], getattr(self, setting.name)
             if not _is_of(value, hint):
                 raise UserError(
                     f"The tracking rule has {name} = {value!r}, which is of the wrong kind; it must be "
                     f"{_described(hint)}{_advice(value)}."
                 )
-            if name in _RANGES and value is not None:
-                least, most, words = _RANGES[name]
+            if "range" in setting.metadata and value is not None:
+                least, most, words = setting.metadata["range"]
                 if not least <= value <= most:
                     raise UserError(f"The tracking rule has {name} = {value!r}; it must be {words}.")
         if self.template_update_interval is not None and self.templates < 2:
@@ -241,7 +230,7 @@ def rule_from_settings(settings: Any, origin: str) -> TrackingRule:
     """
     if not isinstance(settings, Mapping):
         raise UserError(f"{origin}: a tracking rule must hold settings by name, not {settings!r}.")
-    known = list(get_type_hints(TrackingRule))
+    known = [setting.name for setting in fields(TrackingRule)]
     for name in settings:
         if name not in known:
             nearest = get_close_matches(str(name), known, n=1)
