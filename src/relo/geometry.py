@@ -239,8 +239,7 @@ class CropRule:
         batch, _, height, width = images.shape
         starts = torch.arange(batch, device=images.device) * (height * width)
         extents = torch.stack([torch.full_like(starts, width), torch.full_like(starts, height)], dim=1)
-        corners = square_corners(regions).long()
-        squares = torch.cat([starts[:, None], extents, corners, regions[:, 2:].round().long()], dim=1)
+        squares = torch.cat([starts[:, None], extents, whole_squares(regions)], dim=1)
         return cut_squares(images.permute(0, 2, 3, 1).reshape(-1, 3), squares, self.size)
 
 
@@ -303,3 +302,8 @@ def cut_square(image: NDArray[np.uint8], x: int, y: int, side: int, size: int) -
         bottom, right = side - top - inside.shape[0], side - left - inside.shape[1]
         inside = np.asarray(cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_CONSTANT), np.uint8)
     return np.asarray(cv2.resize(inside, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def whole_squares(regions: Tensor) -> Tensor:
+    """The squares that are cut for regions [..., 3], as `cut_squares` reads them: x, y and side [..., 3] int64."""
+    return torch.cat([square_corners(regions), regions[..., 2:].round()], dim=-1).long()

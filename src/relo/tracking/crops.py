@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from relo.geometry import CropRule, cut_squares, square_corners
+from relo.geometry import CropRule, cut_squares, whole_squares
 from relo.images import normalise_crops, normalise_images
 from relo.tracking.cuda_graphs import Recorder, replayed
 
@@ -101,8 +101,8 @@ class DeviceCropper(Cropper):
 
     def _send(self, images: Sequence[RGBImage], regions: Tensor) -> Tensor:
         """Fill the buffer; the squares [B, 6] int64 on the device that `relo.geometry.cut_squares` reads in it."""
-        corners = square_corners(regions).numpy().astype(np.int64)
-        sides = regions[:, 2:].numpy().round().astype(np.int64)
+        corners_and_sides = whole_squares(regions).numpy()
+        corners, sides = np.split(corners_and_sides, [2], axis=1)
         images = list(images)  # of one array, too: each image is one object from here on
         targets_of: dict[int, list[int]] = {}
         for target, image in enumerate(images):
@@ -123,7 +123,7 @@ class DeviceCropper(Cropper):
             end = start + window.shape[0] * window.shape[1]
             staged.numpy()[start:end].reshape(window.shape)[...] = window
             squares[members, :3] = start, x2 - x1, y2 - y1
-            squares[members, 3:] = np.hstack([corners[members] - (x1, y1), sides[members]])
+            squares[members, 3:] = corners_and_sides[members] - (x1, y1, 0)
             start = end
         self._pixels[:count].copy_(staged, non_blocking=True)
         return upload(torch.from_numpy(squares), self._device)
