@@ -95,7 +95,7 @@ def running(command: Sequence[str], **settings: object) -> Iterator[subprocess.P
 
 
 def measure(work: str, options: argparse.Namespace) -> Iterator[list[str]]:
-    """The cells of a work's rows: one a way of waiting."""
+    """The cells of a work's rows: one per way of waiting."""
     settings = {"OMP_WAIT_POLICY", *itertools.chain.from_iterable(WAITING.values())}
     environment = {name: value for name, value in os.environ.items() if name not in settings}
     command = [sys.executable, __file__, "--serve", work, "--model", options.model]

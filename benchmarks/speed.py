@@ -55,7 +55,7 @@ COLUMNS = ("model", "precision", "batch", *STAGES, *MEASURES)
 RELEASED = ("t256", "b256", "l256")
 
 H200_TARGETS = {"t256": (1.5, 3000), "b256": (2.5, 1500), "l256": (5.0, 500)}
-"""Milliseconds a frame of one target, at most; frames a second in batches, at least."""
+"""Milliseconds per frame of one target, at most; frames per second in batches, at least."""
 
 TOLERANCE = 1e-4
 """How far float32 outputs may be from the plain path's."""
@@ -68,12 +68,12 @@ class Row:
     model: str
     precision: Precision
     batch: int
-    stages: Sequence[float]  # ms a step
+    stages: Sequence[float]  # ms per step
     step: float  # ms
-    plain: float  # ms a step
+    plain: float  # ms per step
     flops: float  # a step
     differs: float
-    release: float = math.nan  # ms a step, where it is measured
+    release: float = math.nan  # ms per step, where it is measured
 
     @property
     def frames_per_second(self) -> float:

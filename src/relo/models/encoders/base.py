@@ -16,7 +16,7 @@ from relo.models.temporal import TemporalPropagator
 
 @dataclass(frozen=True)
 class Templates:
-    """What an encoder keeps of B targets; computed once a target, then handed to every frame."""
+    """What an encoder keeps of B targets; computed once per target, then handed to every frame."""
 
     tokens: Tensor  # [B, M, width], enter the first layer beside the search tokens
     kernel: Tensor | None = None  # [B, ...], for encoders that also correlate search and template features
