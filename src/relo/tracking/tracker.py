@@ -34,8 +34,7 @@ class Tracker:
 
     A tracker holds the network and the rule, and nothing of a target: what it knows of one is in its `TargetState`.
     On a GPU it keeps buffers of its own, so only one thread may use it at a time.
-    Several targets are one batched forward, and a target's boxes do not depend on its neighbours in the batch, beyond
-    the rounding of floating-point sums.
+    Several targets are one batched forward; but for rounding, the box of one does not depend on others in the batch.
     """
 
     def __init__(
@@ -59,8 +58,7 @@ class Tracker:
             crop_on_device: send frames to the device and cut the same crops there; None is on a GPU: it is faster.
             cuda_graphs: run a step as CUDA graphs, recorded when a number of targets is met for the second time; None
                 is where a GPU crops. A network that cannot be recorded runs without.
-            engine: what computes the network's steps: "torch"; "onnxruntime", for weights that do not change any more;
-                or "auto" (see `relo.tracking.engine`).
+            engine: "torch", "onnxruntime" (the weights must not change any more) or "auto": see `relo.tracking.engine`.
 
         Raises:
             UserError: there is no such device, the rule does not fit the network, or the engine cannot compute it here.
