@@ -215,5 +215,5 @@ class Tracker:
         return self._templates.renew(frames, updated, [one.peak for one in found])
 
     def _locate(self, crops: Tensor, frames: Sequence[SearchFrame], states: Sequence[TargetState]) -> Sequence[Located]:
-        """Find B targets that all have a memory, or all have none; the oracle overrides it, and reads the frames."""
+        """Find B targets that all have a memory, or all have none; `OracleTracker` overrides it to read the frames."""
         return self._localizer(crops, states)
