@@ -261,8 +261,21 @@ class TestSummary:
             assert (steps <= 0).all() if name == "success" else (steps >= 0).all()
 
 
-def test_rules_are_found_whatever_their_case():
-    assert find_rule("LaSOT-Ext") is RULES["lasot_ext"]
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("LaSOT-Ext", "lasot_ext"),
+        ("LaSOT ext", "lasot_ext"),
+        ("GOT-10k", "got10k"),
+        ("UAV123@10fps", "otb"),
+        ("otb_100", "otb"),
+    ],
+)
+def test_rules_are_found_by_their_names_and_those_of_benchmarks(name, rule):
+    assert find_rule(name) is RULES[rule]
+
+
+def test_rules_have_names_and_sources():
     for name, rule in RULES.items():
         assert rule.name == name
         assert rule.source

@@ -1,6 +1,7 @@
 """The scoring rules: each benchmark's protocol as data, over the curves of `relo.metrics.functional`."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -8,6 +9,8 @@ import torch
 from torch import Tensor
 
 from relo import geometry
+from relo.data.sequences.datasets import find_benchmark
+from relo.data.sequences.specification import canonical_name
 from relo.errors import UserError
 from relo.evaluation.scoring import BenchmarkScore, Remark, ScoringRule, SequenceScore, SequenceTruth
 from relo.metrics import functional
@@ -340,15 +343,17 @@ RULES = {rule.name: rule for rule in _RULES}
 
 
 def find_rule(name: str) -> ScoringRule:
-    """The rule called `name` (whatever its case and separators), or an instance of the class that a dotted name
-    points to.
+    """The rule called `name`, or the own rule of the benchmark called so, whatever the case and separators; or an
+    instance of the class that a dotted name points to.
 
     Raises:
         UserError: there is no such rule.
     """
-    rule = RULES.get(name.lower().replace("-", "_"))
+    rule = RULES.get(canonical_name(name))
     if rule is not None:
         return rule
+    with suppress(UserError):  # no benchmark
+        return RULES[find_benchmark(name).rule]
     if "." in name:
         rule = build({"class_path": name})
         if isinstance(rule, ScoringRule):
