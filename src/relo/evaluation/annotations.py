@@ -3,7 +3,7 @@
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from relo.data.sequences.annotation import absent_frames, annotated_boxes
 from relo.data.sequences.datasets import BENCHMARKS, forms_of
 from relo.data.sequences.frame_files import numbered_frames
 from relo.data.sequences.listings import subfolders
-from relo.data.sequences.parsing import is_given, numbers_in, read_absence, read_json, read_names
+from relo.data.sequences.parsing import is_given, numbers_in, read_json, read_names
 from relo.data.sequences.specification import Dataset, Place, canonical_name, rows_of_boxes
-from relo.data.sequences.tables import frame_range, read_table, rows_before
-from relo.data.sequences.traps import read_vatic
+from relo.data.sequences.tables import frame_range, read_table, table_row
 from relo.errors import UserError
 from relo.evaluation.archives import is_text_name, open_zip
 from relo.evaluation.scoring import SequenceTruth
@@ -27,11 +27,11 @@ _FLAT_FOLDERS = ("anno", "annos", "annotations", "gt", "gt_rect", "groundtruth")
 
 @dataclass(frozen=True)
 class _Files:
-    """The annotation of a sequence: its boxes and flags, and where it lies in its dataset's own layout, if it does."""
+    """The annotation of a sequence: its boxes and flags, how they are read, and its place in a dataset's own layout."""
 
     boxes: Path
     absent: tuple[Path, ...]
-    form: Dataset | None = None
+    form: Dataset
     place: Place | None = None
 
 
@@ -55,7 +55,7 @@ def read_annotations(path: Path, benchmark: Dataset) -> dict[str, SequenceTruth]
         truths = {name: truths[name] for name in _test_set(path, truths, benchmark)}
     else:
         files = _find_files(path, benchmark)
-        truths = {name: _read_truth(name, files[name], benchmark) for name in _test_set(path, files, benchmark)}
+        truths = {name: _read_truth(name, files[name]) for name in _test_set(path, files, benchmark)}
     _check_origin(benchmark, {name: len(truth) for name, truth in truths.items()}, path)
     if all(len(truth) == 1 for truth in truths.values()):
         remedy = "give the whole annotations"
@@ -93,9 +93,9 @@ def _find_files(path: Path, benchmark: Dataset) -> dict[str, _Files]:
             return found
         # A toolkit's folder keeps the annotations one level down.
         root, inner = path, [path / name for name in subfolders(path) if canonical_name(name) in _FLAT_FOLDERS]
-    if flat := _flat(root):
+    if flat := _flat(root, benchmark):
         return flat
-    in_folders = {folder.name: flat for folder in inner if (flat := _flat(folder))}
+    in_folders = {folder.name: flat for folder in inner if (flat := _flat(folder, benchmark))}
     if len(in_folders) > 1:
         raise UserError(f"{path} holds annotations in several folders ({', '.join(in_folders)}); give one of them.")
     if in_folders:
@@ -105,10 +105,11 @@ def _find_files(path: Path, benchmark: Dataset) -> dict[str, _Files]:
     )
 
 
-def _flat(folder: Path) -> dict[str, _Files]:
-    """`<sequence>.txt` in one folder, flags in `absent/`."""
+def _flat(folder: Path, benchmark: Dataset) -> dict[str, _Files]:
+    """`<sequence>.txt` in one folder, one box per line whatever the dataset's own files hold; flags in `absent/`."""
+    form = replace(benchmark, read=rows_of_boxes)
     names = sorted(file.name for file in folder.iterdir() if is_text_name(file.name, ".txt"))
-    return {name[:-4]: _Files(folder / name, (folder / "absent" / name,)) for name in names}
+    return {name[:-4]: _Files(folder / name, (folder / "absent" / name,), form) for name in names}
 
 
 def _in_own_layout(root: Path, form: Dataset) -> dict[str, _Files]:
@@ -145,18 +146,20 @@ def _names(base: Path, template: str) -> list[str]:
     return [entry[len(start) : len(entry) - len(end)] for entry in fitting]
 
 
-def _read_truth(name: str, files: _Files, benchmark: Dataset) -> SequenceTruth:
-    form, place = files.form or benchmark, files.place
-    boxes_xywh, _ = form.read(files.boxes) if place else rows_of_boxes(files.boxes)  # the lost keep their box
-    if place and form.read is read_vatic and (frames := place.path(*form.frames)).is_dir():
+def _read_truth(name: str, files: _Files) -> SequenceTruth:
+    form, place = files.form, files.place
+    boxes_xywh, _ = annotated_boxes(form, files.boxes, table_row(form, name))  # the lost keep their box
+    if place and form.boxes_may_be_longer and (frames := place.path(*form.frames)).is_dir():
         boxes_xywh = boxes_xywh[: len(numbered_frames(frames, first=1))]  # as in tracking
     if not len(boxes_xywh):
         raise UserError(f"The annotation {files.boxes} is empty; copy it again.")
-    boxes_xywh = boxes_xywh[rows_before(benchmark, name, len(boxes_xywh)) :]
-    absent = None
-    if any(map(is_given, files.absent)):  # one without the other is a file missing
-        counted = f"boxes in {files.boxes}"
-        absent = read_absence(files.absent, len(boxes_xywh), counted, benchmark.flags_may_be_longer)
+    absent = absent_frames(
+        files.absent,
+        len(boxes_xywh),
+        f"boxes in {files.boxes}",
+        may_be_missing=True,
+        may_be_longer=form.flags_may_be_longer,
+    )
     return SequenceTruth(
         name=name,
         boxes_xywh=torch.from_numpy(boxes_xywh),
@@ -200,7 +203,7 @@ def _json_truth(path: Path, name: str, entry: Mapping[str, Any]) -> SequenceTrut
 
 
 def _check_origin(benchmark: Dataset, lengths: Mapping[str, int], origin: Path) -> None:
-    """Refuse annotations of so many frames a sequence that are another benchmark's by their names or lengths.
+    """Refuse annotations of sequences of some lengths that are another benchmark's by their names or lengths.
 
     Raises:
         UserError: most names are another benchmark's and none is this one's, or all lengths are those of UAV123 at the

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from relo.data.sequences.parsing import read_text
 from relo.data.sequences.specification import Dataset
-from relo.data.sequences.tables import rows_before
+from relo.data.sequences.tables import rows_before, table_row
 from relo.errors import UserError
 from relo.evaluation.results import TrackerResults, listed, read_result, read_times
 from relo.models.checkpoints.plugin import Plugin
@@ -230,7 +230,7 @@ def _score_sequence(
         )
     predictions_xywh = [read_result(file) for file in files]
     for number, boxes_xywh in enumerate(predictions_xywh):
-        leading = rows_before(benchmark, truth.name, len(boxes_xywh))
+        leading = rows_before(benchmark, table_row(benchmark, truth.name), len(boxes_xywh))
         if leading and len(boxes_xywh) - leading == len(truth):
             predictions_xywh[number] = boxes_xywh[leading:]
             text = f"{len(boxes_xywh)} rows for {len(truth)} frames; the first {leading} lie before the sequence"

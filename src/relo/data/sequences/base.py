@@ -122,6 +122,8 @@ class Sequence:
 class SequenceReader(ABC):
     """A split of a dataset as a list of sequences: `len(reader)`, `reader[i]`, iteration.
 
+    How to add a dataset is said in `datasets`: most need no reader of their own.
+
     A reader is cheap to build (it lists names and checks that the root looks right), picklable, and reads annotations
     when a sequence is asked for.
 

@@ -2,9 +2,15 @@
 
 Readers, `relo data`, `relo test`, `relo evaluate`, `relo submit`, tracking rules and the help texts read it here.
 
-To add a dataset, add a `Dataset`: its names, how its sequences are listed (`listings`), where their files lie, which
-rule scores it. What its files have that no other's have is a function in `traps`, which the `Dataset` names; sequences
-that are no folders of frames need a reader of their own, such as `coco.COCO`.
+To add a dataset:
+
+1. Add a `Dataset` here: its names, how its sequences are listed (`listings`), where their files lie, which rule scores
+   it. What its files have that no other's have is a function in `traps`, which the `Dataset` names; sequences that are
+   no folders of frames need a reader of their own (`base.SequenceReader`), such as `coco.COCO`.
+2. Put it into `_ALL`, ahead of every dataset whose marks its folders have too: a folder is of the first that fits.
+3. Name its reader in `relo.data.sequences`, so that configs and Python find it there.
+4. If it is scored by a protocol that is not there yet, add the rule to `relo.evaluation.rules`.
+5. Say in docs/data.md where it is to be had and what it is good for.
 
 A target is visible where its box has a size and no flag of `absent` is set.
 """
@@ -38,7 +44,7 @@ _LASOT = Dataset(
     official=traps.lasot_names,
     nested=2,
     zero_based=False,
-    # Absent frames: either flag, one comma-separated line a file. They cannot be had from boxes: many absent frames
+    # Absent frames: either flag, one comma-separated line per file. They cannot be had from boxes: many absent frames
     # still carry one.
     absent=("{name}/full_occlusion.txt", "{name}/out_of_view.txt"),
     sentence="{name}/nlp.txt",
@@ -151,8 +157,8 @@ _TNL2K = Dataset(
     flags_may_be_longer=True,
 )
 
-# Need for Speed at 30 frames a second comes in three forms: the authors', which VATIC annotated; with boxes as OSTrack
-# and RELO read them; and as pytracking reads it, images and boxes apart.
+# Need for Speed at 30 frames per second comes in three forms: the authors', which VATIC annotated; with boxes as
+# OSTrack and RELO read them; and as pytracking reads it, images and boxes apart.
 _NFS = Dataset(
     name="nfs",
     title="NFS",
@@ -165,11 +171,14 @@ _NFS = Dataset(
     boxes=("{name}/30/{name}.txt",),
     read=traps.read_vatic,
     fit=traps.cut_the_longer,
+    boxes_may_be_longer=True,
     rule="otb",
     prefixes=("nfs_",),
 )
 
-_BOXES_OF_NFS = replace(_NFS, aliases=(), variant_of="nfs", variants=("", {}), read=rows_of_boxes)
+_BOXES_OF_NFS = replace(
+    _NFS, aliases=(), variant_of="nfs", variants=("", {}), read=rows_of_boxes, boxes_may_be_longer=False
+)
 
 _NFS_RELEASED = replace(
     _BOXES_OF_NFS,
@@ -285,6 +294,8 @@ _PHOTOS = Dataset(
     reader=Photographs,
 )
 
+# In this order help texts name them, and folders are recognised: `nfs_released` before `nfs`, whose marks its folders
+# have as well, and `plain`, whose marks many have, after the benchmarks.
 _ALL = (
     _LASOT,
     _LASOT_EXTENSION,
@@ -312,6 +323,26 @@ BENCHMARKS = {dataset.name: dataset for dataset in _ALL if dataset.rule and not 
 """The datasets that are scored, by name."""
 
 
+def index_names(datasets: Iterable[Dataset]) -> dict[str, Dataset]:
+    """Datasets by their names, aliases and parts.
+
+    Raises:
+        ValueError: one of these is not in its canonical form, or is of two datasets.
+    """
+    index: dict[str, Dataset] = {}
+    for dataset in datasets:
+        for name in (dataset.name, *dataset.aliases, *dataset.parts):
+            if name != canonical_name(name):
+                raise ValueError(f"dataset {dataset.name}: write {name!r} as {canonical_name(name)!r}")
+            if name in index:
+                raise ValueError(f"datasets {index[name].name} and {dataset.name} are both called {name!r}")
+            index[name] = dataset
+    return index
+
+
+_BY_NAME = index_names(_ALL)
+
+
 def find_dataset(name: str) -> Dataset:
     """The dataset of a name or an alias, whatever its case and separators.
 
@@ -319,10 +350,10 @@ def find_dataset(name: str) -> Dataset:
         UserError: there is none that can be read.
     """
     wanted = canonical_name(name)
-    for dataset in DATASETS.values():
-        if wanted in (dataset.name, *dataset.aliases):
-            return dataset
-    raise UserError(f"There is no dataset {name!r}; known are {', '.join(DATASETS)}.")
+    dataset = _BY_NAME.get(wanted)
+    if dataset is None or dataset.name not in DATASETS or wanted in dataset.parts:
+        raise UserError(f"There is no dataset {name!r}; known are {', '.join(DATASETS)}.")
+    return dataset
 
 
 def find_benchmark(name: str) -> Dataset:
@@ -331,11 +362,10 @@ def find_benchmark(name: str) -> Dataset:
     Raises:
         UserError: there is none.
     """
-    wanted = canonical_name(name)
-    for dataset in _ALL:
-        if dataset.rule and wanted in (dataset.name, *dataset.aliases, *dataset.parts):
-            return BENCHMARKS[dataset.variant_of or dataset.name]
-    raise UserError(f"There is no benchmark {name!r}; the benchmarks are {', '.join(BENCHMARKS)}.")
+    dataset = _BY_NAME.get(canonical_name(name))
+    if dataset is None or not dataset.rule:
+        raise UserError(f"There is no benchmark {name!r}; the benchmarks are {', '.join(BENCHMARKS)}.")
+    return BENCHMARKS[dataset.variant_of or dataset.name]
 
 
 def forms_of(benchmark: Dataset) -> list[Dataset]:

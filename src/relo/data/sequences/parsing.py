@@ -3,7 +3,6 @@
 import json
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -157,29 +156,6 @@ def read_flags(path: Path) -> NDArray[np.bool_]:
     if wrong.any():
         raise UserError(f"{path}: flag {int(wrong.argmax()) + 1} is {numbers[wrong][0]:g}; flags are 0 or 1.")
     return numbers.astype(bool)
-
-
-def read_absence(files: Iterable[Path], count: int, counted: str, may_be_longer: bool = False) -> NDArray[np.bool_]:
-    """Whether any of some files of flags says that the target is absent: bool [count].
-
-    A flag is 1 for absent; files called `cover` hold GOT-10k's levels of what can be seen, of which 0 is nothing.
-
-    Args:
-        files: the files.
-        count: how many flags each must hold.
-        counted: what they are counted against, such as "frames in <folder>".
-        may_be_longer: flags beyond `count` are left out.
-
-    Raises:
-        UserError: a file cannot be read, holds something else, or another number of flags.
-    """
-    absent = np.zeros(count, bool)
-    for file in files:
-        flags = read_numbers(file) == 0 if file.name.startswith("cover") else read_flags(file)
-        if not may_be_longer or len(flags) < count:
-            check_count(file, len(flags), count, counted)
-        absent |= flags[:count]
-    return absent
 
 
 def check_count(path: Path, found: int, expected: int, counted: str) -> None:

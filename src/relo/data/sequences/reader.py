@@ -4,13 +4,13 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from relo.data.sequences.annotation import absent_frames, annotated_boxes
 from relo.data.sequences.base import Sequence, SequenceReader
 from relo.data.sequences.datasets import find_dataset
 from relo.data.sequences.frame_files import named_frames, numbered_frames
 from relo.data.sequences.listings import require_folder, require_split, unread
-from relo.data.sequences.parsing import check_count, is_given, positive_size, read_absence, read_optional_text
+from relo.data.sequences.parsing import check_count, positive_size, read_optional_text
 from relo.data.sequences.specification import Dataset
-from relo.data.sequences.tables import leading_rows
 from relo.errors import UserError
 
 
@@ -78,12 +78,10 @@ class FolderReader(SequenceReader):
         else:
             frames = numbered_frames(folder, place.first, place.last)
         annotation = place.path(*dataset.boxes)
-        boxes_xywh, lost = dataset.read(annotation)
+        boxes_xywh, lost = annotated_boxes(dataset, annotation, place.fields)
         remarks: tuple[str, ...] = ()
         counted = f"frames in {frames.folder}"
         first_box_only = self._split in dataset.first_box_only
-        if dataset.counted_from_image_1:
-            boxes_xywh = boxes_xywh[leading_rows(place.fields, len(boxes_xywh)) :]
         if first_box_only:
             check_count(annotation, len(boxes_xywh), 1, "first frame")
         elif dataset.fit is not None:
@@ -94,9 +92,10 @@ class FolderReader(SequenceReader):
         if lost is not None:
             visible &= ~lost[: len(boxes_xywh)]
         flags = [] if first_box_only else [place.path(file) for file in dataset.absent]
-        if not dataset.absent_if_there or any(map(is_given, flags)):
-            counted = counted if len(boxes_xywh) == len(frames) else f"boxes in {annotation}"
-            visible &= ~read_absence(flags, len(boxes_xywh), counted)
+        counted = counted if len(boxes_xywh) == len(frames) else f"boxes in {annotation}"
+        absent = absent_frames(flags, len(boxes_xywh), counted, may_be_missing=dataset.absent_if_there)
+        if absent is not None:
+            visible &= ~absent
         if self._zero_based:
             boxes_xywh[:, :2] -= 1
         facts = dataset.facts(place)

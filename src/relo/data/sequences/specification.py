@@ -55,7 +55,7 @@ class Listing:
 
 
 def rows_of_boxes(file: Path) -> tuple[Boxes, Flags | None]:
-    """The boxes of an annotation with one x, y, w, h a line, which says nothing of the target's absence."""
+    """The boxes of an annotation with one x, y, w, h per line, which says nothing of the target's absence."""
     return read_boxes(file), None
 
 
@@ -92,11 +92,60 @@ class Submission:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Everything known of one dataset. Paths are templates: `{name}` stands for the sequence."""
+    """Everything known of one dataset.
 
-    # What it is called, on the command line, in configs and files, and in reports and messages. Case and separators of
-    # aliases do not count; parts are scored by its name, but not read. Another form of a dataset has its sequences and
-    # scores; `variants` are an option of the reader, and the form that each value of it stands for.
+    Paths are templates relative to the folder that sequences lie in: `{name}` stands for the sequence, and other fields
+    for the columns of its row in the table.
+
+    Attributes:
+        name: its name on the command line, in configs and in files.
+        title: its name in reports and messages.
+        aliases: other names of it.
+        parts: names of parts of it, which are scored as the whole, but not read.
+        variant_of: the dataset of which this is another form, with its sequences and scores.
+        variants: an option of the reader, and the form that each value of it stands for.
+
+        splits: the splits that it comes in, first the one that is read by default.
+        other_splits: splits that overlap with these.
+        marks: patterns in a root, any of which shows that it is this dataset.
+        traces: by split, the pattern that shows that the split is meant to be there, where each has a folder.
+        listing: the sequences of a split and where they lie: a function of this, the root, the split and options.
+        shown_by: files and folders, any of which shows that a folder is a sequence.
+        nested: how many folders may lie around those of the sequences.
+        lists: by split, the file in the root that names its sequences.
+        official: the names of a split's sequences, where there is no such file.
+        table: the packaged table of sequences and their ranges of frames.
+        own_table: the file in the root that stands in for the table.
+        every: n, where only each n-th of the frames that the table counts is there.
+        reader: what reads it, where sequences are no folders of frames.
+
+        frames: folders of a sequence's frames, of which the first that is there counts.
+        first_frame: the number of the first frame; None where frames are taken in the order of their names.
+        ignored_images: images in that folder that are no frames.
+
+        boxes: files of a sequence's boxes, of which the first that is there counts.
+        read: how such a file is read: boxes_xywh [N, 4], and which frames it marks as lost [N], if it does.
+        fit: how boxes and frames are cut to those that belong together, with remarks; they are counted if not given.
+        first_box_only: the splits of which only the first frame's box is public.
+        counted_from_image_1: some files start at image 1, before the first frame that counts.
+        boxes_may_be_longer: in scoring, boxes beyond the last frame are left out, where the frames are there.
+        zero_based: pixels are counted from 0, not from 1.
+        absent: files of flags, 1 for a frame without the target; one called `cover` has 0 for such a frame.
+        absent_if_there: these files may be missing.
+        sentence: the file that describes the target in words.
+        facts: what else is known of a sequence.
+
+        rule: the name of the scoring rule, where there is one.
+        scored_in: folders in the root, of which the first that holds annotations is scored.
+        scored_absent: those of the files of flags that count in scoring, if not all do.
+        flags_may_be_longer: in scoring, flags beyond the last box are left out, as the benchmark's toolkit does.
+        names_start: how the names of all sequences start.
+        prefixes: what some toolkits write before the names of sequences in result files.
+        result_names: names in result files that differ from the sequence's in yet other ways, and the sequence's.
+
+        submission: what its server wants.
+    """
+
     name: str
     title: str
     aliases: tuple[str, ...] = ()
@@ -104,58 +153,50 @@ class Dataset:
     variant_of: str | None = None
     variants: tuple[str, Mapping[object, str]] = ("", {})
 
-    # The splits that it comes in, the one to read by default first, and those that overlap with them.
+    # Listing.
     splits: tuple[str, ...] = ("test",)
     other_splits: tuple[str, ...] = ()
-
-    # What in a folder shows that it is this dataset; and which split is meant to be there, where each has a folder.
     marks: tuple[str, ...] = ()
     traces: Mapping[str, str] = field(default_factory=dict)
-
-    # Which sequences a split has, and where: a function of this, the root, the split and options; and what it looks at.
     listing: Callable[..., Listing] | None = None
-    shown_by: tuple[str, ...] = ()  # what shows that a folder is a sequence
-    nested: int = 0  # how many folders may lie around the sequences'
-    lists: Mapping[str, str] = field(default_factory=dict)  # the files in the root that name the splits' sequences
-    official: Callable[[str], list[str]] | None = None  # the names of a split, where there is no such file
-    table: str | None = None  # the packaged table of sequences and ranges of frames
-    own_table: str = "sequences.csv"  # the file in the root that stands in for it
-    every: int = 1  # n, where only each n-th of the frames that the table counts is there
-    reader: Callable[..., SequenceReader] | None = None  # where sequences are no folders of frames
+    shown_by: tuple[str, ...] = ()
+    nested: int = 0
+    lists: Mapping[str, str] = field(default_factory=dict)
+    official: Callable[[str], list[str]] | None = None
+    table: str | None = None
+    own_table: str = "sequences.csv"
+    every: int = 1
+    reader: Callable[..., SequenceReader] | None = None
 
-    # Frames: their folder, first choice first, and the number of the first; None for those in the order of their names.
+    # Frames.
     frames: tuple[str, ...] = ("{name}/img",)
     first_frame: int | None = 1
     ignored_images: tuple[str, ...] = ()
 
-    # Boxes: their file, first choice first; how it is read, to boxes_xywh [N, 4] and the frames marked as lost [N]; and
-    # how boxes are held against frames, to both as far as they belong together and remarks, if not simply counted.
+    # Boxes, and what else is annotated.
     boxes: tuple[str, ...] = ("{name}/groundtruth.txt",)
     read: Callable[[Path], tuple[Boxes, Flags | None]] = rows_of_boxes
     fit: Callable[[Path, Boxes, ImageFiles], tuple[Boxes, ImageFiles, tuple[str, ...]]] | None = None
-    first_box_only: tuple[str, ...] = ()  # the splits of which only the first frame's box is public
-    counted_from_image_1: bool = False  # some files start at image 1, before the first frame that counts
-    zero_based: bool = True  # pixels are counted from 0, not from 1
-
-    # Files of flags, 1 for frames without the target (a file called `cover` has 0 for them), and those of them that
-    # count in scoring, if not all do.
+    first_box_only: tuple[str, ...] = ()
+    counted_from_image_1: bool = False
+    boxes_may_be_longer: bool = False
+    zero_based: bool = True
     absent: tuple[str, ...] = ()
-    absent_if_there: bool = False  # they may be missing
-    scored_absent: tuple[str, ...] = ()
-    flags_may_be_longer: bool = False  # flags beyond the last box are ignored in scoring, as its toolkit does
-
-    # What else is known of a sequence: its description in words, and further facts.
+    absent_if_there: bool = False
     sentence: str = ""
     facts: Callable[[Place], Facts] = no_facts
 
-    # Scoring: the rule, where there is one; the folders in the root, of which the first that holds annotations counts;
-    # how sequences' names start; and how they are written in result files, by some toolkits or for no reason.
+    # Scoring.
     rule: str = ""
     scored_in: tuple[str, ...] = ("",)
+    scored_absent: tuple[str, ...] = ()
+    flags_may_be_longer: bool = False
     names_start: str = ""
     prefixes: tuple[str, ...] = ()
     result_names: Mapping[str, str] = field(default_factory=dict)
-    submission: Submission | None = None  # what its server wants
+
+    # Submission.
+    submission: Submission | None = None
 
     @property
     def folder(self) -> str:

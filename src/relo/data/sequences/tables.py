@@ -43,12 +43,17 @@ def frame_range(row: dict[str, str], every: int = 1) -> tuple[int, int | None]:
     return (int(first) - 1) // every + 1, (int(last) - 1) // every + 1 if last else None
 
 
-def leading_rows(row: Mapping[str, str], rows: int) -> int:
-    """How many of a file's `rows` lie before the frames that count in a table's row.
+def table_row(dataset: Dataset, name: str) -> Mapping[str, str]:
+    """A sequence's row in the packaged table of its dataset; empty where there is none."""
+    return read_table(dataset.table).get(name, {}) if dataset.table else {}
 
-    OTB scores some sequences from a later image on (Tiger1 from the 6th), but files that start at the first go round.
+
+def rows_before(dataset: Dataset, row: Mapping[str, str], rows: int) -> int:
+    """How many of the `rows` of a sequence's annotation or result lie before the frames that count in its table's row.
+
+    OTB scores some sequences from a later image on (Tiger1 from the 6th), but some files start at the first image.
     """
-    return int(row["first"]) - 1 if row.get("last") == str(rows) else 0
+    return int(row["first"]) - 1 if dataset.counted_from_image_1 and row.get("last") == str(rows) else 0
 
 
 def _is_range(first: str, last: str) -> bool:
@@ -65,10 +70,3 @@ def _packaged(name: str) -> dict[str, dict[str, str]]:
 
 def _rows(text: str) -> dict[str, dict[str, str]]:
     return {next(iter(row.values())): row for row in csv.DictReader(text.splitlines())}
-
-
-def rows_before(benchmark: Dataset, name: str, rows: int) -> int:
-    """How many of the `rows` of a sequence's annotation or result lie before the frames that are scored."""
-    if not benchmark.table or not benchmark.counted_from_image_1:
-        return 0
-    return leading_rows(read_table(benchmark.table).get(name, {}), rows)
