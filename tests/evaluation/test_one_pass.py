@@ -285,7 +285,7 @@ def test_failing_sequences_are_named_and_the_others_done(tracker, sequences, tmp
     assert not (tmp_path / "made-1.txt").exists()
 
 
-def test_failure_of_a_step_is_laid_to_its_sequence(network, sequences):
+def test_failure_of_a_step_is_laid_to_its_sequence_with_its_traceback(network, sequences, caplog):
     class Picky(Tracker):
         def step_views(self, views, states, keep_response=False):
             if any(state.box_xywh[0] == marked and state.frame_index == 0 for state in states):
@@ -297,6 +297,8 @@ def test_failure_of_a_step_is_laid_to_its_sequence(network, sequences):
     with pytest.raises(FailedSequences, match="made-1: RuntimeError: no such kernel") as error:
         run_one_pass(Picky(network), sequences, batch_size=3)
     assert len(error.value.results) == len(sequences) - 1
+    assert caplog.text.count("Traceback") == 1
+    assert 'raise RuntimeError("no such kernel")' in caplog.text
 
 
 def test_some_sequences_in_an_order_of_their_own(tracker, sequences):

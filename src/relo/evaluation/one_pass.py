@@ -5,6 +5,7 @@ where a sequence has ended, the next one takes its slot. While a batch is tracke
 other slots and cut the search regions from them.
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ from relo.evaluation.result_folder import SequenceResult, claim, read_finished, 
 from relo.tracking.crops import RGBImage, SearchView
 from relo.tracking.state import TargetState
 from relo.tracking.tracker import Tracker
+
+_logger = logging.getLogger(__name__)
 
 
 class FailedSequences(UserError):
@@ -255,14 +258,16 @@ class _SlotQueue:
         """Track one frame in every slot of a batch."""
         start = time.perf_counter()
         states = [slot.state for slot, _, _ in batch if slot.state is not None]
+        found = None
         try:
             found = self._tracker.step_views([view for _, view, _ in batch], states)
         except Exception as error:
-            if len(batch) > 1:  # one by one, to learn which of them it was
-                for member in batch:
-                    self._step([member])
-            else:
+            if len(batch) == 1:
                 self._drop(batch[0][0], error)
+                return
+        if found is None:  # one by one, to learn which of them it was
+            for member in batch:
+                self._step([member])
             return
         share = (time.perf_counter() - start) / len(batch)
         self._record([(slot, state, share + cutting) for (slot, _, cutting), state in zip(batch, found, strict=True)])
@@ -298,4 +303,8 @@ class _SlotQueue:
         self._fail(slot.sequence.name, error)
 
     def _fail(self, name: str, error: Exception) -> None:
-        self.failures[name] = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, UserError):
+            self.failures[name] = str(error)
+            return
+        _logger.error("Sequence %s could not be tracked.", name, exc_info=error)
+        self.failures[name] = f"{type(error).__name__}: {error}"
