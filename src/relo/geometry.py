@@ -118,11 +118,12 @@ def generalized_iou(boxes_xyxy: Tensor, others_xyxy: Tensor) -> Tensor:
     tensor(-0.3333)
     """
     intersection, union = _overlap(boxes_xyxy, others_xyxy)
-    tiny = torch.finfo(union.dtype).eps
+    # `iou` divides by no less than the smallest float; this is a loss, and its gradients must stay bounded.
+    epsilon = torch.finfo(union.dtype).eps
     hull_min = torch.minimum(boxes_xyxy[..., :2], others_xyxy[..., :2])
     hull_max = torch.maximum(boxes_xyxy[..., 2:], others_xyxy[..., 2:])
     hull = (hull_max - hull_min).clamp(min=0).prod(-1)
-    return intersection / union.clamp(min=tiny) - (hull - union) / hull.clamp(min=tiny)
+    return intersection / union.clamp(min=epsilon) - (hull - union) / hull.clamp(min=epsilon)
 
 
 def clip_to_image(
@@ -186,10 +187,10 @@ class CropRule:
         # A mathematically whole side stays whole in floating point; the release makes no such allowance.
         allowance = 0 if self.released else 1e-9
         side = torch.ceil(boxes_xywh[..., 2:].clamp(min=0).prod(-1).sqrt() * self.factor - allowance).clamp(min=1)
-        center = boxes_cxcywh[..., :2]
-        if not self.released:
-            center = torch.round(center - side[..., None] / 2) + side[..., None] / 2
-        return torch.cat([center, side[..., None]], dim=-1)
+        region = torch.cat([boxes_cxcywh[..., :2], side[..., None]], dim=-1)
+        if self.released:
+            return region
+        return torch.cat([square_corners(region) + side[..., None] / 2, side[..., None]], dim=-1)
 
     def to_crop(self, boxes_xywh: Tensor, region: Tensor) -> Tensor:
         """Boxes [..., 4] in image pixels -> x, y, w, h as shares of the crop's side, for regions [..., 3]."""
@@ -216,12 +217,12 @@ class CropRule:
         A region wholly outside the image gives a black crop. One that is cut to be mirrored has the release's border
         where the mirrored image ends: at the first column.
         """
-        center_x, center_y, side = region.tolist()
-        # Python's round() rounds half to even, as the release does.
-        x, y = round(center_x - side / 2), round(center_y - side / 2)
+        region = region.double()
+        x, y = map(int, square_corners(region).tolist())
+        side = round(region[2].item())
         if self.released and is_mirrored:
-            return cut_square(image[:-1, 1:], x - 1, y, round(side), self.size)
-        return cut_square(self.extent(image), x, y, round(side), self.size)
+            return cut_square(image[:-1, 1:], x - 1, y, side, self.size)
+        return cut_square(self.extent(image), x, y, side, self.size)
 
     def cut_on_device(self, images: Tensor, regions: Tensor) -> Tensor:
         """`cut` for a batch, on the device of the images and without waiting for it.
@@ -244,7 +245,7 @@ class CropRule:
 
 
 def square_corners(regions: Tensor) -> Tensor:
-    """The upper left corners [..., 2] of the squares that are cut for regions [..., 3]: whole, half to even."""
+    """The upper left corners [..., 2] of squares cut for regions [..., 3]: whole, half to even, as in the release."""
     return torch.round(regions[..., :2] - regions[..., 2:] / 2)
 
 
