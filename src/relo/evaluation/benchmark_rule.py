@@ -9,7 +9,7 @@ from typing import Any
 from relo.data.sequences.datasets import find_benchmark
 from relo.errors import UserError
 from relo.models.heads import Localization
-from relo.tracking.rule import RuleFile, TrackingRule, read_rule_file
+from relo.tracking.rule import RuleFile, TrackingRule, own_rules, read_rule_file
 
 EVERYWHERE = "none"
 """Given as a benchmark: one rule for all of them."""
@@ -59,7 +59,6 @@ def benchmark_rule(
             that has none.
     """
     from relo.models.checkpoints.weights import RULE_FILE, resolve  # brings the hub's client
-    from relo.tracking.rule import own_rules
 
     name = None
     if benchmark is not None and benchmark != EVERYWHERE:
@@ -67,13 +66,18 @@ def benchmark_rule(
     elif benchmark is None and split == "test":
         with suppress(UserError):  # a dataset that is no benchmark
             name = find_benchmark(dataset).name
-    path = rule or resolve(model) / RULE_FILE
-    if rule is not None or path.is_file():
-        file = read_rule_file(path)
-    elif name is not None and benchmark is not None:
-        raise UserError(f"The model {model} has no {RULE_FILE} with settings for benchmarks; give one with --rule.")
+    if rule is not None:
+        path, file = rule, read_rule_file(rule)
     else:
-        path, file = Path(model), own_rules(resolve(model))
+        own = resolve(model)
+        path = own / RULE_FILE
+        if not path.is_file():
+            if name is not None and benchmark is not None:
+                raise UserError(
+                    f"The model {model} has no {RULE_FILE} with settings for benchmarks; give one with --rule."
+                )
+            path = Path(model)
+        file = own_rules(own)
     entry = None if name is None else _entries(file, path).get(name)
     chosen = file.rule if entry is None else file.on(entry)
     if localization is not None:
