@@ -129,7 +129,7 @@ class PackedFrames:
 
 
 class ClipStoreWriter:
-    """Creates a store or goes on with an unfinished one; one transaction a sequence, safe to kill at any time.
+    """Creates a store or goes on with an unfinished one; one transaction per sequence, safe to kill at any time.
 
     Args:
         path: the store's folder.
@@ -238,44 +238,46 @@ class ClipStore(SequenceReader):
         manifest = Manifest.decode(self._read(_MANIFEST, "The manifest"), self.path)
         self.manifest = manifest
         self.dataset = manifest.dataset
-        self._numbers = [i for i, name in enumerate(manifest.names) if name not in manifest.broken]
+        self._manifest_numbers = [i for i, name in enumerate(manifest.names) if name not in manifest.broken]
         if not manifest.complete:
-            every = len(self._numbers)
+            every = len(self._manifest_numbers)
             with _environment(self._location).begin() as transaction:
-                self._numbers = [i for i in self._numbers if transaction.get(_key(i, "header")) is not None]
+                self._manifest_numbers = [
+                    i for i in self._manifest_numbers if transaction.get(_key(i, "header")) is not None
+                ]
             if not partial:
                 raise UserError(
-                    f"{self.path} is unfinished ({len(self._numbers)} of {every} sequences): run the same "
+                    f"{self.path} is unfinished ({len(self._manifest_numbers)} of {every} sequences): run the same "
                     "`relo data pack` again, which adds the rest."
                 )
 
     @property
     def names(self) -> list[str]:
         """The sequences' names, in order."""
-        return [self.manifest.names[number] for number in self._numbers]
+        return [self.manifest.names[number] for number in self._manifest_numbers]
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._manifest_numbers)
 
     def __getitem__(self, index: int) -> Sequence:
         """The sequence number `index` (0-based), with boxes in pixels of the packed frames."""
-        number = self._numbers[index]
-        header = json.loads(self.read(number, "header"))
-        image_boxes_xywh = self._array(number, "boxes", "<f8", 4).astype(np.float64)
+        manifest_number = self._manifest_numbers[index]
+        header = json.loads(self.read_record(manifest_number, "header"))
+        image_boxes_xywh = self._array(manifest_number, "boxes", "<f8", 4).astype(np.float64)
         if self.manifest.options.changes_frames:
-            geometry = self._array(number, "geometry", "<f8", 4).astype(np.float64)
+            geometry = self._array(manifest_number, "geometry", "<f8", 4).astype(np.float64)
         else:
             geometry = np.tile(WHOLE_IMAGE, (header["frames"], 1))
         return Sequence(
             name=header["name"],
             dataset=self.dataset,
-            frames=StoredFrames(self, number, header["frames"]),
+            frames=StoredFrames(self, manifest_number, header["frames"]),
             boxes_xywh=to_packed(image_boxes_xywh, geometry[: len(image_boxes_xywh)]),
             visible=self.visible(index),
             class_name=header["class_name"],
             sentence=header["sentence"],
             attributes={
-                "image_sizes": self._array(number, "sizes", "<i4", 2),
+                "image_sizes": self._array(manifest_number, "sizes", "<i4", 2),
                 "image_boxes_xywh": image_boxes_xywh,
                 "geometry": geometry,
             },
@@ -283,23 +285,23 @@ class ClipStore(SequenceReader):
 
     def visible(self, index: int) -> NDArray[np.bool_]:
         """The visibility [M] of sequence number `index`, without the rest of it."""
-        return self._array(self._numbers[index], "visible", "u1", 1)[:, 0].astype(bool)
+        return self._array(self._manifest_numbers[index], "visible", "u1", 1)[:, 0].astype(bool)
 
-    def describe(self, number: int, record: str) -> str:
+    def describe_record(self, manifest_number: int, record: str) -> str:
         """A record of a sequence in words, for errors."""
         what = f"Frame {int(record)}" if record.isdecimal() else f"The record '{record}'"
-        return f"{what} of {self.dataset}/{self.manifest.names[number]}"
+        return f"{what} of {self.dataset}/{self.manifest.names[manifest_number]}"
 
-    def read(self, number: int, record: str) -> bytes:
-        """A record of the sequence that is number `number` in the manifest.
+    def read_record(self, manifest_number: int, record: str) -> bytes:
+        """A record of the sequence that is number `manifest_number` in the manifest, where broken ones count.
 
         Raises:
             UserError: it is missing, or its checksum is wrong.
         """
-        return self._read(_key(number, record), self.describe(number, record))
+        return self._read(_key(manifest_number, record), self.describe_record(manifest_number, record))
 
-    def _array(self, number: int, record: str, kind: str, columns: int) -> NDArray[Any]:
-        return np.frombuffer(self.read(number, record), kind).reshape(-1, columns)
+    def _array(self, manifest_number: int, record: str, kind: str, columns: int) -> NDArray[Any]:
+        return np.frombuffer(self.read_record(manifest_number, record), kind).reshape(-1, columns)
 
     def _read(self, key: bytes, described: str) -> bytes:
         try:
@@ -319,10 +321,10 @@ class ClipStore(SequenceReader):
 
 @dataclass(frozen=True)
 class StoredFrames(FrameSource):
-    """The frames of one sequence of a store; `number` is the sequence's in the manifest."""
+    """The frames of one sequence of a store, whose number is the one in the manifest."""
 
     store: ClipStore
-    number: int
+    manifest_number: int
     count: int
 
     def __len__(self) -> int:
@@ -330,11 +332,11 @@ class StoredFrames(FrameSource):
 
     def name(self, index: int) -> str:
         """Frame, dataset, sequence and store."""
-        return f"{self.store.describe(self.number, f'{index:08d}')} in {self.store.path}"
+        return f"{self.store.describe_record(self.manifest_number, f'{index:08d}')} in {self.store.path}"
 
     def encoded(self, index: int) -> bytes:
         """The JPEG or PNG bytes of frame `index`."""
-        return self.store.read(self.number, f"{index:08d}")
+        return self.store.read_record(self.manifest_number, f"{index:08d}")
 
 
 def is_store(path: Path) -> bool:
@@ -394,7 +396,7 @@ def _forget_environment(path: Path) -> None:
             _environments.pop(location).close()
 
 
-def _leave_environments_to_parent() -> None:
+def _close_inherited_environments() -> None:
     global _environments_lock
     _environments_lock = threading.Lock()
     while _environments:
@@ -402,4 +404,4 @@ def _leave_environments_to_parent() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_environments_to_parent)
+    os.register_at_fork(after_in_child=_close_inherited_environments)
