@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from relo.data.clip_batch import ClipBatch, Surroundings
 from relo.data.clip_store import ClipStore
 from relo.data.frame_geometry import nearest_visible, to_image, to_packed
 from relo.data.sampler import Absence, ClipFrames, ClipSampler
-from relo.data.sequences.base import Sequence as TrackingSequence
+from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.data.sequences.parsing import positive_size
 from relo.data.still_motion import MOVING_FRAMES, in_motion
 from relo.data.transforms import ClipTransform, Image, grey
@@ -160,7 +160,7 @@ class ClipDataset(Dataset[ClipBatch]):
         """A clip: a sequence, its frames and boxes, the crops; None where crops need the box of a frame without one."""
         sequence = self._draw_sequence(rng)
         clip = self.sampler.sample(sequence.visible, rng)
-        outside, foreign = self._draw_absence(sequence, clip, rng)
+        clip, outside, foreign = self._draw_absence(sequence, clip, rng)
         is_around_previous = self.transform.augmentation.search_around == "previous" and len(sequence) > 1
         if is_around_previous:
             previous_xywh = sequence.attributes["image_boxes_xywh"][clip.previous]
@@ -204,7 +204,7 @@ class ClipDataset(Dataset[ClipBatch]):
             surroundings=surroundings,
         )
 
-    def _draw_sequence(self, rng: np.random.Generator) -> TrackingSequence:
+    def _draw_sequence(self, rng: np.random.Generator) -> AnnotatedSequence:
         which = int(rng.choice(len(self.stores), p=self.odds))
         sequence = self.stores[which][int(rng.choice(self.usable[which]))]
         if self.still_motion and len(sequence) == 1:
@@ -212,30 +212,31 @@ class ClipDataset(Dataset[ClipBatch]):
         return sequence
 
     def _draw_absence(
-        self, sequence: TrackingSequence, clip: ClipFrames, rng: np.random.Generator
-    ) -> tuple[list[int], dict[int, tuple[TrackingSequence, int]]]:
-        """Which of a clip's search frames shall not show the target; frames that hide it are put into the clip.
+        self, sequence: AnnotatedSequence, clip: ClipFrames, rng: np.random.Generator
+    ) -> tuple[ClipFrames, list[int], dict[int, tuple[AnnotatedSequence, int]]]:
+        """Which of a clip's search frames shall not show the target.
 
         Returns:
-            The numbers of the search frames whose crops are cut elsewhere, and by number the sequence and the frame
-            that take the place of another.
+            The clip, with frames that hide the target in place of some search frames; the numbers of the search frames
+            whose crops are cut elsewhere; and by number the sequence and the frame that take the place of another.
         """
+        search = clip.search.copy()
         outside: list[int] = []
-        foreign: dict[int, tuple[TrackingSequence, int]] = {}
+        foreign: dict[int, tuple[AnnotatedSequence, int]] = {}
         hidden = np.flatnonzero(~sequence.visible)
         for t, kind in enumerate(self.absence.draw(len(clip.search), rng)):
             if kind == "hidden" and len(hidden):
-                clip.search[t] = rng.choice(hidden)
+                search[t] = rng.choice(hidden)
             elif kind == "outside":
                 outside.append(t)
             elif kind == "foreign":
                 other = self._draw_sequence(rng)
                 if (other.dataset, other.name) != (sequence.dataset, sequence.name):
                     foreign[t] = other, int(rng.choice(np.flatnonzero(other.visible)))
-        return outside, foreign
+        return replace(clip, search=search), outside, foreign
 
 
-def _decoded(sequence: TrackingSequence, frame: int, is_grey: bool) -> Image:
+def _decoded(sequence: AnnotatedSequence, frame: int, is_grey: bool) -> Image:
     image = sequence.frames[frame]
     return grey(image) if is_grey else image
 
@@ -246,7 +247,7 @@ def _normalised(crops: NDArray[np.float32]) -> Tensor:
 
 
 def _boxes_in_frames(
-    sequence: TrackingSequence, annotated: NDArray[np.int64], frames: NDArray[np.int64], mirror_offset: float
+    sequence: AnnotatedSequence, annotated: NDArray[np.int64], frames: NDArray[np.int64], mirror_offset: float
 ) -> Tensor:
     """The boxes [K, 4] that were annotated on some frames [K], in pixels of other packed frames [K] of the sequence.
 
@@ -257,7 +258,7 @@ def _boxes_in_frames(
 
 
 def _surroundings(
-    sequence: TrackingSequence, clip: ClipFrames, squares: Image, squares_xywh: Tensor, is_mirrored: bool
+    sequence: AnnotatedSequence, clip: ClipFrames, squares: Image, squares_xywh: Tensor, is_mirrored: bool
 ) -> Surroundings:
     """Squares [T, Hs, Hs, 3], cut at boxes [T, 4] of the packed search frames, as surroundings of a batch of one."""
     assert clip.start is not None

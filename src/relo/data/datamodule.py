@@ -19,7 +19,7 @@ from relo.data.clip_store import ClipStore
 from relo.data.recipe_stores import require_stores
 from relo.data.sampler import Absence, ClipSampler, OrderSampler
 from relo.data.sequences import open_reader
-from relo.data.sequences.base import Sequence as TrackingSequence
+from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.data.sequences.base import SequenceReader
 from relo.data.transforms import Augmentation, ClipTransform, ImageOnlyTransform
 from relo.errors import UserError
@@ -112,14 +112,14 @@ class TrackingDataModule(lightning.LightningDataModule):
         transform = ClipTransform(template_crop, search_crop, augmentation, photometric or (), surroundings_crop)
         self._open_clips = partial(
             ClipDataset,
-            self.train_sources,
-            sampler or OrderSampler(),
-            transform,
-            clips_per_epoch,
-            seed,
-            on_broken,
-            workers,
-            absence,
+            sources=self.train_sources,
+            sampler=sampler or OrderSampler(),
+            transform=transform,
+            clips_per_epoch=clips_per_epoch,
+            seed=seed,
+            on_broken=on_broken,
+            workers=workers,
+            absence=absence,
         )
         self.clips: ClipDataset | None = None
         self.batch_size = batch_size
@@ -165,7 +165,7 @@ class TrackingDataModule(lightning.LightningDataModule):
             worker_init_fn=start_worker,
         )
 
-    def val_dataloader(self) -> DataLoader[TrackingSequence]:
+    def val_dataloader(self) -> DataLoader[AnnotatedSequence]:
         """Lists of sequences."""
         sequences = SequenceDataset(self.validation_sources)
         sampler = SequenceShard(sequences, *self._ranks())
@@ -230,7 +230,7 @@ class ClipLoader(DataLoader[ClipBatch]):
             )
 
 
-class SequenceDataset(Dataset[TrackingSequence]):
+class SequenceDataset(Dataset[AnnotatedSequence]):
     """The sequences of several sources, one after the other.
 
     Raises:
@@ -262,7 +262,7 @@ class SequenceDataset(Dataset[TrackingSequence]):
     def __len__(self) -> int:
         return len(self.members)
 
-    def __getitem__(self, index: int) -> TrackingSequence:
+    def __getitem__(self, index: int) -> AnnotatedSequence:
         """The sequence number `index`."""
         reader, number = self.members[index]
         return reader[number]
@@ -282,6 +282,6 @@ class SequenceShard(DistributedSampler[int]):
 
 
 def start_worker(worker: int) -> None:
-    """One thread for each process of a loader: the cores belong to the training step. Ctrl-C is the trainer's."""
+    """One thread for each process of a loader, as the cores belong to the training step; the trainer handles Ctrl-C."""
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

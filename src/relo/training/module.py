@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from relo.data.clip_batch import ClipBatch
-from relo.data.sequences.base import Sequence as TrackingSequence
+from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.errors import UserError
 from relo.evaluation.one_pass import run_one_pass
 from relo.evaluation.result_folder import SequenceResult
@@ -135,7 +135,7 @@ class RELOModule(lightning.LightningModule):
         """Forget the results of the last validation."""
         self.validation_results = {name: [] for name in self.localizations}
 
-    def validation_step(self, batch: list[TrackingSequence], batch_index: int) -> None:
+    def validation_step(self, batch: list[AnnotatedSequence], batch_index: int) -> None:
         """Track a batch of sequences from their first boxes, once per localization, and score them."""
         for name in self.localizations:
             tracker = Tracker(self.network, replace(self.rule, localization=name), device=self.device)

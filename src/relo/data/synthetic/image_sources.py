@@ -10,11 +10,11 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 import cv2
@@ -132,9 +132,14 @@ def read_with_part(cut_out: SourceImage, other: SourceImage) -> tuple[NDArray[np
 
 def _photographs(folder: Path, pool: ThreadPoolExecutor, remarks: list[str]) -> list[SourceImage]:
     candidates = [[SourceImage(path)] for path in _masks_of_images(folder)[0]]
-    flaws, remedy = f"smaller than {_SMALLEST_SIDE} px or transparent", "give a folder of photographs."
-    usable = pool.map(_usable_photograph, candidates)
-    return _kept(folder, candidates, usable, "photograph", "images", flaws, remedy, remarks)
+    usable = list(chain.from_iterable(pool.map(_usable_photograph, candidates)))
+    flaws = f"smaller than {_SMALLEST_SIDE} px or transparent"
+    if not usable:
+        found = _found(candidates, flaws)
+        raise UserError(f"{folder} has no usable photograph: {found}; give a folder of photographs.")
+    if left_out := len(candidates) - len(usable):
+        remarks.append(f"{folder}: {left_out} of {len(candidates)} images are left out, as {flaws}.")
+    return usable
 
 
 def _cut_outs(folder: Path, pool: ThreadPoolExecutor, remarks: list[str]) -> list[SourceImage]:
@@ -147,36 +152,24 @@ def _cut_outs(folder: Path, pool: ThreadPoolExecutor, remarks: list[str]) -> lis
         numbered: list[tuple[int, Path | None]] = [*own] or [(0, None)]  # without a mask it may have an alpha channel
         kinds = [labels.get((home, image.name, number), home.name) for number, _ in numbered]
         candidates.append([SourceImage(image, mask, kind) for (_, mask), kind in zip(numbered, kinds, strict=True)])
-    flaws = "without transparency or mask, or showing next to nothing"
-    remedy = (
-        "give images with an alpha channel or masks: masks/x.png or masks/x_0.png for images/x.jpg, or x_mask.png "
-        "beside x.jpg."
-    )
-    usable = pool.map(_usable_cut_outs, candidates)
-    return _kept(folder, candidates, usable, "cut-out", "cut-outs", flaws, remedy, remarks)
-
-
-def _kept(
-    folder: Path,
-    candidates: list[list[SourceImage]],
-    usable: Iterable[list[SourceImage]],
-    name: str,
-    plural: str,
-    flaws: str,
-    remedy: str,
-    remarks: list[str],
-) -> list[SourceImage]:
-    """The images of a folder that are of use; a remark is added where some have flaws."""
-    kept = [item for items in usable for item in items]
+    usable = list(chain.from_iterable(pool.map(_usable_cut_outs, candidates)))
     count = sum(map(len, candidates))
-    if not kept:
-        found = f"no image was found in it ({', '.join(sorted(_SUFFIXES))})"
-        if candidates:
-            found = f"{len(candidates)} found, all {flaws} ({candidates[0][0].path.name} for one)"
-        raise UserError(f"{folder} has no usable {name}: {found}; {remedy}")
-    if len(kept) < count:
-        remarks.append(f"{folder}: {count - len(kept)} of {count} {plural} are left out, as {flaws}.")
-    return kept
+    flaws = "without transparency or mask, or showing next to nothing"
+    if not usable:
+        raise UserError(
+            f"{folder} has no usable cut-out: {_found(candidates, flaws)}; give images with an alpha channel or masks: "
+            "masks/x.png or masks/x_0.png for images/x.jpg, or x_mask.png beside x.jpg."
+        )
+    if left_out := count - len(usable):
+        remarks.append(f"{folder}: {left_out} of {count} cut-outs are left out, as {flaws}.")
+    return usable
+
+
+def _found(candidates: list[list[SourceImage]], flaws: str) -> str:
+    """What was found of images of which none is of use, in words."""
+    if not candidates:
+        return f"no image was found in it ({', '.join(sorted(_SUFFIXES))})"
+    return f"{len(candidates)} found, all {flaws} ({candidates[0][0].path.name} for one)"
 
 
 def _different(images: list[SourceImage]) -> tuple[SourceImage, ...]:
