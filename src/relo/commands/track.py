@@ -1,8 +1,9 @@
 """`relo track`: follow one target through a video."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -78,7 +79,6 @@ def track(
         UserError: the source, the box, the model or another file cannot be used.
         KeyboardInterrupt: it was stopped; boxes and video up to there are complete.
     """
-    console = Console()
     frames = open_frames(source, start, limit)
     first_box_xywh = _first_box(box, start)
     truth_xywh = None if truth is None else read_boxes(truth)
@@ -94,44 +94,92 @@ def track(
         fit_threads(tracker.network)
     followed = _follow(tracker, frames, first_box_xywh, keep_response=video is not None)
     first = next(followed)  # a box that cannot be tracked is refused before any file is touched
-    boxes_xywh: list[list[float]] = []
-    lost: list[int] = []
-    interrupted = False
+    console = Console()
     with ExitStack() as stack:
-        write_box, write_presence = (_line_writer(path, stack) for path in (save, presence))
-        if video is not None:
-            stack.enter_context(video)
+        write = _frame_writer(save, presence, video, truth_xywh, start, stack)
         progress = stack.enter_context(progress_bar(console, FrameRate()))
-        task = progress.add_task("tracking", total=frames.count)
-        try:
-            for image, state in chain([first], followed):
-                box_xywh = state.box_xywh.tolist()
-                write_box(box_line(box_xywh))
-                write_presence(f"{1.0 if state.presence is None else state.presence:.6f}")
-                if video is not None:
-                    video.write(_drawn(image, state, start + state.frame_index, truth_xywh))
-                boxes_xywh.append(box_xywh)
-                if state.status == "lost":
-                    lost.append(start + state.frame_index)
-                progress.advance(task)
-        except KeyboardInterrupt:
-            interrupted = True
-    say = partial(console.print, markup=False, soft_wrap=True)
-    say(f"{'Stopped after' if interrupted else 'Tracked'} {len(boxes_xywh)} frames of {frames.name}.")
-    for remark in frames.remarks:
-        say(remark)
-    if lost:
-        say(f"The target was lost on {len(lost)} frames: {_runs(lost)}.")
-    for path in (save, presence, render):
-        if path is not None and boxes_xywh:
-            say(f"Written: {path}")
+        count_frame = partial(progress.advance, progress.add_task("tracking", total=frames.count))
+        tracked = _track_all(chain([first], followed), write, count_frame)
+    written = [path for path in (save, presence, render) if path is not None]
+    for sentence in _report(tracked, frames, start, written):
+        console.print(sentence, markup=False, soft_wrap=True)
     if truth_xywh is not None:
-        end, at_end = start + len(boxes_xywh), not interrupted and len(boxes_xywh) != limit
-        if len(truth_xywh) < end or (at_end and len(truth_xywh) > end):
-            say(f"{truth} holds {len(truth_xywh)} boxes for {end} frames: they may not belong together.")
-        say(_success(np.array(boxes_xywh).reshape(-1, 4), truth_xywh[start:]))
-    if interrupted:
+        for sentence in _comparison(tracked, truth_xywh, str(truth), start, limit):
+            console.print(sentence, markup=False, soft_wrap=True)
+    if tracked.is_interrupted:
         raise KeyboardInterrupt
+
+
+@dataclass
+class _Tracked:
+    """The boxes that were found, in which frames the target was lost (from 0), and whether it was stopped."""
+
+    boxes_xywh: list[list[float]] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
+    is_interrupted: bool = False
+
+
+def _track_all(
+    followed: Iterable[tuple[RGBImage, TargetState]],
+    write: Callable[[RGBImage, TargetState], None],
+    count_frame: Callable[[], None],
+) -> _Tracked:
+    """Track to the last frame, or to an interruption; each frame is written when it is done."""
+    tracked = _Tracked()
+    try:
+        for image, state in followed:
+            write(image, state)
+            tracked.boxes_xywh.append(state.box_xywh.tolist())
+            if state.status == "lost":
+                tracked.lost.append(state.frame_index)
+            count_frame()
+    except KeyboardInterrupt:
+        tracked.is_interrupted = True
+    return tracked
+
+
+def _frame_writer(
+    save: Path | None,
+    presence: Path | None,
+    video: VideoWriter | None,
+    truth_xywh: NDArray[np.float64] | None,
+    start: int,
+    stack: ExitStack,
+) -> Callable[[RGBImage, TargetState], None]:
+    """What writes a frame to those of the files that are wanted; the stack closes them."""
+    write_box, write_presence = (_line_writer(path, stack) for path in (save, presence))
+    if video is not None:
+        stack.enter_context(video)
+
+    def write(image: RGBImage, state: TargetState) -> None:
+        write_box(box_line(state.box_xywh.tolist()))
+        write_presence(f"{1.0 if state.presence is None else state.presence:.6f}")
+        if video is not None:
+            video.write(_drawn(image, state, start + state.frame_index, truth_xywh))
+
+    return write
+
+
+def _report(tracked: _Tracked, frames: Frames, start: int, written: Iterable[Path]) -> Iterator[str]:
+    """What was tracked and written, a sentence each."""
+    count = len(tracked.boxes_xywh)
+    yield f"{'Stopped after' if tracked.is_interrupted else 'Tracked'} {count} frames of {frames.name}."
+    yield from frames.remarks
+    if tracked.lost:
+        yield f"The target was lost on {len(tracked.lost)} frames: {_runs([start + i for i in tracked.lost])}."
+    if count:
+        yield from (f"Written: {path}" for path in written)
+
+
+def _comparison(
+    tracked: _Tracked, truth_xywh: NDArray[np.float64], truth_name: str, start: int, limit: int | None
+) -> Iterator[str]:
+    """How the boxes compare with the truth of the source's frames, a sentence each."""
+    count = len(tracked.boxes_xywh)
+    end, at_end = start + count, not tracked.is_interrupted and count != limit
+    if len(truth_xywh) < end or (at_end and len(truth_xywh) > end):
+        yield f"{truth_name} holds {len(truth_xywh)} boxes for {end} frames: they may not belong together."
+    yield _success(np.array(tracked.boxes_xywh).reshape(-1, 4), truth_xywh[start:])
 
 
 def _follow(
