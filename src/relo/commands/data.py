@@ -7,17 +7,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from relo.commands.help_texts import fill_help
 from relo.data import doctor as examination
 from relo.data import packing
 from relo.data.clip_store import ClipStore, PackingOptions
 from relo.data.parallel import default_workers
 from relo.data.remarks import show
 from relo.data.sequences import open_reader
-from relo.data.sequences.datasets import DATASETS, fill_help, find_dataset
+from relo.data.sequences.datasets import DATASETS, find_dataset
 from relo.data.synthetic.command import synthesize
+from relo.data.synthetic.layouts import LAYOUTS
 from relo.errors import UserError
 
 __all__ = ["doctor", "pack", "synthesize", "verify"]
+
+fill_help(layouts=LAYOUTS)(synthesize)  # defined in data, where studies use it too
 
 
 @fill_help(datasets=DATASETS)
@@ -48,7 +52,7 @@ def pack(
             beyond is black: at 12 that is the rim of one search crop in 25, at 8 of one in 4.
         max_side: Scale frames down to this many pixels on the longer side.
         quality: JPEG quality of frames that are cut or scaled.
-        workers: Processes that read and encode, each with one sequence in memory; by default, one a core.
+        workers: Processes that read and encode, each with one sequence in memory; by default, one per core.
         skip_broken: Leave broken sequences out, and say which, instead of stopping at the first.
         reader: Settings of the dataset's reader, such as {"partial": true} to take what is there of LaSOT.
 
@@ -86,7 +90,7 @@ def verify(store: Path, *, workers: int | None = None) -> None:
 
     Args:
         store: The store's folder.
-        workers: Processes that read; by default, one a core.
+        workers: Processes that read; by default, one per core.
 
     Raises:
         UserError: a record is bad, or there is no store.
@@ -117,7 +121,7 @@ def doctor(
         dataset: The dataset's name ({datasets}); by default, a folder's layout shows it.
         split: The split to look at; by default all that are there.
         frames: Decode every frame as well, and name those that are damaged or whose size does not fit their box.
-        workers: Processes that read; by default, one a core.
+        workers: Processes that read; by default, one per core.
 
     Raises:
         UserError: something is missing or broken.

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from relo.data.sequences.datasets import BENCHMARKS, fill_help, find_benchmark
+from relo.commands.help_texts import fill_help
+from relo.data.sequences.datasets import BENCHMARKS, find_benchmark
 from relo.data.sequences.parsing import read_names
 from relo.errors import UserError
 from relo.evaluation.annotations import read_annotations
@@ -34,7 +35,7 @@ def evaluate(
 ) -> None:
     """Score result files by a benchmark's own rule.
 
-    Result files are text, one box x,y,w,h in pixels a line, named after their sequences, whatever the case and the
+    Result files are text, one box x,y,w,h in pixels per line, named after their sequences, whatever the case and the
     separators. What is unusual about them (missing, short, long, rows without a box) is refused, or scored as the
     benchmark's own code does and listed.
 
@@ -45,7 +46,7 @@ def evaluate(
             absent/<sequence>.txt; or a JSON file of OTB's or pysot's style.
         rule: The scoring rule; by default the benchmark's own. `lasot_ext_released` and its like score as the
             public release of RELO does.
-        sequences: A file with the names of the sequences to score, one a line; by default, all of them.
+        sequences: A file with the names of the sequences to score, one per line; by default, all of them.
         json: Write the scores, the curves and every sequence's own to this file.
         report: Write plots, tables and one self-contained HTML page to this folder. A file `training.txt` among the
             results says there what the tracker was trained on; times in `<sequence>_time.txt` give its speed.

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from relo.commands.help_texts import fill_help
 from relo.data.remarks import show
 from relo.data.sequences import open_reader
-from relo.data.sequences.datasets import DATASETS, fill_help, find_dataset
+from relo.data.sequences.datasets import DATASETS, find_dataset
 from relo.errors import UserError
 from relo.evaluation.benchmark_rule import benchmark_rule
 from relo.evaluation.one_pass import failure_sentence
@@ -57,7 +58,7 @@ def run_benchmark(
             and "none" for one rule everywhere. The console and `run.json` say what was applied.
         localization: the map that picks the cell, "policy" or "prior"; the rule's if not given.
         batch_size: sequences in one batch of a device.
-        workers: threads that decode frames ahead; one a core if not given.
+        workers: threads that decode frames ahead; one per core if not given.
         device: where to compute, such as "cpu" or "cuda:1", or several as "cuda:0,cuda:1", which share the sequences;
             all GPUs if not given, or the CPU where there is none.
         precision: "float32", or "bfloat16" or "float16" to be faster.

@@ -15,9 +15,8 @@ To add a dataset:
 A target is visible where its box has a size and no flag of `absent` is set.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, TypeVar
 
 from relo.data.sequences import traps
 from relo.data.sequences.coco import COCO
@@ -25,8 +24,6 @@ from relo.data.sequences.listings import in_classes, in_folders, in_table
 from relo.data.sequences.photos import Photographs
 from relo.data.sequences.specification import Dataset, Submission, canonical_name, class_in_name, rows_of_boxes
 from relo.errors import UserError
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 _LASOT = Dataset(
     name="lasot",
@@ -371,14 +368,3 @@ def find_benchmark(name: str) -> Dataset:
 def forms_of(benchmark: Dataset) -> list[Dataset]:
     """A benchmark's own form and the others in which it comes, first those by which a folder is recognised first."""
     return [dataset for dataset in _ALL if benchmark.name in (dataset.name, dataset.variant_of)]
-
-
-def fill_help(**names: Iterable[str]) -> Callable[[Function], Function]:
-    """Fill in `{key}` in a function's docstring, which is its command's help text, by lists of names."""
-
-    def fill(function: Function) -> Function:
-        for key, listed in names.items():
-            function.__doc__ = (function.__doc__ or "").replace(f"{{{key}}}", ", ".join(listed))
-        return function
-
-    return fill

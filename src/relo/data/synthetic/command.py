@@ -12,7 +12,7 @@ from rich.console import Console
 
 from relo.data.parallel import default_workers, in_order
 from relo.data.remarks import show
-from relo.data.sequences.datasets import fill_help, find_dataset
+from relo.data.sequences.datasets import find_dataset
 from relo.data.synthetic.image_sources import find_sources
 from relo.data.synthetic.layouts import LAYOUTS, LayoutWriter
 from relo.data.synthetic.material import Material
@@ -47,7 +47,6 @@ DIFFICULTIES: dict[Difficulty, SceneSettings] = {
 }
 
 
-@fill_help(layouts=LAYOUTS)
 def synthesize(
     output: Path,
     *,
@@ -80,7 +79,7 @@ def synthesize(
         seed: The seed of everything random.
         difficulty: How much targets hide, move, change and meet their like; distractors, occluded and changed are hard
             in one of these alone.
-        workers: The number of processes; by default, one a core. 0 renders in this one.
+        workers: The number of processes; by default, one per core. 0 renders in this one.
         photographs: Folders of photographs, for backgrounds and for the surfaces of things. A tenth of them is for val,
             a tenth for test, by what is in the files.
         cutouts: Folders of cut-outs, for targets and other things: images with an alpha channel, or with masks
