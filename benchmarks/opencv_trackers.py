@@ -236,8 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             times[name].append(timed)
             if name == OURS and options.output is not None:
                 cv2.imwrite(str(options.output / f"{sequence.name}.png"), to_bgr(sheet(sequence, timed)))
-        told = ", ".join(f"{name} {of_sequences[sequence.name]:.1f}" for name, of_sequences in aucs.items())
-        console.print(f"{sequence.name} ({len(sequence)} frames): {told}", markup=False, highlight=False)
+        listed = ", ".join(f"{name} {of_sequences[sequence.name]:.1f}" for name, of_sequences in aucs.items())
+        console.print(f"{sequence.name} ({len(sequence)} frames): {listed}", markup=False, highlight=False)
     header, rows = ["tracker", *COLUMNS, *reader.names], tabulate(aucs, times)
     title = f"{len(reader)} sequences of {options.sequences}, OpenCV {cv2.__version__}, {options.model}"
     table = Table(*header[: len(COLUMNS) + 1], title=title)

@@ -56,7 +56,7 @@ def in_order(function: Callable[[_Job], _Result], jobs: Iterable[_Job], workers:
 
 
 def default_workers(workers: int | None) -> int:
-    """The given number of processes, or one a core."""
+    """The given number of processes, or one per core."""
     return (os.cpu_count() or 1) if workers is None else workers
 
 

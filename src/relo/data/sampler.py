@@ -35,8 +35,8 @@ class ClipSampler(Plugin):
     """Contract: draws a clip from a sequence.
 
     Attributes:
-        templates: N, template frames a clip.
-        search_frames: T, search frames a clip.
+        templates: N, template frames per clip.
+        search_frames: T, search frames per clip.
         consecutive: its clips have a start frame, which their search frames follow at equal steps.
     """
 
@@ -61,8 +61,8 @@ class OrderSampler(ClipSampler):
     backwards in time; the first ones are the templates. A still (a sequence of one frame) is repeated.
 
     Args:
-        templates: N, template frames a clip.
-        search_frames: T, search frames a clip.
+        templates: N, template frames per clip.
+        search_frames: T, search frames per clip.
         max_gap: how far from the base frame the others may be.
         backwards: probability that time runs backwards.
         min_frames: shorter videos are not used.
@@ -108,8 +108,8 @@ class ConsecutiveSampler(ClipSampler):
     visible frames up to the start, the oldest first. Stills cannot give a clip.
 
     Args:
-        templates: N, template frames a clip.
-        search_frames: T, search frames a clip.
+        templates: N, template frames per clip.
+        search_frames: T, search frames per clip.
         max_stride: the most frames from one search frame to the next.
         max_gap: how far before the start frame a template may be.
         min_frames: shorter videos are not used.

@@ -137,7 +137,7 @@ class ClipTransform:
         return np.rint(squares).astype(np.uint8), cxcywh_to_xywh(regions[:, [0, 1, 2, 2]])
 
     def jitter(self, boxes_xywh: Tensor, rng: np.random.Generator) -> Tensor:
-        """Boxes [T, 4] displaced and resized: w' = w exp(s n), h alike; centre + U(-0.5, 0.5) j sqrt(w' h') an axis.
+        """Boxes [T, 4] displaced and resized: w' = w exp(s n), h alike; centre + U(-0.5, 0.5) j sqrt(w' h') per axis.
 
         The target's centre stays in the crop: displacements that move it out are not drawn, which is to say that j is
         at most the crop's factor. The released j = 3.5 and factor 4 need no such limit.

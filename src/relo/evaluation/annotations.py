@@ -66,7 +66,7 @@ def read_annotations(path: Path, benchmark: Dataset) -> dict[str, SequenceTruth]
 
 
 def _test_set(path: Path, names: Mapping[str, Any], benchmark: Dataset) -> list[str]:
-    """Which of the annotated sequences are the benchmark's test set: all, where it cannot be told."""
+    """Which of the annotated sequences are the benchmark's test set: all, where nothing shows which."""
     own_list = path / benchmark.lists["test"] if benchmark.lists else None
     if own_list is not None and is_given(own_list):
         listed = read_names(own_list)
@@ -203,7 +203,7 @@ def _json_truth(path: Path, name: str, entry: Mapping[str, Any]) -> SequenceTrut
 
 
 def _check_origin(benchmark: Dataset, lengths: Mapping[str, int], origin: Path) -> None:
-    """Refuse annotations of sequences of some lengths that are another benchmark's by their names or lengths.
+    """Refuse annotations that are another benchmark's by the names or lengths of their sequences.
 
     Raises:
         UserError: most names are another benchmark's and none is this one's, or all lengths are those of UAV123 at the

@@ -153,7 +153,7 @@ def track_on_devices(
 
 
 def _track_in_process(share: "partial[Outcome]", sender: Connection) -> None:
-    """Send the number of frames just done, again and again, and the outcome at the end, while anyone listens."""
+    """Send the number of frames of each step, and at the end the outcome; stop where the first process has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the first process's to handle
     with suppress(BrokenPipeError):
         try:

@@ -45,7 +45,7 @@ def write_results(study: Study, plan: Plan, found: Sequence[Entry], output: Path
             continue
         tables = _tables(study, name, of_group)
         markdown += [f"## {group.title}\n", *(table.markdown() for table in tables)]
-        # An oracle is so far from the others that they could not be told apart beside it.
+        # An oracle is so far from the others that beside it they would look alike.
         fair = [entry for entry in of_group if study.rows[entry.row].localization != "oracle"]
         figures = [differences(f"Difference to {group.rows[group.reference]}", fair)]
         if group.axis is not None:

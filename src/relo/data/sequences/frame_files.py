@@ -43,7 +43,7 @@ def image_names(folder: Path, wanted: Callable[[str], bool] | None = None) -> li
         wanted: which of the images' names count; all by default.
 
     Raises:
-        UserError: there is no such folder or no image in it, an image is a link to nothing, or it cannot be told which
+        UserError: there is no such folder or no image in it, an image is a link to nothing, or it is not clear which
             images are the frames: there are several kinds of images, two names of one number, or names unlike others.
     """
     try:

@@ -51,7 +51,7 @@ def read_optional_text(path: Path) -> tuple[str, tuple[str, ...]]:
 
 
 def is_given(path: Path) -> bool:
-    """Whether there is a file or folder of this name, be it a link to nothing, which to read is then an error."""
+    """Whether there is a file or folder of this name; a link to nothing counts, so that reading it is an error."""
     return os.path.lexists(path) if isinstance(path, Path) else path.exists()  # a path in a zip is no `Path`
 
 
@@ -118,7 +118,7 @@ def parse_box(text: str) -> list[float]:
 
 
 def read_boxes(path: Path) -> NDArray[np.float64]:
-    """Boxes [N, 4], one a line, in the file's own format; see `parse_rows`.
+    """Boxes [N, 4], one per line, in the file's own format; see `parse_rows`.
 
     Raises:
         UserError: the file cannot be read, or a line does not hold four numbers; the message gives the line.
@@ -131,7 +131,7 @@ def read_boxes(path: Path) -> NDArray[np.float64]:
 
 
 def read_numbers(path: Path) -> NDArray[np.float64]:
-    """Numbers [N], in one line or one a line.
+    """Numbers [N], in one line or one per line.
 
     Raises:
         UserError: the file cannot be read, or holds something else.
@@ -146,7 +146,7 @@ def read_numbers(path: Path) -> NDArray[np.float64]:
 
 
 def read_flags(path: Path) -> NDArray[np.bool_]:
-    """Flags [N] written as 0 and 1, in one line or one a line.
+    """Flags [N] written as 0 and 1, in one line or one per line.
 
     Raises:
         UserError: the file cannot be read, or holds something else.

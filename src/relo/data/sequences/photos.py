@@ -1,7 +1,7 @@
 """Photographs with boxes or masks, each marked thing as a sequence of one frame, as COCO's are.
 
     <root>/images/<image>.jpg        of any kind that is read: jpg, png, bmp, webp or tif
-           boxes.jsonl               one photograph a line: {"image": "<image>.jpg", "boxes_xywh": [[x, y, w, h], ...],
+           boxes.jsonl               a line per photograph: {"image": "<image>.jpg", "boxes_xywh": [[x, y, w, h], ...],
                                      "labels": ["cat", ...]}, in pixels from 0; labels may be left out
            masks/<image>_<k>.png     the mask of thing k (from 0): what is not black belongs to it
 

@@ -148,7 +148,7 @@ def in_trackingnet_folders(
     return Listing(places, root, places, "anno holds no file of its name", skipped=others)
 
 
-# --- NFS: VATIC's corners at 240 frames a second, and frames and boxes that differ by one.
+# --- NFS: VATIC's corners at 240 frames per second, and frames and boxes that differ by one.
 
 _NFS_SOUND_FRAMES = {"pingpong_2": 263}  # what follows in the original annotation belongs to no image
 

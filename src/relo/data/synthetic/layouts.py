@@ -155,7 +155,7 @@ def _class_of(split: str, name: str) -> str:
 
 
 def _write_list(dataset: Dataset, root: Path, split: str, names: list[str]) -> None:
-    """The split's list, which stands in for the official one; without a last newline, as there."""
+    """The split's list, which stands in for the official one; like it, without a last newline."""
     (root / dataset.lists[split]).write_text("\n".join(names))
 
 
@@ -166,7 +166,7 @@ def _boxes_alone(dataset: Dataset, split: str, name: str, truth: SceneAnnotation
 
 
 def _lasot(dataset: Dataset, split: str, name: str, truth: SceneAnnotation) -> Files:
-    """Half of the absent frames keep a box, as there; numbers have two decimals, where LaSOT has whole ones."""
+    """Half of the absent frames keep a box, as in LaSOT, whose numbers are whole; here they have decimals."""
     occlusion_file, out_of_view_file = dataset.absent
     outside = np.asarray((truth.boxes_xywh[:, 2:] <= 0).any(1))
     absent = ~truth.visible

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class SceneSettings:
-    """How hard sequences are. Ranges are (lowest, highest), drawn once a sequence.
+    """How hard sequences are. Ranges are (lowest, highest), drawn once per sequence.
 
     Attributes:
         target_size: sqrt(width x height) of the target, as a share of sqrt(image area).
