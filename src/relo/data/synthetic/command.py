@@ -69,7 +69,7 @@ def synthesize(
     no cut-out. What was written stays when the run is stopped; running it again adds what is missing.
 
     Args:
-        output: The dataset's root; with layout `all`, the folder that gets one root a layout.
+        output: The dataset's root; with layout `all`, the folder that gets one root per layout.
         layout: The dataset whose layout to write ({layouts}); `all` stands for LaSOT, GOT-10k and TrackingNet.
         split: The split to write; most benchmarks have `test` alone.
         sequences: The number of sequences of each layout.
