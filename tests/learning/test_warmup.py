@@ -12,16 +12,13 @@ from small_networks import make_clip
 
 def test_target_cell_by_hand() -> None:
     boxes = torch.tensor([[0.4, 0.1, 0.2, 0.2], [-0.3, 0.9, 0.1, 0.4]])  # centres (0.5, 0.2) and (-0.25, 1.1)
-    row, column = target_cell(boxes, 8)
-    assert row.tolist() == [1, 7]
-    assert column.tolist() == [4, 0]
+    assert target_cell(boxes, 8).tolist() == [1 * 8 + 4, 7 * 8 + 0]
 
 
 def test_the_truth_at_the_target_cell_alone_costs_nothing(clip) -> None:
     truth = clip.search_boxes_xywh[:, 0]
     boxes = torch.zeros(2, 8, 8, 4) + 0.9
-    row, column = target_cell(truth, 8)
-    boxes[torch.arange(2), row, column] = xywh_to_cxcywh(truth)
+    boxes.flatten(1, 2)[torch.arange(2), target_cell(truth, 8)] = xywh_to_cxcywh(truth)
     maps = LocalizationMaps(policy_logits=torch.zeros(2, 8, 8), boxes_cxcywh=boxes)
     losses = WarmupObjective().frame_losses(maps, truth, clip.present[:, 0])
     assert losses["giou_loss"].item() == pytest.approx(0, abs=1e-5)

@@ -1,16 +1,19 @@
-"""What objectives share: their contract, means over the frames that count (of all ranks), and the loss of a box."""
+"""What objectives share: their contract, means over the frames that count (of all ranks), the truth, a box's loss."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, distributed
 
 from relo.data.clip_batch import ClipBatch
-from relo.geometry import generalized_iou, iou
-from relo.learning.rollout import Rollout
+from relo.geometry import generalized_iou, iou, xywh_to_xyxy
 from relo.models.network import LocalizationNetwork
+
+if TYPE_CHECKING:
+    from relo.learning.rollout import Rollout
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class StepResult:
 
     loss: Tensor  # scalar
     logs: dict[str, Tensor] = field(default_factory=dict)  # scalars by name, detached
-    rollout: Rollout | None = None  # detached, of policy objectives; for figures
+    rollout: "Rollout | None" = None  # detached, of policy objectives; for figures
 
 
 class Objective(ABC):
@@ -60,7 +63,7 @@ def mean_loss(losses: Tensor, mask: Tensor) -> Tensor:
 def share_of_ranks(mask: Tensor) -> Tensor:
     """How often this rank's mask holds, over the mean of all ranks: 1 for one rank, or where all have as many."""
     own = mask.sum().float()
-    if not _are_several_ranks():
+    if not are_several_ranks():
         return torch.ones_like(own)
     total = own.clone()
     distributed.all_reduce(total)
@@ -71,21 +74,27 @@ def share_of_ranks(mask: Tensor) -> Tensor:
 def mean_over_ranks(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of the values [...] of every rank where its mask [...] holds; without gradients, 0 where none holds."""
     sums = torch.stack([(values * mask).sum(), mask.sum().to(values.dtype)])
-    if _are_several_ranks():
+    if are_several_ranks():
         distributed.all_reduce(sums)
     total, count = sums
     return total / count.clamp(min=1)
 
 
-def _are_several_ranks() -> bool:
+def are_several_ranks() -> bool:
+    """Whether this process is one of a distributed run."""
     return distributed.is_available() and distributed.is_initialized()
 
 
-def target_cell(boxes_xywh: Tensor, map_size: int) -> tuple[Tensor, Tensor]:
-    """Row and column [...] of the cell that holds the centre of each box [..., 4] (shares of the crop's side)."""
+def clamped_xyxy(boxes_xywh: Tensor) -> Tensor:
+    """What the crop shows of boxes [..., 4] (shares of its side): their corners, clamped to it."""
+    return xywh_to_xyxy(boxes_xywh).clamp(0, 1)
+
+
+def target_cell(boxes_xywh: Tensor, map_size: int) -> Tensor:
+    """The cells [...] (int64, row * S + column) that hold the centres of boxes [..., 4] (shares of the crop's side)."""
     center = boxes_xywh[..., :2] + boxes_xywh[..., 2:] / 2
     column, row = (center * map_size).long().clamp(0, map_size - 1).unbind(-1)
-    return row, column
+    return row * map_size + column
 
 
 def box_losses(boxes_xyxy: Tensor, truth_xyxy: Tensor, present: Tensor) -> dict[str, Tensor]:

@@ -61,16 +61,16 @@ class GRPO(PolicyObjective):
         self.samples = group_size
         self.set_passes(clip_ratio, epochs, minibatches)
 
-    def estimate(self, rollout: Rollout) -> Rollout:
+    def with_advantages(self, rollout: Rollout) -> Rollout:
         """The rollout with its advantages over its groups."""
         advantages = group_advantages(rollout.rewards, self.samples)
-        return replace(super().estimate(rollout), advantages=advantages)
+        return replace(super().with_advantages(rollout), advantages=advantages)
 
     def policy_losses(self, rollout: Rollout) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The clipped policy loss."""
         assert rollout.advantages is not None
-        policy_loss, moved = surrogate_loss(rollout.log_ratio, rollout.advantages, rollout.present, self.clip_ratio)
-        return {"policy_loss": policy_loss}, moved
+        policy_loss, logs = surrogate_loss(rollout.log_ratio, rollout.advantages, rollout.present, self.clip_ratio)
+        return {"policy_loss": policy_loss}, logs
 
 
 def group_advantages(rewards: Tensor, group_size: int) -> Tensor:

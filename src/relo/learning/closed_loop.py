@@ -9,8 +9,9 @@ from torch import Tensor
 from relo.data.clip_batch import ClipBatch
 from relo.data.frame_geometry import to_image, to_packed
 from relo.errors import UserError
-from relo.geometry import clip_to_image, cxcywh_to_xywh, xywh_to_cxcywh, xywh_to_xyxy
+from relo.geometry import clip_to_image, cxcywh_to_xywh, xywh_to_cxcywh
 from relo.images import normalise_crops
+from relo.learning.base import clamped_xyxy
 from relo.learning.rewards import RewardTerm
 from relo.learning.rollout import POLICY_HEADS, Rollout, RolloutRule, draw_cells, make_rollout, network_outputs, unroll
 from relo.models.heads import at_cells
@@ -82,20 +83,20 @@ class ClosedLoop(RolloutRule):
                 "data.sampler to relo.data.sampler.ConsecutiveSampler."
             )
         crop_rule = self.rule.search_crop(network.encoder.search_size)
-        box_xywh = self._jittered(around.first_box_xywh, generator)
+        chosen_xywh = [self._jittered(around.first_box_xywh, generator)]
+        regions: list[Tensor] = []  # [R, 3] of each frame, in pixels of the surroundings
         crops: list[Tensor] = []
 
         def search_images() -> Iterator[Tensor]:
-            # Each is asked for when box_xywh is the box that was chosen on the frame before.
+            # Each is asked for when the box of the frame before was chosen.
             for images, geometry in zip(around.images.unbind(1), around.geometry.unbind(1), strict=True):
-                region = crop_rule.region(to_packed(box_xywh, geometry))
-                crops.append(normalise_crops(crop_rule.cut_on_device(images, region)))
+                regions.append(crop_rule.region(to_packed(chosen_xywh[-1], geometry)))
+                crops.append(normalise_crops(crop_rule.cut_on_device(images, regions[-1])))
                 yield crops[-1]
 
         steps, frames = [], []
         for t, (features, maps) in enumerate(unroll(network, clip, heads, search_images())):
-            geometry, truth_xywh = around.geometry[:, t], around.boxes_xywh[:, t]
-            region = crop_rule.region(to_packed(box_xywh, geometry))  # [R, 3], in pixels of the surroundings
+            geometry, truth_xywh, region = around.geometry[:, t], around.boxes_xywh[:, t], regions[t]
             logits, boxes_cxcywh = maps.candidates("policy")
             cell = draw_cells(logits, generator)
             in_crop_cxcywh = boxes_cxcywh.detach().double()  # [R, S, S, 4]
@@ -105,11 +106,11 @@ class ClosedLoop(RolloutRule):
             lost = self._is_lost(cells_xywh, truth_xywh[:, None, None]) & clip.present[:, t, None, None]
             lost = lost | ~cells_xywh.isfinite().all(-1)  # no crop can be cut around such a box; the loss will show it
             steps.append((features, maps))
-            frames.append((crops[-1], cell, lost, crop_rule.to_crop(to_packed(truth_xywh, geometry), region).float()))
+            frames.append((crops[t], cell, lost, crop_rule.to_crop(to_packed(truth_xywh, geometry), region).float()))
             restart_xywh = self._jittered(truth_xywh, generator)
-            box_xywh = torch.where(at_cells(lost, cell)[:, None], restart_xywh, at_cells(cells_xywh, cell))
+            chosen_xywh.append(torch.where(at_cells(lost, cell)[:, None], restart_xywh, at_cells(cells_xywh, cell)))
         search_crops, actions, lost, truths_xywh = (torch.stack(column, dim=1) for column in zip(*frames, strict=True))
-        truths_xyxy = xywh_to_xyxy(truths_xywh).clamp(0, 1)
+        truths_xyxy = clamped_xyxy(truths_xywh)
         rollout = make_rollout(network_outputs(steps), actions, search_crops, truths_xyxy, clip.present, rewards)
         costs = -self.restart_cost * lost.to(truths_xyxy.dtype)  # [R, T, S, S]: a box there would lose the target
         return replace(

@@ -13,7 +13,7 @@ def policy_health(rollout: Rollout) -> dict[str, Tensor]:
 
     `reward`, and each of its terms as `reward_<class>`; `entropy` in nats; `iou` of the sampled boxes, `greedy_iou` of
     the most probable cell's and `best_iou` of the best cell's; `lost`, the share of frames on which a closed loop lost
-    the target; `explained_variance` of the rewards by the critic's values.
+    the target.
     """
     rollout = rollout.detach()
     cell_ious = rollout.cell_ious
@@ -22,15 +22,12 @@ def policy_health(rollout: Rollout) -> dict[str, Tensor]:
         **{f"reward_{name}": term for name, term in rollout.terms.items()},
         "entropy": rollout.entropy,
         "iou": rollout.ious,
-        "greedy_iou": at_cells(cell_ious, rollout.logits.flatten(2).argmax(-1)),
+        "greedy_iou": at_cells(cell_ious, rollout.greedy_actions),
         "best_iou": cell_ious.amax((-2, -1)),
     }
     if rollout.restarts is not None:
         frames["lost"] = rollout.restarts.float()
-    health = {name: masked_mean(values, rollout.present) for name, values in frames.items()}
-    if rollout.values is not None:
-        health["explained_variance"] = explained_variance(rollout, rollout.rewards)
-    return health
+    return {name: masked_mean(values, rollout.present) for name, values in frames.items()}
 
 
 def explained_variance(rollout: Rollout, targets: Tensor) -> Tensor:

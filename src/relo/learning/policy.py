@@ -63,7 +63,7 @@ class PolicyObjective(Objective):
             trained_parts: the network's trainable parts; the policy, and the critic if one is needed, if not given.
 
         Raises:
-            UserError: a part is to learn that no loss reaches.
+            UserError: a part is to be trained that no loss reaches.
         """
         self.rewards = rewards or [IoUReward(), AUCReward()]
         self.rollout = rollout or TeacherForced()
@@ -71,7 +71,7 @@ class PolicyObjective(Objective):
         self.prior_weight = prior_weight
         self.box_weight = box_weight
         self.box_cell = box_cell
-        self.trained_parts = tuple(trained_parts or ("policy", "critic")[: 1 + self.needs_critic])
+        self.trained_parts = tuple(trained_parts or (("policy", "critic") if self.needs_critic else ("policy",)))
         reasons = {
             "critic": None if self.needs_critic else "reads no critic as it is set",
             "box": None if box_weight else "trains boxes with a box_weight above 0 alone",
@@ -96,7 +96,7 @@ class PolicyObjective(Objective):
 
     def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
         """Roll out, and return the policy's loss with what is added to it."""
-        return self.result(self.estimate(self.collect(network, clip, generator)))
+        return self.result(self.with_advantages(self.collect(network, clip, generator)))
 
     def losses(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> Iterator[StepResult]:
         """One loss for every minibatch of every pass; the rollout and what it was worth are fixed at the start.
@@ -108,7 +108,7 @@ class PolicyObjective(Objective):
             yield self(network, clip, generator)
             return
         with torch.no_grad():
-            rollout = self.estimate(self.collect(network, clip, generator))
+            rollout = self.with_advantages(self.collect(network, clip, generator))
         count = len(rollout.actions)
         if count < self.minibatches:
             raise UserError(
@@ -136,7 +136,7 @@ class PolicyObjective(Objective):
                 )
         return self.rollout(network, clip, self.rewards, generator, self.samples, ("policy", "box", *needed))
 
-    def estimate(self, rollout: Rollout) -> Rollout:
+    def with_advantages(self, rollout: Rollout) -> Rollout:
         """The rollout with what its actions were worth: old log-probabilities, and advantages where they are read."""
         return replace(rollout, old_log_probs=rollout.log_probs.detach())
 
@@ -198,7 +198,7 @@ class ActorCritic(PolicyObjective):
         self.normalise_advantages = normalise_advantages
         self.released = released
 
-    def estimate(self, rollout: Rollout) -> Rollout:
+    def with_advantages(self, rollout: Rollout) -> Rollout:
         """The rollout with advantages, normalised if so set, and the critic's targets."""
         assert rollout.values is not None
         advantages, returns = generalized_advantages(
@@ -206,7 +206,7 @@ class ActorCritic(PolicyObjective):
         )
         if self.normalise_advantages:
             advantages = normalise(advantages, rollout.present, self.released)
-        return replace(super().estimate(rollout), advantages=advantages, returns=returns)
+        return replace(super().with_advantages(rollout), advantages=advantages, returns=returns)
 
     def policy_losses(self, rollout: Rollout) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The policy's loss, and the critic's squared error over all frames: absent ones have reward 0."""
@@ -240,11 +240,11 @@ def surrogate_loss(
         return -mean_loss(gains, present), {}
     gains = torch.minimum(gains, ratio.clamp(1 - clip_ratio, 1 + clip_ratio) * advantages)
     with torch.no_grad():
-        moved = {
+        logs = {
             "clip_share": masked_mean(((ratio - 1).abs() > clip_ratio).float(), present),
             "kl": masked_mean(ratio - 1 - log_ratio, present),
         }
-    return -mean_loss(gains, present), moved
+    return -mean_loss(gains, present), logs
 
 
 def generalized_advantages(
@@ -263,12 +263,12 @@ def generalized_advantages(
         Advantages and returns, [R, T] each, without gradients. A rollout ends with the clip.
     """
     rewards, values = rewards.detach(), values.detach()
-    flows = torch.ones_like(rewards) if restarts is None else 1 - restarts.to(rewards.dtype)
+    continues = torch.ones_like(rewards) if restarts is None else 1 - restarts.to(rewards.dtype)
     advantages = torch.zeros_like(rewards)
     advantage, next_value = torch.zeros_like(rewards[:, 0]), torch.zeros_like(rewards[:, 0])
     for t in reversed(range(rewards.shape[1])):
-        difference = rewards[:, t] + discount * flows[:, t] * next_value - values[:, t]
-        advantage = difference + discount * gae_lambda * flows[:, t] * advantage
+        td_error = rewards[:, t] + discount * continues[:, t] * next_value - values[:, t]
+        advantage = td_error + discount * gae_lambda * continues[:, t] * advantage
         advantages[:, t], next_value = advantage, values[:, t]
     return advantages, advantages + values
 
@@ -301,7 +301,5 @@ def trained_boxes_xyxy(rollout: Rollout, box_cell: BoxCell) -> Tensor:
     if box_cell == "sampled":
         return rollout.chosen_xyxy
     if box_cell == "greedy":
-        return at_cells(rollout.cells_xyxy, rollout.logits.flatten(2).argmax(-1))
-    side = rollout.logits.shape[-1]
-    row, column = target_cell(xyxy_to_xywh(rollout.truth_xyxy), side)
-    return at_cells(rollout.cells_xyxy, row * side + column)
+        return at_cells(rollout.cells_xyxy, rollout.greedy_actions)
+    return at_cells(rollout.cells_xyxy, target_cell(xyxy_to_xywh(rollout.truth_xyxy), rollout.logits.shape[-1]))

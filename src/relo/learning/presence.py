@@ -1,4 +1,4 @@
-"""Presence: a head learns, on a frozen network, whether the box that the localization chooses is right.
+"""Presence: a head is trained to say whether the box that the localization chooses is right.
 
 Calibrated log-odds become probabilities that are as often right as they say.
 """
@@ -21,6 +21,9 @@ from relo.models.presence import PresenceHead, best_peaks
 RIGHT_IOU = 0.5
 """A box is right where its IoU with the target exceeds this."""
 
+TRAINED_PEAKS = 2
+"""Peaks of the map whose boxes are trained on per frame, where no other number is set."""
+
 ODDS_EPSILON = 1e-6
 """Probabilities are kept this far from 0 and 1 where they become log-odds."""
 
@@ -35,7 +38,7 @@ class PresenceObjective(Objective):
 
     trained_parts = ("presence",)
 
-    def __init__(self, peaks: int = 2, frames_per_group: int | None = None) -> None:
+    def __init__(self, peaks: int = TRAINED_PEAKS, frames_per_group: int | None = None) -> None:
         """Set the loss.
 
         Args:
@@ -70,14 +73,16 @@ def require_presence(network: LocalizationNetwork) -> PresenceHead:
         UserError: it has none.
     """
     if network.presence is None:
-        raise UserError(
-            "A network needs a presence head to train it: give it one (relo.models.presence.ConvPresence)."
-        )
+        raise UserError("A network needs a presence head to train it: give it one (relo.models.presence.ConvPresence).")
     return network.presence
 
 
 def presence_loss(
-    head: PresenceHead, steps: Iterable[tuple[Tensor, LocalizationMaps]], clip: ClipBatch, groups: int, peaks: int
+    head: PresenceHead,
+    steps: Iterable[tuple[Tensor, LocalizationMaps]],
+    clip: ClipBatch,
+    groups: int,
+    peaks: int = TRAINED_PEAKS,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Binary cross-entropy of the presence of the boxes at the map's best peaks, over all frames; and what to log.
 
@@ -90,6 +95,7 @@ def presence_loss(
         groups: of their frames, as they were unrolled.
         peaks: how many per frame, the best first.
     """
+    # The truth is not clamped to the crop: a box is right by the whole of its target.
     truths_xyxy, present = in_groups(xywh_to_xyxy(clip.search_boxes_xywh), groups), in_groups(clip.present, groups)
     log_odds, is_right = [], []
     for t, (features, maps) in enumerate(steps):

@@ -1,11 +1,11 @@
-"""The control experiments to RL: a prior is learned where the policy learns from reward, all else being the same."""
+"""The control experiments to RL: a prior is trained where the policy learns from reward, all else being the same."""
 
 from typing import Any
 
 from torch import Tensor
 
-from relo.geometry import xywh_to_xyxy, xyxy_to_xywh
-from relo.learning.base import box_losses, mean_loss, regression_loss
+from relo.geometry import xyxy_to_xywh
+from relo.learning.base import box_losses, clamped_xyxy, mean_loss, regression_loss
 from relo.learning.policy import PolicyObjective
 from relo.learning.priors import Prior, ScorePrior, prior_boxes_xyxy
 from relo.learning.rollout import Rollout
@@ -31,7 +31,7 @@ class PriorObjective(FrameObjective):
             prior: what to train the prior's head against.
             prior_weight: weight of the prior's loss.
             box_weight: weight of 2 GIoU + 5 L1 on the boxes of the prior's best cells, for the control to a policy
-                whose box head learns along; with 0 the box head is frozen, too.
+                whose box head is trained along; with 0 the box head is frozen, too.
             frames_per_group: see `relo.learning.rollout.groups_of`.
         """
         self.prior = prior
@@ -43,8 +43,7 @@ class PriorObjective(FrameObjective):
     def frame_losses(self, maps: LocalizationMaps, truth_xywh: Tensor, present: Tensor) -> dict[str, Tensor]:
         """Of the prior, and of its best cell's box, whose IoU is logged."""
         prior_loss = self.prior.loss(maps, truth_xywh, present)
-        truth_xyxy = xywh_to_xyxy(truth_xywh).clamp(0, 1)
-        return {"prior_loss": prior_loss} | box_losses(prior_boxes_xyxy(maps), truth_xyxy, present)
+        return {"prior_loss": prior_loss} | box_losses(prior_boxes_xyxy(maps), clamped_xyxy(truth_xywh), present)
 
     def total(self, means: dict[str, Tensor]) -> Tensor:
         """The weighted sum."""
@@ -56,7 +55,7 @@ class PriorLikelihood(PolicyObjective):
     """Cross-entropy of the policy with a prior's map, scaled to a distribution over the cells.
 
     It is `relo.learning.expected.RewardAugmentedLikelihood` with the handcrafted map in the place of the rewards'
-    softmax: rollouts, boxes and parts that learn are set alike. The map is drawn about what the crop shows of the
+    softmax: rollouts, boxes and trained parts are set alike. The map is drawn about what the crop shows of the
     target (that of a small one may be a single cell); targets outside the crop do not count.
     """
 
@@ -65,7 +64,7 @@ class PriorLikelihood(PolicyObjective):
 
         Args:
             prior: what says how good a cell is.
-            shared: see `relo.learning.policy.PolicyObjective`; rewards are logged, nothing learns from them.
+            shared: see `relo.learning.policy.PolicyObjective`; rewards are logged, they train nothing.
         """
         super().__init__(**shared)
         self.prior = prior

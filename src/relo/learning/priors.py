@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from relo.errors import UserError
-from relo.geometry import cxcywh_to_xyxy, xywh_to_xyxy
-from relo.learning.base import box_losses, masked_mean, regression_loss, target_cell
+from relo.geometry import cxcywh_to_xyxy
+from relo.learning.base import box_losses, clamped_xyxy, masked_mean, regression_loss, target_cell
 from relo.models.checkpoints.plugin import Plugin
 from relo.models.heads import at_cells
 from relo.models.network import LocalizationMaps
@@ -23,7 +23,7 @@ class Prior(Plugin):
         Frames whose `present` [B] is false do not count.
 
         Raises:
-            UserError: the network has no prior head, or one that cannot learn this prior.
+            UserError: the network has no prior head, or one that this prior cannot train.
         """
 
 
@@ -37,7 +37,7 @@ class ScorePrior(Prior):
     def _learned_scores(self, maps: LocalizationMaps) -> Tensor:
         if maps.prior_scores is None or maps.prior_boxes_cxcywh is not None:
             raise UserError(
-                f"{type(self).__name__} needs a prior head that learns a score for every cell: set the network's prior "
+                f"{type(self).__name__} needs a prior head that gives a score for every cell: set the network's prior "
                 "to relo.models.heads.ConvPrior."
             )
         return maps.prior_scores
@@ -86,10 +86,10 @@ class BinaryPrior(ScorePrior):
         cells = torch.arange(map_size, device=boxes_xywh.device)
         centers = (cells.to(boxes_xywh.dtype) + 0.5) / map_size
         x, y, w, h = boxes_xywh[..., None].unbind(-2)
-        row, column = (index[..., None] == cells for index in target_cell(boxes_xywh, map_size))
         columns, rows = (centers >= x) & (centers <= x + w), (centers >= y) & (centers <= y + h)
-        inside = (rows[..., :, None] & columns[..., None, :]) | (row[..., :, None] & column[..., None, :])
-        return inside.to(boxes_xywh.dtype)
+        inside = rows[..., :, None] & columns[..., None, :]
+        is_target = target_cell(boxes_xywh, map_size)[..., None, None] == cells[:, None] * map_size + cells
+        return (inside | is_target).to(boxes_xywh.dtype)
 
     def loss(self, maps: LocalizationMaps, boxes_xywh: Tensor, present: Tensor) -> Tensor:
         """Binary cross-entropy, averaged over cells and over the frames that count."""
@@ -120,7 +120,7 @@ class CornerExpectation(Prior):
                 f"{type(self).__name__} needs a prior head that gives a box from its corners: set the network's prior "
                 "to relo.models.heads.CornerPrior."
             )
-        losses = box_losses(prior_boxes_xyxy(maps), xywh_to_xyxy(boxes_xywh).clamp(0, 1), present)
+        losses = box_losses(prior_boxes_xyxy(maps), clamped_xyxy(boxes_xywh), present)
         return regression_loss(losses, self.giou_weight, self.l1_weight)
 
 
@@ -142,7 +142,8 @@ def gaussian_map(boxes_xywh: Tensor, map_size: int, min_overlap: float, released
         corner, size = (boxes_xywh * map_size).split(2, dim=-1)
         column, row = (corner + size / 2).round().unbind(-1)  # half to even
     else:
-        row, column = target_cell(boxes_xywh, map_size)
+        cell = target_cell(boxes_xywh, map_size)
+        row, column = cell // map_size, cell % map_size
     radius = corner_radius(boxes_xywh[..., 2:] * map_size, min_overlap).floor().clamp(min=0)[..., None, None]
     cells = torch.arange(map_size, device=boxes_xywh.device)
     below, beside = cells[:, None] - row[..., None, None], cells - column[..., None, None]

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from relo.data.clip_batch import ClipBatch
 from relo.errors import UserError
-from relo.geometry import cxcywh_to_xyxy, iou, xywh_to_xyxy
+from relo.geometry import cxcywh_to_xyxy, iou
+from relo.learning.base import clamped_xyxy
 from relo.learning.rewards import RewardTerm, reward_terms
 from relo.models.checkpoints.plugin import Plugin
 from relo.models.heads import at_cells
@@ -59,6 +60,11 @@ class Rollout:
         """Logarithm of the actions' probability over that under the policy that chose them [R, T]."""
         assert self.old_log_probs is not None
         return self.log_probs - self.old_log_probs
+
+    @property
+    def greedy_actions(self) -> Tensor:
+        """The most probable cells [R, T], int64, row * S + column."""
+        return self.logits.flatten(2).argmax(-1)
 
     @property
     def entropy(self) -> Tensor:
@@ -205,7 +211,7 @@ class TeacherForced(RolloutRule):
         outputs = network_outputs(unroll(network, clip, heads, groups=groups), groups, samples)
         clip = clip.repeat(samples)
         actions = draw_cells(outputs["logits"], generator)
-        truth_xyxy = xywh_to_xyxy(clip.search_boxes_xywh).clamp(0, 1)
+        truth_xyxy = clamped_xyxy(clip.search_boxes_xywh)
         rollout = make_rollout(outputs, actions, clip.search_images, truth_xyxy, clip.present, rewards)
         return replace(rollout, samples=samples, groups=groups)
 
@@ -255,7 +261,7 @@ def draw_cells(logits: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def reevaluate(network: LocalizationNetwork, clip: ClipBatch, rollout: Rollout) -> Rollout:
-    """A rollout of clips as the network of today sees it; actions and rewards stay.
+    """A rollout of clips with what the network now says of it; actions and rewards stay.
 
     It is always the whole of it: BatchNorm would give the same policy other probabilities on a part of the clips. What
     the encoder computed is used again where nothing of it is trained.

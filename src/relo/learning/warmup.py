@@ -1,4 +1,4 @@
-"""The warm-up: the box regression learns at the target's cell, and the prior's score map beside it."""
+"""The warm-up: the box regression is trained at the target's cell, and the prior's score map beside it."""
 
 from abc import abstractmethod
 from typing import Literal
@@ -8,8 +8,16 @@ from torch import Tensor
 
 from relo.data.clip_batch import ClipBatch
 from relo.errors import UserError
-from relo.geometry import cxcywh_to_xyxy, xywh_to_xyxy
-from relo.learning.base import Objective, StepResult, box_losses, regression_loss, share_of_ranks, target_cell
+from relo.geometry import cxcywh_to_xyxy
+from relo.learning.base import (
+    Objective,
+    StepResult,
+    box_losses,
+    clamped_xyxy,
+    regression_loss,
+    share_of_ranks,
+    target_cell,
+)
 from relo.learning.presence import presence_loss, require_presence
 from relo.learning.priors import Prior
 from relo.learning.rollout import groups_of, unroll
@@ -54,11 +62,11 @@ class FrameObjective(Objective):
         return 0.0, {}
 
     def _of_visible_frames(
-        self, steps: list[LocalizationMaps], clip: ClipBatch, groups: int
+        self, maps: list[LocalizationMaps], clip: ClipBatch, groups: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        maps = [step[group::groups] for group in range(groups) for step in steps]  # of B clips, frame by frame
+        of_frames = [each[group::groups] for group in range(groups) for each in maps]  # of B clips each
         truths_xywh, present = clip.search_boxes_xywh.unbind(1), clip.present.unbind(1)
-        frames = [self.frame_losses(*frame) for frame in zip(maps, truths_xywh, present, strict=True)]
+        frames = [self.frame_losses(*frame) for frame in zip(of_frames, truths_xywh, present, strict=True)]
         counts = clip.present.sum(0)
         weights = counts / counts.sum().clamp(min=1)  # [T]
         means = {name: (torch.stack([frame[name] for frame in frames]) * weights).sum() for name in frames[0]}
@@ -94,9 +102,7 @@ class WarmupObjective(FrameObjective):
             UserError: boxes of the prior's best cell, or presence, are to be trained, but there is no prior.
         """
         if presence_weight and prior is None:
-            raise UserError(
-                "presence_weight needs a prior, which chooses boxes: set the objective's prior."
-            )
+            raise UserError("presence_weight needs a prior, which chooses boxes: set the objective's prior.")
         if box_cell == "prior" and prior is None:
             raise UserError("box_cell 'prior' needs a prior: set the objective's prior, or box_cell to 'target'.")
         self.giou_weight = giou_weight
@@ -114,14 +120,12 @@ class WarmupObjective(FrameObjective):
         prior_loss = {} if self.prior is None else {"prior_loss": self.prior.loss(maps, truth_xywh, present)}
         assert maps.boxes_cxcywh is not None
         if self.box_cell == "target":
-            side = maps.boxes_cxcywh.shape[1]
-            row, column = target_cell(truth_xywh, side)
-            cells = row * side + column
+            cells = target_cell(truth_xywh, maps.boxes_cxcywh.shape[1])
         else:
             assert maps.prior_scores is not None
             cells = maps.prior_scores.flatten(1).argmax(1)
         boxes_xyxy = cxcywh_to_xyxy(at_cells(maps.boxes_cxcywh, cells))
-        return box_losses(boxes_xyxy, xywh_to_xyxy(truth_xywh).clamp(0, 1), present) | prior_loss
+        return box_losses(boxes_xyxy, clamped_xyxy(truth_xywh), present) | prior_loss
 
     def loss_of_all_frames(
         self, network: LocalizationNetwork, steps: list[tuple[Tensor, LocalizationMaps]], clip: ClipBatch, groups: int
@@ -132,7 +136,7 @@ class WarmupObjective(FrameObjective):
         head = require_presence(network)
         if head.localization != "prior":
             raise UserError("The warm-up trains a presence head that reads the prior: set its localization to prior.")
-        loss, logs = presence_loss(head, steps, clip, groups, peaks=2)
+        loss, logs = presence_loss(head, steps, clip, groups)
         return self.presence_weight * loss, {"presence_loss": loss.detach(), **logs}
 
     def total(self, means: dict[str, Tensor]) -> Tensor:

@@ -5,10 +5,11 @@ import warnings
 import torch
 from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, distributed
 
 from relo.errors import UserError
 from relo.evaluation.sequence_scores import presence_outcomes, presence_scores
+from relo.learning.base import are_several_ranks
 from relo.learning.presence import ODDS_EPSILON, fit_calibration
 from relo.training.module import RELOModule
 
@@ -64,8 +65,8 @@ class CalibratePresence(Callback):
 
 
 def _of_all_ranks(presence: Tensor, is_right: Tensor) -> tuple[Tensor, Tensor]:
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not are_several_ranks():
         return presence, is_right
-    parts: list[tuple[Tensor, Tensor]] = [(presence, is_right)] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, (presence, is_right))
+    parts: list[tuple[Tensor, Tensor]] = [(presence, is_right)] * distributed.get_world_size()
+    distributed.all_gather_object(parts, (presence, is_right))
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
