@@ -338,7 +338,7 @@ def test_grpo_needs_no_critic():
     bandit.critic = None
     assert GRPO()(bandit, bandit_clip(), torch.Generator()).loss.isfinite()
     with pytest.raises(UserError, match="PPO needs a critic"):
-        PPO()(bandit, bandit_clip(), torch.Generator())
+        PPO().check(bandit)
 
 
 def test_what_follows_an_action_counts_with_a_discount():

@@ -123,7 +123,7 @@ def test_no_critic_is_a_clear_error() -> None:
     bandit = Bandit(WIDTHS)
     bandit.critic = None
     with pytest.raises(UserError, match="needs a critic"):
-        ActorCritic()(bandit, bandit_clip(), torch.Generator())
+        ActorCritic().check(bandit)
 
 
 def test_the_entropy_bonus_pulls_towards_the_uniform_policy() -> None:

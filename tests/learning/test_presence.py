@@ -127,15 +127,12 @@ def test_labels_are_those_of_the_chosen_boxes():
 
 def test_what_cannot_learn_is_refused():
     with pytest.raises(UserError, match="set its localization to prior"):
-        WarmupObjective(prior=GaussianPrior(), presence_weight=1.0)(
-            network_with_presence(), make_clip(), torch.Generator()
-        )
+        RELOModule(network_with_presence(), WarmupObjective(prior=GaussianPrior(), presence_weight=1.0))
     with pytest.raises(UserError, match="presence_weight needs a prior"):
         WarmupObjective(presence_weight=1.0)
-    with pytest.raises(UserError, match="needs a presence head"):
-        PresenceObjective()(make_network(), make_clip(), torch.Generator())
-    with pytest.raises(UserError, match="no part 'presence'"):
-        RELOModule(make_network(), PresenceObjective())
+    for objective in (PresenceObjective(), WarmupObjective(prior=GaussianPrior(), presence_weight=1.0)):
+        with pytest.raises(UserError, match=r"needs a presence head: .*relo\.models\.presence\.ConvPresence"):
+            RELOModule(make_network(), objective)
     with pytest.raises(UserError, match="at least 1 peak"):
         PresenceObjective(peaks=0)
 

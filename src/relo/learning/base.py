@@ -37,6 +37,13 @@ class Objective(ABC):
     updates: int = 1
     """Optimizer steps per batch; other than 1, `losses` is implemented."""
 
+    def check(self, network: LocalizationNetwork) -> None:  # noqa: B027, most need nothing of the network
+        """Refuse a network that the objective cannot train, before anything is run.
+
+        Raises:
+            UserError: the network lacks a head that is needed, or has one that does not fit.
+        """
+
     @abstractmethod
     def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
         """The loss of one batch."""

@@ -94,6 +94,18 @@ class PolicyObjective(Objective):
         self.minibatches = minibatches
         self.updates = epochs * minibatches
 
+    def check(self, network: LocalizationNetwork) -> None:
+        """Refuse a network that lacks a head which is read.
+
+        Raises:
+            UserError: it has none.
+        """
+        for head, class_path in self._further_heads().items():
+            if getattr(network, head) is None:
+                raise UserError(
+                    f"{type(self).__name__} needs a {head} as it is set: give the network one ({class_path})."
+                )
+
     def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
         """Roll out, and return the policy's loss with what is added to it."""
         return self.result(self.with_advantages(self.collect(network, clip, generator)))
@@ -121,20 +133,18 @@ class PolicyObjective(Objective):
                 yield replace(self.result(current.select(rows)), rollout=current.detach())
 
     def collect(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> Rollout:
-        """Roll out the clips.
+        """Roll out the clips."""
+        heads: tuple[Head, ...] = ("policy", "box", *self._further_heads())
+        return self.rollout(network, clip, self.rewards, generator, self.samples, heads)
 
-        Raises:
-            UserError: the network lacks a head that the objective needs.
-        """
-        optional: dict[Head, bool] = {"critic": self.needs_critic, "prior": self.prior_weight > 0}
-        needed = [head for head, is_needed in optional.items() if is_needed]
-        for head in needed:
-            if getattr(network, head) is None:
-                raise UserError(
-                    f"{type(self).__name__} needs a {head} as it is set: give the network one "
-                    f"(relo.models.heads.Conv{head.capitalize()})."
-                )
-        return self.rollout(network, clip, self.rewards, generator, self.samples, ("policy", "box", *needed))
+    def _further_heads(self) -> dict[Head, str]:
+        """The heads beside policy and box that are read, each with the class_path of one."""
+        heads: dict[Head, str] = {}
+        if self.needs_critic:
+            heads["critic"] = "relo.models.heads.ConvCritic"
+        if self.prior_weight > 0:
+            heads["prior"] = "relo.models.heads.ConvPrior"
+        return heads
 
     def with_advantages(self, rollout: Rollout) -> Rollout:
         """The rollout with what its actions were worth: old log-probabilities, and advantages where they are read."""

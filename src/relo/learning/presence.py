@@ -53,12 +53,16 @@ class PresenceObjective(Objective):
         self.peaks = peaks
         self.frames_per_group = frames_per_group
 
-    def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
-        """Run the network over the clip's frames; logs how often the best box and its presence are right.
+    def check(self, network: LocalizationNetwork) -> None:
+        """Refuse a network without a presence head.
 
         Raises:
-            UserError: the network has no presence head.
+            UserError: it has none.
         """
+        require_presence(network)
+
+    def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
+        """Run the network over the clip's frames; logs how often the best box and its presence are right."""
         groups = groups_of(clip, self.frames_per_group)
         head = require_presence(network)
         steps = unroll(network, clip, (head.localization, "box"), groups=groups)
@@ -73,7 +77,9 @@ def require_presence(network: LocalizationNetwork) -> PresenceHead:
         UserError: it has none.
     """
     if network.presence is None:
-        raise UserError("A network needs a presence head to train it: give it one (relo.models.presence.ConvPresence).")
+        raise UserError(
+            "Training presence needs a presence head: give the network one (relo.models.presence.ConvPresence)."
+        )
     return network.presence
 
 

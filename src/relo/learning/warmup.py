@@ -115,6 +115,15 @@ class WarmupObjective(FrameObjective):
         self.heads = ("box",) if prior is None else ("box", "prior")
         self.trained_parts = ("encoder", "propagator", *self.heads, *(("presence",) if presence_weight else ()))
 
+    def check(self, network: LocalizationNetwork) -> None:
+        """Refuse a network whose presence is to be trained, but cannot be.
+
+        Raises:
+            UserError: it has no presence head, or one that reads the policy.
+        """
+        if self.presence_weight and require_presence(network).localization != "prior":
+            raise UserError("The warm-up trains a presence head that reads the prior: set its localization to prior.")
+
     def frame_losses(self, maps: LocalizationMaps, truth_xywh: Tensor, present: Tensor) -> dict[str, Tensor]:
         """Of the box at the trained cell, and of the prior."""
         prior_loss = {} if self.prior is None else {"prior_loss": self.prior.loss(maps, truth_xywh, present)}
@@ -133,10 +142,7 @@ class WarmupObjective(FrameObjective):
         """The weighted loss of presence, if it has a weight."""
         if not self.presence_weight:
             return 0.0, {}
-        head = require_presence(network)
-        if head.localization != "prior":
-            raise UserError("The warm-up trains a presence head that reads the prior: set its localization to prior.")
-        loss, logs = presence_loss(head, steps, clip, groups)
+        loss, logs = presence_loss(require_presence(network), steps, clip, groups)
         return self.presence_weight * loss, {"presence_loss": loss.detach(), **logs}
 
     def total(self, means: dict[str, Tensor]) -> Tensor:

@@ -67,6 +67,7 @@ class RELOModule(lightning.LightningModule):
         self.localizations = tuple(localizations)
         self.seed = seed
         self.recipe = Recipe(**recipe)
+        objective.check(network)
         self.frozen_parts = self.recipe.prepare(network, objective.trained_parts)
         if "prior" in self.localizations and network.prior is None:
             raise UserError("Validation asks for the prior, but the network has no prior: see model.localizations.")
