@@ -8,13 +8,12 @@ from torch import Tensor
 
 from relo.errors import UserError
 from relo.learning.base import masked_mean, mean_loss, mean_over_ranks
-from relo.learning.health import explained_variance
-from relo.learning.policy import PolicyObjective, generalized_advantages
+from relo.learning.policy import CriticObjective, PolicyObjective
 from relo.learning.rewards import RewardTerm, reward_terms
 from relo.learning.rollout import Rollout
 
 
-class ExpectedGradient(PolicyObjective):
+class ExpectedGradient(CriticObjective):
     """Maximises the expectation of a frame's reward over all its cells (Ciosek and Whiteson, AAAI 2018).
 
     The other frames' cells are as sampled: for a mean over frames (IoU, AUC) the gradient is exact, for another reward
@@ -23,30 +22,18 @@ class ExpectedGradient(PolicyObjective):
     does.
     """
 
-    def __init__(
-        self,
-        normalise_advantages: bool = True,
-        discount: float = 0.0,
-        gae_lambda: float = 1.0,
-        value_weight: float = 0.5,
-        **shared: Any,
-    ) -> None:
+    def __init__(self, normalise_advantages: bool = True, discount: float = 0.0, **shared: Any) -> None:
         """Set the objective.
 
         Args:
             normalise_advantages: scale advantages to deviation 1 under the policy over the batches of all ranks, and
                 subtract the mean of what follows a frame.
-            discount: as in `relo.learning.policy.ActorCritic`; other than 0, a critic is needed.
-            gae_lambda: likewise.
-            value_weight: likewise.
-            shared: see `PolicyObjective`.
+            discount: what a frame's reward is worth one frame earlier; other than 0, a critic is needed.
+            shared: see `relo.learning.policy.CriticObjective`.
         """
         self.needs_critic = discount > 0
-        super().__init__(**shared)
+        super().__init__(discount=discount, **shared)
         self.normalise_advantages = normalise_advantages
-        self.discount = discount
-        self.gae_lambda = gae_lambda
-        self.value_weight = value_weight
 
     def policy_losses(self, rollout: Rollout) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Minus the expected reward, less what is expected anyway; and the critic's loss, where there is one."""
@@ -64,17 +51,14 @@ class ExpectedGradient(PolicyObjective):
         logs = {"expected_reward": masked_mean(expected, rollout.present)}
         if self.discount:
             assert rollout.values is not None
-            _, returns = generalized_advantages(
-                rollout.rewards, rollout.values, rollout.restarts, self.discount, self.gae_lambda
-            )
+            assert rollout.returns is not None
             # Of the return, the frame's own reward is dealt with above; so is its part of the critic's expectation.
-            following = (returns - rollout.rewards) - (rollout.values.detach() - expected)
+            following = (rollout.returns - rollout.rewards) - (rollout.values.detach() - expected)
             if self.normalise_advantages:  # a critic that has not learned yet would call whatever was done good
                 following = following - mean_over_ranks(following, rollout.present)
             ratio = rollout.log_ratio.exp()
             losses["policy_loss"] = losses["policy_loss"] - mean_loss(ratio * following / scale, rollout.present)
-            losses["value_loss"] = self.value_weight * (rollout.values - returns).square().mean()
-            logs["explained_variance"] = explained_variance(rollout, returns)
+            losses["value_loss"], logs["explained_variance"] = self.critic_loss(rollout)
         return losses, logs
 
 

@@ -174,58 +174,77 @@ class PolicyObjective(Objective):
         return added
 
 
-class ActorCritic(PolicyObjective):
-    """REINFORCE with a critic as baseline and normalised advantages (paper, section 3).
-
-    As in the paper, a frame's reward has no influence on earlier ones; in a closed loop, set a discount.
-    """
+class CriticObjective(PolicyObjective):
+    """What policy objectives with a critic share: its targets, and its loss."""
 
     needs_critic = True
 
     def __init__(
-        self,
-        value_weight: float = 0.5,
-        discount: float = 0.0,
-        gae_lambda: float = 1.0,
-        normalise_advantages: bool = True,
-        released: bool = False,
-        **shared: Any,
+        self, value_weight: float = 0.5, discount: float = 0.0, gae_lambda: float = 1.0, **shared: Any
     ) -> None:
-        """Set the objective.
+        """Set the critic.
 
         Args:
             value_weight: weight of the critic's squared error.
             discount: what a frame's reward is worth one frame earlier.
             gae_lambda: 1 sums the rewards that were seen, 0 trusts the critic from the next frame on.
-            normalise_advantages: scale advantages to mean 0 and deviation 1 over the batches of all ranks.
-            released: normalise as the public release does, each rank its own batch, by the unbiased deviation.
             shared: see `PolicyObjective`.
         """
         super().__init__(**shared)
         self.value_weight = value_weight
         self.discount = discount
         self.gae_lambda = gae_lambda
+
+    def with_advantages(self, rollout: Rollout) -> Rollout:
+        """The rollout with advantages and the critic's targets, where the critic is read."""
+        rollout = super().with_advantages(rollout)
+        if not self.needs_critic:
+            return rollout
+        assert rollout.values is not None
+        advantages, returns = generalized_advantages(
+            rollout.rewards, rollout.values, rollout.restarts, self.discount, self.gae_lambda
+        )
+        return replace(rollout, advantages=advantages, returns=returns)
+
+    def critic_loss(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """The weighted squared error over all frames (absent ones have reward 0), and the variance it explains."""
+        assert rollout.values is not None
+        assert rollout.returns is not None
+        loss = self.value_weight * (rollout.values - rollout.returns).square().mean()
+        return loss, explained_variance(rollout, rollout.returns)
+
+
+class ActorCritic(CriticObjective):
+    """REINFORCE with a critic as baseline and normalised advantages (paper, section 3).
+
+    As in the paper, a frame's reward has no influence on earlier ones; in a closed loop, set a discount.
+    """
+
+    def __init__(self, normalise_advantages: bool = True, released: bool = False, **shared: Any) -> None:
+        """Set the objective.
+
+        Args:
+            normalise_advantages: scale advantages to mean 0 and deviation 1 over the batches of all ranks.
+            released: normalise as the public release does, each rank its own batch, by the unbiased deviation.
+            shared: see `CriticObjective`.
+        """
+        super().__init__(**shared)
         self.normalise_advantages = normalise_advantages
         self.released = released
 
     def with_advantages(self, rollout: Rollout) -> Rollout:
         """The rollout with advantages, normalised if so set, and the critic's targets."""
-        assert rollout.values is not None
-        advantages, returns = generalized_advantages(
-            rollout.rewards, rollout.values, rollout.restarts, self.discount, self.gae_lambda
-        )
-        if self.normalise_advantages:
-            advantages = normalise(advantages, rollout.present, self.released)
-        return replace(super().with_advantages(rollout), advantages=advantages, returns=returns)
+        rollout = super().with_advantages(rollout)
+        if not self.normalise_advantages:
+            return rollout
+        assert rollout.advantages is not None
+        return replace(rollout, advantages=normalise(rollout.advantages, rollout.present, self.released))
 
     def policy_losses(self, rollout: Rollout) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The policy's loss, and the critic's squared error over all frames: absent ones have reward 0."""
+        """The policy's loss and the critic's."""
         assert rollout.advantages is not None
-        assert rollout.returns is not None
-        assert rollout.values is not None
         policy_loss, logs = surrogate_loss(rollout.log_ratio, rollout.advantages, rollout.present, self.clip_ratio)
-        value_loss = self.value_weight * (rollout.values - rollout.returns).square().mean()
-        logs["explained_variance"] = explained_variance(rollout, rollout.returns)
+        value_loss, logs["explained_variance"] = self.critic_loss(rollout)
         return {"policy_loss": policy_loss, "value_loss": value_loss}, logs
 
 
