@@ -1,4 +1,4 @@
-"""What a training shows: clips a step, the table, the figures; and that looking changes nothing."""
+"""What a training shows: clips per step, the table, the figures; and that looking changes nothing."""
 
 import copy
 from dataclasses import replace
@@ -74,14 +74,14 @@ def test_table_figures_and_batch_of_a_run(data, tmp_path, monkeypatch, capsys):
     plain = write_config(tmp_path / "plain.yaml", config(data, ACTOR_CRITIC))
     relo_here(monkeypatch, "fit", "--config", plain, "--trainer.accumulate_grad_batches=2", cwd=tmp_path / "plain")
     printed = capsys.readouterr().out
-    assert "4 clips a step: 2 a process x 1 process x 2 accumulated" in printed
+    assert "4 clips per step: 2 per process x 1 process x 2 accumulated" in printed
     assert "greedy" not in printed
     relo_here(monkeypatch, "fit", "--config", plain, cwd=tmp_path / "unwatched")
     capsys.readouterr()
     relo_here(monkeypatch, "fit", "--config", path, cwd=tmp_path)
     printed = capsys.readouterr().out
 
-    assert "2 clips a step" in printed
+    assert "2 clips per step" in printed
     told = yaml.safe_load((tmp_path / "run/log/hparams.yaml").read_text())
     assert told == {
         "clips_per_step": 2, "batch_size": 2, "ranks": 1, "accumulate_grad_batches": 1, "updates_per_batch": 1

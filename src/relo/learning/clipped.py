@@ -13,7 +13,7 @@ from relo.learning.rollout import Rollout
 class PPO(ActorCritic):
     """Proximal policy optimization: clipped ratios, several epochs over a rollout in minibatches of clips.
 
-    Each step evaluates policy and critic again, on all of the rollout, and learns from a part.
+    Each step evaluates policy and critic again, on all of the rollout, and takes the loss of a part.
     """
 
     def __init__(self, clip_ratio: float = 0.2, epochs: int = 4, minibatches: int = 2, **shared: Any) -> None:

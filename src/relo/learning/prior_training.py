@@ -55,8 +55,8 @@ class PriorLikelihood(PolicyObjective):
     """Cross-entropy of the policy with a prior's map, scaled to a distribution over the cells.
 
     It is `relo.learning.expected.RewardAugmentedLikelihood` with the handcrafted map in the place of the rewards'
-    softmax: rollouts, boxes and trained parts are set alike. The map is drawn about what the crop shows of the
-    target (that of a small one may be a single cell); targets outside the crop do not count.
+    softmax: rollouts, boxes and trained parts are set alike. The map is drawn about what the crop shows of the target
+    (that of a small one may be a single cell); targets outside the crop do not count.
     """
 
     def __init__(self, prior: ScorePrior, **shared: Any) -> None:

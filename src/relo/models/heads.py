@@ -37,7 +37,7 @@ class Critic(PluginModule):
 
 
 class BoxHead(PluginModule):
-    """Contract: the map [B, C, S, S] -> boxes_cxcywh [B, S, S, 4], one a cell, as shares of the search side."""
+    """Contract: the map [B, C, S, S] -> boxes_cxcywh [B, S, S, 4], one per cell, as shares of the search side."""
 
     @abstractmethod
     def forward(self, features: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def clamped_sigmoid(values: Tensor) -> Tensor:
 
 
 class ConvPolicy(PolicyHead):
-    """A tower to one logit a cell."""
+    """A tower to one logit per cell."""
 
     def __init__(self, channels: int, hidden: Sequence[int] = PAPER_TOWER) -> None:
         """Args: `channels`, of the encoder's map; `hidden`, widths of the tower."""
@@ -174,7 +174,7 @@ class CornerPrior(PriorHead):
             for shares in distributions
         )
         center, size = (top_left + bottom_right) / 2, bottom_right - top_left
-        # Corners in the wrong order give the least size, but the gradient of their own places: learning parts them.
+        # Corners in the wrong order give the least size, but the gradient of their own places: training sorts them.
         size = size + (size.clamp(min=SCORE_FLOOR) - size).detach()
         boxes_cxcywh = torch.cat([center, size], dim=1)[:, None, None].expand(-1, side, side, -1)
 

@@ -51,7 +51,7 @@ class LocalizationMaps:
 class LocalizationNetwork(PluginModule):
     """Encoder, temporal propagator and heads.
 
-    templates = network.encode_templates(template_images, template_boxes_xywh)  # once a target, then kept
+    templates = network.encode_templates(template_images, template_boxes_xywh)  # once per target, then kept
     maps, memory = network(search_images, templates, memory=None)               # one frame of B targets
     """
 

@@ -84,7 +84,7 @@ class LayerAligned(TemporalPropagator):
             tokens: K.
             depth: layers of the encoder.
             projection: put a linear layer of its own between frame t-1 and frame t at each layer (identity at first);
-                it learns on clips of two search frames or more. "released" is the public release's option, which
+                it is trained by clips of two search frames or more. "released" is the public release's option, which
                 starts them at random and has one more, which the learned tokens pass on their way in.
             detach: cut the gradient between frames, as the release does.
             layers: which layers propagate, counted from 0; all if not given.

@@ -53,9 +53,9 @@ class EffectiveBatch(Callback):
             logger.log_hyperparams(counts)
         if trainer.is_global_zero:
             name, several = ("GPU", "GPUs") if trainer.strategy.root_device.type == "cuda" else ("process", "processes")
-            places = f"{batch_size} a {name} x {ranks} {name if ranks == 1 else several}"
+            places = f"{batch_size} per {name} x {ranks} {name if ranks == 1 else several}"
             several_updates = f"; {updates} updates from them" if updates > 1 else ""
-            get_console().print(f"{clips} clips a step: {places} x {accumulated} accumulated{several_updates}")
+            get_console().print(f"{clips} clips per step: {places} x {accumulated} accumulated{several_updates}")
 
 
 class GradientHealth(Callback):

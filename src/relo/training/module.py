@@ -1,6 +1,6 @@
 """The LightningModule: it only wires network, objective, recipe, metrics and tracking together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.errors import UserError
 from relo.evaluation.one_pass import run_one_pass
 from relo.evaluation.result_folder import SequenceResult
-from relo.learning.base import Objective
+from relo.learning.base import Objective, StepResult
 from relo.learning.rollout import Rollout
 from relo.models.checkpoints.states import misfit
 from relo.models.checkpoints.weights import FORMAT, FORMAT_ENTRY
@@ -78,6 +78,9 @@ class RELOModule(lightning.LightningModule):
         self.validation_results: dict[str, list[SequenceResult]] = {}
         self.rollout: Rollout | None = None
         self.logs: dict[str, Tensor] = {}
+        self._updates: Iterator[StepResult] = iter(())  # of the current batch, those that are still to come
+        self._update_logs: list[dict[str, Tensor]] = []  # of the batch's updates so far
+        self._trackers: dict[str, Tracker] = {}  # of a validation, by localization
 
     def setup(self, stage: str) -> None:
         """Before a fit, load the weights of the earlier stage, unless a checkpoint of this one is about to be loaded.
@@ -111,11 +114,12 @@ class RELOModule(lightning.LightningModule):
         torch.manual_seed(seed)
         generator = torch.Generator(self.device).manual_seed(seed)
         self._updates = self.objective.losses(self.network, batch, generator)
-        self._update_logs: list[dict[str, Tensor]] = []  # of the batch's updates so far
+        self._update_logs = []
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Take the objective's updates of the batch, each with a backward pass and clipping of its own."""
         for _ in range(self.objective.updates):
+            # The closure runs `training_step`, which asks for the next update, and its backward pass.
             optimizer.step(closure=optimizer_closure)
 
     def training_step(self, batch: ClipBatch, batch_index: int) -> Tensor:
@@ -133,13 +137,16 @@ class RELOModule(lightning.LightningModule):
         return self.recipe.optimizers(self.network)
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the results of the last validation."""
+        """Forget the results of the last validation, and make the trackers of this one."""
         self.validation_results = {name: [] for name in self.localizations}
+        self._trackers = {
+            name: Tracker(self.network, replace(self.rule, localization=name), device=self.device)
+            for name in self.localizations
+        }
 
     def validation_step(self, batch: list[AnnotatedSequence], batch_index: int) -> None:
         """Track a batch of sequences from their first boxes, once per localization, and score them."""
-        for name in self.localizations:
-            tracker = Tracker(self.network, replace(self.rule, localization=name), device=self.device)
+        for name, tracker in self._trackers.items():
             for result in run_one_pass(tracker, batch, batch_size=len(batch)):
                 self.validation_results[name].append(result)
                 values = (result.boxes_xywh, result.sequence.boxes_xywh, result.sequence.visible)
@@ -147,6 +154,7 @@ class RELOModule(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores of all sequences, over all ranks."""
+        self._trackers = {}  # on a GPU they hold buffers
         for name in self.localizations:
             scores = self.scores[name].compute()
             self.log_dict({f"val/{name}_{metric}": value.float() for metric, value in scores.items()}, sync_dist=False)
@@ -167,8 +175,8 @@ class RELOModule(lightning.LightningModule):
         trained = [len(group["params"]) for group in checkpoint["optimizer_states"][0]["param_groups"]]
         if trained != [len(group) for group in self.recipe.parameters_by_rate(self.network) if group]:
             raise UserError(
-                f"{source} is of another stage, in which other parts learn, or at other rates: to start this stage "
-                "from its weights, use --model.init_from instead of --ckpt_path."
+                f"{source} is of another stage, in which other parts are trained, or at other rates: to start this "
+                "stage from its weights, use --model.init_from instead of --ckpt_path."
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
