@@ -143,6 +143,12 @@ def test_lasot_unpacked_otherwise(lasot, tmp_path, layout, reader, file):
     assert read.unused == []
 
 
+def test_a_list_is_refused_where_none_is_read(lasot, tmp_path):
+    assert lasot.is_dir()
+    with pytest.raises(UserError, match="LaSOT_ext is read without a list: leave list_file out"):
+        LaSOTExtension(tmp_path, list_file=tmp_path / "training_set.txt")
+
+
 def test_a_second_copy_of_a_sequence_is_named(lasot, tmp_path):
     lasot_sequence(tmp_path / "backup", "kite-1")
     reader = LaSOT(tmp_path)

@@ -1,11 +1,10 @@
 """Ground truth for scoring, without frames: a dataset's root, a flat folder, a zip of one, or OTB/pysot-style JSON."""
 
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,8 @@ from relo.evaluation.archives import is_text_name, open_zip
 from relo.evaluation.scoring import SequenceTruth
 
 _FLAT_FOLDERS = ("anno", "annos", "annotations", "gt", "gt_rect", "groundtruth")
+_BOXES_FILES = ("{name}/groundtruth.txt", "{name}/Groundtruth.txt", "{name}/groundtruth_rect.txt")
+_FLAG_FILES = (("{name}/absent.txt",), ("{name}/full_occlusion.txt", "{name}/out_of_view.txt"))
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class _Files:
     """The annotation of a sequence: its boxes and flags, how they are read, and its place in a dataset's own layout."""
 
     boxes: Path
-    absent: tuple[Path, ...]
+    absent: tuple[tuple[Path, ...], ...]  # each may be missing; one file of it without the others may not
     form: Dataset
     place: Place | None = None
 
@@ -56,6 +57,8 @@ def read_annotations(path: Path, benchmark: Dataset) -> dict[str, SequenceTruth]
     else:
         files = _find_files(path, benchmark)
         truths = {name: _read_truth(name, files[name]) for name in _test_set(path, files, benchmark)}
+    if not truths:
+        raise UserError(f"{path / benchmark.lists['test']} names no sequence; copy the official list there.")
     _check_origin(benchmark, {name: len(truth) for name, truth in truths.items()}, path)
     if all(len(truth) == 1 for truth in truths.values()):
         remedy = "give the whole annotations"
@@ -109,41 +112,40 @@ def _flat(folder: Path, benchmark: Dataset) -> dict[str, _Files]:
     """`<sequence>.txt` in one folder, one box per line whatever the dataset's own files hold; flags in `absent/`."""
     form = replace(benchmark, read=rows_of_boxes)
     names = sorted(file.name for file in folder.iterdir() if is_text_name(file.name, ".txt"))
-    return {name[:-4]: _Files(folder / name, (folder / "absent" / name,), form) for name in names}
+    return {name[:-4]: _Files(folder / name, ((folder / "absent" / name,),), form) for name in names}
 
 
 def _in_own_layout(root: Path, form: Dataset) -> dict[str, _Files]:
     """The annotations where the dataset has them, in the first of the folders that holds any."""
-    found = (_annotated(root / folder, form, form.nested) for folder in form.scored_in)
+    folders = [root / folder for folder in form.scored_in if (root / folder).is_dir()]
+    found = (_annotated(folder, form, form.nested) for folder in folders)
     return next(filter(None, found), {})
 
 
 def _annotated(base: Path, form: Dataset, nested: int) -> dict[str, _Files]:
     """The annotations below `base`, or within so many folders of it; of two of one name the upper counts."""
-    places = [form.place(base, name) for name in _names(base, form.boxes[0])]
-    if form.table is not None and "{folder}" in form.boxes[0]:
+    before, _, after = form.boxes[0].partition("{name}")
+    if after == ".txt":
+        folder, _, prefix = before.rpartition("/")
+        flat = _flat(base / folder, form) if (base / folder).is_dir() else {}
+        return {name.removeprefix(prefix): files for name, files in flat.items()}
+    boxes_files, flags = form.boxes, {form.scored_absent or form.absent: None}
+    if after.count("/") == 1:  # in the sequence's own folder, where copies of many datasets have other names
+        boxes_files, flags = _BOXES_FILES, flags | dict.fromkeys(_FLAG_FILES)
+    places = [form.place(base, name) for name in subfolders(base)]
+    if form.table is not None:
         places = [Place(base, {**row, "name": name}) for name, row in read_table(form.table).items()]
     found = {}
     for place in places:
-        boxes = place.path(*form.boxes)
+        boxes = place.path(*boxes_files)
         if is_given(boxes):
-            absent = tuple(place.path(file) for file in form.scored_absent or form.absent)
+            absent = tuple(tuple(map(place.path, files)) for files in flags)
             found[place.fields["name"]] = _Files(boxes, absent, form, place)
     inner = [name for name in subfolders(base) if name not in found] if nested else []
     for folder in inner:
         for name, files in _annotated(base / folder, form, nested - 1).items():
             found.setdefault(name, files)
     return found
-
-
-def _names(base: Path, template: str) -> list[str]:
-    """What `{name}` stands for in the paths below `base` that are like a template."""
-    before, _, after = template.partition("{name}")
-    folder, _, start = before.rpartition("/")
-    end = after.partition("/")[0]
-    entries = sorted(os.listdir(base / folder)) if (base / folder).is_dir() else []
-    fitting = (entry for entry in entries if entry[0] != "." and entry.startswith(start) and entry.endswith(end))
-    return [entry[len(start) : len(entry) - len(end)] for entry in fitting]
 
 
 def _read_truth(name: str, files: _Files) -> SequenceTruth:
@@ -153,18 +155,16 @@ def _read_truth(name: str, files: _Files) -> SequenceTruth:
         boxes_xywh = boxes_xywh[: len(numbered_frames(frames, first=1))]  # as in tracking
     if not len(boxes_xywh):
         raise UserError(f"The annotation {files.boxes} is empty; copy it again.")
-    absent = absent_frames(
-        files.absent,
-        len(boxes_xywh),
-        f"boxes in {files.boxes}",
-        may_be_missing=True,
-        may_be_longer=form.flags_may_be_longer,
-    )
+    count, counted, may_be_longer = len(boxes_xywh), f"boxes in {files.boxes}", form.flags_may_be_longer
+    flags = [
+        absent_frames(given, count, counted, may_be_missing=True, may_be_longer=may_be_longer) for given in files.absent
+    ]
+    given = [each for each in flags if each is not None]
     return SequenceTruth(
         name=name,
         boxes_xywh=torch.from_numpy(boxes_xywh),
-        absent=None if absent is None else torch.from_numpy(absent),
-        image_size=cast(tuple[int, int] | None, form.facts(place).attributes.get("resolution")) if place else None,
+        absent=torch.from_numpy(np.logical_or.reduce(given)) if given else None,
+        image_size=form.image_size(place) if place and form.image_size else None,
         origin=str(files.boxes),
     )
 

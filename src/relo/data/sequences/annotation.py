@@ -34,7 +34,7 @@ def absent_frames(
 ) -> Flags | None:
     """Whether any of some files of flags says that the target is absent: bool [count]; None where they are missing.
 
-    A flag is 1 for absent; files called `cover` hold GOT-10k's levels of what can be seen, of which 0 is nothing.
+    A flag is 1 for absent; files called `cover.label` hold GOT-10k's levels of what can be seen, of which 0 is nothing.
 
     Args:
         files: the files.
@@ -50,7 +50,7 @@ def absent_frames(
         return None
     absent = np.zeros(count, bool)
     for file in files:
-        flags = read_numbers(file) == 0 if file.name.startswith("cover") else read_flags(file)
+        flags = read_numbers(file) == 0 if file.name == "cover.label" else read_flags(file)
         if not may_be_longer or len(flags) < count:
             check_count(file, len(flags), count, counted)
         absent |= flags[:count]

@@ -82,6 +82,7 @@ _GOT10K = Dataset(
     first_box_only=("test",),
     absent=("{name}/absence.label", "{name}/cover.label"),
     scored_absent=("{name}/cover.label",),  # the toolkit looks at nothing else
+    image_size=traps.got10k_image_size,
     facts=traps.got10k_facts,
     rule="got10k",
     scored_in=("val", "test", ""),

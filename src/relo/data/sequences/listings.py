@@ -48,6 +48,8 @@ def in_classes(
     """
     found = {name: Place(folder.parent, {"name": name}) for name, folder in class_sequences(root).items()}
     if not dataset.lists:
+        if list_file:
+            raise UserError(f"{dataset.title} is read without a list: leave list_file out.")
         places = {name: found[name] for name in sorted(found, key=natural_key)}
         return Listing(places, root, found, "it is not called <class>-<n>, or another folder of this name is read")
     lists = {each: _names_of(dataset, root, each) for each in dataset.splits}

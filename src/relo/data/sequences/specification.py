@@ -130,7 +130,7 @@ class Dataset:
         counted_from_image_1: some files start at image 1, before the first frame that counts.
         boxes_may_be_longer: in scoring, boxes beyond the last frame are left out, where the frames are there.
         zero_based: pixels are counted from 0, not from 1.
-        absent: files of flags, 1 for a frame without the target; one called `cover` has 0 for such a frame.
+        absent: files of flags, 1 for a frame without the target; one called `cover.label` has 0 for such a frame.
         absent_if_there: these files may be missing.
         sentence: the file that describes the target in words.
         facts: what else is known of a sequence.
@@ -138,6 +138,7 @@ class Dataset:
         rule: the name of the scoring rule, where there is one.
         scored_in: folders in the root, of which the first that holds annotations is scored.
         scored_absent: those of the files of flags that count in scoring, if not all do.
+        image_size: the width and height of a sequence's images, where the rule needs them; None where nothing says so.
         flags_may_be_longer: in scoring, flags beyond the last box are left out, as the benchmark's toolkit does.
         names_start: how the names of all sequences start.
         prefixes: what some toolkits write before the names of sequences in result files.
@@ -190,6 +191,7 @@ class Dataset:
     rule: str = ""
     scored_in: tuple[str, ...] = ("",)
     scored_absent: tuple[str, ...] = ()
+    image_size: Callable[[Place], tuple[int, int] | None] | None = None
     flags_may_be_longer: bool = False
     names_start: str = ""
     prefixes: tuple[str, ...] = ()

@@ -53,7 +53,8 @@ def rows_before(dataset: Dataset, row: Mapping[str, str], rows: int) -> int:
 
     OTB scores some sequences from a later image on (Tiger1 from the 6th), but some files start at the first image.
     """
-    return int(row["first"]) - 1 if dataset.counted_from_image_1 and row.get("last") == str(rows) else 0
+    last = row.get("last", "")
+    return int(row["first"]) - 1 if dataset.counted_from_image_1 and last and int(last) == rows else 0
 
 
 def _is_range(first: str, last: str) -> bool:

@@ -114,6 +114,18 @@ def got10k_facts(place: Place) -> Facts:
     return Facts(meta.get("object_class"), attributes, remarks)
 
 
+def got10k_image_size(place: Place) -> tuple[int, int] | None:
+    """The width and height that `meta_info.ini` notes as `resolution: (1920, 1080)`; None without the file.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    path = place.path("{name}/meta_info.ini")
+    noted = r"resolution\s*[:=]\s*\((\d{1,6}),\s*(\d{1,6})\)"
+    match = re.search(noted, read_text(path)) if is_given(path) else None
+    return None if match is None else (int(match[1]), int(match[2]))
+
+
 # --- TrackingNet: training videos in twelve folders.
 
 
