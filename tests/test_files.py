@@ -1,5 +1,8 @@
 """Files that are written whole, and YAML that says what is wrong with it."""
 
+import os
+import threading
+
 import pytest
 
 from relo.errors import UserError
@@ -29,6 +32,27 @@ def test_what_was_there_stays_and_nothing_is_left_when_writing_fails(tmp_path, i
         write()
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path):
+    link, target = tmp_path / "link", tmp_path / "elsewhere" / "file"
+    write_text(target, "old")
+    link.symlink_to(target)
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_written_to(tmp_path):
+    pipe, read = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()), daemon=True)
+    reader.start()
+    write_text(pipe, "through")
+    reader.join(10)
+    assert read == ["through"]
+    assert pipe.is_fifo()
 
 
 def test_a_folder_is_written_whole(tmp_path):

@@ -16,8 +16,13 @@ from relo.errors import UserError
 def atomic_write(path: Path) -> Iterator[Path]:
     """A name beside `path` for a file or folder to be written, which then becomes `path`, even if it replaces a file.
 
-    Whenever the process is killed, `path` is what it was or what it shall be. Folders above it are made.
+    Whenever the process is killed, `path` is what it was or what it shall be. Folders above it are made. A link stays,
+    and what it leads to is replaced; a pipe or device is written to as it is.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        yield path
+        return
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
