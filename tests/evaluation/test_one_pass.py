@@ -1,4 +1,5 @@
 import json
+import logging
 import re
 import threading
 import time
@@ -294,11 +295,13 @@ def test_failure_of_a_step_is_laid_to_its_sequence_with_its_traceback(network, s
 
     marked = sequences[1].boxes_xywh[0, 0]
     assert sum(sequence.boxes_xywh[0, 0] == marked for sequence in sequences) == 1
+    caplog.set_level(logging.DEBUG, logger="relo")
     with pytest.raises(FailedSequences, match="made-1: RuntimeError: no such kernel") as error:
         run_one_pass(Picky(network), sequences, batch_size=3)
     assert len(error.value.results) == len(sequences) - 1
     assert caplog.text.count("Traceback") == 1
     assert 'raise RuntimeError("no such kernel")' in caplog.text
+    assert all(record.levelno == logging.DEBUG for record in caplog.records)  # the sentence is all that is printed
 
 
 def test_some_sequences_in_an_order_of_their_own(tracker, sequences):

@@ -106,12 +106,13 @@ def _locked(output: Path) -> Iterator[int]:
     except OSError as error:
         raise UserError(f"The results' folder {output} cannot be written ({error.strerror}).") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"Another `relo ablate`, or a training that one has left behind, is at work in {output}: wait for its "
+                "end, stop it, or choose another --output."
+            ) from error
         yield descriptor
-    except BlockingIOError as error:
-        raise UserError(
-            f"Another `relo ablate`, or a training that one has left behind, is at work in {output}: wait for its "
-            "end, stop it, or choose another --output."
-        ) from error
     finally:
         os.close(descriptor)

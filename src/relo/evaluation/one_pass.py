@@ -306,5 +306,5 @@ class _SlotQueue:
         if isinstance(error, UserError):
             self.failures[name] = str(error)
             return
-        _logger.error("Sequence %s could not be tracked.", name, exc_info=error)
+        _logger.debug("Sequence %s could not be tracked.", name, exc_info=error)
         self.failures[name] = f"{type(error).__name__}: {error}"
