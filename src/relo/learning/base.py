@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, distributed
@@ -14,6 +14,8 @@ from relo.models.network import LocalizationNetwork
 
 if TYPE_CHECKING:
     from relo.learning.rollout import Rollout
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def mean_loss(losses: Tensor, mask: Tensor) -> Tensor:
 def share_of_ranks(mask: Tensor) -> Tensor:
     """How often this rank's mask holds, over the mean of all ranks: 1 for one rank, or where all have as many."""
     own = mask.sum().float()
-    if not are_several_ranks():
+    if not _are_several_ranks():
         return torch.ones_like(own)
     total = own.clone()
     distributed.all_reduce(total)
@@ -81,13 +83,22 @@ def share_of_ranks(mask: Tensor) -> Tensor:
 def mean_over_ranks(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of the values [...] of every rank where its mask [...] holds; without gradients, 0 where none holds."""
     sums = torch.stack([(values * mask).sum(), mask.sum().to(values.dtype)])
-    if are_several_ranks():
+    if _are_several_ranks():
         distributed.all_reduce(sums)
     total, count = sums
     return total / count.clamp(min=1)
 
 
-def are_several_ranks() -> bool:
+def of_all_ranks(value: T) -> list[T]:
+    """A value of each rank, in their order; every rank must call this."""
+    if not _are_several_ranks():
+        return [value]
+    values = [value] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def _are_several_ranks() -> bool:
     """Whether this process is one of a distributed run."""
     return distributed.is_available() and distributed.is_initialized()
 

@@ -5,11 +5,10 @@ import warnings
 import torch
 from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
-from torch import Tensor, distributed
 
 from relo.errors import UserError
 from relo.evaluation.sequence_scores import presence_outcomes, presence_scores
-from relo.learning.base import are_several_ranks
+from relo.learning.base import of_all_ranks
 from relo.learning.presence import ODDS_EPSILON, fit_calibration
 from relo.training.module import RELOModule
 
@@ -47,7 +46,8 @@ class CalibratePresence(Callback):
         head = pl_module.network.presence
         if trainer.state.fn != "fit" or head is None:
             return
-        presence, is_right = _of_all_ranks(*presence_outcomes(pl_module.validation_results[head.localization]))
+        outcomes = of_all_ranks(presence_outcomes(pl_module.validation_results[head.localization]))
+        presence, is_right = map(torch.cat, zip(*outcomes, strict=True))
         scores = presence_scores(presence, is_right)
         pl_module.log_dict({f"val/presence_{name}": value for name, value in scores.items()}, sync_dist=False)
         try:
@@ -62,11 +62,3 @@ class CalibratePresence(Callback):
                 f"{scores['auroc']:.3f}, calibration error {scores['calibration_error']:.3f}; calibrated with "
                 f"temperature {head.temperature.item():.2f} and bias {head.bias.item():+.2f}."
             )
-
-
-def _of_all_ranks(presence: Tensor, is_right: Tensor) -> tuple[Tensor, Tensor]:
-    if not are_several_ranks():
-        return presence, is_right
-    parts: list[tuple[Tensor, Tensor]] = [(presence, is_right)] * distributed.get_world_size()
-    distributed.all_gather_object(parts, (presence, is_right))
-    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])

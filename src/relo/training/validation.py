@@ -9,13 +9,13 @@ from typing import Any
 from lightning import Callback, Trainer
 from rich.console import Console
 from rich.table import Table
-from torch import distributed
 from torchmetrics import Metric, MetricCollection
 
 from relo.evaluation.plots import success_plot
 from relo.evaluation.result_folder import SequenceResult, write_result
 from relo.evaluation.sequence_scores import sequence_auc
 from relo.files import write_text
+from relo.learning.base import of_all_ranks
 from relo.metrics import AverageOverlap, NormalizedPrecision, Precision, SuccessAUC, SuccessRate
 
 METRICS: dict[str, tuple[Callable[[], Metric], str]] = {
@@ -47,7 +47,7 @@ class ValidationReport(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Gather the results of all ranks, then print and write them."""
         report = {name: _summary(metrics) for name, metrics in pl_module.scores.items()}
-        sequences = {name: _sequence_aucs(results, trainer) for name, results in pl_module.validation_results.items()}
+        sequences = {name: _sequence_aucs(results) for name, results in pl_module.validation_results.items()}
         count = len(next(iter(sequences.values())))
         folder = Path(trainer.default_root_dir) / "validation"
         is_written = trainer.state.fn == "validate"
@@ -91,11 +91,7 @@ def _summary(metrics: MetricCollection) -> dict[str, Any]:
     }
 
 
-def _sequence_aucs(results: list[SequenceResult], trainer: Trainer) -> dict[str, float]:
+def _sequence_aucs(results: list[SequenceResult]) -> dict[str, float]:
     """Each sequence's AUC by dataset and name, of all ranks."""
     scores = {f"{result.sequence.dataset}/{result.sequence.name}": sequence_auc(result) for result in results}
-    if trainer.world_size > 1:
-        parts: list[dict[str, float]] = [{}] * trainer.world_size
-        distributed.all_gather_object(parts, scores)
-        scores = {name: value for part in parts for name, value in part.items()}
-    return dict(sorted(scores.items()))
+    return dict(sorted(item for part in of_all_ranks(scores) for item in part.items()))
