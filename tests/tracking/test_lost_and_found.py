@@ -273,7 +273,7 @@ def test_a_network_that_cannot_say_is_refused(setting):
     network.prior, network.presence = ConvPrior(16, (8, 8)), ConvPresence(16, (16, 8), "policy")
     with pytest.raises(UserError, match=r"'prior'.*a presence head for localization 'policy'"):
         Tracker(network, TrackingRule(localization="prior", **setting))
-    assert Tracker(network, TrackingRule(localization="policy", **setting)).has_presence
+    assert Tracker(network, TrackingRule(localization="policy", **setting)).tells_presence
     states = Tracker(network, TrackingRule(localization="prior")).initialize([noise(0)], [[60, 40, 30, 30]])
     assert Tracker(network, TrackingRule(localization="prior")).step([noise(1)], states)[0].presence is None
 

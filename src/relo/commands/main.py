@@ -141,7 +141,3 @@ def _print_overview(program: str, commands: Mapping[str, dict[str, Command] | Co
         text = f"{', '.join(command)}: sequences and clip stores." if isinstance(command, dict) else command[1]
         console.print(f"  [bold]{name:<{width}}[/]{text}", highlight=False)
     console.print(f"\n`{program} COMMAND --help` explains a command.", highlight=False)
-
-
-if __name__ == "__main__":
-    main()

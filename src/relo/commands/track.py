@@ -85,7 +85,7 @@ def track(
     video = None if render is None else VideoWriter(render, frames.frames_per_second)
     settings = None if rule is None else load_rule(rule)
     tracker = Tracker.from_pretrained(model, settings, device, precision, localization, engine=engine)
-    if presence is not None and not tracker.has_presence:
+    if presence is not None and not tracker.tells_presence:
         raise UserError(
             f"--presence {presence} cannot be written: the model has no presence head for localization "
             f"{tracker.rule.localization!r}."

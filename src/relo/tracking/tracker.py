@@ -80,7 +80,7 @@ class Tracker:
         self.engine = self._localizer.engine
 
     @property
-    def has_presence(self) -> bool:
+    def tells_presence(self) -> bool:
         """Whether its states have a presence: the network has a presence head for the rule's localization."""
         return has_presence(self.network, self.rule.localization)
 

@@ -32,6 +32,9 @@ from relo.training.validation import tracking_metrics
 class RELOModule(lightning.LightningModule):
     """Trains a network by an objective, and validates it by tracking whole sequences.
 
+    `relo fit` adds the callbacks of `relo.training.callbacks`. To a Trainer of your own, add their `GradientHealth`: it
+    logs gradient norms, and ends a fit whose losses are not finite.
+
     Attributes:
         rollout: of the last batch, for callbacks; None for objectives without a policy.
         logs: of the last batch, for callbacks: scalars by name, means over the batch's updates.

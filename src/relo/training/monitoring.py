@@ -65,6 +65,11 @@ class HealthTable(_EveryNSteps):
         self._seen: dict[str, list[Tensor]] = {}
         self._rows = 0
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a table."""
+        super().on_train_start(trainer, pl_module)
+        self._seen, self._rows = {}, 0
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Keep the step's values where they are, and print a row where one is due."""
         assert isinstance(pl_module, RELOModule)
@@ -117,6 +122,11 @@ class PolicyFigures(_EveryNSteps):
         self.frames = frames
         # Actions and present of each step: [R, T]. Small, and counted only when a figure is due: counting would wait.
         self._acted: deque[tuple[Tensor, Tensor]] = deque(maxlen=every_n_steps)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count."""
+        super().on_train_start(trainer, pl_module)
+        self._acted.clear()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Remember what was chosen, and draw where a figure is due.
