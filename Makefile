@@ -25,7 +25,7 @@ install: $(VENV)/.installed  ## Make .venv and install the package with its deve
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --editable '.[dev,export]'
+	$(VENV)/bin/python -m pip install --quiet --editable '.[dev,export,app]'
 	@touch $@
 
 data: install  ## Pack LASOT=/path GOT10K= COCO= TRACKINGNET= VASTTRACK= into OUT=/path; synthetic data where none is given
@@ -77,7 +77,7 @@ test-toolkits: install  ## Run the adapters' tests with the real got10k and VOT 
 test-lowest:  ## Run the tests with every dependency at its lower bound, in an environment of its own
 	$(PYTHON) -m venv --clear $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet uv
-	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct --editable '.[dev,export]'
+	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct --editable '.[dev,export,app]'
 	$(VENV)-lowest/bin/python -m pytest -q -m 'not slow' -n $(TESTERS)
 
 check: install  ## Lint, formatting and types

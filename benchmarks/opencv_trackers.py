@@ -49,7 +49,7 @@ from relo.models.checkpoints.weights import SHIPPED
 from relo.tracking.crops import RGBImage
 from relo.tracking.render import draw_frame
 from relo.tracking.tracker import Tracker
-from relo.tracking.video import fit_into
+from relo.tracking.video_writer import fit_into
 
 OURS, NANO = "relo", "NanoTrack"
 OPENCVS = {"CSRT": "TrackerCSRT", "KCF": "TrackerKCF", "MIL": "TrackerMIL", NANO: "TrackerNano"}

@@ -10,7 +10,7 @@ import pytest
 from relo.data.sequences.base import ImageFiles
 from relo.data.sequences.frame_files import image_names, named_frames, numbered_frames
 from relo.errors import UserError
-from relo.tracking.video import open_frames
+from relo.tracking.sources import open_frames
 
 RAW = [f"frame_{i:06d}_raw.jpg" for i in range(5)]
 RAW_STRAYS = ["raw copy", "raw(1)", "raw.orig", "raw_mask", "thumb"]

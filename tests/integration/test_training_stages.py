@@ -11,7 +11,7 @@ import pytest
 from relo.data.clip_store import ClipStore
 from relo.data.sequences.parsing import read_boxes
 from relo.tracking.boxes_file import box_line
-from relo.tracking.video import open_frames
+from relo.tracking.sources import open_frames
 from training_runs import ACTOR_CRITIC, WARMUP, config, losses, relo, write_config
 
 

@@ -24,7 +24,7 @@ from relo.models.network import LocalizationNetwork
 from relo.models.presence import ConvPresence
 from relo.models.temporal import DeepToShallow, LayerAligned, NoPropagation
 from relo.tracking.rule import RuleFile, TrackingRule, own_rules
-from relo.tracking.video import open_frames
+from relo.tracking.sources import open_frames
 from small_networks import PresentNetwork
 
 REPOSITORY = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ from drawn_videos import drawn_video
 from test_released_outputs import seeded_network
 
 from relo.tracking.rule import TrackingRule
+from relo.tracking.sources import open_frames
 from relo.tracking.tracker import Tracker
-from relo.tracking.video import open_frames
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from relo.tracking.video import remarks_on_lost_frames
+from relo.tracking.sources import remarks_on_lost_frames
 
 RATE = 25.0
 

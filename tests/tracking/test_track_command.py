@@ -14,8 +14,9 @@ from relo.models.checkpoints.weights import save_network
 from relo.models.network import LocalizationNetwork
 from relo.models.presence import ConvPresence
 from relo.tracking.boxes_file import read_values
+from relo.tracking.sources import open_frames
 from relo.tracking.tracker import Tracker
-from relo.tracking.video import VideoWriter, open_frames
+from relo.tracking.video_writer import VideoWriter
 
 FRAMES = 6
 BOX = "40,30,30.5,40"

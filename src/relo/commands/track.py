@@ -27,9 +27,10 @@ from relo.tracking.crops import RGBImage
 from relo.tracking.engine import EngineChoice
 from relo.tracking.render import draw_frame
 from relo.tracking.rule import load_rule
+from relo.tracking.sources import Frames, open_frames
 from relo.tracking.state import TargetState
 from relo.tracking.tracker import Tracker
-from relo.tracking.video import Frames, VideoWriter, open_frames
+from relo.tracking.video_writer import VideoWriter
 
 _LARGEST_BOX_FILE = 2**24  # bytes: boxes of hours
 

@@ -25,7 +25,7 @@ from relo.metrics.functional import success_thresholds
 from relo.tracking.render import draw_frame
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
-from relo.tracking.video import VideoWriter
+from relo.tracking.video_writer import VideoWriter
 
 Scores = dict[str, Any]  # what `relo validate` writes as scores.json
 

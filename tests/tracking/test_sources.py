@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from relo.errors import UserError
-from relo.tracking.video import VideoWriter, fit_into, open_frames
+from relo.tracking.sources import open_frames
+from relo.tracking.video_writer import VideoWriter, fit_into
 
 
 def flat(level, height=48, width=64):
