@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from relo.tracking.sources import remarks_on_lost_frames
+from relo.tracking.lost_frames import remarks_on_lost_frames
 
 RATE = 25.0
 
@@ -65,3 +65,21 @@ def test_a_video_without_times():
     assert remarks_on_lost_frames([0.0] * 20, 20, RATE, ended=True, counted=False) == []
     assert len(remarks_on_lost_frames([0.0] * 16, 20, RATE, ended=True, counted=False)) == 1
     assert remarks_on_lost_frames([0.0] * 16, 20, RATE, ended=False, counted=False) == []
+
+
+@pytest.mark.parametrize(
+    ("announced", "count", "seconds_per_frame", "alarms"),
+    [
+        (42, 40, 1 / 30, 0),  # its sound lasts a little longer
+        (50, 40, 1 / 30, 1),
+        (120, 40, 0.1, 0),  # 10 frames per second where up to 30 were announced
+        (120, 20, 0.1, 1),
+        (50, 40, 0.0, 1),  # it has no times
+        (1000, 992, 1 / 30, 0),
+        (-192153584101141, 40, 0.0, 0),  # it does not say
+        (0, 40, 1 / 30, 0),
+    ],
+)
+def test_an_estimated_number_of_frames_is_no_alarm(announced, count, seconds_per_frame, alarms):
+    seconds = [index * seconds_per_frame for index in range(count)]
+    assert len(remarks_on_lost_frames(seconds, announced, 30.0, ended=True, counted=False)) == alarms

@@ -147,51 +147,6 @@ def test_frames_of_another_size_are_named(folder):
         assert frames.remarks == remarks
 
 
-class Capture:
-    """A video whose container announces more frames than it holds."""
-
-    def __init__(self, announced, count, milliseconds_per_frame):
-        self.announced, self.count, self.step = announced, count, milliseconds_per_frame
-        self.read_now = 0
-
-    def isOpened(self):
-        return True
-
-    def read(self):
-        self.read_now += 1
-        return (True, flat(0)) if self.read_now <= self.count else (False, None)
-
-    def get(self, what):
-        position = (self.read_now - 1) * self.step
-        return {cv2.CAP_PROP_FRAME_COUNT: self.announced, cv2.CAP_PROP_FPS: 30.0, cv2.CAP_PROP_POS_MSEC: position}[what]
-
-    def release(self):
-        pass
-
-
-@pytest.mark.parametrize(
-    ("announced", "count", "milliseconds_per_frame", "remarks"),
-    [
-        (42, 40, 1000 / 30, 0),  # its sound lasts a little longer
-        (50, 40, 1000 / 30, 1),
-        (120, 40, 100.0, 0),  # 10 frames per second where up to 30 were announced
-        (120, 20, 100.0, 1),
-        (50, 40, 0.0, 1),  # it has no times
-        (1000, 992, 1000 / 30, 0),
-        (-192153584101141, 40, 0.0, 0),  # it does not say
-        (0, 40, 1000 / 30, 0),
-    ],
-)
-def test_an_estimated_number_of_frames_is_no_alarm(
-    tmp_path, monkeypatch, announced, count, milliseconds_per_frame, remarks
-):
-    (tmp_path / "video.mkv").write_text("a video")
-    monkeypatch.setattr(cv2, "VideoCapture", lambda source: Capture(announced, count, milliseconds_per_frame))
-    frames = open_frames(tmp_path / "video.mkv")
-    assert len(list(frames)) == count
-    assert len(frames.remarks) == remarks
-
-
 def test_video_takes_frames_of_changing_size(tmp_path):
     path = tmp_path / "video.avi"
     with VideoWriter(path) as video:

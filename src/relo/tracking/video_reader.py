@@ -1,0 +1,172 @@
+"""A video file or network stream, decoded frame by frame by FFmpeg."""
+
+from collections.abc import Generator
+from functools import partial
+from time import monotonic
+from typing import Any
+from urllib.parse import urlsplit
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from relo.errors import UserError
+from relo.tracking.timed_frame import TimedFrame
+
+NETWORK_PATIENCE = 10.0
+"""Seconds without an answer, or without data, after which an address counts as dead."""
+
+_MOST_FAILURES = 100  # damaged places in a row, without a packet between them, after which a file is given up
+_OPTIONS = {"rtsp_transport": "tcp"}  # over UDP, pictures of a busy network have holes
+_SILENCE = f"nothing came for {NETWORK_PATIENCE:g} seconds"
+_HIGHEST_RATE = 1000  # frames per second; what is above is the unit of the time stamps
+
+
+class VideoReader:
+    """Iterates the frames of the video stream of a file or address, once.
+
+    An error of the decoder inside a damaged video skips the frames concerned. Nothing is written to stderr: PyAV
+    discards FFmpeg's messages.
+
+    Attributes:
+        name: the source in words, without a password.
+        frames_per_second: the average rate, as the container says; None if it does not.
+        announced: the number of frames, an estimate where the container notes a duration only; 0 if it notes neither.
+        is_counted: the container notes a number of frames and no duration.
+        is_live: a network stream without an end, which does not wait for its reader.
+    """
+
+    def __init__(self, source: str, *, is_address: bool = False) -> None:
+        """Open a file, or an address such as `rtsp://...`.
+
+        Raises:
+            UserError: it cannot be opened, or holds no video that can be decoded.
+        """
+        self.name = _without_password(source) if is_address else source
+        self._container = _opened(source, self.name, is_address)
+        try:
+            self._stream = _video_stream(self._container, self.name)
+        except UserError:
+            self._container.close()
+            raise
+        self._reformatter = VideoReformatter()
+        self.frames_per_second = _frames_per_second(self._stream)
+        # The duration of a transport stream that cannot be sought is a guess by its bit rate.
+        is_guess = is_address and self._container.format.name == "mpegts"
+        seconds = 0.0 if is_guess else _duration(self._container, self._stream)
+        self.announced = self._stream.frames or round(seconds * (self.frames_per_second or 0))
+        self.is_counted = self._container.format.name == "avi"
+        self.is_live = is_address and not seconds and self._container.size <= 0
+        # Threads that decode a frame each hold frames back, which a live stream has no time for.
+        self._stream.thread_type = "SLICE" if self.is_live else "AUTO"
+
+    def __iter__(self) -> Generator[TimedFrame, None, None]:
+        """The frames; closes the source at the end, or when the iterator is closed.
+
+        Raises:
+            UserError: the source breaks off, as the connection or the disk fails; the frames before have been given.
+        """
+        failures = 0
+        try:
+            while failures < _MOST_FAILURES:
+                try:
+                    for packet in self._container.demux(self._stream):
+                        failures = 0
+                        if packet.is_discard:  # cut away by the container's edit list
+                            self.announced = max(0, self.announced - 1)
+                        yield from self._decoded(packet)
+                    return
+                except av.error.InvalidDataError:  # what follows the damaged place may be whole
+                    failures += 1
+            yield from self._decoded(None)
+        except av.error.FFmpegError as error:
+            yield from self._decoded(None)
+            raise UserError(f"{self.name} broke off: {_reason(error)}.") from error
+        finally:
+            self._container.close()
+
+    def _decoded(self, packet: av.Packet | None) -> Generator[TimedFrame, None, None]:
+        try:
+            frames = self._stream.codec_context.decode(packet)
+        except av.error.FFmpegError:
+            return
+        for frame in frames:
+            unit = self._stream.time_base
+            stamp = None if frame.pts is None or unit is None else float(frame.pts * unit)
+            yield TimedFrame(stamp, partial(self._image, frame))
+
+    def _image(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        """RGB [H, W, 3], turned as players show it."""
+        image = np.asarray(self._reformatter.reformat(frame, format="rgb24").to_ndarray(), np.uint8)
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+        if matrix is not None:
+            image = _turned(image, np.frombuffer(matrix, np.int32))
+        return np.ascontiguousarray(image)
+
+
+def _opened(source: str, name: str, is_address: bool) -> InputContainer:
+    started = monotonic()
+    try:
+        if is_address:
+            return av.open(source, options=_OPTIONS, timeout=NETWORK_PATIENCE)
+        return av.open(f"file:{source}")  # otherwise what precedes a colon in a name would be a protocol
+    except av.error.FFmpegError as error:
+        if not is_address:
+            raise UserError(f"{name} cannot be opened as a video; the file is broken or its codec unknown.") from error
+        # Some protocols have an error of their own when FFmpeg is interrupted.
+        reason = _SILENCE if monotonic() - started >= NETWORK_PATIENCE else _reason(error)
+        raise UserError(f"{name} cannot be opened: {reason}; is the address right?") from error
+
+
+def _reason(error: av.error.FFmpegError) -> str:
+    if isinstance(error, av.error.ExitError):  # what FFmpeg gives when it is interrupted
+        return _SILENCE
+    if isinstance(error, av.error.InvalidDataError):
+        return "what it sends is no video"
+    return error.strerror or "unknown error"
+
+
+def _without_password(address: str) -> str:
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _video_stream(container: InputContainer, name: str) -> VideoStream:
+    """The stream that players show, but for covers, which are attached to music as pictures."""
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not streams:
+        raise UserError(f"{name} holds no video.")
+    best = container.streams.best("video")
+    stream = best if best in streams else streams[0]
+    if stream.codec_context is None:
+        raise UserError(f"{name} cannot be opened as a video; its codec is unknown.")
+    return stream
+
+
+def _frames_per_second(stream: VideoStream) -> float | None:
+    rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
+    return next((rate for rate in rates if 0 < rate < _HIGHEST_RATE), None)
+
+
+def _duration(container: InputContainer, stream: VideoStream) -> float:
+    """In seconds; 0 where it is not known."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / av.time_base
+
+
+def _turned(image: NDArray[np.uint8], matrix: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """The image as its display matrix [9] shows it, by quarter turns and mirrorings.
+
+    The matrix takes x, y to x a + y c, x b + y d, where a, b, c and d are its elements 0, 1, 3 and 4.
+    """
+    a, b, c, d = (int(element) for element in matrix[[0, 1, 3, 4]])
+    if abs(a) >= abs(c):
+        horizontal, vertical = a, d
+    else:
+        image, horizontal, vertical = image.swapaxes(0, 1), c, b
+    return image[:: -1 if vertical < 0 else 1, :: -1 if horizontal < 0 else 1]

@@ -1,0 +1,159 @@
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relo.tracking.background import read_ahead
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name == "read-ahead"]
+
+
+class Source:
+    """Counts its items, and notes when it is closed."""
+
+    def __init__(self, count=10**9, seconds=0.0):
+        self.given, self.is_closed, self.count, self.seconds = 0, False, count, seconds
+
+    def __iter__(self):
+        try:
+            while self.given < self.count:
+                time.sleep(self.seconds)
+                self.given += 1
+                yield self.given - 1
+        finally:
+            self.is_closed = True
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(0, 30),
+    depth=st.integers(1, 6),
+    fails_at=st.none() | st.integers(0, 30),
+    stops_at=st.none() | st.integers(0, 30),
+)
+def test_gives_what_the_items_give(count, depth, fails_at, stops_at):
+    """Each item in order, then the error, unless the reader stops before; nothing goes on afterwards."""
+    events = []
+
+    def items():
+        try:
+            for index in range(count):
+                if index == fails_at:
+                    raise LookupError(index)
+                yield index
+        finally:
+            events.append("closed")
+
+    expected = list(range(count if fails_at is None else min(count, fails_at)))
+    is_failing = fails_at is not None and fails_at < count
+    found, failed_at, ahead = [], None, read_ahead(items(), depth)
+    try:
+        for item in ahead:
+            if stops_at == item:
+                ahead.close()
+                break
+            found.append(item)
+    except LookupError as error:
+        failed_at = error.args[0]
+    if stops_at in expected:
+        assert found == expected[:stops_at]
+        assert failed_at is None
+    else:
+        assert found == expected
+        assert failed_at == (fails_at if is_failing else None)
+    assert events == ["closed"]
+    assert not threads()
+
+
+def test_reads_ahead_by_the_depth_and_no_further():
+    source = Source()
+    ahead = read_ahead(source, depth=3)
+    assert source.given == 0
+    assert next(ahead) == 0
+    until(lambda: source.given == 5)  # one given, three waiting, one in the thread's hands
+    time.sleep(0.05)
+    assert source.given == 5
+    ahead.close()
+    assert source.is_closed
+
+
+def test_reading_and_computing_overlap():
+    started = time.monotonic()
+    for _ in read_ahead(Source(10, seconds=0.02), depth=2):
+        time.sleep(0.02)
+    assert time.monotonic() - started < 0.35  # 0.4 one after the other
+
+
+def test_the_newest_are_kept_where_old_ones_are_dropped():
+    source = Source()
+    ahead = read_ahead(source, depth=1, drop_oldest=True)
+    assert next(ahead) >= 0
+    seen = source.given
+    until(lambda: source.given > seen + 50)
+    assert next(ahead) >= seen + 49
+    ahead.close()
+    assert source.is_closed
+    assert list(read_ahead(range(0), 1, drop_oldest=True)) == []
+
+
+def test_an_abandoned_reader_ends_its_thread():
+    source = Source()
+    for item in read_ahead(source, depth=2):
+        if item == 3:
+            break
+    until(lambda: source.is_closed and not threads())
+
+
+def test_interrupting_the_reader_stops_the_thread():
+    source = Source()
+
+    def interrupted():
+        for item in read_ahead(source, depth=2):
+            if item == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    until(lambda: source.is_closed)
+
+
+def test_a_wait_for_an_item_can_be_interrupted():
+    """Ctrl-C while the source gives nothing: the reader is interrupted at once."""
+    may_end = threading.Event()
+
+    def silent():
+        yield 0
+        may_end.wait(10)
+
+    ahead = read_ahead(silent(), depth=1)
+    next(ahead)
+    timer = threading.Timer(0.1, lambda: (interrupt_main(), may_end.set()))
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        next(ahead)
+    assert time.monotonic() - started < 2
+
+
+def interrupt_main():
+    import _thread
+
+    _thread.interrupt_main()
+
+
+def test_what_cannot_be_iterated_is_an_error():
+    with pytest.raises(TypeError):
+        next(read_ahead(3, depth=1))
+    with pytest.raises(ValueError, match="depth is 0"):
+        read_ahead([], depth=0)
+
+
+def until(is_true, seconds=5.0):
+    end = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < end
+        time.sleep(0.001)
