@@ -1,5 +1,6 @@
 """A video file or network stream, decoded frame by frame by FFmpeg."""
 
+import errno
 from collections.abc import Generator
 from functools import partial
 from time import monotonic
@@ -127,6 +128,8 @@ def _reason(error: av.error.FFmpegError) -> str:
         return _SILENCE
     if isinstance(error, av.error.InvalidDataError):
         return "what it sends is no video"
+    if error.errno == errno.EIO:  # what FFmpeg gives for a host without an address, and for a stream that is cut
+        return "the connection failed"
     return error.strerror or "unknown error"
 
 
