@@ -20,7 +20,7 @@ FRAMES = 40
 
 @pytest.fixture(autouse=True)
 def little_patience(monkeypatch):
-    monkeypatch.setattr(relo.tracking.video_reader, "NETWORK_PATIENCE", 0.5)
+    monkeypatch.setattr(relo.tracking.video_reader, "PATIENCE", 0.5)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+import relo.tracking.video_reader
 from relo.errors import UserError
 from relo.tracking.sources import open_frames
 from relo.tracking.timed_frame import Clock
@@ -132,6 +133,18 @@ def test_colours_follow_matrix_and_range(tmp_path, matrix, color_range):
     images, _ = read(path)
     assert distance(images, PICTURES) < 3
     assert images[0][1, 1] == pytest.approx(PICTURES[0][1, 1], abs=6)
+
+
+@pytest.mark.parametrize("matrix", [8, 14], ids=["YCgCo", "ICtCp"])
+def test_an_unusual_matrix_is_no_error(tmp_path, matrix):
+    frames = [frame_of(image).reformat(format="yuv420p") for image in PICTURES]
+    for frame in frames:
+        frame.colorspace = matrix
+
+    def prepare(container, stream):
+        stream.codec_context.colorspace = matrix
+
+    assert len(read(encode(tmp_path / "a.mp4", "libx264", frames, prepare=prepare))[0]) == FRAMES
 
 
 def test_colours_are_those_of_opencv(tmp_path):
@@ -296,6 +309,33 @@ def test_names_that_ffmpeg_takes_for_more_than_names(tmp_path, monkeypatch):
     for name in ("12:30.mp4", "a%02d.mp4", "-.mp4", "ü ñ.mp4"):
         encode(tmp_path / name, "libx264", PICTURES[:2])
         assert len(read(name)[0]) == 2
+
+
+def test_title_in_an_old_encoding(tmp_path):
+    path = encode(
+        tmp_path / "a.mkv", "libx264", prepare=lambda container, stream: container.metadata.update(title="xxxx")
+    )
+    path.write_bytes(path.read_bytes().replace(b"xxxx", b"ca\xf1\xe9"))
+    assert len(read(path)[0]) == FRAMES
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("boxes.txt", "1,2,3,4\n"),
+        ("a.nfo", "a text"),
+        ("a.srt", "1\n00:00:00,000 --> 00:00:02,000\nHello\n"),
+        ("a.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:2,\nhttp://127.0.0.1:1/a.ts\n"),
+        ("a.mp4", "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"),
+        ("b.mp4", ""),
+    ],
+)
+def test_what_is_no_video_is_refused(tmp_path, monkeypatch, capfd, name, content):
+    monkeypatch.setattr(relo.tracking.video_reader, "PATIENCE", 1.0)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=rf"{name} (holds no video|cannot be opened as a video)"):
+        open_frames(tmp_path / name)
+    assert "".join(capfd.readouterr()) == ""
 
 
 def test_a_video_is_closed_when_its_iterator_is(tmp_path):

@@ -25,7 +25,7 @@ from relo.tracking.video_reader import VideoReader
 DEFAULT_FRAMES_PER_SECOND = 25.0
 """For sources that do not say."""
 
-NETWORK_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "rtp", "srt", "tcp")
+NETWORK_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "rtp", "tcp")
 
 _CAMERA_DIGITS = 9  # OpenCV numbers cameras in 32 bits
 

@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from relo.errors import UserError
 from relo.tracking.timed_frame import TimedFrame
 
-NETWORK_PATIENCE = 10.0
+PATIENCE = 10.0
 """Seconds without an answer, or without data, after which an address counts as dead."""
 
 _MOST_FAILURES = 100  # damaged places in a row, without a packet between them, after which a file is given up
-_OPTIONS = {"rtsp_transport": "tcp"}  # over UDP, pictures of a busy network have holes
-_SILENCE = f"nothing came for {NETWORK_PATIENCE:g} seconds"
+_NETWORK_OPTIONS = {"rtsp_transport": "tcp"}  # over UDP, pictures of a busy network have holes
+_FILE_OPTIONS = {"protocol_whitelist": "file"}  # a playlist from elsewhere may not lead into the network
+_UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
+_SILENCE = f"nothing came for {PATIENCE:g} seconds"
 _HIGHEST_RATE = 1000  # frames per second; what is above is the unit of the time stamps
 
 
@@ -102,7 +104,12 @@ class VideoReader:
 
     def _image(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         """RGB [H, W, 3], turned as players show it."""
-        image = np.asarray(self._reformatter.reformat(frame, format="rgb24").to_ndarray(), np.uint8)
+        try:
+            converted = self._reformatter.reformat(frame, format="rgb24")
+        except av.error.FFmpegError:  # a colour matrix that it cannot convert, such as ICtCp
+            frame.colorspace = _UNSPECIFIED
+            converted = self._reformatter.reformat(frame, format="rgb24")
+        image = np.asarray(converted.to_ndarray(), np.uint8)
         matrix: Any = frame.side_data.get("DISPLAYMATRIX")
         if matrix is not None:
             image = _turned(image, np.frombuffer(matrix, np.int32))
@@ -112,14 +119,18 @@ class VideoReader:
 def _opened(source: str, name: str, is_address: bool) -> InputContainer:
     started = monotonic()
     try:
-        if is_address:
-            return av.open(source, options=_OPTIONS, timeout=NETWORK_PATIENCE)
-        return av.open(f"file:{source}")  # otherwise what precedes a colon in a name would be a protocol
+        # Without "file:", what precedes a colon in a file's name would be a protocol.
+        return av.open(
+            source if is_address else f"file:{source}",
+            options=_NETWORK_OPTIONS if is_address else _FILE_OPTIONS,
+            timeout=PATIENCE,
+            metadata_errors="replace",
+        )
     except av.error.FFmpegError as error:
         if not is_address:
             raise UserError(f"{name} cannot be opened as a video; the file is broken or its codec unknown.") from error
         # Some protocols have an error of their own when FFmpeg is interrupted.
-        reason = _SILENCE if monotonic() - started >= NETWORK_PATIENCE else _reason(error)
+        reason = _SILENCE if monotonic() - started >= PATIENCE else _reason(error)
         raise UserError(f"{name} cannot be opened: {reason}; is the address right?") from error
 
 
@@ -141,7 +152,7 @@ def _without_password(address: str) -> str:
 def _video_stream(container: InputContainer, name: str) -> VideoStream:
     """The stream that players show, but for covers, which are attached to music as pictures."""
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    if not streams:
+    if not streams or container.format.name == "tty":  # FFmpeg draws texts as pictures
         raise UserError(f"{name} holds no video.")
     best = container.streams.best("video")
     stream = best if best in streams else streams[0]
