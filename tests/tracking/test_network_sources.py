@@ -63,7 +63,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             super().do_GET()
 
     def send_images(self, count):
-        """Images as network cameras send them, 100 a second, each of them a level of grey."""
+        """Images as network cameras send them, 100 a second, each of them a level of grey; after 5 there is silence."""
         self.send_response(200)
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=image")
         self.send_header("Transfer-Encoding", "chunked")
@@ -77,6 +77,8 @@ class Handler(http.server.SimpleHTTPRequestHandler):
                 self.server.is_left.set()
                 return
             time.sleep(0.01)
+        if count == 5:
+            self.server.is_over.wait(10)
         self.send_chunk(b"")
 
     def send_chunk(self, content):
@@ -172,7 +174,7 @@ def test_a_slow_reader_of_a_live_stream_gets_the_newest_frames(server):
     for image in frames:
         levels.append(int(image[0, 0, 0]))
         time.sleep(0.05)
-    assert 5 < len(levels) < 30
+    assert 2 < len(levels) < 50
     assert levels[0] == 0
     assert (np.diff(levels) > 0).all()
     assert levels[-1] == pytest.approx(59, abs=1)
@@ -185,3 +187,16 @@ def test_leaving_a_live_stream_closes_the_connection(server):
         if index == 3:
             break
     assert server.is_left.wait(5)
+
+
+def test_a_live_stream_that_falls_silent(server):
+    levels, frames = [], open_frames(f"{server.address}/live/5")
+    with pytest.raises(UserError, match="broke off: nothing came"):
+        levels.extend(int(image[0, 0, 0]) for image in frames)
+    assert len(levels) == len(frames.seconds)
+    assert levels[-1] == 4
+    started = time.monotonic()
+    for image in open_frames(f"{server.address}/live/5"):
+        if image[0, 0, 0] == 4:
+            break
+    assert time.monotonic() - started < 2

@@ -8,14 +8,14 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 _GLANCE = 0.2  # seconds; Windows does not notice Ctrl-C during a wait, so that long ones are cut into short ones
-_FAREWELL = 5.0  # seconds that a thread gets to end; it is a daemon, and may hang in a read from the network
+_FAREWELL = 2.0  # seconds that a thread gets to end; it is a daemon, and may hang in a read from the network
 
 
 def read_ahead(items: Iterable[Item], depth: int = 8, *, drop_oldest: bool = False) -> Generator[Item, None, None]:
     """Give the items in order while a thread reads the next ones.
 
     An exception of the items is raised after the last item before it. Closing the generator ends the thread, which
-    closes the items' iterator; where that hangs in a read, it is left behind after 5 seconds.
+    closes the items' iterator; where that hangs in a read, it is left behind after 2 seconds.
 
     Args:
         items: iterated once, in the thread, from the moment the first item is asked for.

@@ -19,7 +19,7 @@ from relo.errors import UserError
 from relo.tracking.timed_frame import TimedFrame
 
 PATIENCE = 10.0
-"""Seconds without an answer, or without data, after which an address counts as dead."""
+"""Seconds without an answer, or without data, after which a source counts as dead."""
 
 _MOST_FAILURES = 100  # damaged places in a row, without a packet between them, after which a file is given up
 _NETWORK_OPTIONS = {"rtsp_transport": "tcp"}  # over UDP, pictures of a busy network have holes
@@ -39,7 +39,7 @@ class VideoReader:
         name: the source in words, without a password.
         frames_per_second: the average rate, as the container says; None if it does not.
         announced: the number of frames, an estimate where the container notes a duration only; 0 if it notes neither.
-        is_counted: the container notes a number of frames and no duration.
+        is_counted: the container notes a number of frames and no duration, so that `announced` is exact.
         is_live: a network stream without an end, which does not wait for its reader.
     """
 
@@ -63,6 +63,7 @@ class VideoReader:
         seconds = 0.0 if is_guess else _duration(self._container, self._stream)
         self.announced = self._stream.frames or round(seconds * (self.frames_per_second or 0))
         self.is_counted = self._container.format.name == "avi"
+        # A playlist is no live stream: its videos come some seconds at once, and wait for their reader.
         self.is_live = is_address and not seconds and self._container.size <= 0
         # Threads that decode a frame each hold frames back, which a live stream has no time for.
         self._stream.thread_type = "SLICE" if self.is_live else "AUTO"
