@@ -1,5 +1,6 @@
 """`relo export`: a network as ONNX graphs, or a checkpoint as a model folder."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +9,8 @@ from rich.console import Console
 
 from relo.errors import UserError
 from relo.models.checkpoints.weights import load_network, resolve, save_network
-from relo.models.export import STEP_FILE, TEMPLATES_FILE, TOLERANCE, export_onnx, largest_difference
+from relo.models.export import TOLERANCE, export_onnx, largest_difference
+from relo.models.graph_metadata import FILES
 from relo.tracking.localizer import tracking_heads
 from relo.tracking.rule import own_rules
 
@@ -18,20 +20,21 @@ def export(
     model: str,
     format: Literal["onnx", "safetensors"] = "onnx",
     output: str | None = None,
-    templates: int = 1,
+    templates: int | None = None,
     batch: int | None = None,
 ) -> None:
     """Export a network to ONNX, or a checkpoint to a model folder.
 
     ONNX is two graphs, checked in onnxruntime: `templates.onnx` (once per target) and `step.onnx` (once per frame),
-    which gives the maps that the model's tracking rule reads, and the policy's. A model folder has weights, config and
+    which gives the maps that the model's tracking rule reads, and the policy's; their metadata hold the rule and all
+    else that tracking needs, so `--model` takes their folder. A model folder has weights, config and
     tracking rule, and nothing of the training.
 
     Args:
         model: a model's name, its folder, or a checkpoint.
         format: "onnx", or "safetensors" for a model folder.
         output: the folder to write; by default one named as the format, beside the model.
-        templates: of ONNX, how many templates a target has.
+        templates: of ONNX, how many templates a target has; the tracking rule's number by default.
         batch: of ONNX, how many targets a step has; any number by default.
 
     Raises:
@@ -45,7 +48,10 @@ def export(
         save_network(network, folder, rules.settings())
         Console().print(f"{folder}: a model folder; track with `--model {folder}`.", markup=False, soft_wrap=True)
         return
-    outputs = export_onnx(network, folder, templates, batch, tracking_heads(network, rules.rule.localization))
+    templates = rules.rule.templates if templates is None else templates
+    rules = replace(rules, rule=replace(rules.rule, templates=templates))
+    heads = tracking_heads(network, rules.rule.localization)
+    outputs = export_onnx(network, folder, templates, batch, heads, rules.settings())
     generator = torch.Generator().manual_seed(0)
     encoder, count = network.encoder, batch or 1
     difference = largest_difference(
@@ -58,6 +64,8 @@ def export(
     if not difference <= TOLERANCE:
         raise UserError(f"The graphs in {folder} differ from the network by {difference:.2g}; do not use them.")
     Console().print(
-        f"{folder}: {TEMPLATES_FILE} and {STEP_FILE}, within {difference:.1g} of the network over 3 frames. "
-        f"A step gives {', '.join(outputs)}."
+        f"{folder}: {' and '.join(FILES.values())}, within {difference:.1g} of the network over 3 frames. "
+        f"A step gives {', '.join(outputs)}. Track with `--model {folder}`.",
+        markup=False,
+        soft_wrap=True,
     )

@@ -48,7 +48,7 @@ def run_benchmark(
     was. Score the folder with `relo evaluate`, or pack it for a server with `relo submit`.
 
     Args:
-        model: a model's name, its folder, or a checkpoint.
+        model: a model's name, its folder, a checkpoint, or ONNX graphs (their folder or one of the two files).
         dataset: {datasets}.
         root: the dataset's folder.
         output: the results' folder, one for each dataset and split: its name is the tracker's name in scores.

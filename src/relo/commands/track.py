@@ -58,7 +58,8 @@ def track(
         source: folder of images, pattern such as "frames/*.png", video file, or a camera's number.
         box: the target on the first frame as "x,y,w,h", in pixels; or a file that holds it alone, or one line per
             frame of the source.
-        model: a model's name, its folder, or a checkpoint; the network that comes with the package if not given.
+        model: a model's name, its folder, a checkpoint, or ONNX graphs (their folder or one of the two files); the
+            network that comes with the package if not given.
         save: write the boxes here, one line "x,y,w,h" per frame, as they are found; where the target is lost, the line
             is the last box that was believed.
         presence: write here the probability that the box found in a frame is right, one number per frame; 1 for the

@@ -1,6 +1,5 @@
 """The folder of one tracker's results on one dataset: what made them, and the files of each sequence."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -9,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.data.sequences.parsing import read_boxes
 from relo.errors import UserError
 from relo.files import write_text
+from relo.models.checkpoints.states import state_hash
 from relo.tracking.boxes_file import read_values, write_boxes, write_values
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
@@ -111,8 +110,5 @@ def _named(source: Mapping[str, Any]) -> str:
 
 def _identity(tracker: Tracker) -> dict[str, Any]:
     """The settings that decide the boxes, and a hash of the weights."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in tracker.network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return {"rule": asdict(tracker.rule), "precision": tracker.precision, "weights": digest.hexdigest()}
+    weights = state_hash(tracker.network.state_dict())
+    return {"rule": asdict(tracker.rule), "precision": tracker.precision, "weights": weights}

@@ -1,7 +1,7 @@
 """Networks as ONNX graphs: one encodes a target's templates, one makes a tracking step, memory in and out."""
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -11,19 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from relo.errors import UserError
+from relo.models.checkpoints.states import state_hash
 from relo.models.encoders.base import Templates
+from relo.models.exported import NEXT_MEMORY, ExportedNetwork
+from relo.models.graph_metadata import ENTRY, FILES, GraphKind, GraphMetadata
 from relo.models.network import HEADS, Head, LocalizationNetwork
 from relo.models.temporal import TemporalPropagator
-
-TEMPLATES_FILE = "templates.onnx"
-STEP_FILE = "step.onnx"
 
 TOLERANCE = 1e-3
 """The most that a graph may differ from the network, in logits and shares of the search side."""
 
 OPSET = 20
-
-NEXT_MEMORY = "next_memory"
 
 ALWAYS_EXPORTED: tuple[Head, ...] = ("policy", "box", "presence")
 """The heads whose maps every exported step gives, as far as the network has them."""
@@ -133,8 +131,9 @@ def export_onnx(
     templates: int = 1,
     batch: int | None = None,
     heads: Collection[Head] = (),
+    tracking: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Write `templates.onnx` and `step.onnx` into a folder.
+    """Write `templates.onnx` and `step.onnx` into a folder, each with the metadata that tracking needs.
 
     Args:
         network: the network; it is put into evaluation mode.
@@ -142,6 +141,7 @@ def export_onnx(
         templates: how many templates a target has.
         batch: how many targets a step has; any number by default.
         heads: those whose maps are given beyond `ALWAYS_EXPORTED`.
+        tracking: settings of the tracking rule; the default ones if not given.
 
     Returns:
         The names of the step's outputs.
@@ -156,11 +156,27 @@ def export_onnx(
     template_inputs, step_inputs = _example_inputs(network, templates, batch or 2)
     if "memory" in step_inputs:
         step_inputs["is_first"] = torch.zeros(batch or 2, dtype=torch.bool)
-    templates_program = _program(TemplateEncoder(network), template_inputs, batch)
-    templates_program.save(str(folder / TEMPLATES_FILE), external_data=False)
-    step_program = _program(TrackingStep(network, {*ALWAYS_EXPORTED, *heads}), step_inputs, batch)
-    step_program.save(str(folder / STEP_FILE), external_data=False)
-    return [str(output.name) for output in step_program.model.graph.outputs]
+    run = {head for head in (*ALWAYS_EXPORTED, *heads) if getattr(network, head) is not None}
+    metadata = GraphMetadata(
+        search_size=network.encoder.search_size,
+        template_size=network.encoder.template_size,
+        map_size=network.encoder.map_size,
+        templates=templates,
+        batch=batch,
+        heads=tuple(sorted(run)),
+        presence_localization=None if network.presence is None else network.presence.localization,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        weights=state_hash(network.state_dict()),
+        tracking=tracking or {},
+    )
+    programs: dict[GraphKind, torch.onnx.ONNXProgram] = {
+        "templates": _program(TemplateEncoder(network), template_inputs, batch),
+        "step": _program(TrackingStep(network, {*ALWAYS_EXPORTED, *heads}), step_inputs, batch),
+    }
+    for kind, program in programs.items():
+        program.model.metadata_props[ENTRY] = metadata.to_json(kind)
+        program.save(str(folder / FILES[kind]), external_data=False)
+    return [str(output.name) for output in programs["step"].model.graph.outputs]
 
 
 def step_graph(network: LocalizationNetwork, templates: int, heads: Collection[Head]) -> tuple[bytes, list[str]]:
@@ -230,29 +246,14 @@ def largest_difference(
     Returns:
         The largest absolute difference of the maps that the graphs give, over all frames and cells.
     """
-    from onnxruntime import InferenceSession
-
-    def run(session: InferenceSession, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        arrays = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
-        names = [output.name for output in session.get_outputs()]
-        return {name: torch.from_numpy(array) for name, array in zip(names, arrays, strict=True)}
-
-    encode, step = (
-        InferenceSession(str(Path(folder) / file), providers=["CPUExecutionProvider"])
-        for file in (TEMPLATES_FILE, STEP_FILE)
-    )
+    graphs = ExportedNetwork(folder)
     templates = network.encode_templates(template_images, boxes_xywh)
-    graph_templates = run(encode, {"images": template_images, "boxes_xywh": boxes_xywh})
+    graph_templates = graphs.encode_templates(template_images, boxes_xywh)
     memory, graph_memory, differences = None, None, []
     for images in search_images:
-        maps, next_memory = network(images, templates, memory)
-        inputs = {"images": images, **graph_templates}
-        if next_memory is not None:
-            inputs["memory"] = torch.zeros_like(next_memory) if graph_memory is None else graph_memory
-            inputs["is_first"] = torch.full((len(images),), graph_memory is None)
-        found = run(step, inputs)
-        memory, graph_memory = next_memory, found.pop(NEXT_MEMORY, None)
-        differences += [(values - getattr(maps, name)).abs().max() for name, values in found.items()]
+        maps, memory = network(images, templates, memory)
+        found, graph_memory = graphs(images, graph_templates, graph_memory)
+        differences += [(m - getattr(maps, name)).abs().max() for name, m in vars(found).items() if m is not None]
     return torch.stack(differences).max().item()
 
 

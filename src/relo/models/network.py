@@ -55,6 +55,8 @@ class LocalizationNetwork(PluginModule):
     maps, memory = network(search_images, templates, memory=None)               # one frame of B targets
     """
 
+    engine: Literal["torch"] = "torch"
+
     def __init__(
         self,
         encoder: Encoder,

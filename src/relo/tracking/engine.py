@@ -26,7 +26,8 @@ from relo.files import atomic_write
 from relo.models.checkpoints.cache import cache_folder
 from relo.models.devices import is_small
 from relo.models.encoders.base import Templates
-from relo.models.export import NEXT_MEMORY, TOLERANCE, MissingExporterError, require_exporter, step_graph, step_tensors
+from relo.models.export import TOLERANCE, MissingExporterError, require_exporter, step_graph, step_tensors
+from relo.models.exported import NEXT_MEMORY, TrackableNetwork
 from relo.models.inference import Precision, computing
 from relo.models.network import HEADS, Head, LocalizationMaps, LocalizationNetwork
 
@@ -46,7 +47,7 @@ Forward = Callable[..., tuple[LocalizationMaps, Tensor | None]]
 
 def start_engine(
     choice: EngineChoice,
-    network: LocalizationNetwork,
+    network: TrackableNetwork,
     device: torch.device,
     precision: Precision,
     templates: int,
@@ -57,7 +58,7 @@ def start_engine(
     Args:
         choice: "torch", "onnxruntime", or "auto": onnxruntime for small networks in float32 on a CPU, where there is a
             step graph or one can be made, else torch. `$RELO_ENGINE` says what "auto" is, if it is set.
-        network: the network, on the device and in evaluation mode.
+        network: the network, on the device and in evaluation mode; an exported one computes by itself.
         device: where to compute.
         precision: of the network's layers.
         templates: how many templates a target has.
@@ -69,6 +70,8 @@ def start_engine(
     Raises:
         UserError: there is no such engine; or onnxruntime is asked for, and cannot compute this network here.
     """
+    if network.engine == "onnxruntime":
+        return network.engine, network
     if choice == "auto":
         choice = os.environ.get("RELO_ENGINE", "auto")  # type: ignore[assignment]
     if choice not in get_args(EngineChoice):

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from relo.errors import UserError
 from relo.models.encoders.base import Templates
+from relo.models.exported import TrackableNetwork
 from relo.models.heads import Localization, at_cells
 from relo.models.inference import Precision, computing
-from relo.models.network import Head, LocalizationMaps, LocalizationNetwork
+from relo.models.network import Head, LocalizationMaps
 from relo.tracking.cuda_graphs import Recorder, replayed
 from relo.tracking.engine import EngineChoice, start_engine
 from relo.tracking.rule import TrackingRule, has_presence
@@ -44,7 +45,7 @@ class Located:
         )
 
 
-def tracking_heads(network: LocalizationNetwork, localization: Localization) -> tuple[Head, ...]:
+def tracking_heads(network: TrackableNetwork, localization: Localization) -> tuple[Head, ...]:
     """The heads that a tracker that localizes so needs."""
     presence: tuple[Head, ...] = ("presence",) if has_presence(network, localization) else ()
     return (localization, "box", *presence)
@@ -55,7 +56,7 @@ class Localizer:
 
     def __init__(
         self,
-        network: LocalizationNetwork,
+        network: TrackableNetwork,
         rule: TrackingRule,
         device: torch.device,
         precision: Precision,

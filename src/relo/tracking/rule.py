@@ -17,8 +17,8 @@ from relo.files import read_yaml
 from relo.geometry import CropRule
 from relo.models.checkpoints.released import released_rule
 from relo.models.checkpoints.weights import RULE_FILE, read_checkpoint
+from relo.models.exported import TrackableNetwork, exported_metadata, is_onnx
 from relo.models.heads import Localization
-from relo.models.network import LocalizationNetwork
 
 Window = Literal["logits", "probabilities"]
 
@@ -169,12 +169,22 @@ def read_rule_file(path: Path) -> RuleFile:
             raise UserError(f"{path}: {error}") from error
     if not isinstance(settings, dict):
         raise UserError(f"The tracking rule {path} must hold settings as `name: value`.")
-    benchmarks = settings.pop("benchmarks", None) or {}
+    return rules_from_settings(settings, path)
+
+
+def rules_from_settings(settings: Mapping[str, Any], path: Path) -> RuleFile:
+    """The rules of plain data as `RuleFile.settings` gives them; `path` names their file in errors.
+
+    Raises:
+        UserError: as of `read_rule_file`.
+    """
+    common = {name: value for name, value in settings.items() if name != "benchmarks"}
+    benchmarks = settings.get("benchmarks") or {}
     if not isinstance(benchmarks, dict) or not all(isinstance(entry, dict) for entry in benchmarks.values()):
         raise UserError(f"In the tracking rule {path}, `benchmarks` must hold settings by the benchmarks' names.")
     for benchmark, entry in benchmarks.items():
-        rule_from_settings({**settings, **entry}, f"{path}, benchmark {benchmark}")
-    return RuleFile(rule_from_settings(settings, str(path)), {str(name): entry for name, entry in benchmarks.items()})
+        rule_from_settings({**common, **entry}, f"{path}, benchmark {benchmark}")
+    return RuleFile(rule_from_settings(common, str(path)), {str(name): entry for name, entry in benchmarks.items()})
 
 
 def load_rule(path: Path, benchmark: str | None = None) -> TrackingRule:
@@ -192,13 +202,15 @@ def load_rule(path: Path, benchmark: str | None = None) -> TrackingRule:
 
 
 def own_rules(path: Path) -> RuleFile:
-    """The tracking settings that belong to a model folder or checkpoint; the default ones where it has none."""
+    """The tracking settings of a model folder, checkpoint or exported graphs; the default ones where it has none."""
+    if is_onnx(path):
+        return rules_from_settings(exported_metadata(path).tracking, path)
     if path.is_file():
         return RuleFile(rule_from_settings(read_checkpoint(path).get("relo_rule", {}), str(path)))
     return read_rule_file(path / RULE_FILE) if (path / RULE_FILE).is_file() else RuleFile(TrackingRule())
 
 
-def check_heads(rule: TrackingRule, network: LocalizationNetwork) -> None:
+def check_heads(rule: TrackingRule, network: TrackableNetwork) -> None:
     """Refuse a rule for a network that lacks a head which it needs.
 
     Raises:
@@ -216,7 +228,7 @@ def check_heads(rule: TrackingRule, network: LocalizationNetwork) -> None:
         )
 
 
-def has_presence(network: LocalizationNetwork, localization: Localization) -> bool:
+def has_presence(network: TrackableNetwork, localization: Localization) -> bool:
     """Whether the network has a presence head for the map that picks the cell."""
     return network.presence is not None and network.presence.localization == localization
 

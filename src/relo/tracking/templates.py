@@ -9,8 +9,8 @@ from torch import Tensor
 
 from relo.errors import UserError
 from relo.models.encoders.base import Templates
+from relo.models.exported import TrackableNetwork
 from relo.models.inference import Precision, computing
-from relo.models.network import LocalizationNetwork
 from relo.tracking.crops import RGBImage, SearchFrame, cut, normalised, upload
 from relo.tracking.rule import TrackingRule
 from relo.tracking.state import TargetState
@@ -23,7 +23,7 @@ class TemplateMaker:
     """Makes templates by a rule; it keeps nothing of a target."""
 
     def __init__(
-        self, network: LocalizationNetwork, rule: TrackingRule, device: torch.device, precision: Precision
+        self, network: TrackableNetwork, rule: TrackingRule, device: torch.device, precision: Precision
     ) -> None:
         self._network = network
         self._rule = rule

@@ -9,18 +9,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from relo.errors import UserError
 from relo.geometry import clip_to_image
 from relo.models.checkpoints.weights import SHIPPED, load_network, resolve
 from relo.models.devices import find_device
+from relo.models.exported import ExportedNetwork, TrackableNetwork, is_onnx
 from relo.models.heads import Localization
 from relo.models.inference import Precision, PrecisionChoice, fastest_precision, optimize_for_inference
-from relo.models.network import LocalizationNetwork
 from relo.tracking.crops import Cropper, DeviceCropper, RGBImage, SearchFrame, SearchView, check_images, normalised
 from relo.tracking.cuda_graphs import find_recorder
 from relo.tracking.engine import EngineChoice
 from relo.tracking.localizer import Localizer, Located
 from relo.tracking.lost_and_found import apply_presence, lost_region
-from relo.tracking.rule import TrackingRule, check_heads, has_presence, own_rules
+from relo.tracking.rule import TrackingRule, check_heads, has_presence, own_rules, rules_from_settings
 from relo.tracking.state import TargetState, by_memory
 from relo.tracking.templates import TemplateMaker
 
@@ -39,7 +40,7 @@ class Tracker:
 
     def __init__(
         self,
-        network: LocalizationNetwork,
+        network: TrackableNetwork,
         rule: TrackingRule | None = None,
         device: str | torch.device | None = None,
         precision: Precision = "float32",
@@ -51,7 +52,8 @@ class Tracker:
         """Set the network to evaluation.
 
         Args:
-            network: a trained network; it is put into evaluation mode (and on the device), not copied.
+            network: a trained network; it is put into evaluation mode (and on the device), not copied. Or exported
+                graphs, which stay where they are.
             rule: how maps become boxes; the default setting where None.
             device: where to compute; None is where the network is.
             precision: of the network's layers; geometry is float64 throughout.
@@ -99,7 +101,8 @@ class Tracker:
         """A tracker with the weights of a name, a folder or a checkpoint, made to run fast (and not to be trained).
 
         Args:
-            model: what `relo.weights.load_network` takes; the network that comes with the package if not given.
+            model: what `relo.weights.load_network` takes, or what `from_onnx` does; the network that comes with the
+                package if not given.
             rule: None is the model's own (the `tracking.yaml` in its folder, or what its checkpoint was validated
                 with), else the default setting.
             device: None is the GPU where there is one.
@@ -112,14 +115,50 @@ class Tracker:
         Raises:
             UserError: as of `Tracker`; or the weights or the rule cannot be read.
         """
-        device = find_device(device)
         path = resolve(model)
+        if is_onnx(path):
+            if precision not in ("auto", "float32") or engine == "torch" or cuda_graphs:
+                raise UserError(
+                    f"{path} is computed by onnxruntime in float32: leave out precision, engine and CUDA graphs."
+                )
+            return cls.from_onnx(path, rule, device, localization)
+        device = find_device(device)
         rule = rule or own_rules(path).rule
         rule = replace(rule, localization=localization or rule.localization)
         if precision == "auto":
             precision = fastest_precision(device)
         network = optimize_for_inference(load_network(path), precision)
         return cls(network, rule, device, precision, cuda_graphs=cuda_graphs, engine=engine)
+
+    @classmethod
+    def from_onnx(
+        cls,
+        path: str | Path,
+        rule: TrackingRule | None = None,
+        device: str | torch.device | None = None,
+        localization: Localization | None = None,
+    ) -> "Tracker":
+        """A tracker whose network onnxruntime computes, from the two graphs of `relo export` alone.
+
+        Args:
+            path: the graphs' folder, or one of the two files, which has the other beside it.
+            rule: None is the exported one.
+            device: where onnxruntime computes; None is "cpu", and "cuda" needs the package onnxruntime-gpu.
+            localization: the map that picks the cell; None is the rule's.
+
+        Raises:
+            UserError: a graph is missing, broken, of a newer version or not of `relo export`; it cannot be computed on
+                the device; or the rule needs a head, or a number of templates, that was not exported.
+        """
+        network = ExportedNetwork(path, device)
+        rule = rule or rules_from_settings(network.metadata.tracking, Path(path)).rule
+        rule = replace(rule, localization=localization or rule.localization)
+        if rule.templates != network.metadata.templates:
+            raise UserError(
+                f"The tracking rule has templates = {rule.templates}, and {path} was exported for "
+                f"{network.metadata.templates}: export it with --templates {rule.templates}, or change the rule."
+            )
+        return cls(network, rule, "cpu")
 
     @torch.inference_mode()
     def initialize(

@@ -1,5 +1,6 @@
 """Tensors by name: read from files without running code, and loaded without leaving anything out."""
 
+import hashlib
 import pickle
 import warnings
 from collections.abc import Mapping, Sequence
@@ -170,3 +171,12 @@ def _listed(names: list[str]) -> str:
     shown = [n if len(n) <= LETTERS_AT_MOST else f"{n[:half]}...{n[-half:]}" for n in names[:NAMED_AT_MOST]]
     more = len(names) - NAMED_AT_MOST
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
+def state_hash(state: State) -> str:
+    """A hash of all tensors and their names."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in state.items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
