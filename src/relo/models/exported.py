@@ -160,6 +160,18 @@ class Graph:
         self._session = open_session(self.path, self._device)
 
 
+def session_options() -> Any:
+    """Of onnxruntime, for sessions with torch's number of threads."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what fails is raised
+    options.intra_op_num_threads = torch.get_num_threads()
+    # Threads that spin while they wait take the cores from torch's, and from other programs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
 def open_session(path: Path, device: torch.device, optimize: bool = True) -> Any:
     """A session of onnxruntime with torch's number of threads.
 
@@ -170,11 +182,7 @@ def open_session(path: Path, device: torch.device, optimize: bool = True) -> Any
         raise UserError(f"{path} is run by the package onnxruntime, which is not installed: pip install onnxruntime.")
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what fails is raised
-    options.intra_op_num_threads = torch.get_num_threads()
-    # Threads that spin while they wait take the cores from torch's, and from other programs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options = session_options()
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     providers: list[Any] = ["CPUExecutionProvider"]
