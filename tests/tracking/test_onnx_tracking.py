@@ -65,7 +65,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def single(folder, tmp_path_factory) -> Path:
-    """Graphs that say they are for one target at a time, without the prior; tests/models/test_export.py exports such."""
+    """Graphs that say they take one target at a time and lack the prior (tests/models/test_export.py exports such)."""
     single = Path(shutil.copytree(folder, tmp_path_factory.mktemp("single") / "onnx"))
     for name in ("step.onnx", "templates.onnx"):
         change(single / name, batch=1, heads=["box", "policy", "presence"])

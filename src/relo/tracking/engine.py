@@ -27,7 +27,7 @@ from relo.models.checkpoints.cache import cache_folder
 from relo.models.devices import is_small
 from relo.models.encoders.base import Templates
 from relo.models.export import TOLERANCE, MissingExporterError, require_exporter, step_graph, step_tensors
-from relo.models.exported import NEXT_MEMORY, TrackableNetwork
+from relo.models.exported import NEXT_MEMORY, TrackableNetwork, session_options
 from relo.models.inference import Precision, computing
 from relo.models.network import HEADS, Head, LocalizationMaps, LocalizationNetwork
 
@@ -179,11 +179,7 @@ class ONNXNetwork:
         import onnxruntime
 
         self._threads = torch.get_num_threads()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors
-        options.intra_op_num_threads = self._threads
-        # Threads that spin while they wait take the cores from torch's, and from other programs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options = session_options()
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(weight) for weight in self._weights]
         options.add_external_initializers(self._graph.weights, values)
         self._session: Any = onnxruntime.InferenceSession(
