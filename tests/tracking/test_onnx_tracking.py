@@ -18,8 +18,10 @@ import torch
 
 from relo import Tracker
 from relo.data.synthetic import render_sequence
+from relo.data.synthetic.command import synthesize
 from relo.data.synthetic.settings import EASY
 from relo.errors import UserError
+from relo.models.checkpoints.weights import save_network
 from relo.models.encoders.nano import Nano
 from relo.models.export import export_onnx
 from relo.models.exported import ExportedNetwork, exported_metadata, is_onnx
@@ -185,7 +187,7 @@ def test_the_loop_of_the_page_gives_the_same_boxes_without_torch(graphs, videos,
         ]
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True, timeout=300)
     states = [state for (state,) in followed(Tracker.from_onnx(graphs), videos[:1])]
     expected = torch.stack([state.box_xywh for state in states]).numpy()
     np.testing.assert_allclose(np.load(tmp_path / "boxes.npy"), expected, rtol=0, atol=1e-2)
@@ -336,6 +338,22 @@ def test_the_command_tracks_with_the_folder_or_a_file(folder, videos, name, tmp_
         states = tracker.step([image], states)
         expected.append(states[0].box_xywh.numpy())
     np.testing.assert_allclose(np.loadtxt(tmp_path / "boxes.txt", delimiter=",")[1:], expected, atol=1e-2)
+
+
+def test_a_benchmark_is_run_with_graphs_and_their_settings_for_it(folder, tmp_path, monkeypatch, capsys):
+    synthesize(tmp_path / "data", split="test", sequences=2, frames=5, width=160, height=120, workers=0)
+    save_network(nano(), tmp_path / "model", RuleFile(RULE, BENCHMARKS).settings())
+    boxes_xywh = {}
+    for model in (tmp_path / "model", folder):
+        results = tmp_path / "results" / model.name
+        options = ["--dataset", "lasot", "--root", "data", "--device", "cpu", "--workers", "1"]
+        relo_here(monkeypatch, "test", "--model", model, "--output", results, *options, cwd=tmp_path)
+        assert "has settings of its own for lasot: window_exponent 2.0" in " ".join(capsys.readouterr().out.split())
+        names = [path for path in sorted(results.glob("*.txt")) if "_" not in path.stem]
+        boxes_xywh[model.name] = np.stack([np.loadtxt(path, delimiter=",") for path in names])
+    expected, found = boxes_xywh.values()
+    assert len(found) == 2
+    np.testing.assert_allclose(found, expected, atol=1e-2)
 
 
 def test_the_command_says_one_sentence(copied, tmp_path, monkeypatch, capsys):

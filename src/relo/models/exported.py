@@ -182,6 +182,11 @@ def open_session(path: Path, device: torch.device, optimize: bool = True) -> Any
         raise UserError(f"{path} is run by the package onnxruntime, which is not installed: pip install onnxruntime.")
     import onnxruntime
 
+    no_device = UserError(
+        f"onnxruntime cannot compute on {device} here: pip install onnxruntime-gpu, or take the device cpu."
+    )
+    if not _has(device, onnxruntime.get_available_providers()):
+        raise no_device
     options = session_options()
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -196,11 +201,13 @@ def open_session(path: Path, device: torch.device, optimize: bool = True) -> Any
             f"{path} is not a graph that onnxruntime {onnxruntime.__version__} can run, or is truncated: export the "
             "model again."
         ) from error
-    if device.type == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
-        raise UserError(
-            "onnxruntime cannot compute on CUDA devices here: pip install onnxruntime-gpu, or take the device cpu."
-        )
+    if not _has(device, session.get_providers()):  # its libraries are missing
+        raise no_device
     return session
+
+
+def _has(device: torch.device, providers: Collection[str]) -> bool:
+    return device.type == "cpu" or "CUDAExecutionProvider" in providers
 
 
 def is_onnx(path: str | Path) -> bool:

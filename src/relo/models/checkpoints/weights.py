@@ -150,7 +150,7 @@ def resolve(model: str | Path) -> Path:
     variants = {f"relo-{variant}": variant for variant in VARIANTS}
     if str(model) not in variants:
         names = ", ".join([SHIPPED, *variants])
-        raise UserError(f"There is no model {model}: give a folder, a .ckpt, or one of {names}.")
+        raise UserError(f"There is no model {model}: give a folder, a .ckpt, an .onnx, or one of {names}.")
     folder = cache_folder() / str(model)
     if not (folder / WEIGHTS_FILE).is_file():
         variant = variants[str(model)]
