@@ -63,6 +63,7 @@ def _check_report(demo, warmup, policy, data):
     assert all(figure in page for figure in shown)
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert len(list(open_frames(demo / "demo.mp4"))) == 3 * 12
+    assert "data:video/mp4;base64," in page
 
 
 def _check_validation(folder, data):

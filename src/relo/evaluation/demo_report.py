@@ -53,7 +53,7 @@ def write_report(
     sequences: Path = Path("data/demo/synthetic_test"),
     started: float | None = None,
 ) -> None:
-    """Write the report of the demo's runs: report.html, scores.json and the video demo.mp4 (and .webm for browsers).
+    """Write the report of the demo's runs: report.html, scores.json and the video demo.mp4.
 
     Args:
         folder: where the demo ran; it holds warmup/warmup.ckpt, rl/rl.ckpt and rl/validation/scores.json.
@@ -70,7 +70,7 @@ def write_report(
     sections = {
         "Result": _result(scores, tracker.rule),
         "Success": html_figure(_success_figure(scores)) + html_figure(_scatter_figure(scores)),
-        "Video": _video(folder / "demo.webm"),
+        "Video": _video(folder / "demo.mp4"),
         "Frames": "".join(map(html_figure, strips)),
         "Learning": html_gallery(_log_figure(folder, *plot) for plot in _LOG_PLOTS),
         "How it was made": _provenance(scores, seconds),
@@ -97,7 +97,7 @@ def _render(tracker: Tracker, store: ClipStore, scores: Scores, folder: Path) ->
     """Track some sequences into one video, and give a film strip of each."""
     ranked = sorted(scores["per_sequence"]["policy"].items(), key=lambda item: item[1])
     strips = []
-    with VideoWriter(folder / "demo.mp4", 20) as video, VideoWriter(folder / "demo.webm", 20) as web_video:
+    with VideoWriter(folder / "demo.mp4", 20) as video:
         for title, quantile in _SHOWN_QUANTILES.items():
             name, auc = ranked[round(quantile * (len(ranked) - 1))]
             sequence = store[store.names.index(name.split("/", 1)[1])]
@@ -113,8 +113,7 @@ def _render(tracker: Tracker, store: ClipStore, scores: Scores, folder: Path) ->
                 truth_xywh = sequence.boxes_xywh[i] if sequence.visible[i] else None
                 caption = f"{i:3d}  {state.score:.2f}"
                 frames.append(draw_frame(image, state.box_xywh.tolist(), caption, response, truth_xywh))
-                for writer in (video, web_video):
-                    writer.write(frames[-1])
+                video.write(frames[-1])
             picked = np.linspace(1, len(frames) - 1, _STRIP_FRAMES).astype(int)
             caption = f"{title}: {sequence.name}, AUC {100 * auc:.1f}"
             strips.append(_strip_figure(caption, np.concatenate([frames[i] for i in picked], axis=1)))
@@ -164,7 +163,7 @@ def _video(path: Path) -> str:
     return (
         "<p>Red: the tracker's box, with its frame number and score. Green: the truth, where the target can be seen. "
         "Corner: the policy's map. The sequences are those at the 90th, 50th and 10th percentile of the policy's "
-        f'AUC.</p><video controls muted loop src="data:video/webm;base64,{data}" style="max-width:100%"></video>'
+        f'AUC.</p><video controls muted loop src="data:video/mp4;base64,{data}" style="max-width:100%"></video>'
     )
 
 
