@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import relo.tracking.background
-from relo.tracking.background import read_ahead
+from relo.tracking.background import read_ahead, written_behind
 
 
 def threads():
@@ -168,3 +168,127 @@ def until(is_true, seconds=5.0):
     while not is_true():
         assert time.monotonic() < end
         time.sleep(0.001)
+
+
+def test_everything_is_written_in_order_by_one_thread():
+    written, threads = [], set()
+
+    def write(item):
+        threads.add(threading.current_thread())
+        written.append(item)
+
+    with written_behind(write, 2) as put:
+        for item in range(100):
+            put(item)
+    assert written == list(range(100))
+    (thread,) = threads
+    assert thread is not threading.current_thread()
+    assert not thread.is_alive()
+
+
+def test_no_more_than_the_depth_wait():
+    go_on, begun = threading.Event(), []
+
+    def write(item):
+        begun.append(item)
+        go_on.wait(10)
+
+    put_so_far = []
+    with written_behind(write, 2) as put:
+
+        def put_all():
+            for item in range(10):
+                put(item)
+                put_so_far.append(item)
+
+        feeder = threading.Thread(target=put_all)
+        feeder.start()
+        feeder.join(0.1)
+        assert len(put_so_far) <= 3  # one is being written, two wait
+        assert begun == [0]
+        go_on.set()
+        feeder.join()
+    assert begun == list(range(10))
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError, GeneratorExit])
+def test_what_is_queued_is_written_when_the_block_fails(kind):
+    written = []
+
+    def write(item):
+        time.sleep(0.01)
+        written.append(item)
+
+    def fail():
+        with written_behind(write, 10) as put:
+            for item in range(5):
+                put(item)
+            raise kind
+
+    with pytest.raises(kind):
+        fail()
+    assert written == list(range(5))
+
+
+def test_a_failure_comes_out_at_the_next_item_and_never_blocks():
+    tried = []
+
+    def write(item):
+        tried.append(item)
+        if item == 3:
+            raise OSError("full")
+
+    def put_many():
+        with written_behind(write, 1) as put:
+            for item in range(1000):
+                put(item)
+                time.sleep(0.001)
+
+    with pytest.raises(OSError, match="full"):
+        put_many()
+    assert tried == [0, 1, 2, 3]
+
+
+def test_a_failure_comes_out_at_the_end():
+    def write(item):
+        raise OSError("full")
+
+    with pytest.raises(OSError, match="full"), written_behind(write, 5) as put:
+        put(1)
+
+
+def test_the_block_s_own_error_goes_first():
+    def write(item):
+        raise OSError("full")
+
+    def fail():
+        with written_behind(write, 5) as put:
+            put(1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+
+
+def test_a_second_interruption_gives_up_what_waits(monkeypatch):
+    written, join, interruptions = [], threading.Thread.join, [KeyboardInterrupt()]
+
+    def write(item):
+        time.sleep(0.05)
+        written.append(item)
+
+    def interrupted_join(thread):
+        if interruptions:
+            raise interruptions.pop()
+        join(thread)
+
+    def put_ten():
+        with written_behind(write, 10) as put:
+            for item in range(10):
+                put(item)
+            monkeypatch.setattr(threading.Thread, "join", interrupted_join)
+
+    with pytest.raises(KeyboardInterrupt):
+        put_ten()
+    assert len(written) < 3
+    assert not any(thread.name == "writer" for thread in threading.enumerate())

@@ -122,8 +122,6 @@ def test_frames_of_another_size_are_named(folder):
         assert frames.remarks == remarks
 
 
-
-
 @pytest.mark.parametrize(
     ("source", "message"),
     [

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from full_disk import file_limit
 from relo.errors import UserError
 from relo.tracking import video_writer
 from relo.tracking.video_writer import VideoWriter, fit_into
@@ -27,8 +28,8 @@ def noise(height=48, width=64, seed=0):
 
 
 def write_noise(video, count):
-    for _ in range(count):
-        video.write(noise())
+    for seed in range(count):
+        video.write(noise(seed=seed))
 
 
 def decoded(path):
@@ -167,53 +168,26 @@ def test_a_killed_process_leaves_the_fragments_before(tmp_path):
     assert 30 <= len(decoded(path)[0]) < 60
 
 
-# Writes frames until the size limit, which stands for the end of the disk.
-LIMITED = """
-import resource, sys
-from pathlib import Path
-import numpy as np
-from relo.errors import UserError
-from relo.tracking.video_writer import VideoWriter
-path, limit = Path(sys.argv[1]), int(sys.argv[2])
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-try:
-    with VideoWriter(path) as video:
-        for seed in range(int(sys.argv[3])):
-            video.write(np.random.default_rng(seed).integers(0, 255, (96, 128, 3), np.uint8))
-except UserError as error:
-    print(error)
-    sys.exit(2)
-"""
-
-
 def write_limited(path, limit, count):
-    return subprocess.run(
-        [sys.executable, "-c", LIMITED, path, str(limit), str(count)], check=False, capture_output=True, text=True
-    )
+    """Write frames to a disk that has room for so many bytes; the error."""
+    with pytest.raises(UserError) as error, file_limit(limit), VideoWriter(path) as video:
+        write_noise(video, count)
+    return str(error.value)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of file sizes")
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_disk_that_fills_up_keeps_the_frames_before(tmp_path, ending):
     path = tmp_path / f"video{ending}"
-    done = write_limited(path, 1_200_000, 200)
-    sentence = rf"The video {path} cannot be written \(File too large\); its first (\d+) frames can be played\.\n"
-    count = int(re.fullmatch(sentence, done.stdout)[1])
-    assert (done.returncode, done.stderr) == (2, "")
+    sentence = rf"The video {path} cannot be written \(File too large\); its first (\d+) frames can be played\."
+    count = int(re.fullmatch(sentence, write_limited(path, 400_000, 200))[1])
     assert 40 < count <= playable(path) <= count + 1  # half a JPEG image is decoded, too
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of file sizes")
 @pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize(("limit", "count"), [(0, 3), (100, 3), (2000, 3), (2000, 100)])
+@pytest.mark.parametrize(("limit", "count"), [(0, 3), (100, 3), (1000, 3), (1000, 100)])
 def test_a_full_disk_leaves_no_video_without_frames(tmp_path, ending, limit, count):
     path = tmp_path / f"video{ending}"
-    done = write_limited(path, limit, count)
-    assert (done.returncode, done.stdout, done.stderr) == (
-        2,
-        f"The video {path} cannot be written (File too large).\n",
-        "",
-    )
+    assert write_limited(path, limit, count) == f"The video {path} cannot be written (File too large)."
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,7 +2,9 @@
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from queue import Queue
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -73,3 +75,57 @@ def _read_ahead(items: Iterable[Item], depth: int, drop_oldest: bool) -> Generat
             is_stopped = True
             changed.notify_all()
         thread.join(_FAREWELL)
+
+
+@contextmanager
+def written_behind(write: Callable[[Item], None], depth: int) -> Iterator[Callable[[Item], None]]:
+    """Have items written, in order, by one thread; what is queued when the block ends, however it ends, is written.
+
+    Args:
+        write: takes an item; called by that thread alone.
+        depth: how many items may wait; 1 or more.
+
+    Yields:
+        What to call with an item. It waits while `depth` items do.
+
+    Raises:
+        BaseException: what `write` raised, once, from the next call or at the end of the block; items after the
+            one that failed are dropped. An error of the block itself goes first.
+    """
+    queue: Queue[Item | _End] = Queue(depth)
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        while not isinstance(item := queue.get(), _End):
+            if not failures:  # after a failure, items are taken and dropped, so that nobody waits for room
+                try:
+                    write(item)
+                except BaseException as error:  # the caller raises it
+                    failures.append(error)
+
+    def put(item: Item) -> None:
+        if failures:
+            raise failures[0]
+        queue.put(item)
+
+    def finish() -> None:
+        queue.put(_End())
+        thread.join()
+
+    thread = threading.Thread(target=work, name="writer", daemon=True)
+    thread.start()
+    try:
+        yield put
+    finally:
+        try:
+            finish()
+        except BaseException as error:  # stopped a second time: what waits is given up
+            failures.append(error)
+            finish()
+            raise
+    if failures:
+        raise failures[0]
+
+
+class _End:
+    """Behind the last item."""
