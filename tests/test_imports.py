@@ -16,6 +16,7 @@ LAYERS = (
     {"learning", "tracking"},
     {"evaluation"},
     {"training", "studies"},
+    {"app"},
     {"commands"},
 )
 LIGHTNING = {"training", "commands", "data.datamodule"}

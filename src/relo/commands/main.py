@@ -28,6 +28,7 @@ LIGHTNING_COMMANDS: dict[str, Command] = {
 
 COMMANDS: dict[str, dict[str, Command] | Command] = {
     "track": ("relo.commands.track:track", "Track a target in a video, a folder of frames or a camera."),
+    "serve": ("relo.commands.serve:serve", "Serve a page to track videos in, on this machine."),
     "test": ("relo.commands.test:run_benchmark", "Track a whole benchmark, and leave result files."),
     "evaluate": ("relo.commands.evaluate:evaluate", "Score result files by a benchmark's own rule."),
     "submit": ("relo.commands.evaluate:submit", "Pack result files for a benchmark's server, checked."),

@@ -163,13 +163,13 @@ def _draw_maps(
             canvas, rectangle[:2], (rectangle[2] - 1, rectangle[3] - 1), INK if len(targets) == 1 else color, -1
         )
         # Cells stay visible: they are the actions to choose from.
-        drawn = cv2.resize(_in_viridis(response), (side, side), interpolation=cv2.INTER_NEAREST)
+        drawn = cv2.resize(in_viridis(response), (side, side), interpolation=cv2.INTER_NEAREST)
         canvas[top : top + side, left : left + side] = drawn
         places.append(rectangle)
     return places
 
 
-def _in_viridis(response: NDArray[np.floating]) -> RGBImage:
+def in_viridis(response: NDArray[np.floating]) -> RGBImage:
     """A map [S, S] as colors [S, S, 3], from its least to its greatest value."""
     span = response - response.min()
     levels = (255 * span / max(float(span.max()), np.finfo(np.float32).tiny)).round().astype(np.uint8)

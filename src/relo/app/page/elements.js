@@ -1,0 +1,53 @@
+// Small helpers for elements, used by both pages.
+
+export const byId = (id) => document.getElementById(id);
+
+export function make(name, properties = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(properties)) {
+    if (key in element) element[key] = value;
+    else element.setAttribute(key, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+export function colored(element, color) {
+  element.style.setProperty("--color", color);
+  return element;
+}
+
+// The color of a target, as videos have it too: one that is alone has its own.
+export function colorOf(colors, target, targets) {
+  const list = targets === 1 ? colors.alone : colors.several;
+  return list[target % list.length];
+}
+
+export function showMessage(sentence) {
+  byId("message-text").textContent = sentence;
+  byId("message").hidden = !sentence;
+  if (sentence) byId("message").scrollIntoView({ block: "nearest" });
+}
+
+export function speak(sentence) {
+  byId("spoken").textContent = sentence;
+}
+
+// Sends a request; an answer that is an error is thrown with the server's sentence.
+export async function ask(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch {
+    throw new Error("The server cannot be reached; is it still running?");
+  }
+  if (response.ok) return response;
+  const answer = await response.json().catch(() => ({}));
+  throw Object.assign(new Error(answer.error || `The server answered ${response.status}.`), { status: response.status });
+}
+
+export const asJson = (data) => ({
+  method: "POST",
+  headers: { "Content-Type": "application/json" },
+  body: JSON.stringify(data),
+});

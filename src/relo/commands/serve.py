@@ -1,0 +1,68 @@
+"""`relo serve`: a page to try the tracker in."""
+
+import webbrowser
+from pathlib import Path
+
+from rich.console import Console
+
+from relo.app import require_packages
+from relo.errors import UserError
+from relo.models.checkpoints.weights import SHIPPED
+from relo.tracking.rule import load_rule
+from relo.tracking.tracker import Tracker
+
+
+def serve(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    model: str = SHIPPED,
+    rule: Path | None = None,
+    device: str | None = None,
+    max_size: float = 500,
+    max_frames: int = 10_000,
+    open: bool = False,
+) -> None:
+    """Serve a page on which a video is tracked: drop it, draw boxes on its first frame, watch, download.
+
+    Only this machine reaches the page. What a visitor gives is deleted when the page is closed, and when the server
+    ends. It needs the packages of the extra `relo[app]`.
+
+    Args:
+        host: the address to listen on; 0.0.0.0 lets in all machines of the network, without a password.
+        port: the port, or where it is taken, the next free one.
+        model: a model's name, its folder, or a checkpoint; the network that comes with the package if not given.
+        rule: a YAML file of tracking settings; the model's own, or the default, if not given.
+        device: where to compute, such as "cpu" or "cuda"; the GPU if there is one.
+        max_size: the largest video that is taken, in MB.
+        max_frames: the longest video that is taken, in frames.
+        open: open the page in the browser.
+
+    Raises:
+        UserError: packages are missing, the model cannot be used, or the address cannot be listened on.
+        KeyboardInterrupt: it was stopped.
+    """
+    require_packages("relo serve")
+    if not max_size > 0 or max_frames < 1:
+        raise UserError(f"With --max_size {max_size:g} and --max_frames {max_frames} no video could be taken.")
+    from relo.app.guard import LOCAL_NAMES, is_local
+    from relo.app.listen import Server, address_of, listen
+    from relo.app.server import Limits, make_app
+    from relo.app.shared_tracker import SharedTracker
+
+    settings = None if rule is None else load_rule(rule)
+    with listen(host, port) as listener:
+        tracker = SharedTracker(Tracker.from_pretrained(model, settings, device))
+        names = LOCAL_NAMES if is_local(host) else None
+        name = Path(model).name
+        app = make_app(tracker, name, Limits(max_megabytes=max_size, max_frames=max_frames), names)
+        console = Console(soft_wrap=True)
+        console.print(f"The page is at {address_of(listener)} (Ctrl-C ends it).", highlight=False)
+        if names is None:
+            console.print(
+                f"Every machine that reaches {host} can open it, without a password, and send videos to this one.",
+                style="yellow",
+            )
+        if open:
+            webbrowser.open(address_of(listener))
+        Server(app, app.state.sessions.announce_end).run_until_stopped(listener)
