@@ -49,7 +49,16 @@ def check_images(images: Sequence[RGBImage], targets: int) -> None:
         raise ValueError(f"{len(images)} images for {targets} targets; give one image per target.")
     for image in images:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"An image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}.")
+            found = f"{image.dtype} {list(image.shape)}{_advice(image)}"
+            raise ValueError(f"An image must be RGB uint8 [H, W, 3], not {found}.")
+
+
+def _advice(image: NDArray) -> str:
+    """How to make an RGB image of one with another number of channels."""
+    if image.dtype != np.uint8 or image.ndim not in (2, 3):
+        return ""
+    conversion = {1: "GRAY2RGB", 4: "RGBA2RGB"}.get(1 if image.ndim == 2 else image.shape[2])
+    return "" if conversion is None else f"; convert it, as by cv2.cvtColor(image, cv2.COLOR_{conversion})"
 
 
 def cut(rule: CropRule, images: Sequence[RGBImage], regions: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Follow targets from frame to frame with a trained network: crop, locate, update."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +19,11 @@ from relo.models.inference import Precision, PrecisionChoice, fastest_precision,
 from relo.tracking.crops import Cropper, DeviceCropper, RGBImage, SearchFrame, SearchView, check_images, normalised
 from relo.tracking.cuda_graphs import find_recorder
 from relo.tracking.engine import EngineChoice
+from relo.tracking.frame_result import FrameResult
 from relo.tracking.localizer import Localizer, Located
 from relo.tracking.lost_and_found import apply_presence, lost_region
 from relo.tracking.rule import TrackingRule, check_heads, has_presence, own_rules, rules_from_settings
+from relo.tracking.run import Source, as_boxes, follow, open_timed
 from relo.tracking.state import TargetState, by_memory
 from relo.tracking.templates import TemplateMaker
 
@@ -30,6 +32,11 @@ class Tracker:
     """One-pass tracking: a box on the first frame, then one step per frame.
 
         tracker = Tracker.from_pretrained()
+        for result in tracker.run("video.mp4", [x, y, w, h]):  # any source, one target or several
+            print(result.index, result.boxes_xywh)
+
+    or, where the frames come from a loop of your own:
+
         states = tracker.initialize([image], [[x, y, w, h]])
         states = tracker.step([next_image], states)  # states[0].box_xywh, states[0].score
 
@@ -159,6 +166,43 @@ class Tracker:
                 f"{network.metadata.templates}: export it with --templates {rule.templates}, or change the rule."
             )
         return cls(network, rule, "cpu")
+
+    def run(
+        self,
+        source: Source,
+        boxes_xywh: Sequence[float] | Sequence[Sequence[float]] | NDArray[np.float64] | Tensor,
+        *,
+        start: int = 0,
+        limit: int | None = None,
+        keep_response: bool = False,
+    ) -> Iterator[FrameResult]:
+        """Track one target or several, as one batch, through a source: a result per frame, the given one first.
+
+        >>> import numpy as np
+        >>> tracker = Tracker.from_pretrained(device="cpu")
+        >>> video = np.random.default_rng(0).integers(0, 256, (3, 120, 160, 3), np.uint8)  # or "video.mp4", "frames/"
+        >>> for result in tracker.run(video, [[40, 30, 30, 40], [90, 50, 25, 20]], keep_response=True):
+        ...     first = result.targets[0]
+        ...     print(result.index, result.boxes_xywh.shape, first.status, first.response is not None)
+        0 (2, 4) tracking False
+        1 (2, 4) tracking True
+        2 (2, 4) tracking True
+
+        Args:
+            source: what `relo.tracking.sources.open_frames` takes, decoded ahead in a thread; or RGB images, uint8
+                [H, W, 3], in any iterable. A frame may have another size than the one before.
+            boxes_xywh: the boxes [4] or [B, 4] on the first frame that is tracked, in image pixels.
+            start: skip this many frames of the source.
+            limit: stop after this many frames.
+            keep_response: hand out the maps that the cells were chosen from.
+
+        Raises:
+            UserError: at once where the source cannot be opened; with the first result where a box is outside, has no
+                area, or there is no frame; later where the source breaks off: the results before it have come by then.
+            ValueError: other than boxes [B, 4]; an image of another type or shape.
+        """
+        boxes = as_boxes(boxes_xywh)
+        return follow(self, open_timed(source, start, limit), boxes, keep_response)
 
     @torch.inference_mode()
     def initialize(

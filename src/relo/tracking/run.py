@@ -1,0 +1,85 @@
+"""Track targets through a whole source: frame by frame, while frames are decoded ahead in a thread."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relo.errors import UserError
+from relo.tracking.background import read_ahead
+from relo.tracking.crops import RGBImage
+from relo.tracking.frame_result import FrameResult
+from relo.tracking.sources import DEFAULT_FRAMES_PER_SECOND, Frames, open_frames
+from relo.tracking.state import TargetState
+
+if TYPE_CHECKING:
+    from relo.tracking.tracker import Tracker
+
+Source = str | Path | int | Frames | Iterable[RGBImage]
+TimedFrame = tuple[int, float, RGBImage]
+"""The frame's index in its source, the seconds since the source's first frame, and the image."""
+
+DECODED_AHEAD = 4
+"""Frames that wait for the tracker; they take memory."""
+
+
+def open_timed(source: Source, start: int = 0, limit: int | None = None) -> Iterator[TimedFrame]:
+    """The frames of a source from frame `start` on, at most `limit` of them.
+
+    Files, cameras and streams are decoded ahead in a thread. Arrays are taken one by one when they are needed: whoever
+    makes them may use one buffer for all.
+
+    Raises:
+        UserError: the source cannot be opened.
+        ValueError: arrays cannot be taken from this start, or to this limit.
+    """
+    if isinstance(source, str | Path | int):
+        return decoded_ahead(open_frames(str(source), start, limit), start)
+    if isinstance(source, Frames):
+        return islice(decoded_ahead(source), start, None if limit is None else start + limit)
+    arrays = Frames("the source", source, None, DEFAULT_FRAMES_PER_SECOND)
+    return islice(_timed(arrays, 0), start, None if limit is None else start + limit)
+
+
+def decoded_ahead(frames: Frames, start: int = 0) -> Iterator[TimedFrame]:
+    """Frames of which the first is frame `start` of its source, decoded in a thread."""
+    return read_ahead(_timed(frames, start), DECODED_AHEAD)
+
+
+def follow(
+    tracker: "Tracker", frames: Iterable[TimedFrame], boxes_xywh: NDArray[np.float64], keep_response: bool = False
+) -> Iterator[FrameResult]:
+    """Track B targets, given by their boxes [B, 4] on the first frame, as one batch.
+
+    Raises:
+        UserError: there is no frame, or what `Tracker.initialize`, `Tracker.step` and reading frames raise.
+        ValueError: an image of another type or shape.
+    """
+    states: Sequence[TargetState] = []
+    for index, seconds, image in frames:
+        images = [image] * len(boxes_xywh)
+        states = tracker.step(images, states, keep_response) if states else tracker.initialize(images, boxes_xywh)
+        yield FrameResult(index, seconds, image, states)
+    if not states:
+        raise UserError("The source has no frame to track in.")
+
+
+def as_boxes(boxes_xywh: Any) -> NDArray[np.float64]:
+    """One box [4] or several [B, 4], of any array or sequence, as boxes [B, 4].
+
+    Raises:
+        ValueError: another shape, or no box.
+    """
+    boxes = np.asarray(boxes_xywh, np.float64)
+    if boxes.ndim not in (1, 2) or boxes.shape[-1] != 4 or not boxes.size:
+        raise ValueError(f"Give one box x, y, w, h or several [B, 4], not an array {list(boxes.shape)}.")
+    return boxes.reshape(-1, 4)
+
+
+def _timed(frames: Frames, start: int) -> Iterator[TimedFrame]:
+    """The frames with index and time; a source without times has those of its rate."""
+    for index, image in enumerate(frames, start):
+        yield index, frames.seconds[-1] if frames.seconds else index / frames.frames_per_second, image
