@@ -29,15 +29,15 @@ DECODED_AHEAD = 4
 def open_timed(source: Source, start: int = 0, limit: int | None = None) -> Iterator[TimedFrame]:
     """The frames of a source from frame `start` on, at most `limit` of them.
 
-    Files, cameras and streams are decoded ahead in a thread. Arrays are taken one by one when they are needed: whoever
-    makes them may use one buffer for all.
+    Files are decoded ahead in a thread. Arrays are taken one by one when they are needed: whoever makes them may use
+    one buffer for all.
 
     Raises:
         UserError: the source cannot be opened.
         ValueError: arrays cannot be taken from this start, or to this limit.
     """
     if isinstance(source, str | Path | int):
-        return decoded_ahead(open_frames(str(source), start, limit), start)
+        return decoded_ahead(open_frames(source, start, limit), start)
     if isinstance(source, Frames):
         return islice(decoded_ahead(source), start, None if limit is None else start + limit)
     arrays = Frames("the source", source, None, DEFAULT_FRAMES_PER_SECOND)
@@ -45,8 +45,9 @@ def open_timed(source: Source, start: int = 0, limit: int | None = None) -> Iter
 
 
 def decoded_ahead(frames: Frames, start: int = 0) -> Iterator[TimedFrame]:
-    """Frames of which the first is frame `start` of its source, decoded in a thread."""
-    return read_ahead(_timed(frames, start), DECODED_AHEAD)
+    """Frames of which the first is frame `start` of its source, decoded in a thread; live ones are not kept waiting."""
+    timed = _timed(frames, start)
+    return timed if frames.is_live else read_ahead(timed, DECODED_AHEAD)
 
 
 def follow(
