@@ -3,7 +3,6 @@
 import importlib
 import inspect
 import os
-import re
 import signal
 import sys
 from argparse import ArgumentError
@@ -14,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from rich.console import Console
 from rich.text import Text
 
+from relo.commands.arguments import NEGATIVE_NUMBER, regrouped
 from relo.commands.process import set_defaults
 from relo.errors import UserError, one_sentence
 
@@ -103,7 +103,8 @@ def run(
 def _parse(program: str, function: Any, arguments: list[str]) -> dict[str, Any]:
     """A function's arguments from the command line that its signature and docstring describe.
 
-    What may be given by position is positional. Lists take several values, and a switch may stand without one.
+    What may be given by position is positional. Lists take several values, at once or each behind a flag of its own,
+    and a switch may stand without one.
     """
     from docstring_parser import parse
     from jsonargparse import ArgumentParser
@@ -111,9 +112,9 @@ def _parse(program: str, function: Any, arguments: list[str]) -> dict[str, Any]:
     documentation = parse(function.__doc__ or "")
     help_texts = {parameter.arg_name: parameter.description for parameter in documentation.params}
     parser: Any = ArgumentParser(prog=program, description=documentation.description, exit_on_error=False)
-    # No option begins with a digit: "-5,30,30,30" is a value, as argparse by itself knows of "-5".
-    parser._negative_number_matcher = re.compile(r"-\.?\d")
+    parser._negative_number_matcher = NEGATIVE_NUMBER
     types = get_type_hints(function)
+    lists, switches, positionals = [], [], 0
     for name, parameter in inspect.signature(function).parameters.items():
         kind = types[name]
         settings = {"type": kind, "help": help_texts.get(name)}
@@ -127,8 +128,11 @@ def _parse(program: str, function: Any, arguments: list[str]) -> dict[str, Any]:
             settings["required"] = True
         flag = f"--{name}" if parameter.kind is parameter.KEYWORD_ONLY else name
         parser.add_argument(flag, **settings)
+        positionals += flag == name and "default" not in settings
+        lists += [flag] if settings.get("nargs") == "+" else []
+        switches += [flag] if settings.get("nargs") == "?" else []
     try:
-        values: dict[str, Any] = parser.parse_args(arguments).as_dict()
+        values: dict[str, Any] = parser.parse_args(regrouped(arguments, lists, switches, positionals)).as_dict()
     except ArgumentError as error:
         raise UserError(f"{one_sentence(str(error))} (see `{program} --help`)") from error
     return values
