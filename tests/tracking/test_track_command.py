@@ -7,7 +7,8 @@ import pytest
 
 import relo.models.checkpoints.weights
 from relo.commands.main import main
-from relo.commands.track import _runs, track
+from relo.commands.track import track
+from relo.commands.track_report import runs
 from relo.data.sequences.parsing import read_boxes
 from relo.errors import UserError
 from relo.models.checkpoints.weights import save_network
@@ -42,7 +43,7 @@ def test_writes_boxes_and_video_and_prints_the_score(model, source, tmp_path, ca
     truth = tmp_path / "truth.txt"
     truth.write_text("40,30,30.5,40\n" * FRAMES)
     boxes, video = tmp_path / "out" / "boxes.txt", tmp_path / "out" / "video.mp4"
-    track(source, box=BOX, model=model, save=boxes, render=video, truth=truth, device="cpu")
+    track(source, box=[BOX], model=model, save=[boxes], render=video, truth=truth, device="cpu")
     boxes_xywh = read_boxes(boxes)
     assert boxes_xywh.shape == (FRAMES, 4)
     assert boxes_xywh[0].tolist() == [40, 30, 30.5, 40]
@@ -62,20 +63,22 @@ def test_without_a_model_it_tracks_with_the_one_that_comes_with_the_package(mode
 
 def test_score_of_truth_is_perfect(model, source, tmp_path, capsys):
     boxes = tmp_path / "boxes.txt"
-    track(source, box=BOX, model=model, save=boxes, device="cpu")
+    track(source, box=[BOX], model=model, save=[boxes], device="cpu")
     # Frames without a truth box do not count; the file is for the whole source, whatever part is tracked.
     lines = boxes.read_text().splitlines()
     truth = tmp_path / "truth.txt"
     truth.write_text("\n".join([*lines[:4], "NaN,NaN,NaN,NaN", "0,0,0,0"]))
-    track(source, box=BOX, model=model, truth=truth, device="cpu")
+    track(source, box=[BOX], model=model, truth=truth, device="cpu")
     assert "AUC 0.952 over the 4 frames" in " ".join(capsys.readouterr().out.split())
     x, y, w, h = lines[2].split(",")
-    track(source, box=f"{x},{y},{w},{h}", model=model, truth=truth, start=2, limit=1, device="cpu")
+    track(source, box=[f"{x},{y},{w},{h}"], model=model, truth=truth, start=2, limit=1, device="cpu")
     assert "AUC 0.952 over the 1 frames" in " ".join(capsys.readouterr().out.split())
 
 
 def test_video_gives_the_boxes_of_its_frames(model, source, tmp_path):
-    track(source, box=BOX, model=model, render=tmp_path / "video.avi", save=tmp_path / "a.txt", limit=3, device="cpu")
+    track(
+        source, box=[BOX], model=model, render=tmp_path / "video.avi", save=[tmp_path / "a.txt"], limit=3, device="cpu"
+    )
     assert len(read_boxes(tmp_path / "a.txt")) == len(list(open_frames(tmp_path / "video.avi"))) == 3
 
 
@@ -90,7 +93,7 @@ def test_interrupted_work_is_kept(model, source, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Tracker, "step", interrupted_step)
     boxes, video = tmp_path / "boxes.txt", tmp_path / "video.mp4"
     with pytest.raises(KeyboardInterrupt):
-        track(source, box=BOX, model=model, save=boxes, render=video, device="cpu")
+        track(source, box=[BOX], model=model, save=[boxes], render=video, device="cpu")
     assert len(read_boxes(boxes)) == 3
     assert len(list(open_frames(video))) == 3
     assert "Stopped after 3 frames" in " ".join(capsys.readouterr().out.split())
@@ -99,7 +102,7 @@ def test_interrupted_work_is_kept(model, source, tmp_path, monkeypatch, capsys):
 def test_broken_frame_keeps_the_boxes_before_it(model, source, tmp_path):
     (tmp_path / "frames" / "3.jpg").write_bytes(b"half")
     with pytest.raises(UserError, match=r"3\.jpg"):
-        track(source, box=BOX, model=model, save=tmp_path / "boxes.txt", device="cpu")
+        track(source, box=[BOX], model=model, save=[tmp_path / "boxes.txt"], device="cpu")
     assert len(read_boxes(tmp_path / "boxes.txt")) == 3
 
 
@@ -111,7 +114,7 @@ def test_bad_box_touches_no_file(model, source, tmp_path, box):
     boxes = tmp_path / "boxes.txt"
     boxes.write_text("kept")
     with pytest.raises(UserError, match="box"):
-        track(source, box=box, model=model, save=boxes, render=tmp_path / "video.mp4", device="cpu")
+        track(source, box=[box], model=model, save=[boxes], render=tmp_path / "video.mp4", device="cpu")
     assert boxes.read_text() == "kept"
     assert not (tmp_path / "video.mp4").exists()
 
@@ -122,7 +125,7 @@ def test_first_box_and_truth_from_files_however_they_were_saved(model, source, t
     one.write_bytes(text.encode())
     truth.write_bytes(b"".join([text.rstrip().encode(), b"\r\n" + b"40 30 30.5 40\r\n" * (FRAMES - 1)]))
     for box, start in ((one, 0), (truth, 0), (one, 3), (truth, 3)):
-        track(source, box=str(box), model=model, truth=truth, save=tmp_path / "a.txt", start=start, device="cpu")
+        track(source, box=[str(box)], model=model, truth=truth, save=[tmp_path / "a.txt"], start=start, device="cpu")
         assert read_boxes(tmp_path / "a.txt")[0].tolist() == [40, 30, 30.5, 40]
         printed = " ".join(capsys.readouterr().out.split())
         assert f"over the {FRAMES - start} frames" in printed
@@ -132,14 +135,14 @@ def test_first_box_and_truth_from_files_however_they_were_saved(model, source, t
 def test_first_box_is_that_of_the_first_tracked_frame(model, source, tmp_path):
     boxes = tmp_path / "boxes.txt"
     boxes.write_text("10,10,20,20\n11,11,20,20\n12,12,20,20\n")
-    track(source, box=str(boxes), model=model, save=tmp_path / "a.txt", start=2, limit=1, device="cpu")
+    track(source, box=[str(boxes)], model=model, save=[tmp_path / "a.txt"], start=2, limit=1, device="cpu")
     assert read_boxes(tmp_path / "a.txt").tolist() == [[12, 12, 20, 20]]
     with pytest.raises(UserError, match=r"boxes\.txt has 3 boxes, none of frame 3"):
-        track(source, box=str(boxes), model=model, start=3, device="cpu")
+        track(source, box=[str(boxes)], model=model, start=3, device="cpu")
     for text, message in (("", "0 boxes"), ("10,10,20,20\n\n1,2,3,4", "line 2"), ("1,2,3,4,5,6,7,8", "4 numbers")):
         boxes.write_text(text)
         with pytest.raises(UserError, match=rf"boxes\.txt.*{message}"):
-            track(source, box=str(boxes), model=model, device="cpu")
+            track(source, box=[str(boxes)], model=model, device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -158,7 +161,7 @@ def test_first_box_is_that_of_the_first_tracked_frame(model, source, tmp_path):
 def test_truth_of_another_length_is_remarked_on(model, source, tmp_path, capsys, rows, start, limit, remark):
     truth = tmp_path / "truth[a].txt"
     truth.write_text("40,30,30.5,40\n" * rows)
-    track(source, box=BOX, model=model, truth=truth, start=start, limit=limit, device="cpu")
+    track(source, box=[BOX], model=model, truth=truth, start=start, limit=limit, device="cpu")
     printed = capsys.readouterr().out
     assert ("may not belong together" in printed) == (remark is not None)
     assert f"{truth} holds {remark}" in printed if remark else "Success AUC" in printed
@@ -172,17 +175,17 @@ def test_cut_video_says_so_at_the_end(model, tmp_path, capsys):
             video.write(random.integers(0, 255, (120, 160, 3), np.uint8))
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     remark = "The video announces 20 frames and ends after"
-    track(str(cut), box=BOX, model=model, save=tmp_path / "a.txt", device="cpu")
+    track(str(cut), box=[BOX], model=model, save=[tmp_path / "a.txt"], device="cpu")
     found = len(read_boxes(tmp_path / "a.txt"))
     assert f"{remark} {found}: it may be cut off or damaged." in " ".join(capsys.readouterr().out.split())
     for video, limit in ((cut, 4), (whole, None)):
-        track(str(video), box=BOX, model=model, limit=limit, device="cpu")
+        track(str(video), box=[BOX], model=model, limit=limit, device="cpu")
         assert remark not in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_frame_of_another_size_is_named_at_the_end(model, source, capsys):
     cv2.imwrite(f"{source}/3.jpg", np.zeros((1, 500, 3), np.uint8))
-    track(source, box=BOX, model=model, device="cpu")
+    track(source, box=[BOX], model=model, device="cpu")
     remark = f"1 of {FRAMES} frames of another size than 160x120 px; the first, frame 3, is 500x1 px."
     assert remark in capsys.readouterr().out
 
@@ -192,7 +195,7 @@ def test_a_file_that_is_too_large_to_hold_boxes_is_not_read(model, source, tmp_p
     path.write_text(f"{BOX}\n")
     os.truncate(path, 2**25)
     with pytest.raises(UserError, match=r"boxes\.txt has 33554432 bytes"):
-        track(source, box=str(path), model=model, device="cpu")
+        track(source, box=[str(path)], model=model, device="cpu")
 
 
 @pytest.fixture
@@ -208,8 +211,8 @@ def presence_model(network, tmp_path):
 def test_a_lost_target_is_told(presence_model, source, tmp_path, capsys):
     rule, boxes, presence = tmp_path / "rule.yaml", tmp_path / "boxes.txt", tmp_path / "out" / "presence.txt"
     rule.write_text("lost_after: 3")
-    outputs = {"save": boxes, "presence": presence, "render": tmp_path / "video.mp4"}
-    track(source, box=BOX, model=presence_model, rule=rule, device="cpu", **outputs)
+    outputs = {"save": [boxes], "presence": presence, "render": tmp_path / "video.mp4"}
+    track(source, box=[BOX], model=presence_model, rule=rule, device="cpu", **outputs)
     printed = " ".join(capsys.readouterr().out.split())
     assert "The target was lost on 3 frames: 3 to 5." in printed
     assert f"Written: {presence}" in printed
@@ -226,7 +229,7 @@ def test_presence_of_a_target_that_is_never_lost(presence_model, model, source, 
     """Without `lost_after` in the rule, presence is written and changes no box."""
     for name, told in (("with", {"presence": tmp_path / "presence.txt"}), ("without", {})):
         weights = presence_model if told else model
-        track(source, box=BOX, model=weights, save=tmp_path / f"{name}.txt", device="cpu", **told)
+        track(source, box=[BOX], model=weights, save=[tmp_path / f"{name}.txt"], device="cpu", **told)
     assert (tmp_path / "with.txt").read_text() == (tmp_path / "without.txt").read_text()
     assert len(read_values(tmp_path / "presence.txt", FRAMES)) == FRAMES
     assert "lost" not in capsys.readouterr().out
@@ -237,7 +240,13 @@ def test_presence_that_the_model_does_not_tell_is_refused(model, presence_model,
     for weights, localization in ((model, None), (presence_model, "prior")):
         with pytest.raises(UserError, match=r"presence\.txt cannot be written.*no presence head"):
             track(
-                source, box=BOX, model=weights, localization=localization, save=boxes, presence=presence, device="cpu"
+                source,
+                box=[BOX],
+                model=weights,
+                localization=localization,
+                save=[boxes],
+                presence=presence,
+                device="cpu",
             )
     assert not boxes.exists()
     assert not presence.exists()
@@ -247,33 +256,33 @@ def test_presence_that_the_model_does_not_tell_is_refused(model, presence_model,
     ("frames", "words"), [([3], "3"), ([3, 4], "3 to 4"), ([1, 3, 4, 5, 9], "1, 3 to 5, 9"), ([0, 2], "0, 2")]
 )
 def test_runs_of_frames_in_words(frames, words):
-    assert _runs(frames) == words
+    assert runs(frames) == words
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is full")
 def test_full_disk_is_named(model, source):
     with pytest.raises(UserError, match="/dev/full cannot be written"):
-        track(source, box=BOX, model=model, save=Path("/dev/full"), device="cpu")
+        track(source, box=[BOX], model=model, save=[Path("/dev/full")], device="cpu")
 
 
 def test_other_mistakes_are_named(model, source, tmp_path):
     with pytest.raises(UserError, match="nowhere"):
-        track(str(tmp_path / "nowhere"), box=BOX, model=model)
+        track(str(tmp_path / "nowhere"), box=[BOX], model=model)
     with pytest.raises(UserError, match="missing"):
-        track(source, box=BOX, model=str(tmp_path / "missing"))
+        track(source, box=[BOX], model=str(tmp_path / "missing"))
     with pytest.raises(UserError, match=r"truth\.txt"):
-        track(source, box=BOX, model=model, truth=tmp_path / "truth.txt")
+        track(source, box=[BOX], model=model, truth=tmp_path / "truth.txt")
     with pytest.raises(UserError, match=r"video\.gif"):
-        track(source, box=BOX, model=model, render=tmp_path / "video.gif")
+        track(source, box=[BOX], model=model, render=tmp_path / "video.gif")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        track(source, box=BOX, model=model, save=tmp_path / "file" / "boxes.txt", device="cpu")
+        track(source, box=[BOX], model=model, save=[tmp_path / "file" / "boxes.txt"], device="cpu")
     with pytest.raises(UserError, match="cannot be written"):
-        track(source, box=BOX, model=model, save=tmp_path, device="cpu")
+        track(source, box=[BOX], model=model, save=[tmp_path], device="cpu")
     with pytest.raises(UserError, match="cannot be written"):
-        track(source, box=BOX, model=model, render=tmp_path / "file" / "video.mp4", device="cpu")
+        track(source, box=[BOX], model=model, render=tmp_path / "file" / "video.mp4", device="cpu")
     with pytest.raises(UserError, match="no device 'xyz' here"):
-        track(source, box=BOX, model=model, device="xyz")
+        track(source, box=[BOX], model=model, device="xyz")
 
 
 @pytest.mark.parametrize(
@@ -288,6 +297,8 @@ def test_real_video_runs_end_to_end(shared, model, tmp_path, capsys, folder, tru
     root = shared / "sequences" / folder
     if not root.is_dir():
         pytest.skip(f"no sequence {folder}")
-    track(str(root / "img"), box=box, model=model, truth=root / truth, save=tmp_path / "a.txt", limit=20, device="cpu")
+    track(
+        str(root / "img"), box=[box], model=model, truth=root / truth, save=[tmp_path / "a.txt"], limit=20, device="cpu"
+    )
     assert len(read_boxes(tmp_path / "a.txt")) == 20
     assert "over the 20 frames" in " ".join(capsys.readouterr().out.split())

@@ -1,46 +1,50 @@
-"""`relo track`: follow one target through a video."""
+"""`relo track`: follow targets through a video."""
 
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from relo.data.sequences.parsing import parse_box, positive_size, read_boxes
+from relo.commands.targets import check_choice, drawn_boxes, written_boxes
+from relo.commands.track_report import Tracked, comparison, report
+from relo.data.sequences.parsing import read_boxes
 from relo.errors import UserError
-from relo.geometry import iou, xywh_to_xyxy
-from relo.metrics.functional import success_auc
 from relo.models.checkpoints.weights import SHIPPED
 from relo.models.devices import fit_threads
 from relo.models.heads import Localization
 from relo.models.inference import PrecisionChoice
 from relo.progress import FrameRate, progress_bar
-from relo.tracking.boxes_file import box_line
-from relo.tracking.crops import RGBImage
+from relo.tracking.background import written_behind
 from relo.tracking.engine import EngineChoice
-from relo.tracking.render import draw_frame
+from relo.tracking.frame_result import FrameResult
+from relo.tracking.frames_folder import FramesFolder, open_render
+from relo.tracking.outputs import open_output
+from relo.tracking.result_picture import draw_result
 from relo.tracking.rule import load_rule
+from relo.tracking.run import as_boxes, decoded_ahead, follow
 from relo.tracking.sources import Frames, open_frames
-from relo.tracking.state import TargetState
 from relo.tracking.tracker import Tracker
 from relo.tracking.video_writer import VideoWriter
 
-_LARGEST_BOX_FILE = 2**24  # bytes: boxes of hours
+Write = Callable[[FrameResult], None]
+
+_WAITING_PICTURES = 8
+"""Frames that wait to be drawn and encoded; they take memory."""
 
 
 def track(
     source: str,
     *,
-    box: str,
+    box: list[str] | None = None,
+    boxes: Path | None = None,
+    select: bool = False,
     model: str = SHIPPED,
-    save: Path | None = None,
+    save: list[Path] | None = None,
     presence: Path | None = None,
     render: Path | None = None,
     truth: Path | None = None,
@@ -52,21 +56,28 @@ def track(
     precision: PrecisionChoice = "float32",
     engine: EngineChoice = "auto",
 ) -> None:
-    """Follow one target through a folder of images, a video file or a camera.
+    """Follow one target or several through a video, a folder of images, a camera or a network stream.
 
     Args:
-        source: folder of images, pattern such as "frames/*.png", video file, or a camera's number.
-        box: the target on the first frame as "x,y,w,h", in pixels; or a file that holds it alone, or one line per
-            frame of the source.
+        source: folder of images, pattern such as "frames/*.png", video file, a camera's number, or a network address
+            such as "rtsp://192.168.1.7/stream" or "https://example.org/video.mp4". Ctrl-C ends a camera or stream, and
+            what was found is kept.
+        box: a target on the first frame as "x,y,w,h", in pixels; or a file that holds it alone, or one line per frame
+            of the source. Give several boxes, or the option several times, to track several targets.
+        boxes: a file of targets on the first frame, one line "x,y,w,h" each.
+        select: draw the targets on the first frame by hand: in a window, where OpenCV and the machine have one, else
+            in a page in the browser, which needs `pip install 'relo[app]'`.
         model: a model's name, its folder, a checkpoint, or ONNX graphs (their folder or one of the two files); the
             network that comes with the package if not given.
-        save: write the boxes here, one line "x,y,w,h" per frame, as they are found; where the target is lost, the line
-            is the last box that was believed.
-        presence: write here the probability that the box found in a frame is right, one number per frame; 1 for the
-            first. It needs a model with a presence head.
-        render: write a video here (.mp4, .webm or .avi) with the box, its score and the localization map; a target
-            that is lost has a grey box.
-        truth: boxes to compare with, one line per frame of the source; prints the success AUC.
+        save: write the boxes here as they are found; one file or several. The ending says how: .txt has one line
+            "x,y,w,h" per frame (of several targets, each has a file: name_1.txt, name_2.txt, ...), .jsonl a JSON object
+            per frame, .csv MOTChallenge's lines, .json COCO's video format. Where a target is lost, its box is the last
+            one that was believed.
+        presence: write here the probability that the box found in a frame is right, one line per frame; 1 for the
+            first. Several targets are separated by commas. It needs a model with a presence head.
+        render: write a video (.mp4, .webm or .avi), or images into a folder, with the boxes, score and the first
+            target's localization map; a target that is lost has a grey box.
+        truth: boxes of the one target to compare with, one line per frame of the source; prints the success AUC.
         rule: a YAML file of tracking settings; the model's own, or the default, if not given.
         localization: the map that picks the cell, "policy" or "prior"; the rule's if not given.
         start: skip this many frames of the source.
@@ -78,13 +89,20 @@ def track(
             small networks on the CPU, where it takes half the time.
 
     Raises:
-        UserError: the source, the box, the model or another file cannot be used.
+        UserError: the source, a box, the model or another file cannot be used. If it turns out halfway, all that was
+            found until then is written.
         KeyboardInterrupt: it was stopped; boxes and video up to there are complete.
     """
+    check_choice(box, boxes, select)
     frames = open_frames(source, start, limit)
-    first_box_xywh = _first_box(box, start)
+    if select:
+        boxes_xywh, frames = drawn_boxes(frames)
+    else:
+        boxes_xywh = written_boxes(box, boxes, start)
+    if truth is not None and len(boxes_xywh) > 1:
+        raise UserError(f"--truth {truth} holds the boxes of one target, but {len(boxes_xywh)} are tracked; give one.")
     truth_xywh = None if truth is None else read_boxes(truth)
-    video = None if render is None else VideoWriter(render, frames.frames_per_second)
+    video = None if render is None else open_render(render, frames.frames_per_second)
     settings = None if rule is None else load_rule(rule)
     tracker = Tracker.from_pretrained(model, settings, device, precision, localization, engine=engine)
     if presence is not None and not tracker.tells_presence:
@@ -94,151 +112,73 @@ def track(
         )
     if tracker.device.type == "cpu":
         fit_threads(tracker.network)
-    followed = _follow(tracker, frames, first_box_xywh, keep_response=video is not None)
-    first = next(followed)  # a box that cannot be tracked is refused before any file is touched
-    console = Console()
-    with ExitStack() as stack:
-        write = _frame_writer(save, presence, video, truth_xywh, start, stack)
-        progress = stack.enter_context(progress_bar(console, FrameRate()))
-        count_frame = partial(progress.advance, progress.add_task("tracking", total=frames.count))
-        tracked = _track_all(chain([first], followed), write, count_frame)
-    written = [path for path in (save, presence, render) if path is not None]
-    for sentence in _report(tracked, frames, start, written):
-        console.print(sentence, markup=False, soft_wrap=True)
-    if truth_xywh is not None:
-        for sentence in _comparison(tracked, truth_xywh, str(truth), start, limit):
-            console.print(sentence, markup=False, soft_wrap=True)
-    if tracked.is_interrupted:
-        raise KeyboardInterrupt
-
-
-@dataclass
-class _Tracked:
-    """The boxes that were found, in which frames the target was lost (from 0), and whether it was stopped."""
-
-    boxes_xywh: list[list[float]] = field(default_factory=list)
-    lost: list[int] = field(default_factory=list)
-    is_interrupted: bool = False
-
-
-def _track_all(
-    followed: Iterable[tuple[RGBImage, TargetState]],
-    write: Callable[[RGBImage, TargetState], None],
-    count_frame: Callable[[], None],
-) -> _Tracked:
-    """Track to the last frame, or to an interruption; each frame is written when it is done."""
-    tracked = _Tracked()
+    results = follow(tracker, decoded_ahead(frames, start), as_boxes(boxes_xywh), keep_response=video is not None)
+    first = next(results)  # a box that cannot be tracked is refused before any file is touched
+    console, saved = Console(), save or []
+    tracked = Tracked(len(boxes_xywh), keeps_boxes=truth is not None)
+    stopped: UserError | KeyboardInterrupt | None = None
     try:
-        for image, state in followed:
-            write(image, state)
-            tracked.boxes_xywh.append(state.box_xywh.tolist())
-            if state.status == "lost":
-                tracked.lost.append(state.frame_index)
-            count_frame()
-    except KeyboardInterrupt:
-        tracked.is_interrupted = True
-    return tracked
+        with ExitStack() as stack:
+            writers = _open_writers(saved, presence, video, truth_xywh, frames, len(boxes_xywh), stack)
+            progress = stack.enter_context(progress_bar(console, FrameRate()))
+            count_frame = partial(progress.advance, progress.add_task("tracking", total=frames.count))
+            for result in chain([first], results):
+                for write in writers:
+                    write(result)
+                tracked.add(result)
+                count_frame()
+            tracked.is_whole = True
+    except (UserError, KeyboardInterrupt) as error:  # the files are closed by now
+        stopped = error
+    if tracked.count:
+        written = [path for path in (*saved, presence, render) if path is not None]
+        for sentence in report(tracked, frames, written):
+            console.print(sentence, markup=False, soft_wrap=True)
+        if truth_xywh is not None:
+            for sentence in comparison(tracked, truth_xywh, str(truth), start, limit):
+                console.print(sentence, markup=False, soft_wrap=True)
+    if stopped is not None:
+        raise stopped
 
 
-def _frame_writer(
-    save: Path | None,
+def _open_writers(
+    save: Sequence[Path],
     presence: Path | None,
-    video: VideoWriter | None,
+    video: VideoWriter | FramesFolder | None,
     truth_xywh: NDArray[np.float64] | None,
-    start: int,
+    frames: Frames,
+    targets: int,
     stack: ExitStack,
-) -> Callable[[RGBImage, TargetState], None]:
-    """What writes a frame to those of the files that are wanted; the stack closes them."""
-    write_box, write_presence = (_line_writer(path, stack) for path in (save, presence))
+) -> list[Write]:
+    """What writes a frame to each of the files that are wanted; the stack closes them."""
+    writers: list[Write] = [stack.enter_context(open_output(path, frames, targets)) for path in save]
+    if presence is not None:
+        writers.append(stack.enter_context(_presence_file(presence)))
     if video is not None:
         stack.enter_context(video)
 
-    def write(image: RGBImage, state: TargetState) -> None:
-        write_box(box_line(state.box_xywh.tolist()))
-        write_presence(f"{1.0 if state.presence is None else state.presence:.6f}")
-        if video is not None:
-            video.write(_drawn(image, state, start + state.frame_index, truth_xywh))
+        def draw(result: FrameResult) -> None:
+            annotated = [] if truth_xywh is None else truth_xywh[result.index : result.index + 1].tolist()
+            video.write(draw_result(result, *annotated), result.seconds)
 
-    return write
-
-
-def _report(tracked: _Tracked, frames: Frames, start: int, written: Iterable[Path]) -> Iterator[str]:
-    """What was tracked and written, a sentence each."""
-    count = len(tracked.boxes_xywh)
-    yield f"{'Stopped after' if tracked.is_interrupted else 'Tracked'} {count} frames of {frames.name}."
-    yield from frames.remarks
-    if tracked.lost:
-        yield f"The target was lost on {len(tracked.lost)} frames: {_runs([start + i for i in tracked.lost])}."
-    if count:
-        yield from (f"Written: {path}" for path in written)
+        writers.append(stack.enter_context(written_behind(draw, _WAITING_PICTURES)))
+    return writers
 
 
-def _comparison(
-    tracked: _Tracked, truth_xywh: NDArray[np.float64], truth_name: str, start: int, limit: int | None
-) -> Iterator[str]:
-    """How the boxes compare with the truth of the source's frames, a sentence each."""
-    count = len(tracked.boxes_xywh)
-    end, at_end = start + count, not tracked.is_interrupted and count != limit
-    if len(truth_xywh) < end or (at_end and len(truth_xywh) > end):
-        yield f"{truth_name} holds {len(truth_xywh)} boxes for {end} frames: they may not belong together."
-    yield _success(np.array(tracked.boxes_xywh).reshape(-1, 4), truth_xywh[start:])
-
-
-def _follow(
-    tracker: Tracker, frames: Frames, box_xywh: list[float], keep_response: bool
-) -> Iterator[tuple[RGBImage, TargetState]]:
-    states: list[TargetState] = []
-    for image in frames:
-        if states:
-            states = tracker.step([image], states, keep_response)
-        else:
-            states = tracker.initialize([image], [box_xywh])
-        yield image, states[0]
-
-
-def _first_box(text: str, start: int) -> list[float]:
-    """The box that is written, or that of frame `start` in the file of this name."""
-    try:
-        return parse_box(text)
-    except ValueError as error:
-        if not os.path.isfile(text):  # unlike pathlib's, false for any text
-            raise UserError(
-                f"--box {text!r} is not a box; give x,y,w,h in pixels, such as 120,80,40,60, or a file that holds it."
-            ) from error
-    if (size := os.path.getsize(text)) > _LARGEST_BOX_FILE:
-        raise UserError(
-            f"{text} has {size} bytes, which is too much for a file of boxes (at most {_LARGEST_BOX_FILE}); "
-            "give the first box itself as x,y,w,h."
-        )
-    boxes_xywh = read_boxes(Path(text))
-    index = 0 if len(boxes_xywh) == 1 else start
-    if index >= len(boxes_xywh):
-        raise UserError(f"{text} has {len(boxes_xywh)} boxes, none of frame {start}; give its box x,y,w,h.")
-    return [float(number) for number in boxes_xywh[index]]
-
-
-def _runs(frames: list[int]) -> str:
-    """Ascending numbers of frames in words, those in a row as one: 3, 5 to 9."""
-    breaks = [i for i in range(1, len(frames)) if frames[i] != frames[i - 1] + 1]
-    bounds = zip([0, *breaks], [*breaks, len(frames)], strict=True)
-    return ", ".join(
-        f"{frames[first]}" if end == first + 1 else f"{frames[first]} to {frames[end - 1]}" for first, end in bounds
-    )
-
-
-def _line_writer(path: Path | None, stack: ExitStack) -> Callable[[str], None]:
-    """What writes a line to a file that the stack closes; nothing where there is no path."""
-    if path is None:
-        return lambda line: None
-
-    def write(line: str) -> None:
-        with _writing(path):
-            file.write(f"{line}\n".encode())
-
+@contextmanager
+def _presence_file(path: Path) -> Iterator[Write]:
+    """What writes the targets' presence, a line per frame, which reaches the disk when it is found."""
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = stack.enter_context(path.open("wb", buffering=0))  # a line reaches the disk when it is found
-    return write
+        file = path.open("wb", buffering=0)
+
+    def write(result: FrameResult) -> None:
+        values = (1.0 if target.presence is None else target.presence for target in result.targets)
+        with _writing(path):
+            file.write(f"{','.join(f'{value:.6f}' for value in values)}\n".encode())
+
+    with file:
+        yield write
 
 
 @contextmanager
@@ -247,27 +187,3 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}).") from error
-
-
-def _drawn(image: RGBImage, state: TargetState, index: int, truth_xywh: NDArray[np.float64] | None) -> RGBImage:
-    presence = "" if state.presence is None else f"  presence {state.presence:.2f}"
-    status = "" if state.status == "tracking" else f"  {state.status}"
-    return draw_frame(
-        image,
-        state.box_xywh.tolist(),
-        f"#{index}  score {state.score:.2f}{presence}{status}",
-        None if state.response is None else state.response.numpy(),
-        None if truth_xywh is None or index >= len(truth_xywh) else truth_xywh[index].tolist(),
-        is_lost=state.status == "lost",
-    )
-
-
-def _success(boxes_xywh: NDArray[np.float64], truth_xywh: NDArray[np.float64]) -> str:
-    """The success AUC over the frames that have a truth box with an area, in words."""
-    count = min(len(boxes_xywh), len(truth_xywh))
-    found, truth = torch.from_numpy(boxes_xywh[:count]), torch.from_numpy(truth_xywh[:count])
-    counts = torch.from_numpy(positive_size(truth_xywh[:count]))
-    if not counts.any():
-        return "No frame has a truth box to compare with."
-    auc = float(success_auc(iou(xywh_to_xyxy(found[counts]), xywh_to_xyxy(truth[counts]))))
-    return f"Success AUC {auc:.3f} over the {int(counts.sum())} frames with a truth box (the first included)."

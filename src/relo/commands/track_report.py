@@ -1,0 +1,78 @@
+"""What `relo track` says at its end."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from relo.data.sequences.parsing import positive_size
+from relo.geometry import iou, xywh_to_xyxy
+from relo.metrics.functional import success_auc
+from relo.tracking.frame_result import FrameResult
+from relo.tracking.sources import Frames
+
+
+@dataclass
+class Tracked:
+    """How far a source was tracked, and what the report needs of it."""
+
+    targets: int
+    keeps_boxes: bool  # of the first target, to be compared; hours of them would take memory
+    count: int = 0  # frames
+    boxes_xywh: list[list[float]] = field(default_factory=list)
+    lost: dict[int, list[int]] = field(default_factory=dict)  # per target, the source's frames on which it was lost
+    is_whole: bool = False  # nothing stopped it
+
+    def add(self, result: FrameResult) -> None:
+        """Count a frame."""
+        self.count += 1
+        if self.keeps_boxes:
+            self.boxes_xywh.append(result.targets[0].box_xywh.tolist())
+        for i, target in enumerate(result.targets):
+            if target.status == "lost":
+                self.lost.setdefault(i, []).append(result.index)
+
+
+def report(tracked: Tracked, frames: Frames, written: Iterable[Path]) -> Iterator[str]:
+    """What was tracked and written, a sentence each."""
+    of_targets = f" with {tracked.targets} targets" if tracked.targets > 1 else ""
+    yield f"{'Tracked' if tracked.is_whole else 'Stopped after'} {tracked.count} frames of {frames.name}{of_targets}."
+    yield from frames.remarks
+    for i, lost in sorted(tracked.lost.items()):
+        name = f"Target {i + 1}" if tracked.targets > 1 else "The target"
+        yield f"{name} was lost on {len(lost)} frames: {runs(lost)}."
+    if tracked.count:
+        yield from (f"Written: {path}" for path in written)
+
+
+def comparison(
+    tracked: Tracked, truth_xywh: NDArray[np.float64], truth_name: str, start: int, limit: int | None
+) -> Iterator[str]:
+    """How the boxes compare with the truth of the source's frames, a sentence each."""
+    end, at_end = start + tracked.count, tracked.is_whole and tracked.count != limit
+    if len(truth_xywh) < end or (at_end and len(truth_xywh) > end):
+        yield f"{truth_name} holds {len(truth_xywh)} boxes for {end} frames: they may not belong together."
+    yield _success(np.array(tracked.boxes_xywh).reshape(-1, 4), truth_xywh[start:])
+
+
+def runs(frames: list[int]) -> str:
+    """Ascending numbers of frames in words, those in a row as one: 3, 5 to 9."""
+    breaks = [i for i in range(1, len(frames)) if frames[i] != frames[i - 1] + 1]
+    bounds = zip([0, *breaks], [*breaks, len(frames)], strict=True)
+    return ", ".join(
+        f"{frames[first]}" if end == first + 1 else f"{frames[first]} to {frames[end - 1]}" for first, end in bounds
+    )
+
+
+def _success(boxes_xywh: NDArray[np.float64], truth_xywh: NDArray[np.float64]) -> str:
+    """The success AUC over the frames that have a truth box with an area, in words."""
+    count = min(len(boxes_xywh), len(truth_xywh))
+    found, truth = torch.from_numpy(boxes_xywh[:count]), torch.from_numpy(truth_xywh[:count])
+    counts = torch.from_numpy(positive_size(truth_xywh[:count]))
+    if not counts.any():
+        return "No frame has a truth box to compare with."
+    auc = float(success_auc(iou(xywh_to_xyxy(found[counts]), xywh_to_xyxy(truth[counts]))))
+    return f"Success AUC {auc:.3f} over the {int(counts.sum())} frames with a truth box (the first included)."
