@@ -1,6 +1,6 @@
 """`relo track`: follow targets through a video."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain
@@ -27,7 +27,7 @@ from relo.tracking.outputs import open_output
 from relo.tracking.result_picture import draw_result
 from relo.tracking.rule import load_rule
 from relo.tracking.run import as_boxes, decoded_ahead, follow
-from relo.tracking.sources import Frames, open_frames
+from relo.tracking.sources import open_frames
 from relo.tracking.tracker import Tracker
 from relo.tracking.video_writer import VideoWriter
 
@@ -119,13 +119,17 @@ def track(
     stopped: UserError | KeyboardInterrupt | None = None
     try:
         with ExitStack() as stack:
-            writers = _open_writers(saved, presence, video, truth_xywh, frames, len(boxes_xywh), stack)
+            writers = [stack.enter_context(open_output(path, frames, len(boxes_xywh))) for path in saved]
+            if presence is not None:
+                writers.append(stack.enter_context(_presence_file(presence)))
+            writers.append(tracked.add)
+            if video is not None:
+                writers.append(stack.enter_context(_rendered_behind(video, truth_xywh)))
             progress = stack.enter_context(progress_bar(console, FrameRate()))
             count_frame = partial(progress.advance, progress.add_task("tracking", total=frames.count))
             for result in chain([first], results):
                 for write in writers:
                     write(result)
-                tracked.add(result)
                 count_frame()
             tracked.is_whole = True
     except (UserError, KeyboardInterrupt) as error:  # the files are closed by now
@@ -141,28 +145,16 @@ def track(
         raise stopped
 
 
-def _open_writers(
-    save: Sequence[Path],
-    presence: Path | None,
-    video: VideoWriter | FramesFolder | None,
-    truth_xywh: NDArray[np.float64] | None,
-    frames: Frames,
-    targets: int,
-    stack: ExitStack,
-) -> list[Write]:
-    """What writes a frame to each of the files that are wanted; the stack closes them."""
-    writers: list[Write] = [stack.enter_context(open_output(path, frames, targets)) for path in save]
-    if presence is not None:
-        writers.append(stack.enter_context(_presence_file(presence)))
-    if video is not None:
-        stack.enter_context(video)
+@contextmanager
+def _rendered_behind(video: VideoWriter | FramesFolder, truth_xywh: NDArray[np.float64] | None) -> Iterator[Write]:
+    """What draws and encodes a frame, in a thread."""
 
-        def draw(result: FrameResult) -> None:
-            annotated = [] if truth_xywh is None else truth_xywh[result.index : result.index + 1].tolist()
-            video.write(draw_result(result, *annotated), result.seconds)
+    def draw(result: FrameResult) -> None:
+        annotated = [] if truth_xywh is None else truth_xywh[result.index : result.index + 1].tolist()
+        video.write(draw_result(result, *annotated), result.seconds)
 
-        writers.append(stack.enter_context(written_behind(draw, _WAITING_PICTURES)))
-    return writers
+    with video, written_behind(draw, _WAITING_PICTURES) as write:
+        yield write
 
 
 @contextmanager
