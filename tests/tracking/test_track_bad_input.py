@@ -77,6 +77,7 @@ def kept_after(track, folder, tmp_path, message):
         (["--box", BOX, "--select"], "not by --box and --select"),
         (["--box", BOX, BOX, "--truth", "truth.txt"], "--truth truth.txt holds the boxes of one target, but 2"),
         (["--boxes", "none.txt"], "none.txt cannot be read"),
+        (["--box", BOX, "--save", "boxes.xml"], "boxes.xml; end the name in"),
         (["--box", BOX, "--start", "12"], "12 frames; it cannot start at frame 12"),
     ],
 )

@@ -1,5 +1,6 @@
 """`relo track` with several targets, however they are given, and with several outputs."""
 
+import json
 import sys
 from types import SimpleNamespace
 
@@ -70,12 +71,17 @@ def test_options_may_come_before_the_source(source, model, tmp_path):
     assert read_boxes(save).shape == (FRAMES, 4)
 
 
-def test_several_outputs_of_one_run(track, tmp_path, capsys):
-    outputs = [tmp_path / "a.txt", tmp_path / "out" / "b.txt"]
-    boxes = track("--box", BOXES[0], "--save", *outputs, targets=1)[0]
-    assert all(np.array_equal(read_boxes(path), boxes) for path in outputs)
+def test_several_outputs_of_one_run(track, expected, tmp_path, capsys):
+    outputs = [tmp_path / "out" / f"a.{ending}" for ending in ("txt", "jsonl", "csv", "json")]
+    track("--box", *BOXES, "--save", *outputs)
+    _, lines, rows, coco = outputs
+    objects = [json.loads(line) for line in lines.read_text().splitlines()]
+    in_json = [[target["box_xywh"] for target in found["targets"]] for found in objects]
+    assert np.allclose(np.swapaxes(in_json, 0, 1), expected, atol=1e-4)
+    assert len(rows.read_text().splitlines()) == len(json.loads(coco.read_text())["annotations"]) == FRAMES * len(BOXES)
     printed = " ".join(capsys.readouterr().out.split())
-    assert all(f"Written: {path}" in printed for path in (*outputs, tmp_path / "boxes.txt"))
+    texts = [tmp_path / "out" / f"a_{number}.txt" for number in (1, 2, 3)]
+    assert all(f"Written: {path}" in printed for path in (*outputs[1:], *texts, tmp_path / "boxes_1.txt"))
 
 
 @pytest.mark.parametrize("name", ["video.mp4", "pictures"])

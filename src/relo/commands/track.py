@@ -23,7 +23,7 @@ from relo.tracking.background import written_behind
 from relo.tracking.engine import EngineChoice
 from relo.tracking.frame_result import FrameResult
 from relo.tracking.frames_folder import FramesFolder, open_render
-from relo.tracking.outputs import open_output
+from relo.tracking.outputs import LineFile, open_output, output_paths
 from relo.tracking.result_picture import draw_result
 from relo.tracking.rule import load_rule
 from relo.tracking.run import as_boxes, decoded_ahead, follow
@@ -102,6 +102,8 @@ def track(
     if truth is not None and len(boxes_xywh) > 1:
         raise UserError(f"--truth {truth} holds the boxes of one target, but {len(boxes_xywh)} are tracked; give one.")
     truth_xywh = None if truth is None else read_boxes(truth)
+    saved = save or []
+    outputs = [open_output(path, frames, len(boxes_xywh)) for path in saved]
     video = None if render is None else open_render(render, frames.frames_per_second)
     settings = None if rule is None else load_rule(rule)
     tracker = Tracker.from_pretrained(model, settings, device, precision, localization, engine=engine)
@@ -114,12 +116,12 @@ def track(
         fit_threads(tracker.network)
     results = follow(tracker, decoded_ahead(frames, start), as_boxes(boxes_xywh), keep_response=video is not None)
     first = next(results)  # a box that cannot be tracked is refused before any file is touched
-    console, saved = Console(), save or []
+    console = Console()
     tracked = Tracked(len(boxes_xywh), keeps_boxes=truth is not None)
     stopped: UserError | KeyboardInterrupt | None = None
     try:
         with ExitStack() as stack:
-            writers = [stack.enter_context(open_output(path, frames, len(boxes_xywh))) for path in saved]
+            writers = [stack.enter_context(output) for output in outputs]
             if presence is not None:
                 writers.append(stack.enter_context(_presence_file(presence)))
             writers.append(tracked.add)
@@ -135,8 +137,8 @@ def track(
     except (UserError, KeyboardInterrupt) as error:  # the files are closed by now
         stopped = error
     if tracked.count:
-        written = [path for path in (*saved, presence, render) if path is not None]
-        for sentence in report(tracked, frames, written):
+        written = chain(*(output_paths(path, tracked.targets) for path in saved), [presence, render])
+        for sentence in report(tracked, frames, [path for path in written if path is not None]):
             console.print(sentence, markup=False, soft_wrap=True)
         if truth_xywh is not None:
             for sentence in comparison(tracked, truth_xywh, str(truth), start, limit):
@@ -160,22 +162,10 @@ def _rendered_behind(video: VideoWriter | FramesFolder, truth_xywh: NDArray[np.f
 @contextmanager
 def _presence_file(path: Path) -> Iterator[Write]:
     """What writes the targets' presence, a line per frame, which reaches the disk when it is found."""
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("wb", buffering=0)
+    with LineFile(path) as file:
 
-    def write(result: FrameResult) -> None:
-        values = (1.0 if target.presence is None else target.presence for target in result.targets)
-        with _writing(path):
-            file.write(f"{','.join(f'{value:.6f}' for value in values)}\n".encode())
+        def write(result: FrameResult) -> None:
+            values = (1.0 if target.presence is None else target.presence for target in result.targets)
+            file.write(f"{','.join(f'{value:.6f}' for value in values)}\n")
 
-    with file:
         yield write
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}).") from error
