@@ -2,6 +2,9 @@
 
 import json
 import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from types import SimpleNamespace
 
 import cv2
@@ -19,6 +22,11 @@ from relo.tracking.tracker import Tracker
 
 FRAMES = 5
 BOXES = ["40,30,30.5,40", "90,50,25,20", "5,5,60,60"]
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *words):
+        """Nothing is printed."""
 
 
 @pytest.fixture
@@ -132,6 +140,24 @@ def test_boxes_are_drawn_in_a_window_where_there_is_one(track, expected, source,
     for name, function in (("selectROIs", select_rois), ("namedWindow", print), ("destroyWindow", print)):
         monkeypatch.setattr(cv2, name, function)
     assert np.allclose(track("--select", targets=2), expected[1:], atol=1e-4)
+
+
+def test_a_network_address(track, model, tmp_path):
+    """The boxes are those of the file that the server sends."""
+    track("--box", BOXES[0], "--render", tmp_path / "video.mp4", targets=1)
+    handler = partial(QuietHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        found = []
+        for source in (tmp_path / "video.mp4", f"http://127.0.0.1:{server.server_port}/video.mp4"):
+            words = ["--box", "160,120,120,160", "--model", model, "--device", "cpu", "--save", str(tmp_path / "a.txt")]
+            main(["track", str(source), *words])
+            found.append(read_boxes(tmp_path / "a.txt"))
+        server.shutdown()
+        thread.join()
+    assert np.array_equal(*found)
+    assert len(found[1]) == FRAMES
 
 
 def test_a_headless_opencv_or_a_server_has_no_window(monkeypatch):
