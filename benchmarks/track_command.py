@@ -119,7 +119,7 @@ def watch(command: Sequence[str], boxes: Path, settled: int, count: int) -> Watc
             for mark in (1, settled, count):
                 if done >= mark and mark not in watched.reached:
                     watched.reached[mark], watched.memory[mark] = time.perf_counter() - start, memory
-            if settled in watched.reached:
+            if settled in watched.reached and done < count:
                 watched.highest = max(watched.highest, memory)
         watched.seconds = time.perf_counter() - start
     if process.returncode:

@@ -107,11 +107,11 @@ class Tracker:
 
 def _load(model: str | Path, rule: TrackingRule | None, device: str | None) -> relo.Tracker:
     """A tracker with this rule, or the model's own with lost-and-found where the network allows it."""
-    loaded = relo.Tracker.from_pretrained(model, rule, device, engine="torch")  # the other engine would start twice
-    own = loaded.rule
-    if rule is None and own.lost_after is None and loaded.tells_presence:
-        own = replace(own, lost_after=LOST_AFTER)
-    return relo.Tracker(loaded.network, own, loaded.device, engine="auto")
+    loaded = relo.Tracker.from_pretrained(model, rule, device)
+    if rule is not None or loaded.rule.lost_after is not None or not loaded.tells_presence:
+        return loaded
+    searching = replace(loaded.rule, lost_after=LOST_AFTER)
+    return relo.Tracker(loaded.network, searching, loaded.device, engine=loaded.engine)
 
 
 def _to_rgb(image: NDArray[np.uint8]) -> RGBImage:

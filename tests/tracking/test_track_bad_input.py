@@ -92,6 +92,19 @@ def test_a_wrong_target_is_one_sentence_and_touches_no_file(track, folder, tmp_p
     assert not (tmp_path / "video.mp4").exists()
 
 
+def test_an_output_on_the_source_or_on_another_output_is_refused(track, folder, tmp_path):
+    video = tmp_path / "video.mp4"
+    track(folder, "--box", BOX, "--render", video)
+    before = video.read_bytes()
+    code, error, _ = track(video, "--box", BOX, "--render", tmp_path / "frames" / ".." / "video.mp4")
+    assert code == 2
+    assert "video.mp4 is the source itself" in error
+    assert video.read_bytes() == before
+    code, error, _ = track(video, "--box", BOX, "--save", tmp_path / "a.txt", tmp_path / "a.txt")
+    assert code == 2
+    assert "a.txt would be written twice" in error
+
+
 @pytest.mark.parametrize("option", ["--box", "--boxes"])
 @pytest.mark.parametrize(
     ("text", "message"),

@@ -1,7 +1,8 @@
 """`relo track`: follow targets through a video."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -103,6 +104,7 @@ def track(
         raise UserError(f"--truth {truth} holds the boxes of one target, but {len(boxes_xywh)} are tracked; give one.")
     truth_xywh = None if truth is None else read_boxes(truth)
     saved = save or []
+    _check_outputs(source, [path for path in (*saved, presence, render) if path is not None])
     outputs = [open_output(path, frames, len(boxes_xywh)) for path in saved]
     video = None if render is None else open_render(render, frames.frames_per_second)
     settings = None if rule is None else load_rule(rule)
@@ -121,6 +123,7 @@ def track(
     stopped: UserError | KeyboardInterrupt | None = None
     try:
         with ExitStack() as stack:
+            stack.enter_context(closing(results))
             writers = [stack.enter_context(output) for output in outputs]
             if presence is not None:
                 writers.append(stack.enter_context(_presence_file(presence)))
@@ -145,6 +148,20 @@ def track(
                 console.print(sentence, markup=False, soft_wrap=True)
     if stopped is not None:
         raise stopped
+
+
+def _check_outputs(source: str, outputs: Sequence[Path]) -> None:
+    """Refuse to write two things to one file, or onto the source.
+
+    Raises:
+        UserError: an output names the source or another output.
+    """
+    for i, path in enumerate(outputs):
+        if os.path.isfile(source) and path.exists() and path.samefile(source):
+            raise UserError(f"{path} is the source itself; write to another file.")
+        is_device = path.exists() and not path.is_file()
+        if not is_device and path.resolve() in [other.resolve() for other in outputs[:i]]:
+            raise UserError(f"{path} would be written twice; give each output a name of its own.")
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Track targets through a whole source: frame by frame, while frames are decoded ahead in a thread."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,8 +52,8 @@ def decoded_ahead(frames: Frames, start: int = 0) -> Iterator[TimedFrame]:
 
 def follow(
     tracker: "Tracker", frames: Iterable[TimedFrame], boxes_xywh: NDArray[np.float64], keep_response: bool = False
-) -> Iterator[FrameResult]:
-    """Track B targets, given by their boxes [B, 4] on the first frame, as one batch.
+) -> Generator[FrameResult, None, None]:
+    """Track B targets, given by their boxes [B, 4] on the first frame, as one batch; closing it ends the reading.
 
     Raises:
         UserError: there is no frame, or what `Tracker.initialize`, `Tracker.step` and reading frames raise.
