@@ -25,7 +25,7 @@ from relo.tracking.engine import EngineChoice
 from relo.tracking.frame_result import FrameResult
 from relo.tracking.frames_folder import FramesFolder, open_render
 from relo.tracking.outputs import LineFile, open_output, output_paths
-from relo.tracking.result_picture import draw_result
+from relo.tracking.render import draw_result
 from relo.tracking.rule import load_rule
 from relo.tracking.run import as_boxes, decoded_ahead, follow
 from relo.tracking.sources import open_frames
