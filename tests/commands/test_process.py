@@ -82,15 +82,16 @@ print(libc.mallinfo2().hblks - before, os.environ.get("MALLOC_MMAP_THRESHOLD_"))
 
 
 @pytest.mark.parametrize(
-    ("width", "given", "threads"), [(100, {}, 1), (3000, {}, 2), (100, {"OMP_NUM_THREADS": "2"}, 2)]
+    ("width", "targets", "given", "threads"),
+    [(100, 1, {}, 1), (100, 2, {}, 2), (100, 9, {}, 3), (3000, 1, {}, 3), (100, 1, {"OMP_NUM_THREADS": "2"}, 2)],
 )
-def test_one_thread_runs_a_small_network(width, given, threads):
+def test_a_small_network_has_no_more_threads_than_targets(width, targets, given, threads):
     script = f"""
 import os, torch
 from relo.models.devices import fit_threads
 if "OMP_NUM_THREADS" not in os.environ:
-    torch.set_num_threads(2)
-fit_threads(torch.nn.Linear({width}, {width}))
+    torch.set_num_threads(3)
+fit_threads(torch.nn.Linear({width}, {width}), {targets})
 print(torch.get_num_threads())
 """
     assert run("-c", script, **given).stdout.split() == [str(threads)]

@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import onnx
 import pytest
@@ -256,20 +258,57 @@ def test_a_model_is_loaded_for_the_engine(tmp_path):
     assert Tracker(nano()).engine == "torch"  # its weights may change
 
 
-def test_threads_are_torchs_and_sleep_while_they_wait(made):
+@pytest.fixture
+def set_threads():
+    """What sets torch's number of threads, until the test ends."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_threads_of_a_large_network_are_torchs_and_sleep_while_they_wait(made, monkeypatch, set_threads):
+    monkeypatch.setattr("relo.models.devices._SMALL", 1000)
     network = ONNXNetwork(nano(), 1, HEADS)
     example = engine.example_step(nano(), 1, HEADS)
-    before = torch.get_num_threads()
-    try:
-        for threads in (2, 1):
-            torch.set_num_threads(threads)
-            with torch.inference_mode():
-                network(*example, HEADS)
-            options = network._session.get_session_options()
-            assert options.intra_op_num_threads == threads
-            assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
-    finally:
-        torch.set_num_threads(before)
+    for threads in (2, 1):
+        set_threads(threads)
+        with torch.inference_mode():
+            network(*example, HEADS)
+        options = network._session.get_session_options()
+        assert options.intra_op_num_threads == threads
+        assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+class Meeting:
+    """A session in which each run waits until another is under way, too."""
+
+    def __init__(self, session):
+        self.session = session
+        self.barrier = threading.Barrier(2, timeout=20)
+
+    def run(self, *arguments):
+        self.barrier.wait()
+        return self.session.run(*arguments)
+
+
+def test_a_small_network_computes_a_target_in_each_thread_and_each_as_if_alone(made, set_threads):
+    images, boxes_xywh = video("one")
+    several = [boxes_xywh[0] + 3 * shift for shift in range(4)]
+
+    tracker = Tracker(nano(), engine="onnxruntime")
+    set_threads(1)
+    states = tracker.step([images[0]] * 4, tracker.initialize([images[0]] * 4, several))  # by torch
+    alone = [tracker.step([images[1]], [state])[0] for state in states]
+    assert len({state.score for state in alone}) == 4
+    set_threads(2)
+    assert tracker.step([images[1]], states[:1])[0].score == alone[0].score
+    network = tracker._localizer._forward
+    assert network._session.get_session_options().intra_op_num_threads == 1
+    network._session = Meeting(network._session)
+    for found, expected in zip(tracker.step([images[1]] * 4, states), alone, strict=True):
+        assert torch.equal(found.box_xywh, expected.box_xywh)
+        assert torch.equal(found.memory, expected.memory)
+        assert (found.score, found.frame_index) == (expected.score, 2)
 
 
 def test_names_tell_structures_apart():

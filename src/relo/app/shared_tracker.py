@@ -36,7 +36,7 @@ class SharedTracker:
                 states = self._in_turn(self._tracker.step, images, states, True)
             else:
                 states = self._in_turn(self._tracker.initialize, images, boxes_xywh)
-            yield FrameResult(index, index / frames.frames_per_second, image, states)
+            yield FrameResult(index, frames.seconds[-1], image, states)
 
     def close(self) -> None:
         """End the thread."""

@@ -115,7 +115,7 @@ def track(
             f"{tracker.rule.localization!r}."
         )
     if tracker.device.type == "cpu":
-        fit_threads(tracker.network)
+        fit_threads(tracker.network, len(boxes_xywh))
     results = follow(tracker, decoded_ahead(frames, start), as_boxes(boxes_xywh), keep_response=video is not None)
     first = next(results)  # a box that cannot be tracked is refused before any file is touched
     console = Console()

@@ -16,15 +16,16 @@ def is_small(network: torch.nn.Module) -> bool:
     return count < _SMALL
 
 
-def fit_threads(network: torch.nn.Module) -> None:
-    """Let one thread run a small network that tracks a target or two on the CPU.
+def fit_threads(network: torch.nn.Module, targets: int = 1) -> None:
+    """Let no more threads run a small network on the CPU than it tracks targets.
 
-    Its operations are over before a sleeping thread is awake: one thread is nearly twice as fast as two that sleep, and
-    other programs do not slow it. Nothing happens where the environment says how many threads there are.
+    Its operations are over before a sleeping thread is awake: for one target, one thread is nearly twice as fast as two
+    that sleep, and other programs do not slow it. Nothing happens where the environment says how many threads there
+    are.
     """
     is_given = {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & os.environ.keys()
     if not is_given and is_small(network):
-        torch.set_num_threads(1)
+        torch.set_num_threads(min(max(targets, 1), torch.get_num_threads()))
 
 
 def find_device(name: str | torch.device | None = None) -> torch.device:

@@ -160,13 +160,13 @@ class Graph:
         self._session = open_session(self.path, self._device)
 
 
-def session_options() -> Any:
-    """Of onnxruntime, for sessions with torch's number of threads."""
+def session_options(threads: int) -> Any:
+    """Of onnxruntime, for a session that computes with so many threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what fails is raised
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = threads
     # Threads that spin while they wait take the cores from torch's, and from other programs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
@@ -187,7 +187,7 @@ def open_session(path: Path, device: torch.device, optimize: bool = True) -> Any
     )
     if not _has(device, onnxruntime.get_available_providers()):
         raise no_device
-    options = session_options()
+    options = session_options(torch.get_num_threads())
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     providers: list[Any] = ["CPUExecutionProvider"]

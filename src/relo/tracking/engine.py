@@ -10,8 +10,10 @@ import json
 import logging
 import os
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -105,8 +107,9 @@ class StepGraph:
 class ONNXNetwork:
     """A network whose steps onnxruntime computes, in float32 on the CPU, with as many threads as torch has.
 
-    Targets run one after another, which is as fast as together. On first frames, where there is no memory yet, torch
-    computes.
+    Each target is a run of its own, so its maps do not depend on the others, not even in rounding; a batch would hardly
+    take less of the cores. Of a small network each thread computes a target; of a large one, all the same target.
+    On first frames, where there is no memory yet, torch computes, all targets in one batch.
     """
 
     def __init__(self, network: LocalizationNetwork, templates: int, heads: Collection[Head]) -> None:
@@ -124,6 +127,7 @@ class ONNXNetwork:
         if find_spec("onnxruntime") is None:
             raise UserError("The engine onnxruntime is not installed: pip install onnxruntime.")
         self._network = network
+        self._is_small = is_small(network)
         name = graph_name(network, templates, heads)
         for graph in stored_graphs(name):
             try:
@@ -157,10 +161,12 @@ class ONNXNetwork:
         # The batch is the first axis of everything but the memory, where it follows the layers.
         batched = [(0, search_images), (0, templates.tokens), (0, templates.kernel), (1, memory)]
         inputs = [tensor.split(1, axis) for axis, tensor in batched if tensor is not None]
-        steps = [
-            self._session.run(None, dict(zip(self._inputs, (tensor.numpy() for tensor in target), strict=True)))
+        targets = [
+            dict(zip(self._inputs, (tensor.numpy() for tensor in target), strict=True))
             for target in zip(*inputs, strict=True)
         ]
+        apply = map if len(targets) == 1 or self._pool is None else self._pool.map
+        steps = list(apply(partial(self._session.run, None), targets))
         columns = [[torch.from_numpy(array) for array in column] for column in zip(*steps, strict=True)]
         outputs = dict(zip(self._outputs, columns, strict=True))
         next_memory = torch.cat(outputs.pop(NEXT_MEMORY), dim=1) if NEXT_MEMORY in outputs else None
@@ -175,11 +181,14 @@ class ONNXNetwork:
         self._outputs = [entry.name for entry in self._session.get_outputs()]
 
     def _start(self) -> None:
-        """Start onnxruntime with torch's number of threads."""
+        """Start onnxruntime, and threads to call it from, for torch's number of threads."""
         import onnxruntime
 
         self._threads = torch.get_num_threads()
-        options = session_options()
+        # The operations of a small network are over before a sleeping thread is awake.
+        callers, threads_of_each = (self._threads, 1) if self._is_small else (1, self._threads)
+        self._pool = ThreadPoolExecutor(callers, "onnxruntime") if callers > 1 else None
+        options = session_options(threads_of_each)
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(weight) for weight in self._weights]
         options.add_external_initializers(self._graph.weights, values)
         self._session: Any = onnxruntime.InferenceSession(
