@@ -110,19 +110,18 @@ class ClipDataset(Dataset[ClipBatch]):
     def _usable(self, store: ClipStore, source: StoreSource) -> NDArray[np.int64]:
         """The numbers of the sequences of a source that can give a clip."""
         numbers = range(len(store))[source.start : source.stop]
-        usable = []
-        for number in numbers:
-            visible = store.visible(number)
-            if self.still_motion and len(visible) == 1:
-                visible = np.repeat(visible, MOVING_FRAMES)
-            if self.sampler.accepts(visible):
-                usable.append(number)
-        if not usable:
+        usable = store.visibility().accepted(self._accepts)
+        usable = usable[(usable >= numbers.start) & (usable < numbers.stop)]
+        if not len(usable):
             raise UserError(
                 f"None of the {len(numbers)} sequences of {store.path} that data.train names can give a clip: they are "
                 "too short, or show their targets too rarely, for the sampler."
             )
-        return np.array(usable)
+        return usable
+
+    def _accepts(self, visible: NDArray[np.bool_]) -> bool:
+        is_moved = self.still_motion and len(visible) == 1
+        return self.sampler.accepts(np.repeat(visible, MOVING_FRAMES) if is_moved else visible)
 
     @property
     def skipped(self) -> int:

@@ -9,6 +9,8 @@ Records, by key (s is a sequence's 8-digit number in the manifest's order, f a f
     s/sizes      int32 [N, 2] width and height of the images
     s/geometry   float64 [N, 4], where frames were cut or scaled (see `relo.data.frame_geometry`)
     s/f          a frame's JPEG or PNG bytes
+    all/visible  uint8, the flags of all sequences one after the other, and
+    all/lengths  int64, how many each has: what a finished store has so that it opens at once, unless it is an old one
 
 Arrays are raw and little-endian. Every value ends with the CRC-32 of what comes before it, 4 bytes. A sequence's header
 is written in the same transaction as its other records: where it is, they are.
@@ -19,6 +21,8 @@ import os
 import threading
 import zlib
 from collections.abc import Mapping
+from collections.abc import Sequence as AnySequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +33,13 @@ from numpy.typing import NDArray
 
 from relo.data.frame_geometry import WHOLE_IMAGE, to_packed
 from relo.data.sequences.base import FrameSource, Sequence, SequenceReader
+from relo.data.store_tables import Names, Visibility
 from relo.errors import UserError
 
 FORMAT = "relo clip store"
 VERSION = 1
 _MANIFEST = b"manifest"
+_ALL_VISIBLE, _ALL_LENGTHS = b"all/visible", b"all/lengths"
 _DATA_FILE = "data.mdb"
 _CHECKSUM_BYTES = 4
 _FIRST_MAP_SIZE = 1 << 26
@@ -88,14 +94,14 @@ class Manifest:
     dataset: str
     split: str
     options: PackingOptions
-    names: tuple[str, ...]
+    names: AnySequence[str]
     reader_options: Mapping[str, Any] = field(default_factory=dict)
     broken: Mapping[str, str] = field(default_factory=dict)
     complete: bool = False
 
     def encode(self) -> bytes:
         """The manifest as JSON."""
-        return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}).encode()
+        return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self), "names": list(self.names)}).encode()
 
     @staticmethod
     def decode(encoded: bytes, path: Path) -> "Manifest":
@@ -111,7 +117,7 @@ class Manifest:
             version = content.pop("version")
             if version == VERSION:
                 options = PackingOptions(**content.pop("options"))
-                return Manifest(names=tuple(content.pop("names")), options=options, **content)
+                return Manifest(names=Names(content.pop("names")), options=options, **content)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise UserError(f"{path} is an LMDB but no clip store; make one with `relo data pack`.") from None
         raise UserError(
@@ -200,7 +206,12 @@ class ClipStoreWriter:
 
     def finish(self, broken: Mapping[str, str]) -> None:
         """Mark the store as complete, but for the sequences that are broken."""
-        self._write({_MANIFEST: replace(self._manifest, broken=dict(broken), complete=True).encode()})
+        manifest = replace(self._manifest, broken=dict(broken), complete=True)
+        with self._environment.begin() as transaction:
+            records = [transaction.get(_key(i, "visible")) or b"" for i in range(len(manifest.names))]
+        visible = [record[:-_CHECKSUM_BYTES] for record in records]
+        lengths = np.array([len(flags) for flags in visible], "<i8")
+        self._write({_ALL_VISIBLE: b"".join(visible), _ALL_LENGTHS: lengths.tobytes(), _MANIFEST: manifest.encode()})
 
     def _write(self, records: Mapping[bytes, bytes]) -> None:
         while True:
@@ -238,13 +249,15 @@ class ClipStore(SequenceReader):
         manifest = Manifest.decode(self._read(_MANIFEST, "The manifest"), self.path)
         self.manifest = manifest
         self.dataset = manifest.dataset
-        self._manifest_numbers = [i for i, name in enumerate(manifest.names) if name not in manifest.broken]
+        self._manifest_numbers = np.arange(len(manifest.names))
+        if manifest.broken:
+            left = [i for i, name in enumerate(manifest.names) if name not in manifest.broken]
+            self._manifest_numbers = np.array(left, np.int64)
         if not manifest.complete:
             every = len(self._manifest_numbers)
             with _environment(self._location).begin() as transaction:
-                self._manifest_numbers = [
-                    i for i in self._manifest_numbers if transaction.get(_key(i, "header")) is not None
-                ]
+                present = [i for i in self._manifest_numbers.tolist() if transaction.get(_key(i, "header")) is not None]
+            self._manifest_numbers = np.array(present, np.int64)
             if not partial:
                 raise UserError(
                     f"{self.path} is unfinished ({len(self._manifest_numbers)} of {every} sequences): run the same "
@@ -254,14 +267,14 @@ class ClipStore(SequenceReader):
     @property
     def names(self) -> list[str]:
         """The sequences' names, in order."""
-        return [self.manifest.names[number] for number in self._manifest_numbers]
+        return [self.manifest.names[number] for number in self._manifest_numbers.tolist()]
 
     def __len__(self) -> int:
         return len(self._manifest_numbers)
 
     def __getitem__(self, index: int) -> Sequence:
         """The sequence number `index` (0-based), with boxes in pixels of the packed frames."""
-        manifest_number = self._manifest_numbers[index]
+        manifest_number = int(self._manifest_numbers[index])
         header = json.loads(self.read_record(manifest_number, "header"))
         image_boxes_xywh = self._array(manifest_number, "boxes", "<f8", 4).astype(np.float64)
         if self.manifest.options.changes_frames:
@@ -273,7 +286,7 @@ class ClipStore(SequenceReader):
             dataset=self.dataset,
             frames=StoredFrames(self, manifest_number, header["frames"]),
             boxes_xywh=to_packed(image_boxes_xywh, geometry[: len(image_boxes_xywh)]),
-            visible=self.visible(index),
+            visible=self._visible(manifest_number),
             class_name=header["class_name"],
             sentence=header["sentence"],
             attributes={
@@ -283,9 +296,21 @@ class ClipStore(SequenceReader):
             },
         )
 
-    def visible(self, index: int) -> NDArray[np.bool_]:
-        """The visibility [M] of sequence number `index`, without the rest of it."""
-        return self._array(self._manifest_numbers[index], "visible", "u1", 1)[:, 0].astype(bool)
+    def visibility(self) -> Visibility:
+        """On which frames the sequences show their targets."""
+        with suppress(UserError):  # an old store lacks the tables; what is damaged is read from the sequences, too
+            flags, lengths = (
+                np.frombuffer(self._read(key, "The table"), kind)
+                for key, kind in ((_ALL_VISIBLE, "u1"), (_ALL_LENGTHS, "<i8"))
+            )
+            found = lengths[self._manifest_numbers]
+            if self.manifest.complete and found.all() and found.sum() == lengths.sum() == len(flags):
+                return Visibility(flags.astype(bool), found.astype(np.int64))
+        visible = [self._visible(number) for number in self._manifest_numbers.tolist()]
+        return Visibility(np.concatenate([*visible, np.empty(0, bool)]), np.array([*map(len, visible)], np.int64))
+
+    def _visible(self, manifest_number: int) -> NDArray[np.bool_]:
+        return self._array(manifest_number, "visible", "u1", 1)[:, 0].astype(bool)
 
     def describe_record(self, manifest_number: int, record: str) -> str:
         """A record of a sequence in words, for errors."""
