@@ -3,10 +3,10 @@
     python benchmarks/many_targets.py [--model relo-small] [--targets 1 2 4 8] [--threads 1 2] [--seconds 30]
 
 A row is an engine with a number of threads; a frame is 640 x 480, and a step goes from image to boxes. All rows and
-numbers of targets take turns of a few steps, since a busy machine slows what does run, too. "1 target" is the median
-time of a step; the other columns are the median over the rounds of a step's time by that of one target in the same
-round, same engine and threads. "of cores" is this ratio of the most targets in the time that the process had on its
-cores, in which waiting for a core does not show: idle cores need so much shared among them. "moves" is how far any
+numbers of targets take turns of a few steps, since a busy machine slows what does run, too. Column "1" is the median
+time of a step of one target. The next, by number of targets, are medians over the rounds of a step's time by that of
+one target in the same round, with the same engine and threads. "of cores" is the last of them in the time that the
+process had on its cores, in which waiting for a core does not show: it is what idle cores share. "moves" is how far a
 coordinate of a target's box is from where it is found alone, in pixels, at most.
 """
 
@@ -108,7 +108,7 @@ def tabulate(options: argparse.Namespace) -> Table:
     for column in (
         "engine",
         "threads",
-        *(f"{count} target{'s' * (count > 1)}" for count in counts),
+        *map(str, counts),
         "of cores",
         "moves",
     ):

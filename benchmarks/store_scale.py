@@ -1,4 +1,4 @@
-"""How a clip store's size weighs on loading: stores of many frames, opened, then read by one worker and by eight.
+"""How a clip store's size weighs on loading: stores of many frames, opened, then read by one worker and by several.
 
     python benchmarks/store_scale.py [--frames 10000 100000 1000000] [--lengths 150 1] [--folder FOLDER]
 
@@ -9,7 +9,7 @@ tables. A million frames take 4 GB. Stores stay in FOLDER, to be used again; wit
 - index: LMDB's pages that lead to the records, in MB.
 - open: from the path to clips that can be drawn, in seconds.
 - own: memory of a worker that it shares with no other process, in MB, after it has read its clips.
-- eight: memory of eight workers together, in MB; pages that processes share are divided among these.
+- together: memory of eight workers (or --workers), in MB; a page that processes share is divided among them.
 - clips: per second, of one process: 2 templates and 2 search frames each.
 
 Workers are forked, on Linux, whose /proc says what memory is shared.
@@ -22,6 +22,7 @@ set_defaults()  # before torch loads
 import argparse
 import gc
 import itertools
+import os
 import tempfile
 import time
 import warnings
@@ -40,7 +41,7 @@ from torch.utils.data import DataLoader
 
 from relo.data.clip_batch import ClipBatch
 from relo.data.clip_dataset import ClipDataset, StoreSource
-from relo.data.clip_store import ClipStoreWriter, Manifest, PackedFrames, PackingOptions, is_store
+from relo.data.clip_store import ClipStoreWriter, Manifest, PackedFrames, PackingOptions, _environment, is_store
 from relo.data.datamodule import start_worker
 from relo.data.frame_geometry import WHOLE_IMAGE
 from relo.data.sampler import OrderSampler
@@ -72,9 +73,8 @@ def make_store(path: Path, frames: int, length: int) -> None:
 
 def index_size(path: Path) -> int:
     """The bytes of the pages that lead to the records."""
-    with lmdb.open(str(path), readonly=True, lock=False) as environment:
-        numbers = environment.stat()
-        return int(numbers["psize"] * (numbers["branch_pages"] + numbers["leaf_pages"]))
+    numbers = _environment(os.path.realpath(path)).stat()
+    return int(numbers["psize"] * (numbers["branch_pages"] + numbers["leaf_pages"]))
 
 
 def open_clips(path: Path) -> ClipDataset:
@@ -107,9 +107,8 @@ def worker_memory(clips: ClipDataset, workers: int, batches: int) -> tuple[int, 
     return max(own), sum(shares)
 
 
-def measure(path: Path, batches: int) -> list[str]:
+def measure(path: Path, batches: int, workers: int) -> list[str]:
     """The cells of a store."""
-    index = index_size(path)  # LMDB is not opened twice
     start = time.perf_counter()
     clips = open_clips(path)
     opened = time.perf_counter() - start
@@ -119,14 +118,20 @@ def measure(path: Path, batches: int) -> list[str]:
         clips[number]
     rate = count / (time.perf_counter() - start)
     gc.collect()
-    own, eight = worker_memory(clips, 1, batches)[0], worker_memory(clips, 8, batches)[1]
-    return [f"{index / 1e6:.1f}", f"{opened:.2f}", f"{own / 1e6:.0f}", f"{eight / 1e6:.0f}", f"{rate:.0f}"]
+    own, together = worker_memory(clips, 1, batches)[0], worker_memory(clips, workers, batches)[1]
+    return [
+        f"{index_size(path) / 1e6:.1f}",
+        f"{opened:.2f}",
+        f"{own / 1e6:.0f}",
+        f"{together / 1e6:.0f}",
+        f"{rate:.0f}",
+    ]
 
 
 def tabulate(options: argparse.Namespace) -> Table:
     """Make the stores that are not there, and measure each."""
     table = Table(title="Clip stores by size", box=SIMPLE_HEAD)
-    for column in ("frames", "length", "index MB", "open s", "own MB", "eight MB", "clips/s"):
+    for column in ("frames", "length", "index MB", "open s", "own MB", "together MB", "clips/s"):
         table.add_column(column, justify="right", no_wrap=True)
     cv2.setNumThreads(0)
     warnings.filterwarnings("ignore", "This DataLoader will create")
@@ -135,7 +140,7 @@ def tabulate(options: argparse.Namespace) -> Table:
             path = (options.folder or Path(temporary)) / f"{frames}_by_{length}"
             if not is_store(path):
                 make_store(path, frames, length)
-            table.add_row(str(frames), str(length), *measure(path, options.batches))
+            table.add_row(str(frames), str(length), *measure(path, options.batches, options.workers))
     return table
 
 
@@ -145,6 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--frames", nargs="+", type=int, default=[10_000, 100_000, 1_000_000], help="of each store")
     parser.add_argument("--lengths", nargs="+", type=int, default=[150, 1], help="frames of each sequence")
     parser.add_argument("--batches", type=int, default=20, help="batches of 8 clips that every worker reads")
+    parser.add_argument("--workers", type=int, default=8, help="whose memory together is measured")
     parser.add_argument("--folder", type=Path, help="where the stores are, or are made")
     print_table(parser, arguments, tabulate)
 
