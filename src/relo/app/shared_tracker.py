@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from relo.models.devices import fit_threads
 from relo.tracking.frame_result import FrameResult
 from relo.tracking.sources import Frames
 from relo.tracking.state import TargetState
@@ -21,7 +20,7 @@ class SharedTracker:
         self.device = tracker.device
         self.has_presence = tracker.tells_presence
         self.sure_presence = tracker.rule.sure_presence
-        self._thread = ThreadPoolExecutor(1, "relo-tracker", initializer=self._fit_threads)
+        self._thread = ThreadPoolExecutor(1, "relo-tracker")
 
     def run(self, frames: Frames, boxes_xywh: Sequence[Sequence[float]], start: int) -> Iterator[FrameResult]:
         """Follow targets, with their maps, from boxes [B, 4] on the first of the frames, which is number `start`.
@@ -44,7 +43,3 @@ class SharedTracker:
 
     def _in_turn(self, work: Callable[..., Result], *arguments: Any) -> Result:
         return self._thread.submit(work, *arguments).result()
-
-    def _fit_threads(self) -> None:
-        if self.device.type == "cpu":
-            fit_threads(self._tracker.network)
