@@ -65,10 +65,7 @@ def evaluate(
     if json is not None:
         by_tracker = {score.tracker: score.as_json() for score in scores}
         several = {"benchmark": chosen.name, "rule": scoring_rule.name, "trackers": by_tracker}
-        try:
-            write_text(json, json_format.dumps(several if len(scores) > 1 else scores[0].as_json()))
-        except OSError as error:
-            raise UserError(f"{json} cannot be written ({error.strerror}).") from error
+        write_text(json, json_format.dumps(several if len(scores) > 1 else scores[0].as_json()))
     if report is not None:
         from relo.evaluation.report import write_report
 

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from relo.data.datamodule import TrackingDataModule
 from relo.errors import UserError, one_sentence
-from relo.files import read_yaml
+from relo.files import REFUSALS, read_yaml, reason
 from relo.models.checkpoints.released import resolve_reference
 from relo.models.checkpoints.weights import load_stage, read_checkpoint
 from relo.training.callbacks import EffectiveBatch, GradientHealth, NetworkSummary
@@ -161,6 +161,10 @@ def run(arguments: list[str]) -> None:
             )
         except MisconfigurationException as error:
             raise UserError(one_sentence(str(error))) from error
+        except OSError as error:  # of Lightning's loggers
+            if error.errno not in REFUSALS:
+                raise
+            raise UserError(f"{error.filename or 'The log'} cannot be written ({reason(error)}).") from error
         except SystemExit as error:
             if isinstance(error.__context__, KeyboardInterrupt):  # Lightning's way out, with exit code 1
                 raise KeyboardInterrupt from None

@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.projections.polar import PolarAxes
 
+from relo.files import atomic_write
 from relo.metrics.functional import success_thresholds
 
 _AXES = {
@@ -50,8 +51,17 @@ def success_plot(curves: Mapping[str, Sequence[float]], path: Path) -> None:
     """Draw success curves (21 values each, by name) with their areas in the legend, and save the picture."""
     areas = {name: sum(curve) / len(curve) for name, curve in curves.items()}
     figure = curve_plot("success", success_thresholds().tolist(), curves, areas, "Success, one pass")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    save_png(figure, path)
+
+
+def save_png(figure: Figure, path: Path, dpi: int = 150) -> None:
+    """Write a figure as a PNG file, in full or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with atomic_write(path) as partial:
+        figure.savefig(partial, dpi=dpi, format="png")
 
 
 def attribute_bars(scores: Mapping[str, Mapping[str, float]], counts: Mapping[str, int], label: str) -> Figure:

@@ -9,10 +9,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from relo.data.sequences.traps import lasot_challenges
-from relo.errors import UserError
-from relo.evaluation.plots import attribute_bars, attribute_radar, curve_plot
+from relo.evaluation.plots import attribute_bars, attribute_radar, curve_plot, save_png
 from relo.evaluation.report_page import ReportTable, html_gallery, html_page, html_section
 from relo.evaluation.scoring import TITLES, TrackerScore
+from relo.files import write_text
 
 _WORST = 10
 _UNKNOWN = "not stated"
@@ -30,7 +30,7 @@ def write_report(scores: Sequence[TrackerScore], folder: Path) -> None:
     """Write `report.html`, `scores.md`, `scores.tex` and the plots as PNG, of trackers scored by one rule.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: a file cannot be written.
     """
     ranked = sorted(scores, key=lambda score: -score.summary.values[score.rule.scores[0]])
     curves, attributes = _curves(ranked), _attributes(ranked)
@@ -40,15 +40,10 @@ def write_report(scores: Sequence[TrackerScore], folder: Path) -> None:
         "scores.tex": table.latex(),
         "report.html": _page(ranked, table, curves, attributes),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, figure in (curves | attributes).items():
-            figure.savefig(folder / f"{name}.png", dpi=150)
-        for name, text in texts.items():
-            # Bytes of file names that are no text are escaped.
-            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise UserError(f"The report cannot be written to {folder} ({error.strerror}).") from error
+    for name, figure in (curves | attributes).items():
+        save_png(figure, folder / f"{name}.png")
+    for name, text in texts.items():
+        write_text(folder / name, text)
 
 
 def _curves(scores: Sequence[TrackerScore]) -> dict[str, Figure]:

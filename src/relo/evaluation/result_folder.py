@@ -76,7 +76,6 @@ def claim(
     identity = {**source, **_identity(tracker)}
     path = folder / RUN_FILE
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             write_text(path, json.dumps({**identity, **(notes or {})}, indent=2) + "\n")
         found = json.loads(path.read_text())

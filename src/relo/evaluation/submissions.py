@@ -113,9 +113,6 @@ def _table(values: NDArray[np.float64], number_format: str) -> str:
 def _write_zip(output: Path, files: Mapping[str, str]) -> None:
     if output.is_dir():
         raise UserError(f"{output} is a folder; name the zip to write, such as {output / 'submission.zip'}.")
-    try:
-        with atomic_write(output) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, text in files.items():
-                archive.writestr(name, text)
-    except OSError as error:
-        raise UserError(f"{output} cannot be written ({error.strerror}).") from error
+    with atomic_write(output) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)

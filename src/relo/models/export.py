@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from relo.errors import UserError
+from relo.files import atomic_write
 from relo.models.checkpoints.states import state_hash
 from relo.models.encoders.base import Templates
 from relo.models.exported import NEXT_MEMORY, ExportedNetwork
@@ -147,11 +148,11 @@ def export_onnx(
         The names of the step's outputs.
 
     Raises:
-        UserError: the export extra is not installed, or the network cannot be exported with the batch left open.
+        UserError: the export extra is not installed, the network cannot be exported with the batch left open, or a
+            file cannot be written.
     """
     require_exporter()
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     network = network.eval()
     template_inputs, step_inputs = _example_inputs(network, templates, batch or 2)
     if "memory" in step_inputs:
@@ -175,8 +176,13 @@ def export_onnx(
     }
     for kind, program in programs.items():
         program.model.metadata_props[ENTRY] = metadata.to_json(kind)
-        program.save(str(folder / FILES[kind]), external_data=False)
+        _save(program, folder / FILES[kind])
     return [str(output.name) for output in programs["step"].model.graph.outputs]
+
+
+def _save(program: Any, path: Path) -> None:
+    with atomic_write(path) as partial:
+        program.save(str(partial), external_data=False)
 
 
 def step_graph(network: LocalizationNetwork, templates: int, heads: Collection[Head]) -> tuple[bytes, list[str]]:

@@ -9,6 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from relo.evaluation.plots import save_png
 from relo.evaluation.report_page import ReportTable, html_figure, html_page
 from relo.files import write_text
 from relo.studies.figures import differences, scores_over
@@ -65,7 +66,7 @@ def write_results(study: Study, plan: Plan, found: Sequence[Entry], output: Path
         write_text(path, text)
     for path, figure in files.items():
         if figure is not None:
-            figure.savefig(path, dpi=150)
+            save_png(figure, path)
     return [*texts, *files]
 
 

@@ -142,7 +142,7 @@ class ONNXNetwork:
         self._load(graph)
         if not self._agrees(templates, heads):
             raise UserError("The graph that was made of this network does not compute what the network does.")
-        with suppress(OSError):  # one that cannot be kept is made again next time
+        with suppress(UserError):  # one that cannot be kept is made again next time
             for folder in _graph_folders()[1:]:
                 write_graph(folder / name, graph)
 
@@ -252,7 +252,7 @@ def write_graph(path: Path, graph: StepGraph) -> None:
     """Write a graph to a file, the same bytes each time.
 
     Raises:
-        OSError: the file cannot be written; nothing is left of it.
+        UserError: the file cannot be written; nothing is left of it.
     """
     with atomic_write(path) as partial, ZipFile(partial, "w") as file:
         file.writestr(ZipInfo("step.onnx"), graph.model, ZIP_DEFLATED)

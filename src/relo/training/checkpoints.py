@@ -7,18 +7,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from relo.errors import UserError
+from relo.files import atomic_write, remove_leftovers
 from relo.models.checkpoints.inert_pickle import foreign_parts
 from relo.models.checkpoints.states import require_restored
 from relo.models.checkpoints.weights import read_checkpoint
 
 
 class InertCheckpointIO(TorchCheckpointIO):
-    """Saves like Lightning, and loads what can be restored without the file's code.
+    """Saves a checkpoint in full or not at all, and loads what can be restored without the file's code.
 
     A validation needs the tensors alone. A fit that is resumed needs all but the states of callbacks that it does not
     have.
@@ -26,6 +28,19 @@ class InertCheckpointIO(TorchCheckpointIO):
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write a checkpoint; one of another scheme than a file's, such as s3://, as Lightning does.
+
+        Raises:
+            UserError: it cannot be written; an earlier one of its name stays.
+        """
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        # Of a full disk the writer in C++ says nothing; the file in Python does.
+        with atomic_write(Path(path)) as partial, partial.open("wb") as file:
+            torch.save(checkpoint, file)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Callable | None = None, weights_only: bool | None = None
@@ -61,7 +76,10 @@ class InterruptCheckpoint(Callback):
         self._handler_before: Any = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take Ctrl-C over."""
+        """Take Ctrl-C over, and remove what a killed fit left of a checkpoint."""
+        if trainer.is_global_zero:
+            for folder in checkpoint_folders(trainer):
+                remove_leftovers(folder, r".+\.ckpt")
         if trainer.world_size > 1 or threading.current_thread() is not threading.main_thread():
             return
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from torch import Tensor
 
 from relo.errors import UserError
+from relo.evaluation.plots import save_png
 from relo.learning.health import action_histogram
 from relo.training.figures import policy_figure, seen_frames
 from relo.training.module import RELOModule
@@ -153,8 +154,7 @@ class PolicyFigures(_EveryNSteps):
         figure = policy_figure(frames, histogram, f"Step {step}", f"chosen cells, {len(self._acted)} steps")
         self._acted.clear()
         path = Path(trainer.default_root_dir) / "figures" / f"step_{step:06d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=100)
+        save_png(figure, path, dpi=100)
         loggers: list[Any] = trainer.loggers
         for logger in loggers:
             if hasattr(logger, "log_image"):  # W&B's takes files, TensorBoard's figures

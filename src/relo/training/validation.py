@@ -54,9 +54,7 @@ class ValidationReport(Callback):
         if is_written:
             for name, results in pl_module.validation_results.items():
                 for result in results:
-                    target = folder / name / result.sequence.dataset
-                    target.mkdir(parents=True, exist_ok=True)
-                    write_result(target, result)
+                    write_result(folder / name / result.sequence.dataset, result)
         if not trainer.is_global_zero:
             return
         Console().print(score_table(report, count))

@@ -30,7 +30,7 @@ from relo.data.synthetic.settings import (
     photographic,
 )
 from relo.errors import UserError
-from relo.files import write_text
+from relo.files import reason, write_text
 from relo.progress import sequence_progress
 
 _ALL = ("lasot", "got10k", "trackingnet")
@@ -144,12 +144,13 @@ def _claim(writer: LayoutWriter, settings: dict[str, object]) -> None:
     note = writer.root / f"synthetic_{writer.split}.json"
     text = json.dumps(settings, indent=2) + "\n"
     try:
-        if note.exists():
-            if note.read_text() != text:
-                raise UserError(f"{note} tells of sequences made with other settings; choose another folder.")
-            return
-        if writer.root.is_dir() and any(writer.is_complete(name) for name in writer.sequence_names(1)):
-            raise UserError(f"{writer.root} already holds sequences that are not synthetic; choose another folder.")
-        write_text(note, text)
+        found = note.read_bytes() if note.exists() else None
     except OSError as error:
-        raise UserError(f"{writer.root} cannot be written ({error.strerror}).") from error
+        raise UserError(f"{note} cannot be read ({reason(error)}).") from error
+    if found is not None:
+        if found != text.encode():
+            raise UserError(f"{note} tells of sequences made with other settings; choose another folder.")
+        return
+    if writer.root.is_dir() and any(writer.is_complete(name) for name in writer.sequence_names(1)):
+        raise UserError(f"{writer.root} already holds sequences that are not synthetic; choose another folder.")
+    write_text(note, text)

@@ -5,7 +5,6 @@ Where frames and annotations lie stands in the dataset's specification; here sta
 
 import csv
 import io
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from relo.data.sequences.datasets import DATASETS
 from relo.data.sequences.specification import Boxes, Dataset, Place
 from relo.data.synthetic.scene import Scene, SceneAnnotation
 from relo.errors import UserError
+from relo.files import atomic_write, write_text
 
 _JPEG_QUALITY = 85
 
@@ -88,11 +88,8 @@ class LayoutWriter:
             UserError: the disk is full or the folder cannot be written.
         """
         layout, place, folder = LAYOUTS[self._layout], self._place(name), self.sequence_folder(name)
-        partial = folder.with_name(f".{folder.name}.partial")
-        frames = partial / place.path(self._dataset.frames[0]).relative_to(folder)
-        try:
-            if partial.exists():
-                shutil.rmtree(partial)
+        with atomic_write(folder) as partial:
+            frames = partial / place.path(self._dataset.frames[0]).relative_to(folder)
             frames.mkdir(parents=True)
             visible_ratio = []
             for index, (image, ratio) in enumerate(scene.render(), start=layout.first):
@@ -102,12 +99,12 @@ class LayoutWriter:
             annotation = scene.annotate(np.array(visible_ratio))
             for template, text in layout.annotate(self._dataset, self.split, name, annotation).items():
                 path = place.path(template)
-                target = partial / path.relative_to(folder) if path.is_relative_to(folder) else path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_text(text)
-            partial.rename(folder)
-        except OSError as error:
-            raise UserError(f"Sequence {folder} cannot be written ({error.strerror}).") from error
+                if path.is_relative_to(folder):
+                    inside = partial / path.relative_to(folder)
+                    inside.parent.mkdir(parents=True, exist_ok=True)
+                    inside.write_text(text)
+                else:
+                    write_text(path, text)
 
     def finish(self, names: list[str]) -> None:
         """Write what belongs to the whole split, once all its sequences are there."""
@@ -133,7 +130,7 @@ def _column(flags: Iterable[object]) -> str:
 def _table(path: Path, rows: Iterable[tuple[str, ...]]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    path.write_text(text.getvalue())
+    write_text(path, text.getvalue())
 
 
 def _numbered(start: str) -> Callable[[str, int], list[str]]:
@@ -156,7 +153,7 @@ def _class_of(split: str, name: str) -> str:
 
 def _write_list(dataset: Dataset, root: Path, split: str, names: list[str]) -> None:
     """The split's list, which stands in for the official one; like it, without a last newline."""
-    (root / dataset.lists[split]).write_text("\n".join(names))
+    write_text(root / dataset.lists[split], "\n".join(names))
 
 
 def _boxes_alone(dataset: Dataset, split: str, name: str, truth: SceneAnnotation) -> Files:
@@ -211,7 +208,7 @@ def _got10k(dataset: Dataset, split: str, name: str, truth: SceneAnnotation) -> 
 
 
 def _got10k_list(dataset: Dataset, root: Path, split: str, names: list[str]) -> None:
-    (root / split / "list.txt").write_text("".join(f"{name}\n" for name in names))
+    write_text(root / split / "list.txt", "".join(f"{name}\n" for name in names))
 
 
 def _trackingnet_names(split: str, count: int) -> list[str]:

@@ -62,14 +62,11 @@ def save_network(network: LocalizationNetwork, folder: str | Path, tracking: Map
     folder = Path(folder)
     # Shared memory and strides do not survive in a safetensors file.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
-    try:
-        with atomic_write(folder / WEIGHTS_FILE) as partial:
-            save_file(tensors, partial, metadata={FORMAT_ENTRY: str(FORMAT)})
-        write_text(folder / CONFIG_FILE, yaml.safe_dump(network.config(), sort_keys=False))
-        if tracking is not None:
-            write_text(folder / RULE_FILE, yaml.safe_dump(dict(tracking), sort_keys=False))
-    except OSError as error:
-        raise UserError(f"The network cannot be written to {folder} ({error.strerror}).") from error
+    with atomic_write(folder / WEIGHTS_FILE) as partial:
+        save_file(tensors, partial, metadata={FORMAT_ENTRY: str(FORMAT)})
+    write_text(folder / CONFIG_FILE, yaml.safe_dump(network.config(), sort_keys=False))
+    if tracking is not None:
+        write_text(folder / RULE_FILE, yaml.safe_dump(dict(tracking), sort_keys=False))
 
 
 def load_network(model: str | Path) -> LocalizationNetwork:
