@@ -1,10 +1,13 @@
 """Packing, killed and resumed, and finding bad records."""
 
+import mmap
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -231,12 +234,23 @@ def test_remarks_of_a_reader_are_shown(tmp_path, capsys):
 
 def flip_byte(path: Path, inside: bytes, offset: int) -> None:
     """Change one byte of the first place in the store's file that holds these bytes."""
-    file = path / "data.mdb"
-    whole = bytearray(file.read_bytes())
-    place = whole.find(inside)
-    assert place >= 0
-    whole[place + offset] ^= 0x10
-    file.write_bytes(whole)
+    flip_bytes(path, [places_of(path, inside)[0] + offset])
+
+
+def flip_bytes(path: Path, places: Iterable[int]) -> None:
+    """Change the bytes at some places in the store's file."""
+    clip_store._forget_environment(path)
+    with (path / "data.mdb").open("r+b") as file:
+        for place in places:
+            file.seek(place)
+            (byte,) = file.read(1)
+            file.seek(place)
+            file.write(bytes([byte ^ 0x10]))
+
+
+def places_of(path: Path, inside: bytes) -> list[int]:
+    """Where the store's file holds these bytes, in pages that are not used any more, too."""
+    return [found.start() for found in re.finditer(re.escape(inside), (path / "data.mdb").read_bytes())]
 
 
 def test_verify_finds_a_flipped_byte_that_decodes_well(store):
@@ -262,6 +276,55 @@ def test_verify_finds_a_flipped_size_of_a_store_packed_whole(store):
     flip_byte(store.path, sizes, 4)
     (problem,) = verify(store.path)
     assert "'sizes' of fake/video" in problem
+
+
+@pytest.mark.parametrize("damage", ["frame", "box", "header", "missing"])
+def test_packing_again_repairs_what_verify_finds(tmp_path, reader, store, damage, capsys):
+    pack(reader, tmp_path / "whole", split="train")
+    if damage == "missing":
+        with raw(store.path, write=True) as transaction:
+            transaction.delete(b"00000001/00000004")
+    else:
+        record = {"frame": "00000007", "box": "boxes", "header": "header"}[damage]
+        inside = store.read_record(1, record)
+        flip_bytes(store.path, [place + len(inside) // 2 for place in places_of(store.path, inside)])
+    found = verify(store.path)
+    assert found
+    read = []
+
+    class CountingReader(FakeReader):
+        def __getitem__(self, index):
+            read.append(index)
+            return super().__getitem__(index)
+
+    pack(CountingReader(reader.root), store.path, split="train")
+    assert verify(store.path) == []
+    assert content(store.path) == content(tmp_path / "whole")
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"Sequences with bad records, packed again: {len(read)}." in said
+    assert len(read) == 1 or damage == "box"  # which is the same in all
+
+
+def test_a_repair_that_is_stopped_is_done_by_the_next_run(reader, store, monkeypatch):
+    frame = store[1].frames.encoded(7)
+    flip_byte(store.path, frame, len(frame) // 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(ClipStoreWriter, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            pack(reader, store.path, split="train")
+    pack(reader, store.path, split="train")
+    assert verify(store.path) == []
+
+
+def test_nothing_is_written_into_an_index_that_is_damaged(tmp_path):
+    reader = FakeReader(tmp_path / "fake", sequences=12)
+    path = pack(reader, tmp_path / "store").path
+    first, last = ({place // mmap.PAGESIZE for place in places_of(path, key)} for key in (b"manifest", b"00000002/000"))
+    flip_bytes(path, [page * mmap.PAGESIZE + 10 for page in last - first])  # the flags of pages of keys
+    before = (path / "data.mdb").read_bytes()
+    with pytest.raises(UserError, match="pack it into a new folder"):
+        pack(reader, path)
+    assert (path / "data.mdb").read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,14 @@ is written in the same transaction as its other records: where it is, they are.
 """
 
 import json
+import mmap
 import os
+import shutil
+import sys
 import threading
 import zlib
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Sequence as AnySequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -35,6 +39,7 @@ from relo.data.frame_geometry import WHOLE_IMAGE, to_packed
 from relo.data.sequences.base import FrameSource, Sequence, SequenceReader
 from relo.data.store_tables import Names, Visibility
 from relo.errors import UserError
+from relo.files import reason
 
 FORMAT = "relo clip store"
 VERSION = 1
@@ -42,8 +47,14 @@ _MANIFEST = b"manifest"
 _ALL_VISIBLE, _ALL_LENGTHS = b"all/visible", b"all/lengths"
 _DATA_FILE = "data.mdb"
 _CHECKSUM_BYTES = 4
+_LOCK_FILE = "lock.mdb"
+_LOCK_BYTES = 8192  # of LMDB's table of readers
+_META_PAGES = 2  # a data file begins with two
+_MAGIC_AT, _MAGIC = 16, (0xBEEFC0DE).to_bytes(4, sys.byteorder)  # in the first page
+_SPARE_BYTES = 1 << 20  # pages that a transaction takes beyond its records
 _FIRST_MAP_SIZE = 1 << 26
-_REMEDY = "copy the store again, or pack it into a new folder"
+_REMEDY = "copy the store again, or run the same `relo data pack`, which packs what is damaged again"
+NEW_COPY = "copy the store again, or pack it into a new folder"
 
 
 @dataclass(frozen=True)
@@ -140,44 +151,37 @@ class ClipStoreWriter:
     Args:
         path: the store's folder.
         manifest: what the finished store will be.
+        damaged: the numbers of sequences of the store to be written again; they are missing from now on.
 
     Attributes:
         missing: the numbers of the sequences that are not in the store.
 
     Raises:
-        UserError: the folder is not a store, or one of another dataset, split, order or options.
+        UserError: the folder is not a store, or one of another dataset, split, order or options; or it cannot be
+            written.
     """
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, damaged: Collection[int] = ()) -> None:
         self.path = path
-        if path.exists() and not path.is_dir():
-            raise UserError(f"{path} is a file; name a folder for the clip store.")
-        if path.is_dir() and any(path.iterdir()) and not (path / _DATA_FILE).exists():
-            raise UserError(f"The folder {path} holds other files; name a new one for the clip store.")
-        is_begun = is_store(path) and (path / _DATA_FILE).stat().st_size  # empty before the first transaction
-        if is_begun and _environment(os.path.realpath(path)).stat()["entries"]:
-            self._require_same(manifest)
+        begun_store(path, manifest)
         _forget_environment(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
+            if _is_unborn(path):
+                (path / _DATA_FILE).unlink(missing_ok=True)
+            _reserve_lock(path / _LOCK_FILE)
             # Without syncs of the meta page a power failure may cost the last sequence, never the store.
             self._environment = lmdb.open(str(path), map_size=_FIRST_MAP_SIZE, metasync=False, readahead=False)
         except (OSError, lmdb.Error) as error:
-            raise UserError(f"The clip store {path} cannot be written ({error}).") from error
+            raise self._unwritable(error) from error
         self._manifest = manifest
-        self._write({_MANIFEST: manifest.encode()})
-        with self._environment.begin() as transaction:
-            self.missing = [i for i in range(len(manifest.names)) if transaction.get(_key(i, "header")) is None]
-
-    def _require_same(self, manifest: Manifest) -> None:
-        present = ClipStore(self.path, partial=True).manifest
-        for what in ("dataset", "split", "options", "reader_options", "names"):
-            old, new = getattr(present, what), getattr(manifest, what)
-            if old != new:
-                values = "" if what == "names" else f" ({_in_words(old)}, not {_in_words(new)})"
-                raise UserError(
-                    f"{self.path} was packed with other {what}{values}: pack with the same, or into a new folder."
-                )
+        try:
+            self._write({_MANIFEST: manifest.encode()}, [_key(number, "header") for number in damaged])
+            with self._environment.begin() as transaction:
+                self.missing = [i for i in range(len(manifest.names)) if transaction.get(_key(i, "header")) is None]
+        except UserError:
+            self._environment.close()
+            raise
 
     def __enter__(self) -> "ClipStoreWriter":
         return self
@@ -213,17 +217,30 @@ class ClipStoreWriter:
         lengths = np.array([len(flags) for flags in visible], "<i8")
         self._write({_ALL_VISIBLE: b"".join(visible), _ALL_LENGTHS: lengths.tobytes(), _MANIFEST: manifest.encode()})
 
-    def _write(self, records: Mapping[bytes, bytes]) -> None:
+    def _write(self, records: Mapping[bytes, bytes], deleted: Iterable[bytes] = ()) -> None:
         while True:
             try:
                 with self._environment.begin(write=True) as transaction:
+                    for key in deleted:
+                        transaction.delete(key)
                     for key, value in records.items():
                         transaction.put(key, value + _checksum(value))
                 return
             except lmdb.MapFullError:
                 self._environment.set_mapsize(2 * self._environment.info()["map_size"])
             except lmdb.Error as error:
-                raise UserError(f"The clip store {self.path} cannot be written ({error}).") from error
+                raise self._unwritable(error, sum(map(len, records.values()))) from error
+
+    def _unwritable(self, error: OSError | lmdb.Error, size: int = 0) -> UserError:
+        """What to raise where so many bytes could not be written."""
+        # Of a write that was cut short LMDB says "Input/output error".
+        is_short = "Input/output error" in str(error) and self.path.is_dir()
+        is_full = is_short and shutil.disk_usage(self.path).free < size + _SPARE_BYTES
+        why = "the disk is full" if is_full or "No space left" in str(error) else reason(error) or str(error)
+        return UserError(
+            f"The clip store {self.path} cannot be written ({why}); what is packed is kept, and the same command goes "
+            "on from there."
+        )
 
 
 class ClipStore(SequenceReader):
@@ -296,6 +313,11 @@ class ClipStore(SequenceReader):
             },
         )
 
+    @property
+    def manifest_numbers(self) -> list[int]:
+        """The sequences' numbers in the manifest, where broken ones count."""
+        return self._manifest_numbers.tolist()
+
     def visibility(self) -> Visibility:
         """On which frames the sequences show their targets."""
         with suppress(UserError):  # an old store lacks the tables; what is damaged is read from the sequences, too
@@ -311,6 +333,18 @@ class ClipStore(SequenceReader):
 
     def _visible(self, manifest_number: int) -> NDArray[np.bool_]:
         return self._array(manifest_number, "visible", "u1", 1)[:, 0].astype(bool)
+
+    def check_index(self) -> None:
+        """Go through the keys of all records.
+
+        Raises:
+            UserError: LMDB's own pages are damaged, so that nothing may be written any more.
+        """
+        try:
+            with _environment(self._location).begin() as transaction:
+                deque(transaction.cursor().iternext(values=False), maxlen=0)
+        except lmdb.Error as error:
+            raise UserError(f"The index of {self.path} is damaged ({error}): {NEW_COPY}.") from error
 
     def describe_record(self, manifest_number: int, record: str) -> str:
         """A record of a sequence in words, for errors."""
@@ -333,14 +367,16 @@ class ClipStore(SequenceReader):
             with _environment(self._location).begin() as transaction:
                 value: bytes | None = transaction.get(key)
         except lmdb.Error as error:
-            raise UserError(f"{described} in {self.path} cannot be read ({error}): {_REMEDY}.") from error
+            raise UserError(f"{described} in {self.path} cannot be read ({error}): {NEW_COPY}.") from error
         if value is None:
             if key == _MANIFEST:
                 raise UserError(f"{self.path} is an LMDB but no clip store; make one with `relo data pack`.")
             raise UserError(f"{described} is missing in {self.path}: {_REMEDY}.")
         content = value[:-_CHECKSUM_BYTES]
         if _checksum(content) != value[-_CHECKSUM_BYTES:]:
-            raise UserError(f"{described} in {self.path} is damaged (wrong checksum): {_REMEDY}.")
+            raise UserError(
+                f"{described} in {self.path} is damaged (wrong checksum): {NEW_COPY if key == _MANIFEST else _REMEDY}."
+            )
         return content
 
 
@@ -367,6 +403,52 @@ class StoredFrames(FrameSource):
 def is_store(path: Path) -> bool:
     """Whether the folder looks like a store (or another LMDB)."""
     return (path / _DATA_FILE).is_file()
+
+
+def _is_unborn(path: Path) -> bool:
+    """Whether the data file is missing, or what a full disk left of its first pages."""
+    file = path / _DATA_FILE
+    if not file.is_file():
+        return True
+    if file.stat().st_size >= _META_PAGES * mmap.PAGESIZE:
+        return False
+    with file.open("rb") as opened:
+        start = opened.read(_MAGIC_AT + len(_MAGIC))
+    return not start.strip(b"\0") or start[_MAGIC_AT:] == _MAGIC
+
+
+def begun_store(path: Path, manifest: Manifest) -> "ClipStore | None":
+    """The store at `path`, if packing into it has begun: it may be unfinished.
+
+    Raises:
+        UserError: there is something else, or a store of another dataset, split, order or options, or a damaged one.
+    """
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file; name a folder for the clip store.")
+    if _is_unborn(path):
+        if path.is_dir() and {file.name for file in path.iterdir()} - {_DATA_FILE, _LOCK_FILE}:
+            raise UserError(f"The folder {path} holds other files; name a new one for the clip store.")
+        return None
+    if not _environment(os.path.realpath(path)).stat()["entries"]:
+        return None
+    store = ClipStore(path, partial=True)
+    for what in ("dataset", "split", "options", "reader_options", "names"):
+        old, new = getattr(store.manifest, what), getattr(manifest, what)
+        if old != new:
+            values = "" if what == "names" else f" ({_in_words(old)}, not {_in_words(new)})"
+            raise UserError(f"{path} was packed with other {what}{values}: pack with the same, or into a new folder.")
+    return store
+
+
+def _reserve_lock(path: Path) -> None:
+    """Give LMDB's lock file its place on the disk: where there is none, LMDB's first write to it kills the process.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    with path.open("ab") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, _LOCK_BYTES)
 
 
 def _in_words(value: object) -> str:

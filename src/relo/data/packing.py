@@ -3,7 +3,7 @@
 Several processes read, check and encode; one writes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,20 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 
-from relo.data.clip_store import ClipStore, ClipStoreWriter, Manifest, PackedFrames, PackingOptions
+from relo.data.clip_store import (
+    NEW_COPY,
+    ClipStore,
+    ClipStoreWriter,
+    Manifest,
+    PackedFrames,
+    PackingOptions,
+    begun_store,
+)
 from relo.data.frame_geometry import WHOLE_IMAGE, nearest_visible, surroundings
 from relo.data.intact_frames import decode_intact
 from relo.data.parallel import in_order
 from relo.data.remarks import show
-from relo.data.sequence_checks import check_annotation, examine, misfits, remarks_on_sizes
+from relo.data.sequence_checks import Examination, check_annotation, examine, misfits, remarks_on_sizes
 from relo.data.sequences.base import Sequence, SequenceReader
 from relo.errors import UserError, printable
 from relo.progress import sequence_progress
@@ -41,7 +49,8 @@ def pack(
 
     Frames are decoded, so that a damaged image is found here. JPEG and PNG bytes are kept as they are unless the
     options cut or scale a frame. What is done is kept when the work is stopped or killed, and the next run goes on from
-    there; broken sequences are tried again.
+    there; broken sequences are tried again. A store that is complete is read through as by `verify`, and sequences with
+    bad records are packed again.
 
     Args:
         reader: the sequences.
@@ -60,7 +69,10 @@ def pack(
     console = console or Console()
     manifest = Manifest(reader.dataset, split, options, tuple(reader.names), dict(reader_options or {}))
     broken: dict[str, str] = {}
-    with ClipStoreWriter(output, manifest) as writer:
+    damaged = _damaged(begun_store(output, manifest), workers, console)
+    if damaged:
+        console.print(f"Sequences with bad records, packed again: {len(damaged)}.", highlight=False)
+    with ClipStoreWriter(output, manifest, damaged) as writer:
         missing, total = writer.missing, len(manifest.names)
         results = in_order(partial(_pack_one, reader, options), missing, min(workers, len(missing)))
         bar = sequence_progress(console, f"packing {output.name}", total, total - len(missing))
@@ -86,7 +98,10 @@ def pack(
         if len(broken) == len(manifest.names):
             raise UserError(f"All {len(broken)} sequences of {reader.dataset} are broken; the first: {broken[name]}")
         writer.finish(broken)
-    return ClipStore(output)
+    store = ClipStore(output)
+    if damaged and _damaged(store, workers, console):
+        raise UserError(f"{output} is damaged beyond its records: {NEW_COPY}.")
+    return store
 
 
 def verify(path: Path, *, workers: int = 0, console: Console | None = None) -> list[str]:
@@ -104,13 +119,31 @@ def verify(path: Path, *, workers: int = 0, console: Console | None = None) -> l
     if not store.manifest.complete:
         missing = len(store.manifest.names) - len(store)
         problems.append(f"{missing} of {len(store.manifest.names)} sequences are missing: packing was not finished.")
-    results = in_order(partial(examine, store), range(len(store)), min(workers, len(store)))
-    with sequence_progress(console, f"verifying {path.name}", len(store)) as count, closing(results):
-        for result in results:
-            problems += result.problems
-            show(result.remarks, console)
-            count(result.frames, 0)
+    for result in _examined(store, f"verifying {path.name}", workers, console):
+        problems += result.problems
+        show(result.remarks, console)
     return problems
+
+
+def _damaged(store: ClipStore | None, workers: int, console: Console) -> list[int]:
+    """The numbers of the sequences of a complete store that have bad records, which are shown."""
+    if store is None or not store.manifest.complete:
+        return []
+    examined = list(_examined(store, f"looking for damage in {store.path.name}", workers, console))
+    bad = [number for number, found in zip(store.manifest_numbers, examined, strict=True) if found.problems]
+    if bad:
+        store.check_index()
+        show([problem for found in examined for problem in found.problems], console)
+    return bad
+
+
+def _examined(store: ClipStore, task: str, workers: int, console: Console) -> Iterator[Examination]:
+    """What is wrong with each sequence of a store, its records read back and decoded."""
+    results = in_order(partial(examine, store), range(len(store)), min(workers, len(store)))
+    with sequence_progress(console, task, len(store)) as count, closing(results):
+        for result in results:
+            count(result.frames, 0)
+            yield result
 
 
 def _pack_one(reader: SequenceReader, options: PackingOptions, index: int) -> tuple[Sequence, PackedFrames] | UserError:

@@ -1,0 +1,185 @@
+"""A disk that fills up: one sentence, nothing half-written under its name, and the work goes on when there is room."""
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import lmdb
+import numpy as np
+import pytest
+import torch
+
+from relo.commands.main import main
+from relo.data import clip_store
+from relo.data.clip_store import ClipStore
+from relo.data.packing import verify
+from relo.data.synthetic.layouts import LayoutWriter
+from relo.errors import UserError
+from relo.evaluation.plots import success_plot
+from relo.evaluation.submissions import _write_zip
+from relo.files import write_text
+from relo.models.checkpoints.weights import save_network
+from relo.training.checkpoints import InertCheckpointIO
+from small_networks import make_network
+
+FULL = "the disk is full"
+
+
+@contextmanager
+def small_disk(folder: Path, size: str):
+    """A file system of this size at a folder."""
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield folder
+    finally:
+        clip_store._close_inherited_environments()
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of 64 kB."""
+    with small_disk(tmp_path / "disk", "64k") as folder:
+        yield folder
+
+
+def fill(folder: Path, left: int = 0) -> Path:
+    """Fill a disk up but for some bytes, by the file that is returned."""
+    file = folder / "filler"
+    state = os.statvfs(folder)
+    file.write_bytes(bytes(state.f_bavail * state.f_frsize - left))
+    return file
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def refusal(*arguments: object, capsys) -> str:
+    """What a command says that ends with exit code 2."""
+    with pytest.raises(SystemExit) as end:
+        main(list(map(str, arguments)))
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    return said
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+def _checkpoint(path: Path) -> None:
+    InertCheckpointIO(None).save_checkpoint({"weights": torch.zeros(100_000)}, path)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_text(path, "a" * 100_000),
+        _checkpoint,
+        lambda path: save_network(make_network(), path.parent),
+        lambda path: success_plot({"relo": np.linspace(1, 0, 21).tolist()}, path),
+        lambda path: _write_zip(path, {f"{number}.txt": os.urandom(2000).hex() for number in range(100)}),
+    ],
+    ids=["text", "checkpoint", "model", "plot", "zip"],
+)
+def test_a_file_is_whole_or_as_it_was(disk, write):
+    (disk / "out").write_text("before")
+    fill(disk, left=8192)
+    with pytest.raises(UserError, match=rf"^{disk}/[\w.]+ cannot be written \({FULL}\)\.$"):
+        write(disk / "out")
+    assert (disk / "out").read_text() == "before"
+    assert names(disk) == ["filler", "out"]
+
+
+def test_a_sequence_is_whole_or_not_there(disk):
+    class Scene:
+        def render(self):
+            for seed in range(5):
+                yield np.random.default_rng(seed).integers(0, 256, (120, 160, 3), np.uint8), 1.0
+
+    with pytest.raises(UserError, match=rf"badge-1 cannot be written \({FULL}\)"):
+        LayoutWriter("lasot", disk, "train").write("badge-1", Scene())
+    assert names(disk / "badge") == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "why"), [("/proc/relo", "No such file"), ("/sys/relo", "permission|permitted|read-only")]
+)
+def test_folders_that_nobody_can_write(folder, why):
+    if not Path(folder).parent.is_dir():
+        pytest.skip("no such file system here")
+    with pytest.raises(UserError, match=rf"^{folder}/out cannot be written \(.*({why})"):
+        write_text(Path(folder) / "out", "text")
+
+
+# ------------------------------------------------------------------------------------------------------------- packing
+
+
+def make_videos(root: Path, videos: int = 3, frames: int = 6) -> Path:
+    """A folder of one's own with videos of about 20 kB a frame."""
+    random = np.random.default_rng(0)
+    for video in range(videos):
+        folder = root / f"video{video}" / "img"
+        folder.mkdir(parents=True)
+        for number in range(frames):
+            cv2.imwrite(str(folder / f"{number:04d}.png"), random.integers(0, 256, (80, 80, 3), np.uint8))
+        (root / f"video{video}" / "groundtruth.txt").write_text("10,10,30,30\n" * frames)
+    return root
+
+
+def packing(root: Path, store: Path) -> list[str]:
+    return ["data", "pack", "plain", str(root), str(store), "--workers=0"]
+
+
+def records(store: Path) -> dict[bytes, bytes]:
+    clip_store._forget_environment(store)
+    with lmdb.open(str(store), readonly=True, lock=False) as environment, environment.begin() as transaction:
+        return dict(transaction.cursor())
+
+
+def test_packing_with_no_room_at_all_kills_no_process(tmp_path, disk):
+    fill(disk)
+    command = [sys.executable, "-m", "relo", *packing(make_videos(tmp_path / "videos"), disk / "store")]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 2  # and not the number of a signal
+    assert f"The clip store {disk / 'store'} cannot be written ({FULL})" in refused.stderr
+
+
+@pytest.mark.parametrize("left", [4096, 8192, 12288, 16384])
+def test_packing_with_little_room_is_refused_and_done_later(tmp_path, disk, left, capsys):
+    root = make_videos(tmp_path / "videos", videos=1, frames=1)
+    filler = fill(disk, left)
+    said = refusal(*packing(root, disk / "store"), capsys=capsys)
+    assert f"The clip store {disk / 'store'} cannot be written ({FULL})" in said
+    filler.unlink()
+    main(packing(root, disk / "store"))
+    assert verify(disk / "store") == []
+
+
+@pytest.mark.parametrize("leftover", [{"lock.mdb": 8192}, {"lock.mdb": 0, "data.mdb": 4096}, {"data.mdb": 0}])
+def test_what_a_start_that_failed_left_is_packed_over(tmp_path, leftover):
+    root = make_videos(tmp_path / "videos", videos=1, frames=1)
+    main(packing(root, tmp_path / "whole"))
+    (tmp_path / "begun").mkdir()
+    for name, size in leftover.items():
+        (tmp_path / "begun" / name).write_bytes((tmp_path / "whole" / name).read_bytes()[:size])
+    main(packing(root, tmp_path / "begun"))
+    assert records(tmp_path / "begun") == records(tmp_path / "whole")
+
+
+def test_a_disk_that_fills_up_while_packing(tmp_path, capsys):
+    root = make_videos(tmp_path / "videos")
+    main(packing(root, tmp_path / "whole"))
+    with small_disk(tmp_path / "disk", "300k") as disk:
+        said = refusal(*packing(root, disk / "store"), capsys=capsys)
+        assert f"cannot be written ({FULL}); what is packed is kept" in said
+        assert 0 < len(ClipStore(disk / "store", partial=True)) < 3
+        subprocess.run(["mount", "-o", "remount,size=2m", disk], check=True)
+        main(packing(root, disk / "store"))
+        assert records(disk / "store") == records(tmp_path / "whole")
