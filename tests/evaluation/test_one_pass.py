@@ -99,6 +99,29 @@ def test_boxes_do_not_depend_on_batch_and_workers(tracker, sequences):
             np.testing.assert_allclose(result.boxes_xywh, boxes_xywh, rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_results_are_the_same_to_the_bit_whatever_shares_a_batch(network, tmp_path, threads):
+    """Templates are renewed on the way: they are encoded in batches, too."""
+    rule = TrackingRule(templates=2, template_update_interval=3, template_update_threshold=0.0)
+    sequences = [make_sequence(seed, frames) for seed, frames in enumerate((*LENGTHS, 5, 8, 3))]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for name, batch_size in {"one": 1, "three": 3, "many": 16, "stopped": 2}.items():
+            folder = tmp_path / name
+            if name == "stopped":  # with two sequences of eleven done, others share a batch
+                run_one_pass(Tracker(network, rule), sequences, numbers=[3, 7], batch_size=2, folder=folder)
+            run_one_pass(Tracker(network, rule), sequences, batch_size=batch_size, folder=folder)
+    finally:
+        torch.set_num_threads(before)
+    found = [
+        {file.name: file.read_bytes() for file in (tmp_path / name).glob("*.txt") if "_time" not in file.name}
+        for name in ("one", "three", "many", "stopped")
+    ]
+    assert len(found[0]) >= 2 * len(sequences)
+    assert found[1:] == found[:1] * 3
+
+
 def test_batches_are_full_and_the_same_in_every_run(network):
     class Recording(Tracker):
         def step_views(self, views, states, keep_response=False):

@@ -61,8 +61,8 @@ def run_one_pass(
 ) -> list[SequenceResult]:
     """Track every sequence from its first box to its last frame.
 
-    A batch holds up to `batch_size` sequences. Boxes do not depend on `batch_size` and `workers`, up to the rounding of
-    floating-point sums.
+    A batch holds up to `batch_size` sequences. Boxes do not depend on `batch_size`, `workers` and what an earlier run
+    has finished, not even in their last bit (on one machine, by one version of its libraries).
 
     Args:
         tracker: the tracker; its rule names the localization.
@@ -89,7 +89,7 @@ def run_one_pass(
     """
     if folder is not None:
         claim(folder, tracker, _dataset(sequences), split, notes)
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+    with tracker.fixed_batches(), ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         queue = _SlotQueue(tracker, pool, batch_size, 4 * workers, folder, on_result, on_frames)
         try:
             queue.track(sequences, range(len(sequences)) if numbers is None else numbers)

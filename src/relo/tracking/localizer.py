@@ -14,6 +14,7 @@ from relo.models.inference import Precision, computing
 from relo.models.network import Head, LocalizationMaps
 from relo.tracking.cuda_graphs import Recorder, replayed
 from relo.tracking.engine import EngineChoice, start_engine
+from relo.tracking.fixed_batches import in_batches
 from relo.tracking.rule import TrackingRule, has_presence
 from relo.tracking.state import TargetState, batched
 
@@ -68,6 +69,7 @@ class Localizer:
         Raises:
             UserError: this engine cannot compute this network here.
         """
+        self.rows: int | None = None  # of a forward, see `relo.tracking.fixed_batches`
         self._rule = rule
         self._device = device
         self._precision: Precision = precision
@@ -85,7 +87,8 @@ class Localizer:
         templates, memory = batched(states)
         # A lost target may be anywhere in its search region: no window.
         windows = [torch.ones_like(self._window) if state.status == "lost" else self._window for state in states]
-        return self.read(*self._compute(crops, torch.stack(windows), templates.tokens, templates.kernel, memory))
+        inputs = (crops, torch.stack(windows), templates.tokens, templates.kernel, memory)
+        return self.read(*in_batches(self._compute, self.rows, inputs, (0, 0, 0, 0, 1), (0, 0, 1)))
 
     def read(self, chosen: Tensor, response: Tensor, memory: Tensor | None) -> list[Located]:
         """What was found of B targets, from the device: it waits for it.

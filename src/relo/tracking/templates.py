@@ -12,6 +12,7 @@ from relo.models.encoders.base import Templates
 from relo.models.exported import TrackableNetwork
 from relo.models.inference import Precision, computing
 from relo.tracking.crops import RGBImage, SearchFrame, cut, normalised, upload
+from relo.tracking.fixed_batches import in_batches
 from relo.tracking.rule import TrackingRule
 from relo.tracking.state import TargetState
 
@@ -25,6 +26,7 @@ class TemplateMaker:
     def __init__(
         self, network: TrackableNetwork, rule: TrackingRule, device: torch.device, precision: Precision
     ) -> None:
+        self.rows: int | None = None  # of a forward, see `relo.tracking.fixed_batches`
         self._network = network
         self._rule = rule
         self._crop = rule.template_crop(network.encoder.template_size)
@@ -104,10 +106,13 @@ class TemplateMaker:
 
     def _encode(self, crops: Tensor, boxes_xywh: Tensor) -> Templates:
         """Crops [B, N, Hz, Hz, 3] uint8 with boxes [B, N, 4] -> what every frame needs of them."""
+        inputs = normalised(crops, self._device), upload(boxes_xywh.float(), self._device)
         with computing(self._device, self._precision):
-            return self._network.encode_templates(
-                normalised(crops, self._device), upload(boxes_xywh.float(), self._device)
-            )
+            return Templates(*in_batches(self._forward, self.rows, inputs, (0, 0), (0, 0)))
+
+    def _forward(self, crops: Tensor, boxes_xywh: Tensor) -> tuple[Tensor, Tensor | None]:
+        templates = self._network.encode_templates(crops, boxes_xywh)
+        return templates.tokens, templates.kernel
 
 
 def check_box(box_xywh: Sequence[float], image_width: int, image_height: int) -> None:

@@ -1,6 +1,7 @@
 """Follow targets from frame to frame with a trained network: crop, locate, update."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from relo.models.inference import Precision, PrecisionChoice, fastest_precision,
 from relo.tracking.crops import Cropper, DeviceCropper, RGBImage, SearchFrame, SearchView, check_images, normalised
 from relo.tracking.cuda_graphs import find_recorder
 from relo.tracking.engine import EngineChoice
+from relo.tracking.fixed_batches import ROWS
 from relo.tracking.frame_result import FrameResult
 from relo.tracking.localizer import Localizer, Located
 from relo.tracking.lost_and_found import apply_presence, lost_region
@@ -42,7 +44,8 @@ class Tracker:
 
     A tracker holds the network and the rule, and nothing of a target: what it knows of one is in its `TargetState`.
     On a GPU it keeps buffers of its own, so only one thread may use it at a time.
-    Several targets are one batched forward; but for rounding, the box of one does not depend on others in the batch.
+    Several targets are one batched forward; but for rounding, the box of one does not depend on others in the batch,
+    and within `fixed_batches` not even in its last bit.
     """
 
     def __init__(
@@ -203,6 +206,20 @@ class Tracker:
         """
         boxes = as_boxes(boxes_xywh)
         return follow(self, open_timed(source, start, limit), boxes, keep_response)
+
+    @contextmanager
+    def fixed_batches(self) -> Iterator[None]:
+        """Within it, forwards have the same number of rows whatever the number of targets.
+
+        So the boxes of a target are the same to the bit, whatever others are in its batch. It costs time where there
+        are fewer targets than rows: `relo.tracking.fixed_batches.ROWS`, or one by onnxruntime.
+        """
+        rows = 1 if self.engine == "onnxruntime" else ROWS
+        self._localizer.rows = self._templates.rows = rows
+        try:
+            yield
+        finally:
+            self._localizer.rows = self._templates.rows = None
 
     @torch.inference_mode()
     def initialize(
