@@ -1,6 +1,9 @@
 """Files that are written whole, and YAML that says what is wrong with it."""
 
 import os
+import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -32,6 +35,21 @@ def test_what_was_there_stays_and_nothing_is_left_when_writing_fails(tmp_path, i
         write()
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path):
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    (tmp_path / f".file.txt.{killed.pid}").write_text("half")
+    (tmp_path / f".file.txt.{killed.pid}@{socket.gethostname()}").mkdir()
+    old = tmp_path / f".file.txt.{killed.pid}@elsewhere"
+    old.write_text("half")
+    os.utime(old, (0, 0))
+    kept = [f".file.txt.{os.getppid()}", f".other.txt.{killed.pid}", f".file.txt.{killed.pid}@another", ".file.txt.bak"]
+    for name in kept:  # of those that are at work, here or elsewhere, and of other files
+        (tmp_path / name).write_text("half")
+    write_text(tmp_path / "file.txt", "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "file.txt"])
 
 
 def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path):

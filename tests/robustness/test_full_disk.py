@@ -24,6 +24,7 @@ from relo.files import write_text
 from relo.models.checkpoints.weights import save_network
 from relo.training.checkpoints import InertCheckpointIO
 from small_networks import make_network
+from training_runs import WARMUP, config, relo_here, write_config
 
 FULL = "the disk is full"
 
@@ -183,3 +184,48 @@ def test_a_disk_that_fills_up_while_packing(tmp_path, capsys):
         subprocess.run(["mount", "-o", "remount,size=2m", disk], check=True)
         main(packing(root, disk / "store"))
         assert records(disk / "store") == records(tmp_path / "whole")
+
+
+# ------------------------------------------------------------------------------------------- training, testing, scoring
+
+
+def test_a_fit_on_a_disk_that_fills_up(data, tmp_path, monkeypatch, capsys):
+    """The first checkpoint finds room, the second does not."""
+    path = write_config(tmp_path / "config.yaml", config(data, WARMUP))
+    with small_disk(tmp_path / "run", "8m") as disk:
+        relo_here(monkeypatch, "fit", "--config", path, cwd=tmp_path)
+        last = disk / "checkpoints" / "last.ckpt"
+        before = last.read_bytes()
+        fill(disk, left=65536)
+        arguments = ["fit", f"--config={path}", "--ckpt_path=last", "--trainer.max_epochs=2"]
+        said = refusal(*arguments, capsys=capsys)
+        assert FULL in said
+        assert "cannot be written" in said
+        assert last.read_bytes() == before
+        assert not list(disk.rglob(".*"))
+        (disk / "filler").unlink()
+        (disk / "checkpoints" / ".last.ckpt.999999999").write_bytes(b"of a fit that was killed")
+        relo_here(monkeypatch, *arguments, cwd=tmp_path)
+        assert last.read_bytes() != before
+        assert not list(disk.rglob(".*"))
+
+
+def test_testing_and_scoring_on_a_full_disk(data, network, tmp_path, disk, capsys):
+    model, target = tmp_path / "model", disk / "model"
+    save_network(network, model)
+    tracking = ["test", "--model", model, "--dataset=lasot", "--root", data.test_root, "--device=cpu"]
+    scoring = ["--benchmark", "lasot", "--annotations", data.test_root]
+    filler = fill(disk, left=8192)  # of the files of a sequence some find room
+    assert f"_time.txt cannot be written ({FULL})" in refusal(*tracking, "--output", disk / "out", capsys=capsys)
+    assert not list(disk.rglob(".*"))
+    filler.unlink()
+    main([*map(str, tracking), "--output", str(disk / "out")])
+    (disk / "scores.json").write_text("before")
+    fill(disk)
+    said = refusal("evaluate", disk / "out", *scoring, "--json", disk / "scores.json", capsys=capsys)
+    assert f"{disk / 'scores.json'} cannot be written ({FULL})" in said
+    assert (disk / "scores.json").read_text() == "before"
+    said = refusal("evaluate", disk / "out", *scoring, "--report", disk / "report", capsys=capsys)
+    assert f"cannot be written ({FULL})" in said
+    said = refusal("export", "--model", model, "--format=safetensors", "--output", target, capsys=capsys)
+    assert f"{target / 'model.safetensors'} cannot be written ({FULL})" in said

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from relo.errors import UserError
 from relo.models.checkpoints.weights import save_network
 from relo.tracking.engine import StepGraph, stored_graphs, write_graph
 
@@ -17,7 +18,7 @@ def test_the_same_graph_is_the_same_bytes_in_a_readable_file(tmp_path):
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path):
     (tmp_path / "taken.zip").mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(UserError, match="cannot be written"):
         write_graph(tmp_path / "taken.zip", StepGraph(b"", []))
     assert [path.name for path in tmp_path.iterdir()] == ["taken.zip"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ROWS = 8
-"""A batch of torch's. On two cores 8 rows are as fast a row as 16 and twice as fast as one."""
+ROWS = {"cpu": 8, "cuda": 16}
+"""A batch of torch's by the kind of device. On a CPU 8 rows are about as fast a row as 16, and twice as fast as one."""
 
 
 def in_batches(

@@ -214,7 +214,7 @@ class Tracker:
         So the boxes of a target are the same to the bit, whatever others are in its batch. It costs time where there
         are fewer targets than rows: `relo.tracking.fixed_batches.ROWS`, or one by onnxruntime.
         """
-        rows = 1 if self.engine == "onnxruntime" else ROWS
+        rows = 1 if self.engine == "onnxruntime" else ROWS.get(self.device.type, 8)
         self._localizer.rows = self._templates.rows = rows
         try:
             yield
