@@ -40,8 +40,9 @@ def pack(
 ) -> None:
     """Pack a split of a dataset into a clip store (LMDB).
 
-    May be stopped or killed at any time: the same command goes on from there. JPEG and PNG bytes are kept as they are,
-    unless frames are cut or scaled. An evaluation needs whole images.
+    May be stopped or killed at any time: the same command goes on from there. A store that is complete is read through
+    as by `relo data verify`, and what is damaged is packed again. JPEG and PNG bytes are kept as they are, unless
+    frames are cut or scaled. An evaluation needs whole images.
 
     Args:
         dataset: The dataset's name: {datasets}.

@@ -57,7 +57,7 @@ def run_benchmark(
         benchmark: whose settings to apply, of those under `benchmarks` in that file; the dataset's own if not given,
             and "none" for one rule everywhere. The console and `run.json` say what was applied.
         localization: the map that picks the cell, "policy" or "prior"; the rule's if not given.
-        batch_size: sequences in one batch of a device.
+        batch_size: sequences in one batch of a device; boxes are the same to the last digit with any.
         workers: threads that decode frames ahead; one per core if not given.
         device: where to compute, such as "cpu" or "cuda:1", or several as "cuda:0,cuda:1", which share the sequences;
             all GPUs if not given, or the CPU where there is none.
