@@ -10,7 +10,7 @@ import relo
 
 ROOT = Path(relo.__file__).parent
 LAYERS = (
-    {"errors", "files", "geometry", "images", "progress"},
+    {"errors", "files", "geometry", "images", "inputs", "progress", "settings"},
     {"metrics"},
     {"data", "models"},
     {"learning", "tracking"},

@@ -2,6 +2,11 @@
 
 import re
 
+EXCERPT = 80
+"""Of what was found in a file or setting, so many characters are quoted in an error."""
+
+_LONGEST_SENTENCE = 2000  # more is a name or value that an error quotes in full
+
 
 class UserError(Exception):
     """A wrong path, box, file or setting.
@@ -14,7 +19,18 @@ class UserError(Exception):
         """The sentence, in one line."""
         # Data loader workers hand over the whole traceback as the message; its end is the sentence.
         sentence = super().__str__().rpartition(f"{__name__}.UserError: ")[2].strip()
+        if len(sentence) > _LONGEST_SENTENCE:
+            sentence = f"{sentence[: _LONGEST_SENTENCE // 2]} ... {sentence[-_LONGEST_SENTENCE // 2 :]}"
         return printable(sentence)
+
+
+def excerpt(found: object) -> str:
+    """What was found, quoted in an error: its first 80 characters, as Python writes it."""
+    if isinstance(found, int) and found.bit_length() > 4 * EXCERPT:  # Python does not write out every number
+        return f"a number of over {EXCERPT} digits"
+    text = found if isinstance(found, str) else repr(found)
+    shortened = text[:EXCERPT] + ("..." if len(text) > EXCERPT else "")
+    return repr(shortened) if isinstance(found, str) else shortened
 
 
 def printable(text: str) -> str:

@@ -1,6 +1,7 @@
 """`relo fit | validate`: the Lightning CLI over our module and data module."""
 
 import logging
+import os
 import re
 import sys
 import warnings
@@ -20,12 +21,13 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from relo.data.datamodule import TrackingDataModule
-from relo.errors import UserError, one_sentence
+from relo.errors import UserError, excerpt, one_sentence
 from relo.files import REFUSALS, read_yaml, reason
 from relo.models.checkpoints.released import resolve_reference
 from relo.models.checkpoints.weights import load_stage, read_checkpoint
+from relo.settings import LARGEST, check_number, check_whole
 from relo.training.callbacks import EffectiveBatch, GradientHealth, NetworkSummary
-from relo.training.checkpoints import InertCheckpointIO, InterruptCheckpoint, last_checkpoint
+from relo.training.checkpoints import InertCheckpointIO, InterruptCheckpoint, checkpoint_folders, last_checkpoint
 from relo.training.module import RELOModule
 from relo.training.validation import ValidationReport
 
@@ -78,6 +80,7 @@ class CLI(LightningCLI):
         settings.weights_only = True  # a checkpoint of someone else's must not run code
         if "verbose" in settings:
             settings.verbose = False  # `ValidationReport` prints the scores
+        _check_trainer(settings)
         if settings.ckpt_path not in (None, "last", "best", "hpc"):
             read_checkpoint(Path(settings.ckpt_path))
 
@@ -121,6 +124,7 @@ class CLI(LightningCLI):
             read_checkpoint(path)
             settings.ckpt_path = str(path)
         if self.subcommand == "fit":
+            _require_folders(self.trainer)
             _keep_logs(self.trainer.loggers)
             return
         self.trainer.loggers = [logger for logger in self.trainer.loggers if not isinstance(logger, CSVLogger)]
@@ -139,8 +143,13 @@ def run(arguments: list[str]) -> None:
         KeyboardInterrupt: it was stopped.
     """
     for path in _config_files(arguments):  # the parser's messages leave out the name
-        if not isinstance(read_yaml(path, "The config"), dict):
+        content = read_yaml(path, "The config")
+        if not isinstance(content, dict):
             raise UserError(f"The config {path} holds no settings by name, such as `trainer:`, `model:` and `data:`.")
+        for part in ("trainer", "model", "data"):  # settings, or the name of a file that holds them
+            if part in content and not isinstance(content[part], (dict, str)):
+                found = excerpt(content[part])
+                raise UserError(f"The config {path} has {part}: {found}, where settings by name belong.")
     sys.argv[1:] = arguments  # read again by the processes that a distributed strategy starts
     callbacks = [NetworkSummary(), EffectiveBatch(), GradientHealth(), ValidationReport(), InterruptCheckpoint()]
     with _without_noise():
@@ -178,6 +187,35 @@ def _config_files(arguments: list[str]) -> Iterator[Path]:
         path = value or following
         if option in ("--config", "-c") and path is not None:
             yield Path(path)
+
+
+def _check_trainer(settings: Any) -> None:
+    """Refuse numbers that Lightning takes and fails on later."""
+    if type(settings.get("seed_everything")) is int:
+        check_whole("The config", 0, 2**32 - 1, seed_everything=settings.seed_everything)
+    trainer = settings.trainer
+    for name in ("accumulate_grad_batches", "log_every_n_steps"):
+        if trainer.get(name) is not None:
+            check_whole("The trainer", 1, 2**31, **{name: trainer[name]})
+    if trainer.get("gradient_clip_val") is not None:
+        check_number("The trainer", 0, LARGEST, gradient_clip_val=trainer.gradient_clip_val)
+
+
+@rank_zero_only
+def _require_folders(trainer: Trainer) -> None:
+    """Make the folders of logs and checkpoints now, since a fit writes there only after some steps.
+
+    Raises:
+        UserError: one cannot be made or written.
+    """
+    logs = [logger.log_dir for logger in trainer.loggers if isinstance(logger, CSVLogger)]
+    for folder in (Path(trainer.default_root_dir), *map(Path, logs), *checkpoint_folders(trainer)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"The folder {folder} cannot be made ({error.strerror}): choose another.") from error
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise UserError(f"The folder {folder} cannot be written: choose another, or change its permissions.")
 
 
 @rank_zero_only

@@ -84,8 +84,8 @@ class ClipDataset(Dataset[ClipBatch]):
         if not sources:
             raise UserError("No clip store to train on: give data.train at least one path.")
         weights = np.array([source.weight for source in sources], np.float64)
-        if not (weights >= 0).all() or not weights.sum() > 0:
-            raise UserError("The weights of data.train must not be negative, and one must be positive.")
+        if not (np.isfinite(weights) & (weights >= 0)).all() or not 0 < weights.sum() < np.inf:
+            raise UserError("The weights of data.train must be finite and not negative, and one must be positive.")
         self.odds = weights / weights.sum()
         self.stores = [ClipStore(source.path) for source in sources]
         self.usable = [self._usable(store, source) for store, source in zip(self.stores, sources, strict=True)]

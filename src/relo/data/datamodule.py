@@ -1,6 +1,5 @@
 """The LightningDataModule: clips to train on, whole sequences to validate on."""
 
-import math
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,9 +23,11 @@ from relo.data.sequences.base import SequenceReader
 from relo.data.transforms import Augmentation, ClipTransform, ImageOnlyTransform
 from relo.errors import UserError
 from relo.geometry import CropRule
+from relo.settings import check_whole
 
 _AUGMENTATION = Augmentation()
 _ABSENCE = Absence()
+_MOST_SURROUNDINGS = 64
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class TrackingDataModule(lightning.LightningDataModule):
         seed: of the stream of clips.
 
     Raises:
-        UserError: surroundings that are smaller than a search region.
+        UserError: a number out of its range; surroundings that are smaller than a search region.
     """
 
     def __init__(
@@ -95,16 +96,20 @@ class TrackingDataModule(lightning.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        check_whole("The data", 1, 2**40, clips_per_epoch=clips_per_epoch)
+        check_whole("The data", 1, 2**16, batch_size=batch_size, validation_batch=validation_batch)
+        check_whole("The data", 0, 1024, workers=workers)
+        check_whole("The data", 0, 2**63 - 1, seed=seed)
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have no sequence to validate
         self.train_sources = train or []
         self.validation_sources = validation or []
         search_crop = search_crop or CropRule(4.0, 256)
         surroundings_crop = None
         if surroundings is not None:
-            if not search_crop.factor <= surroundings < math.inf:
+            if not search_crop.factor <= surroundings <= _MOST_SURROUNDINGS:
                 raise UserError(
                     f"data.surroundings must be at least {search_crop.factor:g}, the factor of the search region that "
-                    f"is cut from them, not {surroundings:g}."
+                    f"is cut from them, and at most {_MOST_SURROUNDINGS}, not {surroundings:g}."
                 )
             # A search crop that is cut from them keeps its resolution.
             surroundings_crop = CropRule(surroundings, round(search_crop.size * surroundings / search_crop.factor))

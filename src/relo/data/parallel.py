@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import cv2
 
 from relo.errors import UserError
+from relo.settings import check_whole
 
 _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
@@ -56,7 +57,13 @@ def in_order(function: Callable[[_Job], _Result], jobs: Iterable[_Job], workers:
 
 
 def default_workers(workers: int | None) -> int:
-    """The given number of processes, or one per core."""
+    """The given number of processes, or one per core.
+
+    Raises:
+        UserError: a number out of its range.
+    """
+    if workers is not None:
+        check_whole("This command", 0, 1024, workers=workers)
     return (os.cpu_count() or 1) if workers is None else workers
 
 

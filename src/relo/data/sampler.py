@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from relo.errors import UserError
 from relo.models.checkpoints.plugin import Plugin
+from relo.settings import check_number, check_whole
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,9 @@ class OrderSampler(ClipSampler):
         max_gap: how far from the base frame the others may be.
         backwards: probability that time runs backwards.
         min_frames: shorter videos are not used.
+
+    Raises:
+        UserError: a number out of its range.
     """
 
     def __init__(
@@ -76,6 +80,9 @@ class OrderSampler(ClipSampler):
         backwards: float = 0.5,
         min_frames: int = 20,
     ) -> None:
+        check_whole("OrderSampler", 1, 4096, templates=templates, search_frames=search_frames)
+        check_whole("OrderSampler", 0, 2**31, max_gap=max_gap, min_frames=min_frames)
+        check_number("OrderSampler", 0, 1, backwards=backwards)
         self.templates = templates
         self.search_frames = search_frames
         self.max_gap = max_gap
@@ -115,7 +122,7 @@ class ConsecutiveSampler(ClipSampler):
         min_frames: shorter videos are not used.
 
     Raises:
-        UserError: a value too small.
+        UserError: a number out of its range.
     """
 
     consecutive = True
@@ -128,14 +135,14 @@ class ConsecutiveSampler(ClipSampler):
         max_gap: int = 400,
         min_frames: int = 20,
     ) -> None:
+        check_whole("ConsecutiveSampler", 1, 4096, templates=templates, search_frames=search_frames)
+        check_whole("ConsecutiveSampler", 1, 2**31, max_stride=max_stride)
+        check_whole("ConsecutiveSampler", 0, 2**31, max_gap=max_gap, min_frames=min_frames)
         self.templates = templates
         self.search_frames = search_frames
         self.max_stride = max_stride
         self.max_gap = max_gap
         self.min_frames = min_frames
-        for name, least in {"templates": 1, "search_frames": 1, "max_stride": 1, "max_gap": 0}.items():
-            if getattr(self, name) < least:
-                raise UserError(f"ConsecutiveSampler takes {name} of at least {least}, not {getattr(self, name)}.")
 
     def accepts(self, visible: NDArray[np.bool_]) -> bool:
         """At least `min_frames` frames, and a start frame for one stride or more."""

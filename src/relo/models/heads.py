@@ -8,7 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from relo.errors import UserError
 from relo.models.checkpoints.plugin import PluginModule
+from relo.settings import LARGEST_WIDTH, check_whole
 
 Localization = Literal["policy", "prior"]
 """The head whose map picks the cell."""
@@ -66,6 +68,19 @@ def at_cells(maps: Tensor, cells: Tensor) -> Tensor:
     return flat.take_along_dim(index, axis).squeeze(axis)
 
 
+def check_channels(channels: int, hidden: Sequence[int], owner: str = "A head") -> None:
+    """Refuse widths of convolutions that cannot be made.
+
+    Raises:
+        UserError: none is hidden, or a number is out of range.
+    """
+    if not hidden:
+        raise UserError(f"{owner} has no hidden layer: give hidden at least one number of channels.")
+    check_whole(owner, 1, LARGEST_WIDTH, channels=channels)
+    for width in hidden:
+        check_whole(owner, 1, LARGEST_WIDTH, hidden=width)
+
+
 def conv_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:
     """3 x 3 convolution, batch normalisation, ReLU; keeps the map's size."""
     return nn.Sequential(
@@ -74,7 +89,12 @@ def conv_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def tower(in_channels: int, hidden: Sequence[int], out_channels: int) -> nn.Sequential:
-    """3 x 3 convolutions of the hidden widths, then a 1 x 1 convolution to `out_channels`."""
+    """3 x 3 convolutions of the hidden widths, then a 1 x 1 convolution to `out_channels`.
+
+    Raises:
+        UserError: see `check_channels`.
+    """
+    check_channels(in_channels, hidden)
     layers = [conv_norm_relu(a, b) for a, b in itertools.pairwise((in_channels, *hidden))]
     return nn.Sequential(*layers, nn.Conv2d(hidden[-1], out_channels, kernel_size=1))
 
@@ -103,6 +123,7 @@ class ConvCritic(Critic):
     def __init__(self, channels: int, hidden: Sequence[int] = PAPER_TOWER) -> None:
         """Args: `channels`, of the encoder's map; `hidden`, widths of the convolutions."""
         super().__init__()
+        check_channels(channels, hidden)
         self.convolutions = nn.Sequential(*(conv_norm_relu(a, b) for a, b in itertools.pairwise((channels, *hidden))))
         self.value = nn.Linear(hidden[-1], 1)
 

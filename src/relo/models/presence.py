@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
+from relo.errors import UserError
 from relo.models.checkpoints.plugin import PluginModule
-from relo.models.heads import Localization, conv_norm_relu
+from relo.models.heads import Localization, check_channels, conv_norm_relu
 
 PEAKS = 3
 """Local maxima of the localization's map that `ConvPresence` reads: one stands alone, or it has rivals."""
@@ -74,6 +75,9 @@ class ConvPresence(PresenceHead):
             localization: see `PresenceHead`.
         """
         super().__init__(localization)
+        check_channels(channels, hidden, "The presence head")
+        if len(hidden) != 2:
+            raise UserError(f"The presence head has two convolutions, and hidden has {len(hidden)} numbers.")
         wide, narrow = hidden
         self.reduce = nn.Sequential(nn.Conv2d(channels, wide, kernel_size=1), nn.BatchNorm2d(wide), nn.ReLU())
         self.norm_planes = nn.BatchNorm2d(4)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from relo.errors import UserError
 from relo.models.checkpoints.plugin import PluginModule
+from relo.settings import LARGEST_DEPTH, LARGEST_WIDTH, check_whole
 
 
 class TemporalPropagator(PluginModule):
@@ -25,6 +26,8 @@ class TemporalPropagator(PluginModule):
     def __init__(self, width: int, tokens: int) -> None:
         """Args: `width`, channels of a token; `tokens`, K."""
         super().__init__()
+        check_whole("The propagator", 1, LARGEST_WIDTH, width=width)
+        check_whole("The propagator", 0, 4096, tokens=tokens)
         self.learned_tokens = nn.Parameter(torch.zeros(1, tokens, width))
         self.position = nn.Parameter(torch.zeros(1, tokens, width))
         trunc_normal_(self.learned_tokens, std=0.02)
@@ -93,6 +96,7 @@ class LayerAligned(TemporalPropagator):
             UserError: the encoder has no such layer, one is named twice, or none is named.
         """
         super().__init__(width, tokens)
+        check_whole("The propagator", 1, LARGEST_DEPTH, depth=depth)
         if layers is not None and not (len(layers) == len(set(layers)) > 0 and set(layers) <= set(range(depth))):
             raise UserError(
                 f"The propagator's layers must be different numbers from 0 to {depth - 1}, not {list(layers)}: name at "

@@ -4,26 +4,22 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
-from numbers import Integral, Real
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import torch
 from torch import Tensor
 
-from relo.errors import UserError
+from relo.errors import EXCERPT, UserError, excerpt
 from relo.files import read_yaml
 from relo.geometry import CropRule
 from relo.models.checkpoints.released import released_rule
 from relo.models.checkpoints.weights import RULE_FILE, read_checkpoint
 from relo.models.exported import TrackableNetwork, exported_metadata, is_onnx
 from relo.models.heads import Localization
+from relo.settings import LARGEST, described, is_of
 
 Window = Literal["logits", "probabilities"]
-
-LARGEST = 1e12
-"""No number of a rule is larger, on either side of 0."""
 
 
 def _within(least: float, most: float, words: str, default: float | None) -> Any:
@@ -89,10 +85,10 @@ class TrackingRule:
         hints = get_type_hints(TrackingRule)
         for setting in fields(self):
             name, hint, value = setting.name, hints[setting.name], getattr(self, setting.name)
-            if not _is_of(value, hint):
+            if not is_of(value, hint):
                 raise UserError(
-                    f"The tracking rule has {name} = {value!r}, which is of the wrong kind; it must be "
-                    f"{_described(hint)}{_advice(value)}."
+                    f"The tracking rule has {name} = {excerpt(value)}, which is of the wrong kind; it must be "
+                    f"{described(hint)}{_advice(value)}."
                 )
             if "range" in setting.metadata and value is not None:
                 least, most, words = setting.metadata["range"]
@@ -241,37 +237,17 @@ def rule_from_settings(settings: Any, origin: str) -> TrackingRule:
             its range.
     """
     if not isinstance(settings, Mapping):
-        raise UserError(f"{origin}: a tracking rule must hold settings by name, not {settings!r}.")
+        raise UserError(f"{origin}: a tracking rule must hold settings by name, not {excerpt(settings)}.")
     known = [setting.name for setting in fields(TrackingRule)]
     for name in settings:
         if name not in known:
             nearest = get_close_matches(str(name), known, n=1)
             advice = f"did you mean {nearest[0]}" if nearest else f"known are {', '.join(known)}"
-            raise UserError(f"{origin}: unknown setting {name}; {advice}.")
+            raise UserError(f"{origin}: unknown setting {str(name)[:EXCERPT]}; {advice}.")
     try:
         return TrackingRule(**settings)
     except UserError as error:
         raise UserError(f"{origin}: {error}") from error
-
-
-def _is_of(value: Any, hint: Any) -> bool:
-    """Whether a value is of the type of a setting: true is no number, and numbers are finite."""
-    if get_origin(hint) is Literal:
-        return isinstance(value, str) and value in get_args(hint)
-    if alternatives := get_args(hint):
-        return any(_is_of(value, alternative) for alternative in alternatives)
-    if hint in (int, float):
-        is_number = isinstance(value, (int, Integral) if hint is int else (int, float, Real))
-        return type(value) is not bool and is_number and -LARGEST <= value <= LARGEST
-    return isinstance(value, hint)
-
-
-def _described(hint: Any) -> str:
-    number = f"a finite number up to {LARGEST:g}"
-    words = {bool: "true or false", int: "a whole number", float: number, NoneType: "null"}
-    if get_origin(hint) is Literal:
-        return " or ".join(map(repr, get_args(hint)))
-    return " or ".join(words[alternative] for alternative in get_args(hint) or (hint,))
 
 
 def _advice(value: Any) -> str:
@@ -281,5 +257,7 @@ def _advice(value: Any) -> str:
     if not isinstance(value, str):
         return ""
     with suppress(ValueError):
+        if len(value) > EXCERPT:
+            return ""
         return f": YAML reads {value} as text, write {float(value):g}"
     return f": write {value.lower()}, without quotation marks" if value.lower() in ("true", "false", "null") else ""

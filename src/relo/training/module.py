@@ -22,6 +22,7 @@ from relo.models.checkpoints.states import misfit
 from relo.models.checkpoints.weights import FORMAT, FORMAT_ENTRY
 from relo.models.heads import Localization
 from relo.models.network import LocalizationNetwork
+from relo.settings import check_whole
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 from relo.training.checkpoints import leave_epoch_unfinished
@@ -67,6 +68,7 @@ class RELOModule(lightning.LightningModule):
         self.network = network
         self.objective = objective
         self.rule = rule or TrackingRule()
+        check_whole("The model", 0, 2**63 - 1, seed=seed)
         self.localizations = tuple(localizations)
         self.seed = seed
         self.recipe = Recipe(**recipe)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -12,11 +12,12 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from relo.errors import UserError
+from relo.errors import UserError, one_sentence
 from relo.models.checkpoints.states import load_state_strictly
 from relo.models.checkpoints.weights import load_stage
 from relo.models.initialisation import start_as_released
 from relo.models.network import LocalizationNetwork
+from relo.settings import LARGEST, check_number
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class Recipe:
             release.
         checkpoint_activations: compute the encoder's layers again in the backward pass instead of keeping what they
             computed: less memory, a third more time.
+
+    Raises:
+        UserError: a factor that is negative or not finite.
     """
 
     optimizer: Callable[[Iterable], Optimizer] = lambda p: torch.optim.AdamW(p, lr=1e-4, weight_decay=1e-4)
@@ -53,6 +57,9 @@ class Recipe:
     policy_from_prior: bool = False
     frozen_stochastic_depth: bool = True
     checkpoint_activations: bool = False
+
+    def __post_init__(self) -> None:
+        check_number("The model", 0, LARGEST, encoder_lr_factor=self.encoder_lr_factor)
 
     def prepare(self, network: LocalizationNetwork, trained_parts: Iterable[str] | None) -> dict[str, nn.Module]:
         """Set up a network that was just made, and freeze what is not trained.
@@ -105,16 +112,23 @@ class Recipe:
             load_state_strictly(network.policy, network.prior.state_dict(), "The prior's head")
 
     def optimizers(self, network: LocalizationNetwork) -> OptimizerLRScheduler:
-        """Optimizer and schedule, with one parameter group for each learning rate."""
+        """Optimizer and schedule, with one parameter group for each learning rate.
+
+        Raises:
+            UserError: the optimizer or the schedule refuses its settings, or a learning rate is not finite.
+        """
         others, encoder = self.parameters_by_rate(network)
-        optimizer = self.optimizer([{"params": params} for params in (others, encoder) if params])
+        optimizer = _made(self.optimizer, [{"params": params} for params in (others, encoder) if params], "optimizer")
+        for group in optimizer.param_groups:
+            check_number("The optimizer", 0, LARGEST, lr=float(group["lr"]))
         if encoder:
             optimizer.param_groups[-1]["lr"] *= self.encoder_lr_factor
         if self.scheduler is None:
             return optimizer
+        scheduler = _made(self.scheduler, optimizer, "scheduler")
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": self.scheduler_interval},
+            "lr_scheduler": {"scheduler": scheduler, "interval": self.scheduler_interval},
         }
 
     def parameters_by_rate(self, network: LocalizationNetwork) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -123,3 +137,11 @@ class Recipe:
         encoder_ids = {id(p) for p in encoder}
         others = [p for p in network.parameters() if id(p) not in encoder_ids]
         return [p for p in others if p.requires_grad], [p for p in encoder if p.requires_grad]
+
+
+def _made(make: Callable[[Any], Any], argument: Any, what: str) -> Any:
+    """What a setting `model.<what>` makes; torch checks its arguments only then."""
+    try:
+        return make(argument)
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise UserError(f"model.{what} refuses its settings: {one_sentence(str(error))}.") from error

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from relo.errors import UserError
+from relo.errors import UserError, excerpt
+from relo.settings import check_arguments
 
 
 class Plugin:
@@ -52,20 +53,24 @@ def build(config: dict[str, Any]) -> Any:
         UserError: the class does not exist, is no plug-in, or does not take the arguments.
     """
     if not isinstance(config, dict) or not isinstance(init_args := config.get("init_args", {}), dict):
-        raise UserError(f"The config names no class_path with init_args by name, but has {str(config)[:80]!r}.")
+        raise UserError(f"The config names no class_path with init_args by name, but has {excerpt(config)}.")
     class_path = config.get("class_path", "")
     module_name, _, class_name = str(class_path).rpartition(".")
     try:
         part = getattr(import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(
-            f"The config names class {str(class_path)[:80]!r}, which cannot be imported: {error}."
+            f"The config names class {excerpt(str(class_path))}, which cannot be imported: {excerpt(str(error))}."
         ) from error
     # A config may come with someone's weights: it must not be able to call anything but a plug-in.
     if not (isinstance(part, type) and issubclass(part, Plugin)):
         raise UserError(f"The config names {class_path!r}, which is not a part of a network.")
+    if any(getattr(getattr(part, name), "__isabstractmethod__", False) for name in dir(part)):
+        raise UserError(f"The config names {class_path!r}, which is a kind of part: name one of its subclasses.")
+    arguments = {str(name): _built(value) for name, value in init_args.items()}
+    check_arguments(part, arguments, f"{class_path} in the config")
     try:
-        return part(**{str(name): _built(value) for name, value in init_args.items()})
+        return part(**arguments)
     except TypeError as error:
         raise UserError(f"{class_path} does not take the arguments in the config: {error}.") from error
 

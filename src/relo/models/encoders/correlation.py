@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from relo.errors import UserError
 from relo.models.encoders.base import Encoder
-from relo.models.encoders.layers import TokenTypes, foreground_share
+from relo.models.encoders.layers import TokenTypes, check_blocks, check_sizes, foreground_share
+from relo.settings import LARGEST_WIDTH, check_whole
 
 FINE_STRIDE = 8
 TOKEN_STRIDE = 16
@@ -26,13 +27,21 @@ class CorrelatingEncoder(Encoder):
         self, width: int, depth: int, channels: int, correlation_groups: int, search_size: int, template_size: int
     ) -> None:
         super().__init__()
+        check_whole("The encoder", 1, LARGEST_WIDTH, channels=channels, correlation_groups=correlation_groups)
+        check_sizes(TOKEN_STRIDE, search_size, template_size)
         self.width, self.depth, self.channels = width, depth, channels
         self.search_size, self.template_size = search_size, template_size
         self.map_size = search_size // FINE_STRIDE
         self.correlation_groups = correlation_groups
 
     def _add_blocks(self, heads: int, max_templates: int) -> None:
-        """Make what turns embedded features into the map."""
+        """Make what turns embedded features into the map.
+
+        Raises:
+            UserError: a number of heads that does not divide the width, or of templates out of range.
+        """
+        check_blocks(self.width, self.depth, heads)
+        check_whole("The encoder", 1, 64, max_templates=max_templates)
         search_cells, template_cells = self.search_size // TOKEN_STRIDE, self.template_size // TOKEN_STRIDE
         self.search_position = nn.Parameter(torch.zeros(1, search_cells**2, self.width))
         self.template_position = nn.Parameter(torch.zeros(max_templates, template_cells**2, self.width))

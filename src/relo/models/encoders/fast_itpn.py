@@ -15,7 +15,8 @@ from relo.geometry import xywh_to_xyxy, xyxy_to_xywh
 from relo.models.checkpoints.states import load_state_strictly, misfit, read_state
 from relo.models.encoders.base import Encoder, Templates
 from relo.models.encoders.fast_itpn_names import published_name, to_published_shape
-from relo.models.encoders.layers import TokenTypes
+from relo.models.encoders.layers import TokenTypes, check_blocks, check_sizes
+from relo.settings import LARGEST_DEPTH, check_number, check_whole
 
 logger = logging.getLogger(__name__)
 
@@ -136,12 +137,13 @@ class FastITPN(Encoder):
             UserError: a size or width that does not divide; a pretraining file that does not fit.
         """
         super().__init__()
-        if search_size % TOKEN_STRIDE or template_size % TOKEN_STRIDE:
-            raise UserError(
-                f"search_size {search_size} and template_size {template_size} must be multiples of {TOKEN_STRIDE}."
-            )
-        if width % heads or width % 4:
-            raise UserError(f"Fast-iTPN's width {width} must be a multiple of 4 and of its {heads} heads.")
+        check_sizes(TOKEN_STRIDE, search_size, template_size)
+        check_blocks(width, depth, heads)
+        check_whole("The encoder", 0, LARGEST_DEPTH, stage1=stage1, stage2=stage2)
+        check_number("The encoder", 0, 1, drop_path=drop_path)
+        check_number("The encoder", 0.01, 64, mlp_ratio=mlp_ratio)
+        if width % 4:
+            raise UserError(f"Fast-iTPN's width {width} must be a multiple of 4.")
         self.width, self.depth, self.channels = width, depth, width
         self.search_size, self.template_size = search_size, template_size
         self.map_size = search_size // TOKEN_STRIDE

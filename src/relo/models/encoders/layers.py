@@ -9,9 +9,41 @@ from torch import Tensor, nn
 
 from relo.errors import UserError
 from relo.geometry import xywh_to_xyxy
+from relo.settings import LARGEST_DEPTH, LARGEST_SIDE, LARGEST_WIDTH, check_whole
 
 FROM_HUB = "hub"
 """What an encoder's `pretrained` says to let timm fetch the weights."""
+
+
+_MOST_WEIGHTS = 2**33  # 32 GB of them
+
+
+def check_blocks(width: int, depth: int, heads: int) -> None:
+    """Refuse transformer blocks that cannot be made, before memory is taken for them.
+
+    Raises:
+        UserError: a number out of range, heads that do not divide the width, or more than 8.6 billion weights.
+    """
+    check_whole("The encoder", 1, LARGEST_WIDTH, width=width, heads=heads)
+    check_whole("The encoder", 1, LARGEST_DEPTH, depth=depth)
+    if width % heads:
+        raise UserError(f"The encoder has width {width} and heads {heads}, which must divide it.")
+    if (weights := 12 * depth * width**2) > _MOST_WEIGHTS:
+        raise UserError(
+            f"The encoder has width {width} and depth {depth}, {weights / 1e9:,.1f} billion weights; at most "
+            f"{_MOST_WEIGHTS / 1e9:.1f} billion are made."
+        )
+
+
+def check_sizes(stride: int, search_size: int, template_size: int) -> None:
+    """Refuse sides of crops that tokens of a stride do not divide.
+
+    Raises:
+        UserError: a side is not a multiple of the stride, or larger than 8192 px.
+    """
+    check_whole("The encoder", stride, LARGEST_SIDE, search_size=search_size, template_size=template_size)
+    if search_size % stride or template_size % stride:
+        raise UserError(f"search_size {search_size} and template_size {template_size} must be multiples of {stride}.")
 
 
 def create_timm(name: str, purpose: str, **options: Any) -> Any:

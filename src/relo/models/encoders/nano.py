@@ -6,8 +6,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
+from relo.errors import UserError
 from relo.models.encoders.base import Templates
 from relo.models.encoders.correlation import CorrelatingEncoder, correlate, target_kernel
+from relo.models.encoders.layers import check_blocks
+from relo.settings import LARGEST_WIDTH, check_whole
 
 
 class Nano(CorrelatingEncoder):
@@ -41,8 +44,18 @@ class Nano(CorrelatingEncoder):
             search_size: side of the search crop, in pixels.
             template_size: side of a template crop, in pixels.
             max_templates: how many templates a target may have.
+
+        Raises:
+            UserError: a number out of range; sizes, heads, groups or stages of the stem that do not fit.
         """
         super().__init__(width, depth, channels, correlation_groups, search_size, template_size)
+        check_blocks(width, depth, heads)
+        if len(stem) != 3:
+            raise UserError(f"The stem has three stages, and stem has {len(stem)} numbers of channels.")
+        for stage in stem:
+            check_whole("The encoder", 1, LARGEST_WIDTH, stem=stage)
+        if stem[2] % correlation_groups:
+            raise UserError(f"correlation_groups {correlation_groups} must divide the stem's {stem[2]} channels.")
         # 3 x 3 convolutions with batch normalisation and ReLU
         self.stem = nn.Sequential(
             Conv2dNormActivation(3, stem[0], stride=2),

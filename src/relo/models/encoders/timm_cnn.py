@@ -16,7 +16,7 @@ from relo.errors import UserError
 from relo.models.checkpoints.states import load_state_strictly, read_state
 from relo.models.encoders.base import Templates
 from relo.models.encoders.correlation import FINE_STRIDE, TOKEN_STRIDE, CorrelatingEncoder, correlate, target_kernel
-from relo.models.encoders.layers import FROM_HUB, create_timm
+from relo.models.encoders.layers import FROM_HUB, check_blocks, check_sizes, create_timm
 
 FROM_PACKAGE = "package"
 
@@ -71,16 +71,13 @@ class TimmCNN(CorrelatingEncoder):
                 fit; sizes that do not divide.
         """
         super().__init__(width, depth, channels, correlation_groups, search_size, template_size)
-        if search_size % (2 * TOKEN_STRIDE) or template_size % (2 * TOKEN_STRIDE):
-            raise UserError(
-                f"search_size {search_size} and template_size {template_size} must be multiples of {2 * TOKEN_STRIDE}."
-            )
+        check_sizes(2 * TOKEN_STRIDE, search_size, template_size)
+        check_blocks(width, depth, heads)
         self.stem: Any = _create(name, pretrained)
         fine, coarse = self.stem.feature_info.channels()
-        if fine % correlation_groups or coarse % correlation_groups or width % heads:
+        if fine % correlation_groups or coarse % correlation_groups:
             raise UserError(
-                f"correlation_groups {correlation_groups} must divide the stem's {fine} and {coarse} channels, and "
-                f"heads {heads} the width {width}."
+                f"correlation_groups {correlation_groups} must divide the stem's {fine} and {coarse} channels."
             )
         # Images come normalised by ImageNet's statistics; the stem may have been trained with others.
         statistics = resolve_data_config({}, model=self.stem)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from relo.errors import UserError
 from relo.models.checkpoints.states import as_state, load_state_strictly, read_state
 from relo.models.encoders.base import Encoder, Templates
-from relo.models.encoders.layers import FROM_HUB, TokenTypes, create_timm
+from relo.models.encoders.layers import FROM_HUB, TokenTypes, check_sizes, create_timm
+from relo.settings import LARGEST_DEPTH, LARGEST_SIDE, check_number, check_whole
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +52,11 @@ class TimmViT(Encoder):
                 weights that cannot be read or do not fit.
         """
         super().__init__()
-        if search_size % patch_size or template_size % patch_size:
-            raise UserError(
-                f"search_size {search_size} and template_size {template_size} must divide by patch_size {patch_size}."
-            )
+        check_whole("The encoder", 1, LARGEST_SIDE, patch_size=patch_size)
+        check_sizes(patch_size, search_size, template_size)
+        check_number("The encoder", 0, 1, drop_path=drop_path)
+        if depth is not None:
+            check_whole("The encoder", 1, LARGEST_DEPTH, depth=depth)
         body = create_timm(
             name,
             "as a plain ViT",
