@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from relo.errors import UserError
+from relo.errors import EXCERPT, UserError
+from relo.inputs import read_bounded
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -140,6 +141,52 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+LARGEST_YAML = 2**20
+"""Of a YAML file, in bytes."""
+
+MOST_NODES = 100_000
+"""Of values in a YAML file, where each alias counts as all that it stands for."""
+
+
+def load_yaml(text: str) -> Any:
+    """YAML of plain data.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or has more values than are taken.
+        ValueError, AttributeError, OverflowError, RecursionError: a value that Python cannot hold.
+    """
+    require_few_nodes(text)
+    return yaml.safe_load(text)
+
+
+def require_few_nodes(text: str) -> None:
+    """Refuse YAML whose aliases stand for one another again and again, or that is too much, before memory is taken.
+
+    Raises:
+        yaml.YAMLError: it has more values than are taken, or an alias within what it stands for.
+    """
+    sizes: dict[str, int] = {}
+    opened: list[tuple[str | None, int]] = []  # of each open collection, its anchor and how many values came before
+    count = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in opened):
+                raise yaml.YAMLError(f"alias {event.anchor[:EXCERPT]} lies within what it stands for")
+            count += sizes.get(event.anchor, 1)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = opened.pop()
+            if anchor is not None:
+                sizes[anchor] = count - before
+        elif isinstance(event, yaml.NodeEvent):
+            if isinstance(event, yaml.CollectionStartEvent):
+                opened.append((event.anchor, count))
+            elif event.anchor is not None:
+                sizes[event.anchor] = 1
+            count += 1
+        if count > MOST_NODES:
+            raise yaml.YAMLError(f"it holds more than {MOST_NODES:,} values, aliases counted as what they stand for")
+
+
 def read_yaml(path: Path, what: str) -> Any:
     """The contents of a YAML file of plain data; `what` it is begins the sentence of an error, such as "The config".
 
@@ -147,9 +194,9 @@ def read_yaml(path: Path, what: str) -> Any:
         UserError: it cannot be read, or is no YAML.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bounded(path, LARGEST_YAML).decode("utf-8")
         try:
-            return yaml.safe_load(text)
+            return load_yaml(text)
         except (ValueError, AttributeError, OverflowError, RecursionError) as error:  # 2001-13-45 is no date
             raise yaml.YAMLError(str(error)) from error
     except (OSError, UnicodeDecodeError) as error:

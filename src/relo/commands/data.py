@@ -62,6 +62,8 @@ def pack(
     """
     console = Console()
     options = PackingOptions(cut, max_side, quality)
+    if reserved := {"dataset", "root", "split"} & (reader or {}).keys():
+        raise UserError(f"--reader cannot set {min(reserved)}, which the command line has by itself.")
     split = split or find_dataset(dataset).splits[0]
     sequences = open_reader(dataset, root, split, **(reader or {}))
     show(sequences.unused, console)

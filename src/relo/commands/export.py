@@ -11,6 +11,7 @@ from relo.errors import UserError
 from relo.models.checkpoints.weights import load_network, resolve, save_network
 from relo.models.export import TOLERANCE, export_onnx, largest_difference
 from relo.models.graph_metadata import FILES
+from relo.settings import check_whole
 from relo.tracking.localizer import tracking_heads
 from relo.tracking.rule import own_rules
 
@@ -40,6 +41,9 @@ def export(
     Raises:
         UserError: the model cannot be read or exported, or the folder cannot be written.
     """
+    check_whole("The export", 1, 64, templates=templates)
+    if batch is not None:
+        check_whole("The export", 1, 4096, batch=batch)
     network = load_network(model)
     path = Path(model)
     folder = Path(output) if output else (path if path.is_dir() else path.parent) / format

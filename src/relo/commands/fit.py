@@ -22,7 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from relo.data.datamodule import TrackingDataModule
 from relo.errors import UserError, excerpt, one_sentence
-from relo.files import REFUSALS, read_yaml, reason
+from relo.files import REFUSALS, read_yaml, reason, require_few_nodes
 from relo.models.checkpoints.released import resolve_reference
 from relo.models.checkpoints.weights import load_stage, read_checkpoint
 from relo.settings import LARGEST, check_number, check_whole
@@ -51,6 +51,8 @@ def _load(text: str) -> Any:
 
     Classes may have the paths that they had before there was `relo.training`.
     """
+    if "*" in text:  # an alias
+        require_few_nodes(text)
     return resolve_reference(_load_yaml(_MOVED_CLASS.sub("relo.training.", text)))
 
 

@@ -8,6 +8,7 @@ import sys
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from rich.console import Console
@@ -15,7 +16,7 @@ from rich.text import Text
 
 from relo.commands.arguments import NEGATIVE_NUMBER, regrouped
 from relo.commands.process import set_defaults
-from relo.errors import UserError, one_sentence
+from relo.errors import UserError, excerpt, one_sentence
 
 Command = tuple[str, str]
 """Where a function is, and a sentence about it. Its signature and docstring are the command's options and help."""
@@ -43,6 +44,9 @@ COMMANDS: dict[str, dict[str, Command] | Command] = {
     "ablate": ("relo.commands.ablate:ablate", "Train and evaluate the rows of an ablation, and compare them."),
     "report": ("relo.evaluation.demo_report:write_report", "Write the report of the demo's runs."),
 }
+
+
+_LONGEST_NAME = 255  # bytes; Linux, macOS and Windows agree
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -135,7 +139,21 @@ def _parse(program: str, function: Any, arguments: list[str]) -> dict[str, Any]:
         values: dict[str, Any] = parser.parse_args(regrouped(arguments, lists, switches, positionals)).as_dict()
     except ArgumentError as error:
         raise UserError(f"{one_sentence(str(error))} (see `{program} --help`)") from error
+    for name, value in values.items():
+        _require_names(name, value)
     return values
+
+
+def _require_names(setting: str, value: Any) -> None:
+    """Refuse paths, and words that may be one, that no file can have."""
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, (str, Path)) and (
+            "\0" in str(text) or any(len(os.fsencode(name)) > _LONGEST_NAME for name in str(text).split(os.sep))
+        ):
+            raise UserError(
+                f"Setting '{setting}': {excerpt(str(text))} is no name that a file can have: at most {_LONGEST_NAME} "
+                "bytes between two separators."
+            )
 
 
 def _print_overview(program: str, commands: Mapping[str, dict[str, Command] | Command]) -> None:

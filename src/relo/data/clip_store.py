@@ -38,8 +38,9 @@ from numpy.typing import NDArray
 from relo.data.frame_geometry import WHOLE_IMAGE, to_packed
 from relo.data.sequences.base import FrameSource, Sequence, SequenceReader
 from relo.data.store_tables import Names, Visibility
-from relo.errors import UserError
+from relo.errors import UserError, excerpt
 from relo.files import reason
+from relo.settings import is_of
 
 FORMAT = "relo clip store"
 VERSION = 1
@@ -53,6 +54,7 @@ _META_PAGES = 2  # a data file begins with two
 _MAGIC_AT, _MAGIC = 16, (0xBEEFC0DE).to_bytes(4, sys.byteorder)  # in the first page
 _SPARE_BYTES = 1 << 20  # pages that a transaction takes beyond its records
 _FIRST_MAP_SIZE = 1 << 26
+_MOST_FRAMES = 10**8  # of a sequence; its keys have 8 digits
 _REMEDY = "copy the store again, or run the same `relo data pack`, which packs what is damaged again"
 NEW_COPY = "copy the store again, or pack it into a new folder"
 
@@ -128,12 +130,34 @@ class Manifest:
             version = content.pop("version")
             if version == VERSION:
                 options = PackingOptions(**content.pop("options"))
-                return Manifest(names=Names(content.pop("names")), options=options, **content)
-        except (ValueError, KeyError, TypeError, AttributeError):
+                manifest = Manifest(names=Names(content.pop("names")), options=options, **content)
+                _require_types(manifest)
+                return manifest
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise UserError(f"{path} is an LMDB but no clip store; make one with `relo data pack`.") from None
         raise UserError(
-            f"{path} is a clip store of version {version}, and this is relo for version {VERSION}: pack it again."
+            f"{path} is a clip store of version {excerpt(version)}, and this is relo for version {VERSION}: "
+            "pack it again."
         )
+
+
+def _require_types(manifest: Manifest) -> None:
+    """Refuse what no packing writes.
+
+    Raises:
+        TypeError: a value is of another type.
+    """
+    options = manifest.options
+    are_right = (
+        all(is_of(value, str) for value in (manifest.dataset, manifest.split))  # names are, or do not join
+        and all(isinstance(value, dict) for value in (manifest.broken, manifest.reader_options))
+        and type(manifest.complete) is bool
+        and is_of(options.cut, float | None)
+        and is_of(options.max_side, int | None)
+        and is_of(options.quality, int)
+    )
+    if not are_right:
+        raise TypeError
 
 
 @dataclass(frozen=True)
@@ -292,7 +316,7 @@ class ClipStore(SequenceReader):
     def __getitem__(self, index: int) -> Sequence:
         """The sequence number `index` (0-based), with boxes in pixels of the packed frames."""
         manifest_number = int(self._manifest_numbers[index])
-        header = json.loads(self.read_record(manifest_number, "header"))
+        header = self._header(manifest_number)
         image_boxes_xywh = self._array(manifest_number, "boxes", "<f8", 4).astype(np.float64)
         if self.manifest.options.changes_frames:
             geometry = self._array(manifest_number, "geometry", "<f8", 4).astype(np.float64)
@@ -346,6 +370,22 @@ class ClipStore(SequenceReader):
         except lmdb.Error as error:
             raise UserError(f"The index of {self.path} is damaged ({error}): {NEW_COPY}.") from error
 
+    def _header(self, manifest_number: int) -> dict[str, Any]:
+        """The record `header` of a sequence, its values of the right types."""
+        try:
+            header = json.loads(self.read_record(manifest_number, "header"))
+            is_sound = (
+                isinstance(header["name"], str)
+                and is_of(header["frames"], int)
+                and 0 <= header["frames"] <= _MOST_FRAMES
+                and all(is_of(header[name], str | None) for name in ("class_name", "sentence"))
+            )
+        except (ValueError, KeyError, TypeError, RecursionError):
+            is_sound = False
+        if not is_sound:
+            raise UserError(f"{self.describe_record(manifest_number, 'header')} in {self.path} is damaged: {_REMEDY}.")
+        return header
+
     def describe_record(self, manifest_number: int, record: str) -> str:
         """A record of a sequence in words, for errors."""
         what = f"Frame {int(record)}" if record.isdecimal() else f"The record '{record}'"
@@ -360,7 +400,10 @@ class ClipStore(SequenceReader):
         return self._read(_key(manifest_number, record), self.describe_record(manifest_number, record))
 
     def _array(self, manifest_number: int, record: str, kind: str, columns: int) -> NDArray[Any]:
-        return np.frombuffer(self.read_record(manifest_number, record), kind).reshape(-1, columns)
+        content = self.read_record(manifest_number, record)
+        if len(content) % (columns * np.dtype(kind).itemsize):
+            raise UserError(f"{self.describe_record(manifest_number, record)} in {self.path} is damaged: {_REMEDY}.")
+        return np.frombuffer(content, kind).reshape(-1, columns)
 
     def _read(self, key: bytes, described: str) -> bytes:
         try:

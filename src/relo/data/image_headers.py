@@ -1,7 +1,8 @@
-"""What the headers of JPEG and PNG files say, read without decoding them."""
+"""What the headers of image files say, read without decoding them."""
 
 import re
 from collections.abc import Iterator
+from typing import Literal
 
 JPEG = b"\xff\xd8"
 SEQUENTIAL_FRAMES, DCT_FRAMES = (0xC0, 0xC1), (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
@@ -9,15 +10,26 @@ HUFFMAN_TABLES, START_OF_SCAN, END_OF_IMAGE = 0xC4, 0xDA, 0xD9
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _FRAMES = {*range(0xC0, 0xD0)} - {HUFFMAN_TABLES, 0xC8, 0xCC}
+_TIFF_SIDES, _TIFF_SHORT = (256, 257), 3
 _WITHOUT_CONTENT = (0x01, 0xD8)
 # Not a zero byte after 0xFF, which belongs to a scan's data as the restarts 0xD0 to 0xD7 do.
 _MARKER = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
 
 
 def announced_pixels(encoded: bytes) -> tuple[int, int] | None:
-    """Width and height in a JPEG's or PNG's header, which damage can make anything; None for other kinds of files."""
+    """Width and height in an image's header, which damage can make anything; None for other kinds of files.
+
+    Read are JPEG, PNG, BMP, WebP and TIFF.
+    """
     if encoded.startswith(_PNG):
         return int.from_bytes(encoded[16:20], "big"), int.from_bytes(encoded[20:24], "big")
+    if encoded.startswith(b"BM"):
+        width, height = (int.from_bytes(encoded[start : start + 4], "little", signed=True) for start in (18, 22))
+        return abs(width), abs(height)  # a negative height counts rows from the top
+    if encoded.startswith(b"RIFF") and encoded[8:12] == b"WEBP":
+        return _webp_pixels(encoded)
+    if encoded.startswith((b"II*\0", b"MM\0*")):
+        return _tiff_pixels(encoded)
     if encoded.startswith(JPEG):
         for marker, content, _ in jpeg_segments(encoded):
             if marker in _FRAMES:
@@ -25,6 +37,35 @@ def announced_pixels(encoded: bytes) -> tuple[int, int] | None:
             if marker == START_OF_SCAN:
                 break
     return None
+
+
+def _webp_pixels(encoded: bytes) -> tuple[int, int] | None:
+    if encoded[12:16] == b"VP8X":
+        return _number(encoded, 24, 3) + 1, _number(encoded, 27, 3) + 1
+    if encoded[12:16] == b"VP8L":
+        bits = _number(encoded, 21, 4)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if encoded[12:16] == b"VP8 ":
+        return _number(encoded, 26, 2) & 0x3FFF, _number(encoded, 28, 2) & 0x3FFF
+    return None
+
+
+def _tiff_pixels(encoded: bytes) -> tuple[int, int] | None:
+    """Of the first image in the file."""
+    order: Literal["little", "big"] = "little" if encoded.startswith(b"II") else "big"
+    directory = _number(encoded, 4, 4, order)
+    sides = {}
+    for place in range(_number(encoded, directory, 2, order)):
+        entry = directory + 2 + 12 * place
+        tag = _number(encoded, entry, 2, order)
+        if tag in _TIFF_SIDES:
+            size = 2 if _number(encoded, entry + 2, 2, order) == _TIFF_SHORT else 4
+            sides[tag] = _number(encoded, entry + 8, size, order)
+    return (sides[_TIFF_SIDES[0]], sides[_TIFF_SIDES[1]]) if len(sides) == 2 else None
+
+
+def _number(encoded: bytes, start: int, size: int, order: Literal["little", "big"] = "little") -> int:
+    return int.from_bytes(encoded[start : start + size], order)
 
 
 def jpeg_segments(encoded: bytes) -> Iterator[tuple[int, bytes, int]]:

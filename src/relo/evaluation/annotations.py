@@ -17,10 +17,12 @@ from relo.data.sequences.listings import subfolders
 from relo.data.sequences.parsing import is_given, numbers_in, read_json, read_names
 from relo.data.sequences.specification import Dataset, Place, canonical_name, rows_of_boxes
 from relo.data.sequences.tables import frame_range, read_table, table_row
-from relo.errors import UserError
+from relo.errors import EXCERPT, UserError
 from relo.evaluation.archives import is_text_name, open_zip
 from relo.evaluation.scoring import SequenceTruth
+from relo.inputs import require_regular
 
+_LARGEST_JSON = 2**28  # bytes; VastTrack's million boxes with the names of images are a third of it
 _FLAT_FOLDERS = ("anno", "annos", "annotations", "gt", "gt_rect", "groundtruth")
 _BOXES_FILES = ("{name}/groundtruth.txt", "{name}/Groundtruth.txt", "{name}/groundtruth_rect.txt")
 _FLAG_FILES = (("{name}/absent.txt",), ("{name}/full_occlusion.txt", "{name}/out_of_view.txt"))
@@ -82,7 +84,8 @@ def _test_set(path: Path, names: Mapping[str, Any], benchmark: Dataset) -> list[
 
 
 def _find_files(path: Path, benchmark: Dataset) -> dict[str, _Files]:
-    if path.is_file():
+    if not path.is_dir():
+        require_regular(path)
         if path.suffix != ".zip" and not zipfile.is_zipfile(path):
             raise UserError(f"The annotations {path} are neither a folder nor a .zip nor a .json file.")
         root = open_zip(path)
@@ -171,7 +174,7 @@ def _read_truth(name: str, files: _Files) -> SequenceTruth:
 
 def _read_json(path: Path) -> dict[str, SequenceTruth]:
     """`{sequence: {"gt_rect": [[x, y, w, h], ...], "absent": [1 = present, ...]}}`, as pysot writes it."""
-    content = read_json(path)
+    content = read_json(path, _LARGEST_JSON)
     if not (isinstance(content, dict) and content and all(isinstance(value, dict) for value in content.values())):
         raise UserError(
             f"{path} holds no sequences; OTB's or pysot's style is {{sequence: {{'gt_rect': [[x, y, w, h], ...]}}}}."
@@ -180,14 +183,15 @@ def _read_json(path: Path) -> dict[str, SequenceTruth]:
 
 
 def _json_truth(path: Path, name: str, entry: Mapping[str, Any]) -> SequenceTruth:
+    origin = f"{path}: sequence {name[:EXCERPT]}"
     try:
         boxes_xywh = numbers_in(entry["gt_rect"])
     except (KeyError, ValueError) as error:
         raise UserError(
-            f"{path}: sequence {name} has no 'gt_rect' of boxes x, y, w, h; a frame without a box is written as NaN."
+            f"{origin} has no 'gt_rect' of boxes x, y, w, h; a frame without a box is written as NaN."
         ) from error
     if boxes_xywh.shape[1:] != (4,) or not len(boxes_xywh):
-        raise UserError(f"{path}: 'gt_rect' of sequence {name} is not a list of boxes x, y, w, h.")
+        raise UserError(f"{origin} has no list of boxes x, y, w, h as 'gt_rect'.")
     absent: Tensor | None = None
     if entry.get("absent") is not None:
         try:
@@ -195,9 +199,9 @@ def _json_truth(path: Path, name: str, entry: Mapping[str, Any]) -> SequenceTrut
         except ValueError:
             present = np.full(len(boxes_xywh), np.nan)
         if present.shape != (len(boxes_xywh),):
-            raise UserError(f"{path}: sequence {name} has {len(boxes_xywh)} boxes, but {present.size} flags 'absent'.")
+            raise UserError(f"{origin} has {len(boxes_xywh)} boxes, but {present.size} flags 'absent'.")
         if not np.isin(present, (0, 1)).all():
-            raise UserError(f"{path}: the flags 'absent' of sequence {name} are not all 0 or 1.")
+            raise UserError(f"{origin} has flags 'absent' that are not all 0 or 1.")
         absent = torch.from_numpy(present == 0)
     return SequenceTruth(name, torch.from_numpy(boxes_xywh), absent, origin=f"{path}, sequence {name}")
 

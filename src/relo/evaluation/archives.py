@@ -7,10 +7,12 @@ import zlib
 from pathlib import Path
 from typing import cast
 
-from relo.errors import UserError
+from relo.errors import EXCERPT, UserError
+from relo.inputs import LARGEST_TEXT, MEBIBYTE, require_regular
 
 _TEXT_SUFFIXES = (".txt", ".csv", ".json")
-_LARGEST_TEXT = 64 * 2**20  # bytes; over a million boxes
+_LARGEST_ZIP = 512 * MEBIBYTE  # of text in a zip; LaSOT's whole annotation has 60 MB
+_MOST_FILES = 100_000
 # What `zipfile` raises of damage, and (RuntimeError) of encryption and unknown compression.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, ValueError, RuntimeError)
 
@@ -19,20 +21,28 @@ def open_zip(path: Path) -> Path:
     """The root of a zip as a folder. Every text file is unpacked once, so that reading it later cannot fail.
 
     Raises:
-        UserError: the zip is damaged, encrypted, compressed in an unknown way or holds a text file of over 64 MiB.
+        UserError: the zip is damaged, encrypted, compressed in an unknown way or holds a text file of over 16 MiB,
+            or too much in all.
     """
     try:
+        require_regular(path)
         archive = zipfile.ZipFile(path)
+        files = [file for file in archive.infolist() if is_text_name(file.filename.rpartition("/")[2])]
+        if len(archive.infolist()) > _MOST_FILES or sum(file.file_size for file in files) > _LARGEST_ZIP:
+            raise UserError(
+                f"The zip {path} holds more than {_MOST_FILES:,} files, or unpacks to more than "
+                f"{_LARGEST_ZIP // MEBIBYTE} MiB of text; give the results and annotations alone."
+            )
         for file in archive.infolist():
             if file.filename.startswith("/"):  # Python's own paths in a zip may not end on such a name
-                raise UserError(f"The zip {path} holds the absolute path {file.filename}: zip a folder instead.")
+                raise UserError(f"The zip {path} holds the absolute path {file.filename[:EXCERPT]}; zip a folder.")
             *folders, name = file.filename.split("/")
             if not is_text_name(name) or "__MACOSX" in folders:
                 continue
-            if file.file_size > _LARGEST_TEXT:
+            if file.file_size > LARGEST_TEXT:
                 raise UserError(
-                    f"{file.filename} in the zip {path} unpacks to {file.file_size / 2**20:,.0f} MiB; results and "
-                    f"annotations of at most {_LARGEST_TEXT // 2**20} MiB a file are read."
+                    f"{file.filename[:EXCERPT]} in the zip {path} unpacks to {file.file_size / MEBIBYTE:,.0f} MiB; "
+                    f"results and annotations of at most {LARGEST_TEXT // MEBIBYTE} MiB a file are read."
                 )
             archive.read(file)
     except _DAMAGE as error:

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from relo.data.sequences.parsing import numbers_in, read_boxes, read_json, read_numbers
 from relo.data.sequences.specification import Dataset, canonical_name
-from relo.errors import UserError, printable
+from relo.errors import UserError, excerpt, printable
 from relo.evaluation.archives import is_text_name, open_zip
 from relo.evaluation.result_folder import RUN_FILE
+from relo.inputs import require_regular
 
 # What trackers write beside the boxes of a sequence.
 _BESIDE_BOXES = re.compile(r"(.+)_(times?|all_boxes|all_scores|scores?|confidence|presence|object_presence_scores)")
@@ -101,6 +102,7 @@ def _trackers_at(path: Path, matcher: NameMatcher, annotations: Path | None) -> 
         if annotations is not None:
             inner = [folder for folder in inner if folder.resolve() != annotations.resolve()]
         return _trackers_in(path, inner, path, matcher)
+    require_regular(path)
     if path.suffix != ".zip" and not zipfile.is_zipfile(path):
         raise UserError(f"The results {path} are neither a folder nor a zip of one.")
     root = open_zip(path)
@@ -212,7 +214,7 @@ def _read_otb_json(file: Path) -> Tensor:
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is not a result in OTB's JSON format, which keeps boxes under 'res'.") from error
     if kind != "rect" or boxes_xywh.ndim != 2 or boxes_xywh.shape[1] != 4:
-        raise UserError(f"{file} holds results of type {kind!r}; only boxes x, y, w, h (type 'rect') are scored.")
+        raise UserError(f"{file} holds results of type {excerpt(kind)}; only boxes ('rect') are scored.")
     return torch.from_numpy(boxes_xywh)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from relo.data.sequences.parsing import check_count, is_given, read_flags, read_numbers
+from relo.data.sequences.parsing import check_count, is_given, read_flags, read_levels
 from relo.data.sequences.specification import Boxes, Dataset, Flags
 from relo.data.sequences.tables import rows_before
 
@@ -50,7 +50,7 @@ def absent_frames(
         return None
     absent = np.zeros(count, bool)
     for file in files:
-        flags = read_numbers(file) == 0 if file.name == "cover.label" else read_flags(file)
+        flags = read_levels(file) == 0 if file.name == "cover.label" else read_flags(file)
         if not may_be_longer or len(flags) < count:
             check_count(file, len(flags), count, counted)
         absent |= flags[:count]

@@ -19,7 +19,7 @@ _HARMLESS_PIXELS, _PIXELS_PER_BYTE, _MOST_PIXELS = 1 << 24, 1 << 11, 1 << 27
 
 
 def decode_frame(encoded: bytes, name: str, flags: int = cv2.IMREAD_COLOR_RGB) -> NDArray[np.uint8]:
-    """Decode JPEG or PNG bytes to RGB uint8 [H, W, 3]; `name` says in the error which frame is broken.
+    """Decode an image file's bytes to RGB uint8 [H, W, 3]; `name` says in the error which frame is broken.
 
     Other `flags` of `cv2.imdecode` give what they stand for.
 

@@ -4,6 +4,7 @@ Layout: `annotations/instances_<split>.json` and `images/<split>/` (or `<split>/
 from 0; some have no size, and these are not visible.
 """
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from relo.data.sequences.base import ImageFiles, Sequence, SequenceReader
 from relo.data.sequences.listings import require_folder
 from relo.data.sequences.parsing import numbers_in, positive_size, read_json
-from relo.errors import UserError
+from relo.errors import UserError, excerpt
+
+_LARGEST_ANNOTATIONS = 2**30  # bytes; those of train2017 are 448 MB
 
 
 @dataclass(frozen=True)
@@ -52,19 +55,24 @@ class COCO(SequenceReader):
 
     @cached_property
     def _objects(self) -> _Objects:
-        content = read_json(self._annotations)
+        content = read_json(self._annotations, _LARGEST_ANNOTATIONS)
         try:
             files = {image["id"]: image["file_name"] for image in content["images"]}
             labels = {category["id"]: category["name"] for category in content["categories"]}
             targets = [target for target in content["annotations"] if not target.get("iscrowd", 0)]
-            return _Objects(
+            objects = _Objects(
                 names=[str(target["id"]) for target in targets],
                 image_files=[files[target["image_id"]] for target in targets],
                 class_names=[labels[target["category_id"]] for target in targets],
-                boxes_xywh=numbers_in([target["bbox"] for target in targets]).reshape(-1, 4),
+                boxes_xywh=numbers_in([target["bbox"] for target in targets]),
             )
+            if objects.boxes_xywh.shape != (len(targets), 4):
+                raise ValueError("there are no objects, or a bbox is not four numbers")
+            if not all(isinstance(word, str) for word in (*objects.image_files, *objects.class_names)):
+                raise ValueError("a file_name or name is no text")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{self._annotations} is not a COCO annotation file ({error!r}).") from error
+            raise UserError(f"{self._annotations} is not a COCO annotation file ({excerpt(error)}).") from error
+        return objects
 
     @property
     def names(self) -> list[str]:
@@ -79,8 +87,9 @@ class COCO(SequenceReader):
         """
         objects = self._objects
         image = self._images / objects.image_files[index]
-        if not image.is_file():
-            raise UserError(f"There is no image {image}; extract COCO's images again.")
+        if not os.path.isfile(image):  # False for a name that no file can have
+            name = objects.image_files[index]
+            raise UserError(f"There is no image {excerpt(name)} in {self._images}; extract COCO's images again.")
         box_xywh = objects.boxes_xywh[index][None]
         return Sequence(
             name=objects.names[index],

@@ -8,7 +8,7 @@ from relo.data.sequences.frame_files import is_folder, is_image_name, natural_ke
 from relo.data.sequences.parsing import is_given, read_names
 from relo.data.sequences.specification import Dataset, Listing, Place
 from relo.data.sequences.tables import frame_range, read_table
-from relo.errors import UserError
+from relo.errors import EXCERPT, UserError
 
 _ANNOTATION = "groundtruth"  # what an annotation beside its frames is called, in small letters, but for its end
 _SEQUENCE_PARTS = ("groundtruth.txt", "Groundtruth.txt", "img", "imgs")
@@ -138,8 +138,8 @@ def require_all(
     missing = [name for name in names if name not in present]
     if missing and not partial:
         raise UserError(
-            f"{root} lacks {len(missing)} of the {len(names)} sequences of split {split} (first {missing[0]}); "
-            "complete it, or read the rest with partial=True."
+            f"{root} lacks {len(missing)} of the {len(names)} sequences of split {split} (first "
+            f"{missing[0][:EXCERPT]}); complete it, or read the rest with partial=True."
         )
     return {name: present[name] for name in names if name in present}
 

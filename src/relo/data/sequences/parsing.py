@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from relo.errors import UserError
+from relo.errors import EXCERPT, UserError
+from relo.inputs import LARGEST_TEXT, read_bounded
 
 # Comma, semicolon and tab all become what `str.split` splits at; line ends stay.
 _DELIMITERS = str.maketrans(",;\t", "   ")
@@ -21,14 +22,14 @@ class NoTextError(UserError):
     """A file is no text in UTF-8."""
 
 
-def read_text(path: Path) -> str:
-    """The text of a file.
+def read_text(path: Path, most: int = LARGEST_TEXT) -> str:
+    """The text of a file of at most `most` bytes.
 
     Raises:
-        UserError: the file is missing or unreadable, or no text (`NoTextError`).
+        UserError: the file is missing, unreadable, too large, no regular file, or no text (`NoTextError`).
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bounded(path, most).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError:
@@ -60,17 +61,17 @@ def read_names(path: Path) -> list[str]:
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+def read_json(path: Path, most: int = LARGEST_TEXT) -> Any:
+    """The content of a JSON file of at most `most` bytes.
 
     Raises:
-        UserError: the file cannot be read, is no JSON or is nested too deeply.
+        UserError: the file cannot be read, is too large, is no JSON or is nested too deeply.
     """
-    text = read_text(path)
+    text = read_text(path, most)
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}).") from error
+        raise UserError(f"{path} is not JSON ({str(error)[:EXCERPT]}).") from error
 
 
 def numbers_in(value: object) -> NDArray[np.float64]:
@@ -143,6 +144,19 @@ def read_numbers(path: Path) -> NDArray[np.float64]:
         except ValueError:
             raise UserError(f"{path}, line {number}: numbers expected, {line.strip()[:60]!r} found.") from None
     return np.array(numbers, np.float64)
+
+
+def read_levels(path: Path) -> NDArray[np.int64]:
+    """GOT-10k's levels [N] of what can be seen of a target, from 0 (nothing) to 8 (all); see `read_numbers`.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    numbers = read_numbers(path)
+    wrong = ~np.isin(numbers, range(9))
+    if wrong.any():
+        raise UserError(f"{path}: level {int(wrong.argmax()) + 1} is {numbers[wrong][0]:g}; levels are 0 to 8.")
+    return numbers.astype(np.int64)
 
 
 def read_flags(path: Path) -> NDArray[np.bool_]:

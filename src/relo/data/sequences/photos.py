@@ -28,7 +28,7 @@ from relo.data.sequences.base import ImageFiles, Sequence, SequenceReader
 from relo.data.sequences.frame_files import is_image_name, natural_key, stem
 from relo.data.sequences.listings import require_folder, require_split
 from relo.data.sequences.parsing import is_given, numbers_in, positive_size, read_text
-from relo.errors import UserError
+from relo.errors import UserError, excerpt
 
 _SPLITS = ("all", *SPLITS)
 _MASK_NAME = re.compile(r"(.+)_(\d{1,9})\.png", re.IGNORECASE)
@@ -209,7 +209,7 @@ def _parse(line: str) -> tuple[str, list[NDArray[np.float64] | None], list[str |
     if not isinstance(content, dict) or not isinstance(image := content.get("image"), str):
         raise ValueError('an object with "image", a file\'s name, is expected')
     if os.path.basename(image) != image or not is_image_name(image):
-        raise ValueError(f"{image!r} is not the name of an image in the folder images")
+        raise ValueError(f"{excerpt(image)} is not the name of an image in the folder images")
     boxes = content.get("boxes_xywh")
     if not isinstance(boxes, list):
         raise ValueError('"boxes_xywh" must be a list of boxes')

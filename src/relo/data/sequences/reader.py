@@ -11,7 +11,8 @@ from relo.data.sequences.frame_files import named_frames, numbered_frames
 from relo.data.sequences.listings import require_folder, require_split, unread
 from relo.data.sequences.parsing import check_count, positive_size, read_optional_text
 from relo.data.sequences.specification import Dataset
-from relo.errors import UserError
+from relo.errors import UserError, excerpt
+from relo.settings import check_arguments
 
 
 class FolderReader(SequenceReader):
@@ -129,10 +130,11 @@ def open_reader(dataset: str, root: str | Path, split: str | None = None, **opti
     option, variants = specification.variants
     if option in options:
         variant = options.pop(option)
-        if variant not in variants:
+        chosen = next((name for key, name in variants.items() if type(key) is type(variant) and key == variant), None)
+        if chosen is None:
             known = ", ".join(map(str, variants))
-            raise UserError(f"{specification.title} has no {option} {variant!r}; there is {known}.")
-        specification = find_dataset(variants[variant])
+            raise UserError(f"{specification.title} has no {option} {excerpt(variant)}; there is {known}.")
+        specification = find_dataset(chosen)
     build = specification.reader or specification.listing
     assert build is not None
     known_options = [name for name in signature(build).parameters if name not in ("dataset", "root", "split")]
@@ -141,7 +143,12 @@ def open_reader(dataset: str, root: str | Path, split: str | None = None, **opti
     for name in options:
         if name not in known_options:
             there_is = ", ".join(["split", *known_options, *([option] if option else [])])
-            raise UserError(f"{specification.title} has no option {name!r}; there is {there_is}.")
+            raise UserError(f"{specification.title} has no option {excerpt(name)}; there is {there_is}.")
+    if isinstance(options.get("list_file"), str):  # as JSON and YAML have paths
+        options["list_file"] = Path(options["list_file"])
+    called = f"The reader of {specification.title}"
+    check_arguments(build, options, called)
+    check_arguments(FolderReader, options, called)
     if specification.reader is not None:
         return specification.reader(root, split or specification.splits[0], **options)
     return FolderReader(specification, root, split, **options)

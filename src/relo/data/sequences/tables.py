@@ -9,7 +9,7 @@ from pathlib import Path
 
 from relo.data.sequences.parsing import is_given, read_text
 from relo.data.sequences.specification import Dataset
-from relo.errors import UserError
+from relo.errors import EXCERPT, UserError, excerpt
 
 
 def read_table(name: str, override: Path | None = None) -> dict[str, dict[str, str]]:
@@ -30,7 +30,8 @@ def read_table(name: str, override: Path | None = None) -> dict[str, dict[str, s
             raise UserError(f"{override} needs the columns {', '.join(sorted(wanted))}.")
         if not _is_range(row["first"], row["last"]):
             raise UserError(
-                f"{override}: {sequence} has no range of frames, but first {row['first']!r} and last {row['last']!r}."
+                f"{override}: {sequence[:EXCERPT]} has no range of frames, but first {excerpt(row['first'])} and last "
+                f"{excerpt(row['last'])}."
             )
     return table
 
@@ -70,4 +71,4 @@ def _packaged(name: str) -> dict[str, dict[str, str]]:
 
 
 def _rows(text: str) -> dict[str, dict[str, str]]:
-    return {next(iter(row.values())): row for row in csv.DictReader(text.splitlines())}
+    return {next(iter(row.values())): row for row in csv.DictReader(line for line in text.splitlines() if line.strip())}

@@ -13,14 +13,14 @@ from relo.data.sequences.base import ImageFiles
 from relo.data.sequences.parsing import (
     check_count,
     is_given,
+    read_levels,
     read_names,
-    read_numbers,
     read_optional_text,
     read_text,
 )
 from relo.data.sequences.specification import Boxes, Dataset, Facts, Flags, Listing, Place
 from relo.data.sequences.tables import read_table
-from relo.errors import UserError
+from relo.errors import EXCERPT, UserError
 
 # --- LaSOT: the official split, and the challenges of its test sequences.
 
@@ -104,11 +104,12 @@ def got10k_facts(place: Place) -> Facts:
     try:
         parser.read_string(text)
     except configparser.Error as error:
-        raise UserError(f"{path} is not a GOT-10k meta file: {' '.join(str(error).split())}") from error
+        problem = " ".join(str(error).split())[:EXCERPT]
+        raise UserError(f"{path} is not a GOT-10k meta file: {problem}") from error
     meta = parser["METAINFO"] if parser.has_section("METAINFO") else {}
     size = re.fullmatch(r"\((\d{1,6}), *(\d{1,6})\)", meta.get("resolution", ""))
     attributes = {
-        "cover": read_numbers(cover_file).astype(np.int64) if is_given(cover_file) else None,
+        "cover": read_levels(cover_file) if is_given(cover_file) else None,
         "resolution": None if size is None else (int(size[1]), int(size[2])),
     }
     return Facts(meta.get("object_class"), attributes, remarks)

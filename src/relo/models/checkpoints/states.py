@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from relo.errors import UserError
+from relo.inputs import require_regular
 from relo.models.checkpoints import inert_pickle
 from relo.models.checkpoints.inert_pickle import Foreign, ForeignCode, foreign_parts
 
@@ -21,7 +22,7 @@ State = Mapping[str, Tensor]
 NAMED_AT_MOST = 4
 """Tensors of one kind that an error spells out before it only counts them."""
 
-LETTERS_AT_MOST = 120
+LETTERS_AT_MOST = 80
 """Of a name from a file, in an error."""
 
 _FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2}
@@ -38,6 +39,7 @@ def read_torch_file(path: Path) -> Any:
         UserError: the file is missing, truncated or of another kind, or all of it is an object of another class.
     """
     try:
+        require_regular(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -54,6 +56,8 @@ def read_torch_file(path: Path) -> Any:
         raise UserError(
             f"{path} is refused: it is not a checkpoint of tensors, and reading it would run code of {error}."
         ) from error
+    except UserError:
+        raise
     except Exception as error:  # a damaged file can break torch's reader anywhere
         raise UserError(f"{path} is not a checkpoint of tensors, or is truncated; fetch it again.") from error
     if isinstance(contents, Foreign):
@@ -68,6 +72,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         UserError: the file is missing, truncated or of another kind.
     """
     try:
+        require_regular(path)
         return dict(load_file(path))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist.") from error

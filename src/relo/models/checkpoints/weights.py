@@ -4,6 +4,7 @@ A model folder holds `model.safetensors`, `config.yaml` (how to build the networ
 its own, `tracking.yaml`. A checkpoint of `relo fit` holds the same beside the state of the training.
 """
 
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from relo import __version__
-from relo.errors import UserError
+from relo.errors import EXCERPT, UserError
 from relo.files import atomic_write, read_yaml, write_text
 from relo.models.checkpoints.cache import cache_folder
 from relo.models.checkpoints.plugin import build
@@ -142,12 +143,14 @@ def resolve(model: str | Path) -> Path:
     if model == SHIPPED:
         return SHIPPED_FOLDER
     path = Path(model)
-    if path.exists():
+    if os.path.exists(path):  # False for a name that no file can have
         return path
     variants = {f"relo-{variant}": variant for variant in VARIANTS}
     if str(model) not in variants:
         names = ", ".join([SHIPPED, *variants])
-        raise UserError(f"There is no model {model}: give a folder, a .ckpt, an .onnx, or one of {names}.")
+        raise UserError(
+            f"There is no model {str(model)[:EXCERPT]}: give a folder, a .ckpt, an .onnx, or one of {names}."
+        )
     folder = cache_folder() / str(model)
     if not (folder / WEIGHTS_FILE).is_file():
         variant = variants[str(model)]

@@ -1,0 +1,38 @@
+"""Files that people hand in, read whole: regular files of a bounded size."""
+
+import stat
+from pathlib import Path
+
+from relo.errors import UserError
+
+MEBIBYTE = 2**20
+
+LARGEST_TEXT = 16 * MEBIBYTE
+"""Of a text file, in bytes: the boxes of hours of video."""
+
+
+def require_regular(path: Path) -> int:
+    """The size in bytes of what is not a pipe or device, which would be waited for, or never end.
+
+    Raises:
+        UserError: it is one.
+        OSError: there is nothing of this name.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+        raise UserError(f"{path} is a pipe or a device; give a regular file.")
+    return found.st_size
+
+
+def read_bounded(path: Path, most: int = LARGEST_TEXT) -> bytes:
+    """The bytes of a file of at most `most` bytes; one in a zip, which has no size here, was measured at its opening.
+
+    Raises:
+        UserError: the file is larger, a pipe or a device.
+        OSError: it cannot be read.
+    """
+    if isinstance(path, Path) and (size := require_regular(path)) > most:
+        raise UserError(
+            f"{path} has {size / MEBIBYTE:,.0f} MiB; at most {most // MEBIBYTE} MiB of such a file are read."
+        )
+    return path.read_bytes()

@@ -1,0 +1,321 @@
+"""Sizes are bounded before memory is taken, and what is no regular file is refused: one sentence, exit code 2."""
+
+import json
+import os
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import cv2
+import lmdb
+import numpy as np
+import pytest
+import yaml
+
+from relo.commands.main import main
+from relo.data.clip_store import _forget_environment
+from relo.data.image_headers import announced_pixels
+from relo.data.packing import pack
+from relo.data.sequences import open_reader
+from relo.data.sequences.base import decode_frame
+from relo.errors import UserError, excerpt
+from relo.files import MOST_NODES, load_yaml, read_yaml
+from relo.models.checkpoints.states import read_torch_file
+
+FRAME = cv2.imencode(".jpg", np.zeros((32, 40, 3), np.uint8))[1].tobytes()
+
+
+def refused(capsys, *arguments: object) -> str:
+    """The one sentence that a command ends with."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    assert stop.value.code == 2, captured
+    (sentence,) = [line for line in captured.err.splitlines() if line.startswith("relo: error: ")]
+    assert len(sentence) < 700
+    return sentence
+
+
+@pytest.fixture
+def scored(tmp_path) -> Path:
+    """A folder with annotations in `gt` and results in `res` of one sequence."""
+    for name in ("gt", "res"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "Basketball.txt").write_text("1,1,9,9\n2,2,9,9\n")
+    return tmp_path
+
+
+def evaluation(folder: Path, results: str = "res", annotations: str = "gt") -> list[object]:
+    return ["evaluate", folder / results, "--benchmark", "otb100", "--annotations", folder / annotations]
+
+
+def replaced_by_a_pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("name", ["res/Basketball.txt", "gt/Basketball.txt"])
+@pytest.mark.parametrize("target", ["pipe", "/dev/null", "/dev/zero"])
+def test_no_regular_file(name, target, scored, capsys):
+    if target == "pipe":
+        replaced_by_a_pipe(scored / name)
+    else:
+        (scored / name).unlink()
+        (scored / name).symlink_to(target)
+    assert "is a pipe or a device" in refused(capsys, *evaluation(scored))
+
+
+def test_pipes_in_the_place_of_roots_rules_and_models(scored, capsys, tmp_path):
+    for name in ("a.zip", "a.json", "rule.yaml", "model.ckpt", "truth.txt", "config.yaml"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames/1.jpg").write_bytes(FRAME)
+    track = ["track", tmp_path / "frames", "--box", "1,1,9,9"]
+    for arguments in (
+        evaluation(scored, results="a.zip"),
+        evaluation(scored, annotations="a.zip"),
+        evaluation(scored, annotations="a.json"),
+        [*track, "--rule", tmp_path / "rule.yaml"],
+        [*track, "--model", tmp_path / "model.ckpt"],
+        [*track, "--truth", tmp_path / "truth.txt"],
+        ["import", tmp_path / "model.ckpt", "--variant", "b256", "--output", tmp_path / "model"],
+        ["fit", "--config", tmp_path / "config.yaml"],
+    ):
+        assert "is a pipe or a device" in refused(capsys, *arguments)
+
+
+def test_a_text_file_too_large(scored, capsys):
+    with (scored / "res/Basketball.txt").open("wb") as file:
+        file.truncate(2**25)
+    assert "at most 16 MiB" in refused(capsys, *evaluation(scored))
+
+
+def test_a_long_line_is_quoted_in_part(scored, capsys):
+    (scored / "res/Basketball.txt").write_text("a,b,c," + "d" * 3_000_000)
+    assert "'a b c ddd" in refused(capsys, *evaluation(scored))
+
+
+@pytest.mark.parametrize(("files", "rows"), [(1, 3_000_000), (40, 1_800_000)])
+def test_a_zip_that_expands_far(files, rows, scored, capsys):
+    with zipfile.ZipFile(scored / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("Basketball.txt", "1,1,9,9\n" * rows)
+        entry = archive.infolist()[0]
+        for number in range(files - 1):  # one content under many names
+            twin = zipfile.ZipInfo(f"s{number}.txt")
+            for attribute in ("file_size", "compress_size", "CRC", "header_offset", "compress_type"):
+                setattr(twin, attribute, getattr(entry, attribute))
+            archive.filelist.append(twin)
+            archive.NameToInfo[twin.filename] = twin
+    assert f"{16 if files == 1 else 512} MiB" in refused(capsys, *evaluation(scored, results="bomb.zip"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"Basketball": {"gt_rect": [[1, 1, 1, 1' + "0" * 400 + "]]}}",
+        '{"Basketball": {"gt_rect": [[1, 1, 1, 1' + "0" * 5000 + "]]}}",
+        '{"Basketball": {"gt_rect": [["one", 1, 1, 1]]}}',
+        '{"Basketball": {"gt_rect": ' + "[" * 70 + "]" * 70 + "}}",
+        "[" * 100_000,
+        '{"Basketball": 3}',
+        "[1]",
+        '{"' + "x" * 10**6 + '": {"gt_rect": 3}}',
+        "",
+    ],
+)
+def test_json_annotations_of_something_else(content, scored, capsys):
+    (scored / "a.json").write_text(content)
+    assert "a.json" in refused(capsys, *evaluation(scored, annotations="a.json"))
+
+
+def nested_aliases(levels: int, width: int = 9) -> str:
+    lines = ["a0: &a0 [x, x, x]"]
+    for level in range(1, levels):
+        lines.append(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * width)}]")
+    return "\n".join(lines)
+
+
+def test_yaml_with_nested_aliases(tmp_path, capsys):
+    path = tmp_path / "bomb.yaml"
+    path.write_text(nested_aliases(12))
+    with pytest.raises(UserError, match=f"more than {MOST_NODES:,} values"):
+        read_yaml(path, "The file")
+    assert "more than" in refused(capsys, "fit", "--config", path)
+
+
+def test_yaml_whose_merges_grow(tmp_path):
+    lines = ["a0: &a0 {k0: 1}"]
+    lines += [f"a{i}: &a{i}\n  <<: [{', '.join([f'*a{i - 1}'] * 9)}]\n  k{i}: 1" for i in range(1, 9)]
+    with pytest.raises(yaml.YAMLError, match="more than"):
+        load_yaml("\n".join(lines))
+    with pytest.raises(yaml.YAMLError, match="lies within"):
+        load_yaml("a: &a [*a]")
+
+
+def test_aliases_of_everyday_size_are_read():
+    assert load_yaml("a: &a {b: [1, 2]}\nc: *a\nd: {<<: *a, e: 3}")["d"] == {"b": [1, 2], "e": 3}
+
+
+def png(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def bmp(width: int, height: int) -> bytes:
+    header = struct.pack("<IiiHHIIiiII", 40, width, -height, 1, 24, 0, 0, 0, 0, 0, 0)
+    return b"BM" + struct.pack("<IHHI", 154, 0, 0, 54) + header + bytes(100)
+
+
+def tiff(width: int, height: int, order: str = "<") -> bytes:
+    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (273, 4, 1, 200), (279, 4, 1, 100)]
+    entries = b"".join(struct.pack(order + "HHII", *tag) for tag in tags)
+    magic = b"II*\0" if order == "<" else b"MM\0*"
+    return magic + struct.pack(order + "IH", 8, len(tags)) + entries + bytes(300)
+
+
+@pytest.mark.parametrize("encode", [png, bmp, tiff, lambda *size: tiff(*size, ">")])
+def test_an_image_that_declares_too_much(encode):
+    assert announced_pixels(encode(60000, 60000)) == (60000, 60000)
+    with pytest.raises(UserError, match="60000 x 60000 px, where at most"):
+        decode_frame(encode(60000, 60000), "frame")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp", ".tif"])
+def test_sizes_of_headers(suffix):
+    encoded = cv2.imencode(suffix, np.zeros((30, 50, 3), np.uint8))[1].tobytes()
+    assert announced_pixels(encoded) == (50, 30)
+    assert all(announced_pixels(encoded[:length]) is not False for length in range(len(encoded)))
+
+
+def test_packing_an_image_that_declares_too_much(tmp_path, capsys):
+    (tmp_path / "root/one/img").mkdir(parents=True)
+    (tmp_path / "root/one/img/1.png").write_bytes(png(60000, 60000))
+    (tmp_path / "root/one/groundtruth.txt").write_text("1,1,9,9\n")
+    assert "60000 x 60000" in refused(capsys, "data", "pack", "plain", tmp_path / "root", tmp_path / "s", "--workers=0")
+
+
+def plain(root: Path) -> Path:
+    (root / "one/img").mkdir(parents=True)
+    (root / "one/img/1.jpg").write_bytes(FRAME)
+    (root / "one/groundtruth.txt").write_text("1,1,9,9\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["track", "frames", "--box", "1,1,9,9", "--save"],
+        ["track", "frames", "--box", "1,1,9,9", "--render"],
+        ["track", "frames", "--box", "1,1,9,9", "--model"],
+        ["data", "pack", "plain", "root"],
+        ["data", "doctor"],
+        ["data", "verify"],
+        ["export", "--model", "relo-small", "--output"],
+        ["evaluate", "res", "--benchmark", "otb100", "--annotations", "gt", "--json"],
+    ],
+)
+def test_a_name_of_300_characters(arguments, capsys):
+    assert "at most 255 bytes" in refused(capsys, *arguments, "x" * 300)
+
+
+@pytest.mark.parametrize("workers", ["-1", "5000"])
+def test_a_number_of_workers_out_of_range(workers, tmp_path, capsys):
+    arguments = ["data", "pack", "plain", plain(tmp_path / "root"), tmp_path / "store", "--workers", workers]
+    assert f"workers = {workers}" in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize(("option", "value"), [("--templates", -1), ("--templates", 0), ("--batch", -1)])
+def test_an_export_of_a_size_out_of_range(option, value, tmp_path, capsys):
+    assert f"= {value}" in refused(
+        capsys, "export", "--model", "relo-small", "--output", tmp_path / "graphs", option, value
+    )
+
+
+@pytest.mark.parametrize("settings", ['{"partial": [1]}', '{"list_file": 3}', '{"split": "x"}', '{"zero_based": 2}'])
+def test_settings_of_a_reader(settings, tmp_path, capsys):
+    (tmp_path / "root").mkdir()
+    arguments = ["data", "pack", "vasttrack", tmp_path / "root", tmp_path / "store", "--reader", settings]
+    assert next(iter(json.loads(settings))) in refused(capsys, *arguments)
+
+
+def test_a_list_file_given_as_text(tmp_path):
+    folder = tmp_path / "root/Bird/Bird-1"
+    (folder / "imgs").mkdir(parents=True)
+    (folder / "imgs/00001.jpg").write_bytes(FRAME)
+    (folder / "Groundtruth.txt").write_text("1,1,9,9\n")
+    (tmp_path / "list.txt").write_text("Bird-1\n")
+    reader = open_reader("vasttrack", tmp_path / "root", "train", list_file=str(tmp_path / "list.txt"))
+    assert reader.names == ["Bird-1"]
+
+
+def test_a_blank_first_line_of_a_table(tmp_path, capsys):
+    (tmp_path / "data_seq/UAV123/bike1").mkdir(parents=True)
+    (tmp_path / "anno/UAV123").mkdir(parents=True)
+    (tmp_path / "data_seq/UAV123/bike1/000001.jpg").write_bytes(FRAME)
+    (tmp_path / "anno/UAV123/bike1.txt").write_text("1,1,9,9\n")
+    (tmp_path / "anno/UAV123/ranges.csv").write_text("\nsequence,folder,first,last\nbike1,bike1,1,1\n")
+    assert [sequence.name for sequence in open_reader("uav123", tmp_path)] == ["bike1"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bbox": []},
+        {"bbox": [1] * 8},
+        {"bbox": [10**400, 1, 1, 1]},
+        {"iscrowd": 1},
+    ],
+)
+def test_coco_with_something_else(change, tmp_path):
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "val2017").mkdir()
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9]} | change],
+    }
+    (tmp_path / "annotations/instances_val2017.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="not a COCO annotation file"):
+        _ = open_reader("coco", tmp_path, "val2017").names
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        (b"manifest", {"names": 3}),
+        (b"manifest", {"names": [[1]]}),
+        (b"manifest", {"broken": None}),
+        (b"manifest", {"complete": "no"}),
+        (b"manifest", {"dataset": [3]}),
+        (b"manifest", {"options": {"cut": "a"}}),
+        (b"00000000/header", {"frames": "a"}),
+        (b"00000000/header", {"frames": 10**12}),
+        (b"00000000/header", {"name": 3}),
+    ],
+)
+def test_a_store_with_values_of_a_wrong_type(key, change, tmp_path, capsys):
+    pack(open_reader("plain", plain(tmp_path / "root")), tmp_path / "store", split="all", workers=0)
+    _forget_environment(tmp_path / "store")
+    environment = lmdb.open(str(tmp_path / "store"), map_size=1 << 26)
+    with environment.begin(write=True) as transaction:
+        content = json.dumps(json.loads(transaction.get(key)[:-4]) | change).encode()
+        transaction.put(key, content + zlib.crc32(content).to_bytes(4, "little"))
+    environment.close()
+    assert str(tmp_path / "store") in refused(capsys, "data", "verify", tmp_path / "store", "--workers=0")
+
+
+def test_a_device_is_no_checkpoint():
+    with pytest.raises(UserError, match="is a pipe or a device"):
+        read_torch_file(Path("/dev/zero"))
+
+
+def test_what_is_quoted():
+    assert excerpt("x" * 10**6) == repr("x" * 80 + "...")
+    assert excerpt(10**5000) == "a number of over 80 digits"
+    assert len(str(UserError("y" * 10**6))) < 2100
