@@ -2,6 +2,7 @@
 
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from relo.commands.evaluate import submit
+from relo.data.sequences.datasets import BENCHMARKS
 from relo.errors import UserError
 
 FRAMES = 5
@@ -28,7 +30,15 @@ def write(path: Path, rows, fmt: str = "%.6f") -> None:
 
 
 @pytest.fixture
-def got10k(tmp_path) -> Path:
+def few(monkeypatch):
+    """Test sets of two sequences."""
+    for name in ("got10k", "trackingnet"):
+        submission = replace(BENCHMARKS[name].submission, sequences=2)
+        monkeypatch.setitem(BENCHMARKS, name, replace(BENCHMARKS[name], submission=submission))
+
+
+@pytest.fixture
+def got10k(tmp_path, few) -> Path:
     names = [f"GOT-10k_Test_{number:06d}" for number in (1, 2)]
     base = tmp_path / "got10k" / "test"
     for name in names:
@@ -41,7 +51,7 @@ def got10k(tmp_path) -> Path:
 
 
 @pytest.fixture
-def trackingnet(tmp_path) -> Path:
+def trackingnet(tmp_path, few) -> Path:
     for name in ("-ab_0", "cd_1"):
         frames(tmp_path / "trackingnet" / "TEST" / "frames" / name, "{}.jpg", 0)
         write(tmp_path / "trackingnet" / "TEST" / "anno" / f"{name}.txt", [[10, 11, 12, 13]], "%g")
@@ -142,3 +152,22 @@ def test_rows_without_a_box(tmp_path, trackingnet):
     write(tmp_path / "mine" / "cd_1.txt", rows)
     with pytest.raises(UserError, match=r"cd_1 \(row 4 is no box"):
         submit(tmp_path / "mine", benchmark="trackingnet", dataset=trackingnet, output=tmp_path / "mine.zip")
+
+
+def test_a_line_of_the_list_is_missing(tmp_path, got10k):
+    (got10k / "test/list.txt").write_text("GOT-10k_Test_000002\n")
+    with pytest.raises(UserError, match=r"has 2 sequences, and .* lacks GOT-10k_Test_000001; complete it"):
+        submit(tmp_path / "mine", benchmark="got10k", dataset=got10k, output=tmp_path / "mine.zip")
+    assert not (tmp_path / "mine.zip").exists()
+
+
+def test_an_annotation_is_missing(tmp_path, trackingnet):
+    (trackingnet / "TEST/anno/cd_1.txt").unlink()
+    with pytest.raises(UserError, match=r"has 2 sequences, and .* 1: complete"):
+        submit(tmp_path / "mine", benchmark="trackingnet", dataset=trackingnet, output=tmp_path / "mine.zip")
+
+
+def test_the_official_test_sets():
+    names = BENCHMARKS["got10k"].submission.official_names()
+    assert (names[0], names[-1], len(names)) == ("GOT-10k_Test_000001", "GOT-10k_Test_000180", 180)
+    assert BENCHMARKS["trackingnet"].submission.sequences == 511

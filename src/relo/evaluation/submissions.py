@@ -40,12 +40,13 @@ def pack_submission(results: Path, benchmark: Literal["got10k", "trackingnet"], 
         The number of sequences packed.
 
     Raises:
-        UserError: a sequence, a row, a box or (GOT-10k) a time is missing; all such sequences are listed, and
-            nothing is written.
+        UserError: the dataset's test sequences are not all of the official ones, or others; a sequence, a row, a box or
+            (GOT-10k) a time is missing: all such sequences are listed. Nothing is written.
     """
     reader = open_reader(benchmark, dataset, "test")
     submission = BENCHMARKS[benchmark].submission
     assert submission is not None
+    _require_test_set(reader.names, submission, dataset)
     (tracker, *others) = find_results([results], reader.names, BENCHMARKS[benchmark])
     if others:
         raise UserError(
@@ -68,6 +69,20 @@ def pack_submission(results: Path, benchmark: Literal["got10k", "trackingnet"], 
         raise UserError(f"{results} cannot be submitted; {len(problems)} results are incomplete: {listed(problems)}.")
     _write_zip(output, _files(submission, runs))
     return len(runs)
+
+
+def _require_test_set(names: list[str], submission: Submission, dataset: Path) -> None:
+    """Refuse a root that lacks test sequences, or has others: the server wants all of them."""
+    official = submission.official_names()
+    surplus, lacking = sorted(set(names) - set(official)), sorted(set(official) - set(names))
+    if official and (surplus or lacking):
+        such = f"lacks {listed(lacking, 3)}" if lacking else f"has {listed(surplus, 3)} beyond them"
+        raise UserError(f"The test set has {submission.sequences} sequences, and {dataset} {such}; complete it.")
+    if len(names) != submission.sequences:
+        raise UserError(
+            f"The test set has {submission.sequences} sequences, and {dataset} {len(names)}: complete its lists and "
+            "annotations."
+        )
 
 
 def _read_run(file: Path, frames: int, first_xywh: NDArray[np.float64], needs_times: bool) -> _Run:

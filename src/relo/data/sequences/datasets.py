@@ -87,7 +87,9 @@ _GOT10K = Dataset(
     rule="got10k",
     scored_in=("val", "test", ""),
     names_start="GOT-10k_",
-    submission=Submission("{name}/{name}_{run:03d}.txt", "%.4f", times="{name}/{name}_time.txt"),
+    submission=Submission(
+        "{name}/{name}_{run:03d}.txt", "%.4f", 180, "{name}/{name}_time.txt", numbered="GOT-10k_Test_{:06d}"
+    ),
 )
 
 # Frames are numbered from 0 without padding, and names may start with a dash. Training boxes were interpolated by
@@ -105,7 +107,7 @@ _TRACKINGNET = Dataset(
     first_box_only=("test",),
     rule="trackingnet",
     scored_in=("TEST",),
-    submission=Submission("{name}.txt", "%.2f"),
+    submission=Submission("{name}.txt", "%.2f", 511),
 )
 
 _COCO = Dataset(

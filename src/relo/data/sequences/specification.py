@@ -82,12 +82,19 @@ def class_in_name(place: Place) -> Facts:
 class Submission:
     """What a server wants: the paths in its zip, numbers as it takes them, and seconds per frame if `times` is given.
 
-    `{name}` in a path is the sequence, `{run}` the number of the repetition.
+    `{name}` in a path is the sequence, `{run}` the number of the repetition. The test set has so many
+    `sequences`, which `numbered` names by their number from 1, where they have one.
     """
 
     boxes: str
     number: str
+    sequences: int
     times: str | None = None
+    numbered: str = ""
+
+    def official_names(self) -> list[str]:
+        """The names of the test set's sequences; none where they do not follow from their numbers."""
+        return [self.numbered.format(number) for number in range(1, self.sequences + 1)] if self.numbered else []
 
 
 @dataclass(frozen=True)

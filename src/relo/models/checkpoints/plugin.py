@@ -1,13 +1,18 @@
 """Parts that can be named in a config: `class_path` and `init_args`, resolved back to objects."""
 
 import inspect
+import os
+import sys
 from importlib import import_module
 from typing import Any
 
 from torch import nn
 
-from relo.errors import UserError, excerpt
+from relo.errors import EXCERPT, UserError, excerpt
 from relo.settings import check_arguments
+
+TRUST = "RELO_TRUST"
+"""The environment variable that names modules whose classes a downloaded model may name."""
 
 
 class Plugin:
@@ -46,23 +51,38 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def build(config: dict[str, Any]) -> Any:
+def build(config: dict[str, Any], named_by_user: bool = False) -> Any:
     """Build the part that `Plugin.config` described.
 
+    A config may come with someone's weights. Its classes are those of `relo`, of modules that the program has imported
+    by itself, and of modules that the environment variable RELO_TRUST names (several with commas); no other module is
+    imported.
+
+    Args:
+        config: `class_path` and `init_args`.
+        named_by_user: the person at the keyboard named the class: its module is trusted.
+
     Raises:
-        UserError: the class does not exist, is no plug-in, or does not take the arguments.
+        UserError: the class is of a module that is not trusted, does not exist, is no plug-in, or does not take the
+            arguments.
     """
     if not isinstance(config, dict) or not isinstance(init_args := config.get("init_args", {}), dict):
         raise UserError(f"The config names no class_path with init_args by name, but has {excerpt(config)}.")
     class_path = config.get("class_path", "")
     module_name, _, class_name = str(class_path).rpartition(".")
+    if not (named_by_user or is_trusted(module_name)):
+        top = module_name.partition(".")[0]
+        raise UserError(
+            f"The config names class {excerpt(str(class_path))}, whose code is not relo's and would be run: if "
+            f"you know who wrote it, allow it with {TRUST}={top[:EXCERPT] or 'its_module'} before the command."
+        )
     try:
         part = getattr(import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(
             f"The config names class {excerpt(str(class_path))}, which cannot be imported: {excerpt(str(error))}."
         ) from error
-    # A config may come with someone's weights: it must not be able to call anything but a plug-in.
+    # Nothing but a plug-in may be called.
     if not (isinstance(part, type) and issubclass(part, Plugin)):
         raise UserError(f"The config names {class_path!r}, which is not a part of a network.")
     if any(getattr(getattr(part, name), "__isabstractmethod__", False) for name in dir(part)):
@@ -73,6 +93,15 @@ def build(config: dict[str, Any]) -> Any:
         return part(**arguments)
     except TypeError as error:
         raise UserError(f"{class_path} does not take the arguments in the config: {error}.") from error
+
+
+def is_trusted(module: str) -> bool:
+    """Whether classes of a module may be named by a config that comes with weights; nothing is imported."""
+    parts = module.split(".")
+    allowed = [name.strip() for name in os.environ.get(TRUST, "").split(",")]
+    if any(module == name or module.startswith(f"{name}.") for name in allowed if name):
+        return True
+    return module in sys.modules or (parts[0] == "relo" and not any(part.startswith("__") for part in parts))
 
 
 def _built(value: Any) -> Any:

@@ -77,7 +77,8 @@ def load_network(model: str | Path) -> LocalizationNetwork:
         model: a folder of `save_network` or `relo import`, a `.ckpt` of `relo fit`, or a name such as "relo-b256".
 
     Raises:
-        UserError: there is no such model, or its files are broken, do not fit each other or are of another version.
+        UserError: there is no such model, or its files are broken, do not fit each other or are of another version; or
+            it names a class that is not relo's and that RELO_TRUST does not allow (see `plugin.build`).
     """
     path = resolve(model)
     config, state = _read_model(path)
