@@ -91,7 +91,7 @@ def test_what_does_not_fit_is_said(tmp_path):
         TimmViT("vit_of_nobody")
     with pytest.raises(UserError, match="plain ViT"):
         TimmViT("resnet18")
-    with pytest.raises(UserError, match="must divide"):
+    with pytest.raises(UserError, match="must be multiples"):
         TimmViT("vit_tiny_patch16_224", search_size=250)
     torch.save({"a": torch.zeros(1)}, tmp_path / "foreign.pth")
     with pytest.raises(UserError, match="does not fit"):

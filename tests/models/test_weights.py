@@ -96,7 +96,7 @@ def test_weights_of_another_version_are_named_and_nothing_of_them_is_loaded(tmp_
         with pytest.raises(UserError) as error:
             load(path)
         sentence = str(error.value)
-        assert all(part in sentence for part in (str(path), str(version)[:120], f"reads format {FORMAT}"))
+        assert all(part in sentence for part in (str(path), str(version)[:80], f"reads format {FORMAT}"))
         assert len(sentence) < 500
     torch.testing.assert_close(dict(later.state_dict()), before, rtol=0, atol=0)
 

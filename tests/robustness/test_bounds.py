@@ -319,3 +319,19 @@ def test_what_is_quoted():
     assert excerpt("x" * 10**6) == repr("x" * 80 + "...")
     assert excerpt(10**5000) == "a number of over 80 digits"
     assert len(str(UserError("y" * 10**6))) < 2100
+
+
+def test_what_synthesize_writes_in_otbs_layout_can_be_scored(tmp_path, capsys):
+    size = ["--frames", "12", "--width", "160", "--height", "120", "--workers", "0", "--sequences", "4"]
+    main(["data", "synthesize", str(tmp_path / "root"), "--layout", "otb100", "--split", "test", *size])
+    (tmp_path / "res").mkdir()
+    for sequence in open_reader("otb100", tmp_path / "root"):
+        np.savetxt(tmp_path / "res" / f"{sequence.name}.txt", sequence.boxes_xywh, delimiter=",")
+    main([str(argument) for argument in evaluation(tmp_path, annotations="root")])
+    assert "4 sequences" in capsys.readouterr().out
+
+
+def test_infinite_annotations_are_remarked_on(scored, capsys):
+    (scored / "gt/Basketball.txt").write_text("1,1,9,9\ninf,2,9,9\n")
+    main([str(argument) for argument in evaluation(scored)])
+    assert "1 annotated rows are infinite" in capsys.readouterr().out

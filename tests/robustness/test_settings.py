@@ -50,7 +50,7 @@ def part(name: str, **settings: object) -> dict:
         ("data", "workers", -1, "workers = -1"),
         ("model", "optimizer", optimizer(lr=-1), "learning rate: -1"),
         ("model", "optimizer", optimizer(lr=float("inf")), "lr = inf"),
-        ("model", "network", part("encoder", heads=3), "heads 3"),
+        ("model", "network", part("encoder", heads=3), "3 heads"),
         ("model", "rule", {"templates": 1.0}, "{'templates': 1.0}"),
         ("trainer", "accumulate_grad_batches", 0, "accumulate_grad_batches = 0"),
         ("trainer", "gradient_clip_val", -1.0, "gradient_clip_val = -1.0"),

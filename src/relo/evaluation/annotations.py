@@ -137,7 +137,8 @@ def _annotated(base: Path, form: Dataset, nested: int) -> dict[str, _Files]:
         boxes_files, flags = _BOXES_FILES, flags | dict.fromkeys(_FLAG_FILES)
     places = [form.place(base, name) for name in subfolders(base)]
     if form.table is not None:
-        places = [Place(base, {**row, "name": name}) for name, row in read_table(form.table).items()]
+        rows = read_table(form.table, base / form.own_table)
+        places = [Place(base, {**row, "name": name}) for name, row in rows.items()]
     found = {}
     for place in places:
         boxes = place.path(*boxes_files)
@@ -153,7 +154,8 @@ def _annotated(base: Path, form: Dataset, nested: int) -> dict[str, _Files]:
 
 def _read_truth(name: str, files: _Files) -> SequenceTruth:
     form, place = files.form, files.place
-    boxes_xywh, _ = annotated_boxes(form, files.boxes, table_row(form, name))  # the lost keep their box
+    row = place.fields if place else table_row(form, name)
+    boxes_xywh, _ = annotated_boxes(form, files.boxes, row)  # the lost keep their box
     if place and form.boxes_may_be_longer and (frames := place.path(*form.frames)).is_dir():
         boxes_xywh = boxes_xywh[: len(numbered_frames(frames, first=1))]  # as in tracking
     if not len(boxes_xywh):

@@ -45,7 +45,7 @@ class Remark:
     """Something unusual about one sequence's result, and what the rule made of it."""
 
     sequence: str
-    kind: Literal["missing", "short", "long", "invalid", "unmatched"]
+    kind: Literal["missing", "short", "long", "invalid", "unmatched", "annotation"]
     text: str
 
 
@@ -238,6 +238,9 @@ def _score_sequence(
     if not files:
         predictions_xywh = [torch.zeros(len(truth), 4, dtype=torch.float64)]
         remarks.append(Remark(truth.name, "missing", "no result file; scored as zeros"))
+    infinite = int(truth.boxes_xywh.isinf().any(-1).sum())
+    if infinite:
+        remarks.append(Remark(truth.name, "annotation", f"{infinite} annotated rows are infinite"))
     score = rule.score(truth, predictions_xywh)
     return replace(score, remarks=(*remarks, *score.remarks))
 

@@ -27,7 +27,7 @@ def check_blocks(width: int, depth: int, heads: int) -> None:
     check_whole("The encoder", 1, LARGEST_WIDTH, width=width, heads=heads)
     check_whole("The encoder", 1, LARGEST_DEPTH, depth=depth)
     if width % heads:
-        raise UserError(f"The encoder has width {width} and heads {heads}, which must divide it.")
+        raise UserError(f"The encoder has width {width}, which is no multiple of its {heads} heads.")
     if (weights := 12 * depth * width**2) > _MOST_WEIGHTS:
         raise UserError(
             f"The encoder has width {width} and depth {depth}, {weights / 1e9:,.1f} billion weights; at most "
