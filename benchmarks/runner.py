@@ -41,6 +41,7 @@ GRAIN = 4
 class FreeNetwork(nn.Module):
     """Sees the target in the middle of every search region, at no cost."""
 
+    engine = "torch"
     prior = presence = None
 
     def __init__(self, search_size: int = 256, template_size: int = 128, map_size: int = 16) -> None:

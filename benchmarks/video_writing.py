@@ -7,6 +7,10 @@ frame, "cpu" what it and the encoder's threads take from the tracker; both in mi
 frames with those that were written.
 """
 
+from relo.commands.process import set_defaults
+
+set_defaults()  # before torch loads
+
 import argparse
 import tempfile
 import time
