@@ -136,6 +136,33 @@ def test_boxes_are_those_of_torch(network, rule):
     assert (found[0].presence is not None) == isinstance(made, PresentNetwork)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_targets_are_the_same_to_the_bit_in_one_batch_and_alone(made, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    counts = []
+    try:
+        tracker = Tracker(nano(), engine="onnxruntime")
+        compute = tracker._localizer._forward.__call__
+
+        def counted(images, *others):
+            counts.append(len(images))
+            return compute(images, *others)
+
+        tracker._localizer._forward = counted
+        names = ("one", "two", "three", "four")
+        with tracker.fixed_batches():
+            together = list(followed(tracker, names, late=1))
+            for i, name in enumerate(names):
+                alone = followed(tracker, (name, name), late=99)
+                for expected, (found,) in zip(together, alone, strict=True):
+                    assert torch.equal(found.box_xywh, expected[i].box_xywh)
+                    assert torch.equal(found.response, expected[i].response)
+    finally:
+        torch.set_num_threads(before)
+    assert max(counts) == len(names)  # in one call, which spreads them over the threads
+
+
 def test_a_graph_is_made_once_and_serves_other_weights(made, tmp_path, monkeypatch):
     monkeypatch.setenv("RELO_CACHE", str(tmp_path))
     assert Tracker(nano(), engine="auto").engine == "onnxruntime"

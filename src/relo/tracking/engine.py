@@ -109,7 +109,7 @@ class ONNXNetwork:
 
     Each target is a run of its own, so its maps do not depend on the others, not even in rounding; a batch would hardly
     take less of the cores. Of a small network each thread computes a target; of a large one, all the same target.
-    On first frames, where there is no memory yet, torch computes, all targets in one batch.
+    On first frames, where there is no memory yet, torch computes.
     """
 
     def __init__(self, network: LocalizationNetwork, templates: int, heads: Collection[Head]) -> None:
@@ -155,7 +155,21 @@ class ONNXNetwork:
     ) -> tuple[LocalizationMaps, Tensor | None]:
         """One frame of B targets, as of the network."""
         if memory is None and "memory" in self._inputs:
-            return self._network(search_images, templates, memory, heads)
+            targets = [slice(i, i + 1) for i in range(len(search_images))]
+            firsts = [self._network(search_images[target], templates[target], None, heads) for target in targets]
+            steps = [vars(maps) | {NEXT_MEMORY: next_memory} for maps, next_memory in firsts]
+        else:
+            steps = self._run(search_images, templates, memory)
+        outputs = {
+            name: torch.cat([step[name] for step in steps], dim=1 if name == NEXT_MEMORY else 0)
+            for name, value in steps[0].items()
+            if value is not None
+        }
+        next_memory = outputs.pop(NEXT_MEMORY, None)
+        return LocalizationMaps(**outputs), next_memory
+
+    def _run(self, search_images: Tensor, templates: Templates, memory: Tensor | None) -> list[dict[str, Tensor]]:
+        """The outputs for each target, by name."""
         if self._threads != torch.get_num_threads():
             self._start()
         # The batch is the first axis of everything but the memory, where it follows the layers.
@@ -166,11 +180,8 @@ class ONNXNetwork:
             for target in zip(*inputs, strict=True)
         ]
         apply = map if len(targets) == 1 or self._pool is None else self._pool.map
-        steps = list(apply(partial(self._session.run, None), targets))
-        columns = [[torch.from_numpy(array) for array in column] for column in zip(*steps, strict=True)]
-        outputs = dict(zip(self._outputs, columns, strict=True))
-        next_memory = torch.cat(outputs.pop(NEXT_MEMORY), dim=1) if NEXT_MEMORY in outputs else None
-        return LocalizationMaps(**{name: torch.cat(column) for name, column in outputs.items()}), next_memory
+        runs = list(apply(partial(self._session.run, None), targets))
+        return [dict(zip(self._outputs, map(torch.from_numpy, arrays), strict=True)) for arrays in runs]
 
     def _load(self, graph: StepGraph) -> None:
         self._graph = graph

@@ -13,7 +13,7 @@ from relo.models.heads import Localization, at_cells
 from relo.models.inference import Precision, computing
 from relo.models.network import Head, LocalizationMaps
 from relo.tracking.cuda_graphs import Recorder, replayed
-from relo.tracking.engine import EngineChoice, start_engine
+from relo.tracking.engine import EngineChoice, ONNXNetwork, start_engine
 from relo.tracking.fixed_batches import in_batches
 from relo.tracking.rule import TrackingRule, has_presence
 from relo.tracking.state import TargetState, batched
@@ -76,6 +76,7 @@ class Localizer:
         self._window = rule.window_map(network.encoder.map_size).to(device)
         self._heads = tracking_heads(network, rule.localization)
         self.engine, self._forward = start_engine(engine, network, device, precision, rule.templates, self._heads)
+        self.runs_targets_alone = isinstance(self._forward, ONNXNetwork)  # so that no rows need be fixed
         self._compute = replayed(self._on_device, record)
 
     def __call__(self, crops: Tensor, states: Sequence[TargetState]) -> list[Located]:

@@ -215,7 +215,8 @@ class Tracker:
         are fewer targets than rows: `relo.tracking.fixed_batches.ROWS`, or one by onnxruntime.
         """
         rows = 1 if self.engine == "onnxruntime" else ROWS.get(self.device.type, 8)
-        self._localizer.rows = self._templates.rows = rows
+        self._templates.rows = rows
+        self._localizer.rows = None if self._localizer.runs_targets_alone else rows
         try:
             yield
         finally:
