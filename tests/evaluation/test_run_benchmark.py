@@ -27,7 +27,7 @@ from relo.errors import UserError
 from relo.evaluation.benchmark_rule import benchmark_rule
 from relo.evaluation.run import longest_first
 from relo.models.checkpoints.weights import save_network
-from relo.tracking.rule import load_rule, read_rule_file
+from relo.tracking.rule import TrackingRule, load_rule, read_rule_file
 from small_networks import make_network
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "tracking"
@@ -274,7 +274,24 @@ def test_a_benchmark_of_a_rule_must_exist_once(tmp_path):
     for entries, culprit in (("lasott: {}", "lasott"), ("nfs: {}, NFS30: {}", "nfs and NFS30")):
         rule.write_text(f"benchmarks: {{{entries}}}")
         with pytest.raises(UserError, match=rf"rule\.yaml: .*{culprit}"):
-            benchmark_rule("model", rule, None, "lasot")
+            benchmark_rule("relo-small", rule, None, "lasot")
+
+
+def test_a_file_changes_what_it_names_of_the_models_own_rule(network, tmp_path):
+    own = {"localization": "prior", "margin_px": 3.0, "benchmarks": {"lasot": {"templates": 2, "margin_px": 5.0}}}
+    save_network(network, tmp_path / "model", own)
+    rule, model = tmp_path / "rule.yaml", str(tmp_path / "model")
+    rule.write_text("window_exponent: 2")
+    found = benchmark_rule(model, rule, None, "lasot")
+    assert found.settings == {"templates": 2, "margin_px": 5.0}
+    assert found.rule == TrackingRule("prior", window_exponent=2, templates=2, margin_px=5.0)
+    rule.write_text("margin_px: 7")  # holds on every benchmark
+    assert benchmark_rule(model, rule, None, "lasot").rule == TrackingRule("prior", templates=2, margin_px=7)
+    rule.write_text("benchmarks: {got10k: {templates: 3}}")
+    assert benchmark_rule(model, rule, None, "lasot").rule == TrackingRule("prior", margin_px=3.0)
+    assert benchmark_rule(model, rule, None, "got10k").rule == TrackingRule("prior", margin_px=3.0, templates=3)
+    rule.write_text("released_rule: b256")  # is complete
+    assert benchmark_rule(model, rule, None, "lasot").rule == load_rule(rule, "lasot")
 
 
 @pytest.mark.parametrize(

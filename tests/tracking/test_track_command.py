@@ -225,6 +225,13 @@ def test_a_lost_target_is_told(presence_model, source, tmp_path, capsys):
     assert (numbers[1:] < 0.01).all()
 
 
+def test_a_rule_file_leaves_the_rest_of_the_models_own_rule(source, tmp_path, capsys):
+    """The package's network has a presence head for its own localization alone."""
+    (tmp_path / "rule.yaml").write_text("lost_after: 1\nsure_presence: 1.0\nfound_presence: 1.0")
+    track(source, box=[BOX], rule=tmp_path / "rule.yaml", device="cpu")
+    assert "The target was lost on 5 frames: 1 to 5." in " ".join(capsys.readouterr().out.split())
+
+
 def test_presence_of_a_target_that_is_never_lost(presence_model, model, source, tmp_path, capsys):
     """Without `lost_after` in the rule, presence is written and changes no box."""
     for name, told in (("with", {"presence": tmp_path / "presence.txt"}), ("without", {})):

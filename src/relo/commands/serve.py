@@ -8,7 +8,7 @@ from rich.console import Console
 from relo.app import require_packages
 from relo.errors import UserError
 from relo.models.checkpoints.weights import SHIPPED
-from relo.tracking.rule import load_rule
+from relo.tracking.rule import read_rule_file
 from relo.tracking.tracker import Tracker
 
 
@@ -32,7 +32,7 @@ def serve(
         host: the address to listen on; 0.0.0.0 lets in all machines of the network, without a password.
         port: the port, or where it is taken, the next free one.
         model: a model's name, its folder, or a checkpoint; the network that comes with the package if not given.
-        rule: a YAML file of tracking settings; the model's own, or the default, if not given.
+        rule: a YAML file of the tracking settings that differ from the model's own, such as "lost_after: 5".
         device: where to compute, such as "cpu" or "cuda"; the GPU if there is one.
         max_size: the largest video that is taken, in MB.
         max_frames: the longest video that is taken, in frames.
@@ -50,7 +50,7 @@ def serve(
     from relo.app.server import Limits, make_app
     from relo.app.shared_tracker import SharedTracker
 
-    settings = None if rule is None else load_rule(rule)
+    settings = None if rule is None else read_rule_file(rule, model).rule
     with listen(host, port) as listener:
         tracker = SharedTracker(Tracker.from_pretrained(model, settings, device))
         names = LOCAL_NAMES if is_local(host) else None

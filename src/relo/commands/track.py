@@ -26,7 +26,7 @@ from relo.tracking.frame_result import FrameResult
 from relo.tracking.frames_folder import FramesFolder, open_render
 from relo.tracking.outputs import LineFile, open_output, output_paths
 from relo.tracking.render import draw_result
-from relo.tracking.rule import load_rule
+from relo.tracking.rule import read_rule_file
 from relo.tracking.run import as_boxes, decoded_ahead, follow
 from relo.tracking.sources import open_frames
 from relo.tracking.tracker import Tracker
@@ -79,7 +79,7 @@ def track(
         render: write a video (.mp4, .webm or .avi), or images into a folder, with the boxes, score and the first
             target's localization map; a target that is lost has a grey box.
         truth: boxes of the one target to compare with, one line per frame of the source; prints the success AUC.
-        rule: a YAML file of tracking settings; the model's own, or the default, if not given.
+        rule: a YAML file of the tracking settings that differ from the model's own, such as "lost_after: 5".
         localization: the map that picks the cell, "policy" or "prior"; the rule's if not given.
         start: skip this many frames of the source.
         limit: stop after this many frames.
@@ -107,7 +107,7 @@ def track(
     _check_outputs(source, [path for path in (*saved, presence, render) if path is not None])
     outputs = [open_output(path, frames, len(boxes_xywh)) for path in saved]
     video = None if render is None else open_render(render, frames.frames_per_second)
-    settings = None if rule is None else load_rule(rule)
+    settings = None if rule is None else read_rule_file(rule, model).rule
     tracker = Tracker.from_pretrained(model, settings, device, precision, localization, engine=engine)
     if presence is not None and not tracker.tells_presence:
         raise UserError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from relo.data.sequences.datasets import find_benchmark
 from relo.errors import UserError
+from relo.models.checkpoints.weights import RULE_FILE, resolve
 from relo.models.heads import Localization
 from relo.tracking.rule import RuleFile, TrackingRule, own_rules, read_rule_file
 
@@ -48,7 +49,7 @@ def benchmark_rule(
 
     Args:
         model: a model's name, its folder, or a checkpoint.
-        rule: a file of tracking settings, in the place of the model's own.
+        rule: a file of the tracking settings that differ from the model's own, see `read_rule_file`.
         benchmark: whose settings to apply; the dataset's own if not given, and "none" for one rule everywhere.
         dataset: the dataset's name.
         localization: the map that picks the cell, if not the rule's.
@@ -58,8 +59,6 @@ def benchmark_rule(
         UserError: there is no such model or benchmark, the file cannot be used, or settings were asked for of a model
             that has none.
     """
-    from relo.models.checkpoints.weights import RULE_FILE, resolve  # brings the hub's client
-
     name = None
     if benchmark is not None and benchmark != EVERYWHERE:
         name = find_benchmark(benchmark).name
@@ -67,43 +66,39 @@ def benchmark_rule(
         with suppress(UserError):  # a dataset that is no benchmark
             name = find_benchmark(dataset).name
     if rule is not None:
-        path, file = rule, read_rule_file(rule)
+        origin, file = f"{rule} for {model}", read_rule_file(rule, model)
     else:
         own = resolve(model)
-        path = own / RULE_FILE
-        if not path.is_file():
-            if name is not None and benchmark is not None:
-                raise UserError(
-                    f"The model {model} has no {RULE_FILE} with settings for benchmarks; give one with --rule."
-                )
-            path = Path(model)
-        file = own_rules(own)
-    entry = None if name is None else _entries(file, path).get(name)
+        has_file = (own / RULE_FILE).is_file()
+        if not has_file and name is not None and benchmark is not None:
+            raise UserError(f"The model {model} has no {RULE_FILE} with settings for benchmarks; give one with --rule.")
+        origin, file = str(own / RULE_FILE) if has_file else model, own_rules(own)
+    entry = None if name is None else _entries(file, str(rule or origin)).get(name)
     chosen = file.rule if entry is None else file.on(entry)
     if localization is not None:
         chosen = replace(chosen, localization=localization)
     settings = None if entry is None else file.benchmarks[entry]
     if settings is not None:
-        reason = f"{path} has settings of its own for {name}: {_listed(settings)}."
+        reason = f"{origin} has settings of its own for {name}: {_listed(settings)}."
     elif name is not None:
-        reason = f"{path} has no settings of its own for {name}: its default rule holds."
+        reason = f"{origin} has no settings of its own for {name}: its default rule holds."
     elif benchmark is None and split != "test":
-        reason = f"Split {split} of {dataset} is no benchmark: the default rule of {path} holds."
+        reason = f"Split {split} of {dataset} is no benchmark: the default rule of {origin} holds."
     else:
-        reason = f"One rule for every benchmark, from {path}."
+        reason = f"One rule for every benchmark, from {origin}."
     return BenchmarkRule(chosen, name, settings, f"{reason} Rule: {_listed(asdict(chosen))}.")
 
 
-def _entries(file: RuleFile, path: Path) -> dict[str, str]:
+def _entries(file: RuleFile, origin: str) -> dict[str, str]:
     """The names under which a file has settings, by the benchmarks' own."""
     entries: dict[str, str] = {}
     for entry in file.benchmarks:
         try:
             name = find_benchmark(entry).name
         except UserError as error:
-            raise UserError(f"{path}: {error}") from error
+            raise UserError(f"{origin}: {error}") from error
         if name in entries:
-            raise UserError(f"{path}: {entries[name]} and {entry} are one benchmark; keep one of them.")
+            raise UserError(f"{origin}: {entries[name]} and {entry} are one benchmark; keep one of them.")
         entries[name] = entry
     return entries
 

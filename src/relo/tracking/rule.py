@@ -14,7 +14,7 @@ from relo.errors import EXCERPT, UserError, excerpt
 from relo.files import read_yaml
 from relo.geometry import CropRule
 from relo.models.checkpoints.released import released_rule
-from relo.models.checkpoints.weights import RULE_FILE, read_checkpoint
+from relo.models.checkpoints.weights import RULE_FILE, read_checkpoint, resolve
 from relo.models.exported import TrackableNetwork, exported_metadata, is_onnx
 from relo.models.heads import Localization
 from relo.settings import LARGEST, described, is_of
@@ -149,22 +149,37 @@ class RuleFile:
         return asdict(self.rule) | (benchmarks if self.benchmarks else {})
 
 
-def read_rule_file(path: Path) -> RuleFile:
+def read_rule_file(path: Path, model: str | Path | None = None) -> RuleFile:
     """Read tracking settings from YAML: the attributes of `TrackingRule`, and under `benchmarks` what differs on each.
 
-    A file may also say `released_rule: b256`, for the settings of a variant of the public release.
+    A file may also say `released_rule: b256`, for all settings of a variant of the public release.
+
+    Args:
+        path: the file.
+        model: a model's name, folder, checkpoint or exported graphs. Settings that the file leaves out are this
+            model's own. Those that it names hold on benchmarks, too; `benchmarks` in it take the place of the model's.
+            Where None, settings that the file leaves out are the default ones.
 
     Raises:
-        UserError: the file is missing, is not YAML, or names a setting or value that does not exist, in whichever part.
+        UserError: the file is missing, is not YAML, or names a setting or value that does not exist, in whichever part;
+            or the model's own settings cannot be read.
     """
     settings = read_yaml(path, "The tracking rule")
-    if isinstance(settings, dict) and settings.keys() == {"released_rule"}:
+    if not isinstance(settings, dict):
+        raise UserError(f"The tracking rule {path} must hold settings as `name: value`.")
+    if settings.keys() == {"released_rule"}:
         try:
             settings = released_rule(settings["released_rule"])
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"The tracking rule {path} must hold settings as `name: value`.")
+    elif model is not None:
+        own = own_rules(resolve(model))
+        others = {
+            name: {setting: value for setting, value in entry.items() if setting not in settings}
+            for name, entry in own.benchmarks.items()
+        }
+        benchmarks = {name: entry for name, entry in others.items() if entry}
+        settings = asdict(own.rule) | {"benchmarks": benchmarks} | settings
     return rules_from_settings(settings, path)
 
 
@@ -184,7 +199,7 @@ def rules_from_settings(settings: Mapping[str, Any], path: Path) -> RuleFile:
 
 
 def load_rule(path: Path, benchmark: str | None = None) -> TrackingRule:
-    """The rule of a file of tracking settings (see `read_rule_file`).
+    """The rule of a file of tracking settings on its own, whatever the model (see `read_rule_file`).
 
     Args:
         path: the file.

@@ -18,7 +18,7 @@ import numpy as np
 from relo.data.sequences.base import decode_frame
 from relo.errors import UserError
 from relo.tracking.crops import RGBImage
-from relo.tracking.rule import load_rule
+from relo.tracking.rule import read_rule_file
 from relo.tracking.state import TargetState
 from relo.tracking.tracker import Tracker
 
@@ -90,12 +90,12 @@ def main() -> None:
     """The command that the VOT toolkit starts."""
     parser = argparse.ArgumentParser(prog="python -m relo.evaluation.adapters.vot", description=serve.__doc__)
     parser.add_argument("--model", required=True, help="a model's name, its folder, or a checkpoint")
-    parser.add_argument("--rule", type=Path, help="a YAML file of tracking settings; the model's own if not given")
+    parser.add_argument("--rule", type=Path, help="a YAML file of settings that differ from the model's own rule")
     parser.add_argument("--device", help="where to compute; the GPU if there is one")
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "float16"))
     options = parser.parse_args()
     try:
-        rule = None if options.rule is None else load_rule(options.rule)
+        rule = None if options.rule is None else read_rule_file(options.rule, options.model).rule
         serve(Tracker.from_pretrained(options.model, rule, options.device, options.precision))
     except UserError as error:
         print(f"relo: error: {error}", file=sys.stderr)
