@@ -59,6 +59,6 @@ def test_a_full_disk_leaves_whole_frames(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(Path, "write_bytes", full)
-        with pytest.raises(UserError, match=r"00000001\.jpg.*No space left on device.; 1 frames before it"):
+        with pytest.raises(UserError, match=r"00000001\.jpg.*the disk is full.; 1 frames before it"):
             folder.write(flat(0))
     assert [path.name for path in folder.path.iterdir()] == ["00000000.jpg"]

@@ -145,7 +145,7 @@ def test_a_place_that_cannot_be_written_is_named_at_the_start(tmp_path, ending):
 @pytest.mark.parametrize("ending", [".txt", ".jsonl", ".csv", ".json"])
 def test_a_full_device_is_named(tmp_path, ending):
     (tmp_path / f"a{ending}").symlink_to("/dev/full")
-    with pytest.raises(UserError, match=r"cannot be written .No space left on device"):
+    with pytest.raises(UserError, match=r"cannot be written .the disk is full"):
         write(tmp_path / f"a{ending}", results() * 2000, 2 if ending != ".txt" else 1)
 
 
@@ -153,7 +153,7 @@ def test_a_full_device_is_named(tmp_path, ending):
 def test_a_disk_that_fills_up_keeps_whole_lines(tmp_path, ending):
     path = tmp_path / f"a{ending}"
     path.write_text("earlier\n")
-    with pytest.raises(UserError, match=r"cannot be written .File too large"), file_limit(1000):
+    with pytest.raises(UserError, match=r"cannot be written .the file would be larger"), file_limit(1000):
         write(path, results() * 20)
     if ending == ".json":
         assert path.read_text() == "earlier\n"

@@ -16,6 +16,7 @@ from relo.tracking import video_writer
 from relo.tracking.video_writer import VideoWriter, fit_into
 
 ENDINGS = [".mp4", ".mov", ".mkv", ".webm", ".avi"]
+LIMITED = "the file would be larger than is allowed here"
 COLORS = [(250, 20, 20), (20, 250, 20), (20, 20, 250), (200, 100, 50)]
 
 
@@ -178,7 +179,7 @@ def write_limited(path, limit, count):
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_disk_that_fills_up_keeps_the_frames_before(tmp_path, ending):
     path = tmp_path / f"video{ending}"
-    sentence = rf"The video {path} cannot be written \(File too large\); its first (\d+) frames can be played\."
+    sentence = rf"The video {path} cannot be written \({LIMITED}\); its first (\d+) frames can be played\."
     count = int(re.fullmatch(sentence, write_limited(path, 400_000, 200))[1])
     assert 40 < count <= playable(path) <= count + 1  # half a JPEG image is decoded, too
 
@@ -187,7 +188,7 @@ def test_a_disk_that_fills_up_keeps_the_frames_before(tmp_path, ending):
 @pytest.mark.parametrize(("limit", "count"), [(0, 3), (100, 3), (1000, 3), (1000, 100)])
 def test_a_full_disk_leaves_no_video_without_frames(tmp_path, ending, limit, count):
     path = tmp_path / f"video{ending}"
-    assert write_limited(path, limit, count) == f"The video {path} cannot be written (File too large)."
+    assert write_limited(path, limit, count) == f"The video {path} cannot be written ({LIMITED})."
     assert list(tmp_path.iterdir()) == []
 
 
@@ -196,7 +197,7 @@ def test_a_full_disk_leaves_no_video_without_frames(tmp_path, ending, limit, cou
 def test_full_device_is_named(tmp_path, ending):
     path = tmp_path / f"video{ending}"
     path.symlink_to("/dev/full")
-    with pytest.raises(UserError, match="No space left on device"), VideoWriter(path) as video:
+    with pytest.raises(UserError, match="the disk is full"), VideoWriter(path) as video:
         write_noise(video, 100)
     assert path.is_symlink()
 

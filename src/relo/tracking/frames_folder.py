@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from relo.data.sequences.frame_files import is_image_name
 from relo.errors import UserError
-from relo.files import atomic_write
+from relo.files import atomic_write, unwritable
 from relo.tracking.sources import DEFAULT_FRAMES_PER_SECOND
 from relo.tracking.video_writer import VideoWriter
 
@@ -30,7 +30,7 @@ class FramesFolder:
             if path.exists() and any(map(is_image_name, os.listdir(path))):
                 raise UserError(f"The folder {path} holds images already; give another, or empty it.")
         except OSError as error:
-            raise UserError(f"The frames cannot be written to {path} ({error.strerror}).") from error
+            raise unwritable(path, error) from error
         self.path = path
         self._count = 0
 
@@ -47,10 +47,8 @@ class FramesFolder:
         try:
             with atomic_write(path) as partial:
                 partial.write_bytes(data.tobytes())
-        except OSError as error:
-            raise UserError(
-                f"The frame {path} cannot be written ({error.strerror}); {self._count} frames before it are complete."
-            ) from error
+        except UserError as error:
+            raise UserError(f"{str(error).rstrip('.')}; {self._count} frames before it are complete.") from error
         self._count += 1
 
     def __enter__(self) -> "FramesFolder":

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from relo.errors import UserError
-from relo.files import atomic_write
+from relo.files import atomic_write, unwritable
 from relo.tracking.boxes_file import box_line
 from relo.tracking.frame_result import FrameResult
 from relo.tracking.sources import Frames
@@ -111,7 +111,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror or error}).") from error
+        raise unwritable(path, error) from error
 
 
 @contextmanager
@@ -174,7 +174,7 @@ def _coco(path: Path, frames: Frames, targets: int) -> Iterator[Write]:
         for number, target in _seen(result):
             annotations.extend([result.index, number, *target.box_xywh.tolist(), _confidence(target)])
 
-    with _writing(path), atomic_write(path) as partial, partial.open("w") as file:
+    with atomic_write(path) as partial, partial.open("w") as file:
         try:
             yield write
         except BaseException as error:  # what was found until then is kept

@@ -16,7 +16,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from numpy.typing import NDArray
 
 from relo.errors import UserError
-from relo.files import atomic_write
+from relo.files import atomic_write, reason
 from relo.tracking.sources import DEFAULT_FRAMES_PER_SECOND
 
 
@@ -150,7 +150,7 @@ class VideoWriter:
             with suppress(OSError, av.FFmpegError):
                 self._container.close()
             self._container = None
-        sentence = f"The video {self.path} cannot be written ({error.strerror or error})"
+        sentence = f"The video {self.path} cannot be written ({reason(error) or error.strerror or error})"
         if self._is_begun:
             if kept := _count_of_frames(self.path):
                 return UserError(f"{sentence}; its first {kept} frames can be played.")
