@@ -122,6 +122,16 @@ def test_an_avi_keeps_times_to_a_frame(tmp_path):
     np.testing.assert_allclose(seconds, [0, 0.04, 0.2])
 
 
+@pytest.mark.parametrize("ending", [".mp4", ".webm", ".avi"])
+def test_a_rate_of_hours_per_frame(tmp_path, ending):
+    path = tmp_path / f"video{ending}"
+    with VideoWriter(path, 1 / 4000) as video:
+        for index in range(3):
+            video.write(np.zeros((48, 64, 3), np.uint8), 4000.0 * index)
+    _, seconds = decoded(path)
+    np.testing.assert_allclose([seconds[0], seconds[-1]], [0, 8000], atol=1001)
+
+
 def test_frames_of_changing_size(tmp_path):
     path = tmp_path / "video.avi"
     with VideoWriter(path) as video:

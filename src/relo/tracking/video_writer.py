@@ -66,7 +66,7 @@ class VideoWriter:
         self.path = path
         self.frames_per_second = frames_per_second
         self._codec = _available_codec(ending)
-        self._rate = Fraction(frames_per_second).limit_denominator(1001)
+        self._rate = max(Fraction(1, 1001), Fraction(frames_per_second).limit_denominator(1001))
         # In AVI all frames last equally long: one that comes later is preceded by repetitions.
         self._tick, self._least_step = (1 / self._rate, 1) if ending == ".avi" else (_TICK, _LEAST_STEP)
         self._container: av.container.OutputContainer | None = None
