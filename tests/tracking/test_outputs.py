@@ -73,6 +73,15 @@ def test_mot_challenge_counts_from_one_and_leaves_lost_targets_out(tmp_path):
     ]
 
 
+def test_coco_names_the_images_of_a_folder(tmp_path):
+    frames = Frames("images", (), 3, 25.0, start=9, files=("b.png", "c.png", "d.png"))
+    with open_output(tmp_path / "a.json", frames, 2) as write_result:
+        for result in results(start=9):
+            write_result(result)
+    images = json.loads((tmp_path / "a.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == ["b.png", "c.png", "d.png"]
+
+
 def test_coco_video(tmp_path):
     write(tmp_path / "a.json", results(start=9))
     coco = json.loads((tmp_path / "a.json").read_text())

@@ -92,6 +92,12 @@ def test_start_and_limit(tracker, images, folder):
         assert [result.index for result in results] == [2, 3, 4]
 
 
+def test_frames_that_begin_later_keep_their_numbers(tracker, folder):
+    found = list(tracker.run(open_frames(folder, start=2), BOX, start=1))
+    assert [result.index for result in found] == [3, 4, 5]
+    assert [round(25 * result.seconds) for result in found] == [3, 4, 5]
+
+
 def test_a_limit_takes_no_frame_more_from_an_iterator(tracker, images):
     source = iter(images)
     assert len(list(tracker.run(source, BOX, limit=2))) == 2

@@ -116,7 +116,7 @@ def track(
         )
     if tracker.device.type == "cpu":
         fit_threads(tracker.network, len(boxes_xywh))
-    results = follow(tracker, decoded_ahead(frames, start), as_boxes(boxes_xywh), keep_response=video is not None)
+    results = follow(tracker, decoded_ahead(frames), as_boxes(boxes_xywh), keep_response=video is not None)
     first = next(results)  # a box that cannot be tracked is refused before any file is touched
     console = Console()
     tracked = Tracked(len(boxes_xywh), keeps_boxes=truth is not None)

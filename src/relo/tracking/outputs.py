@@ -212,7 +212,7 @@ def _coco_parts(frames: Frames, targets: int, images: "array[int]", annotations:
                 "video_id": 1,
                 "frame_id": index,
                 "frame_index": index,
-                "file_name": f"{index:08d}.jpg",
+                "file_name": frames.files[index - frames.start] if frames.files else f"{index:08d}.jpg",
                 "width": width,
                 "height": height,
             }

@@ -37,16 +37,16 @@ def open_timed(source: Source, start: int = 0, limit: int | None = None) -> Iter
         ValueError: arrays cannot be taken from this start, or to this limit.
     """
     if isinstance(source, str | Path | int):
-        return decoded_ahead(open_frames(source, start, limit), start)
+        return decoded_ahead(open_frames(source, start, limit))
     if isinstance(source, Frames):
         return islice(decoded_ahead(source), start, None if limit is None else start + limit)
     arrays = Frames("the source", source, None, DEFAULT_FRAMES_PER_SECOND)
-    return islice(_timed(arrays, 0), start, None if limit is None else start + limit)
+    return islice(_timed(arrays), start, None if limit is None else start + limit)
 
 
-def decoded_ahead(frames: Frames, start: int = 0) -> Iterator[TimedFrame]:
-    """Frames of which the first is frame `start` of its source, decoded in a thread; live ones are not kept waiting."""
-    timed = _timed(frames, start)
+def decoded_ahead(frames: Frames) -> Iterator[TimedFrame]:
+    """Frames that are decoded ahead in a thread; live ones are taken one by one, as new as they are."""
+    timed = _timed(frames)
     return timed if frames.is_live else read_ahead(timed, DECODED_AHEAD)
 
 
@@ -80,7 +80,7 @@ def as_boxes(boxes_xywh: Any) -> NDArray[np.float64]:
     return boxes.reshape(-1, 4)
 
 
-def _timed(frames: Frames, start: int) -> Iterator[TimedFrame]:
+def _timed(frames: Frames) -> Iterator[TimedFrame]:
     """The frames with index and time; a source without times has those of its rate."""
-    for index, image in enumerate(frames, start):
+    for index, image in enumerate(frames, frames.start):
         yield index, frames.seconds[-1] if frames.seconds else index / frames.frames_per_second, image

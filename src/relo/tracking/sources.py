@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from relo.data.sequence_checks import remarks_on_sizes
 from relo.data.sequences.base import ImageFiles
 from relo.data.sequences.frame_files import image_names, is_image_name, natural_key
-from relo.errors import UserError
+from relo.errors import EXCERPT, UserError
 from relo.tracking.background import read_ahead
 from relo.tracking.camera import CameraReader
 from relo.tracking.lost_frames import remarks_on_lost_frames
@@ -44,6 +44,8 @@ class Frames:
             grows with the frames, each later than the one before.
         is_live: a camera or an endless network stream. Frames that come while the last one is in use are dropped, so
             that the next one is always the newest; reading ahead would make it old.
+        start: the number of the first of them in the source.
+        files: of images, their names in the folder that holds them all.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Frames:
     remarks: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     is_live: bool = False
+    start: int = 0
+    files: Sequence[str] = ()
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         return iter(self.images)
@@ -83,7 +87,9 @@ def open_frames(source: str | Path | int, start: int = 0, limit: int | None = No
         return _video_frames(VideoReader(text), start, limit)
     if text.isdecimal():
         if len(text) > _CAMERA_DIGITS:
-            raise UserError(f"There is no camera {text}; give one of at most {_CAMERA_DIGITS} digits, from 0 on.")
+            raise UserError(
+                f"There is no camera {text[:EXCERPT]}; give one of at most {_CAMERA_DIGITS} digits, from 0 on."
+            )
         return _video_frames(CameraReader(int(text)), start, limit)
     if (address := re.match(r"(\w{2,})://", text)) is not None:
         if address[1].lower() not in NETWORK_SCHEMES:
@@ -122,7 +128,9 @@ def _image_frames(name: str, paths: list[Path], start: int, limit: int | None) -
             yield image
 
     checked = _with_sizes_checked(images(), name, start, remarks)
-    return Frames(name, checked, len(files), DEFAULT_FRAMES_PER_SECOND, remarks, seconds)
+    folder = os.path.commonpath([path.parent for path in ordered])
+    names = [path.relative_to(folder).as_posix() for path in ordered]
+    return Frames(name, checked, len(files), DEFAULT_FRAMES_PER_SECOND, remarks, seconds, start=start, files=names)
 
 
 def _video_frames(reader: VideoReader | CameraReader, start: int, limit: int | None) -> Frames:
@@ -164,6 +172,7 @@ def _video_frames(reader: VideoReader | CameraReader, start: int, limit: int | N
         remarks,
         seconds,
         reader.is_live,
+        start,
     )
 
 
