@@ -103,6 +103,22 @@ def test_an_output_on_the_source_or_on_another_output_is_refused(track, folder, 
     code, error, _ = track(video, "--box", BOX, "--save", tmp_path / "a.txt", tmp_path / "a.txt")
     assert code == 2
     assert "a.txt would be written twice" in error
+    words = ["--box", BOX, BOX, "--save", tmp_path / "a.txt", "--presence", tmp_path / "a_2.txt"]
+    code, error, _ = track(video, *words)  # a file for each target
+    assert code == 2
+    assert "a_2.txt would be written twice" in error
+
+
+@pytest.mark.parametrize("option", ["--box", "--boxes", "--truth"])
+def test_an_output_on_a_file_that_is_read_is_refused(track, folder, tmp_path, option):
+    boxes = tmp_path / "boxes.txt"
+    boxes.write_text(f"{BOX}\n")
+    words = [] if "box" in option else ["--box", BOX]
+    code, error, _ = track(folder, option, boxes, *words, "--save", boxes)
+    assert code == 2
+    assert "boxes.txt is " in error
+    assert f"{option} itself" in error
+    assert boxes.read_text() == f"{BOX}\n"
 
 
 @pytest.mark.parametrize("option", ["--box", "--boxes"])

@@ -92,9 +92,9 @@ def test_several_outputs_of_one_run(track, expected, tmp_path, capsys):
     assert all(f"Written: {path}" in printed for path in (*outputs[1:], *texts, tmp_path / "boxes_1.txt"))
 
 
-@pytest.mark.parametrize("name", ["video.mp4", "pictures"])
+@pytest.mark.parametrize("name", ["video.mp4", "pictures", "pictures.v2/"])
 def test_rendered_targets(track, tmp_path, capsys, name):
-    track("--box", *BOXES, "--render", tmp_path / name)
+    track("--box", *BOXES, "--render", f"{tmp_path}/{name}")
     images = list(open_frames(tmp_path / name))
     assert len(images) == FRAMES
     assert images[0].shape == (480, 640, 3)  # small frames are enlarged

@@ -1,7 +1,7 @@
 """`relo track`: follow targets through a video."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import chain
@@ -47,7 +47,7 @@ def track(
     model: str = SHIPPED,
     save: list[Path] | None = None,
     presence: Path | None = None,
-    render: Path | None = None,
+    render: str | None = None,
     truth: Path | None = None,
     rule: Path | None = None,
     localization: Localization | None = None,
@@ -72,12 +72,13 @@ def track(
             network that comes with the package if not given.
         save: write the boxes here as they are found; one file or several. The ending says how: .txt has one line
             "x,y,w,h" per frame (of several targets, each has a file: name_1.txt, name_2.txt, ...), .jsonl a JSON object
-            per frame, .csv MOTChallenge's lines, .json COCO's video format. Where a target is lost, its box is the last
-            one that was believed.
+            per frame with all that is known, .csv MOTChallenge's lines, .json COCO's video format. Of a lost target,
+            the first two have the last box that was believed, the others none.
         presence: write here the probability that the box found in a frame is right, one line per frame; 1 for the
             first. Several targets are separated by commas. It needs a model with a presence head.
-        render: write a video (.mp4, .webm or .avi), or images into a folder, with the boxes, score and the first
-            target's localization map; a target that is lost has a grey box.
+        render: write a video (.mp4, .webm, .avi, .mkv or .mov), or images into a folder (a name without an ending, or
+            with a slash behind it), with the boxes, scores and each target's localization map; a target that is lost
+            has a grey box.
         truth: boxes of the one target to compare with, one line per frame of the source; prints the success AUC.
         rule: a YAML file of the tracking settings that differ from the model's own, such as "lost_after: 5".
         localization: the map that picks the cell, "policy" or "prior"; the rule's if not given.
@@ -104,7 +105,10 @@ def track(
         raise UserError(f"--truth {truth} holds the boxes of one target, but {len(boxes_xywh)} are tracked; give one.")
     truth_xywh = None if truth is None else read_boxes(truth)
     saved = save or []
-    _check_outputs(source, [path for path in (*saved, presence, render) if path is not None])
+    inputs = {"the source": [source], "--box": box or (), "--boxes": [boxes], "--truth": [truth], "--rule": [rule]}
+    written = [*chain(*(output_paths(path, len(boxes_xywh)) for path in saved))]
+    written += [Path(path) for path in (presence, render) if path is not None]
+    _check_outputs(inputs, written)
     outputs = [open_output(path, frames, len(boxes_xywh)) for path in saved]
     video = None if render is None else open_render(render, frames.frames_per_second)
     settings = None if rule is None else read_rule_file(rule, model).rule
@@ -140,8 +144,7 @@ def track(
     except (UserError, KeyboardInterrupt) as error:  # the files are closed by now
         stopped = error
     if tracked.count:
-        written = chain(*(output_paths(path, tracked.targets) for path in saved), [presence, render])
-        for sentence in report(tracked, frames, [path for path in written if path is not None]):
+        for sentence in report(tracked, frames, written):
             console.print(sentence, markup=False, soft_wrap=True)
         if truth_xywh is not None:
             for sentence in comparison(tracked, truth_xywh, str(truth), start, limit):
@@ -150,15 +153,16 @@ def track(
         raise stopped
 
 
-def _check_outputs(source: str, outputs: Sequence[Path]) -> None:
-    """Refuse to write two things to one file, or onto the source.
+def _check_outputs(inputs: Mapping[str, Iterable[str | Path | None]], outputs: Sequence[Path]) -> None:
+    """Refuse to write two things to one file, or onto one that is read.
 
     Raises:
-        UserError: an output names the source or another output.
+        UserError: an output names an input, or another output.
     """
     for i, path in enumerate(outputs):
-        if os.path.isfile(source) and path.exists() and path.samefile(source):
-            raise UserError(f"{path} is the source itself; write to another file.")
+        for name, files in inputs.items():
+            if any(file and os.path.isfile(file) and path.exists() and path.samefile(file) for file in files):
+                raise UserError(f"{path} is {name} itself; write to another file.")
         is_device = path.exists() and not path.is_file()
         if not is_device and path.resolve() in [other.resolve() for other in outputs[:i]]:
             raise UserError(f"{path} would be written twice; give each output a name of its own.")
