@@ -1,6 +1,8 @@
 """The page in headless Chromium: from a video to its boxes, as a person does it."""
 
+import re
 import time
+from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from playwright import sync_api
 from relo.app.listen import Server, address_of, listen
 from relo.app.select_page import ask
 from relo.app.server import Limits
+from relo.app.shared_tracker import SharedTracker
+from relo.errors import UserError
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
@@ -200,6 +204,103 @@ def test_what_cannot_be_used_is_a_message_and_the_page_works_on(open_page, video
     draw(page, 10, 24, 16, 16)
     page.click("#track")
     page.wait_for_selector('[data-phase="done"]', timeout=20_000)
+
+
+def test_a_video_is_dropped(open_page, video):
+    page = open_page()
+    page.evaluate(
+        """content => {
+            const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+            const data = new DataTransfer();
+            data.items.add(new File([bytes], "dropped.avi"));
+            dispatchEvent(new DragEvent("dragenter", {dataTransfer: data}));
+            dispatchEvent(new DragEvent("drop", {dataTransfer: data, cancelable: true}));
+        }""",
+        b64encode(video.read_bytes()).decode(),
+    )
+    page.wait_for_selector('[data-phase="ready"]')
+    assert page.locator("#name").inner_text() == "dropped.avi"
+    assert not page.locator("#overlay").is_visible()
+
+
+def test_an_error_halfway_is_a_message_and_what_was_tracked_is_there(open_page, video, monkeypatch):
+    run = SharedTracker.run
+
+    def failing(*arguments):
+        for number, result in enumerate(run(*arguments)):
+            if number == 8:
+                raise UserError("The video breaks off.")
+            yield result
+
+    monkeypatch.setattr(SharedTracker, "run", failing)
+    page = open_page()
+    add(page, video)
+    draw(page, 10, 24, 16, 16)
+    page.click("#track")
+    page.locator("#message", has_text="The video breaks off. What was tracked until then is below.").wait_for()
+    assert "8 frames tracked" in page.locator("#facts").inner_text()
+    with page.expect_download() as download:
+        page.locator("#files a", has_text="per line").click()
+    assert len(download.value.path().read_text().splitlines()) == 8
+
+
+def test_a_connection_that_is_made_again_does_not_take_the_person_off_drawing(open_page, video):
+    page = open_page()
+    page.add_init_script(
+        "window.EventSource = class extends EventSource { constructor(a) { super(a); window.events = this; } }"
+    )
+    page.reload()
+    page.wait_for_selector("[data-ready]")
+    page.evaluate("events.addEventListener('progress', (event) => { window.progress = event.data; })")
+    add(page, video)
+    draw(page, 10, 24, 16, 16)
+    page.click("#track")
+    page.wait_for_selector('[data-phase="done"]', timeout=20_000)
+    page.click("#again")
+    # A new stream begins with all that the server knows of the last run.
+    page.evaluate("events.dispatchEvent(new MessageEvent('progress', {data: progress}))")
+    assert page.evaluate("document.body.dataset.phase") == "ready"
+    assert sizes(page) == ["16 x 16 at 10, 24"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_target_s_color_can_be_seen_on_the_page(open_page, scheme):
+    page = open_page(color_scheme=scheme)
+    colors = page.evaluate(
+        """async () => {
+            const { legible } = await import("./elements.js");
+            const { colors } = await (await fetch("config")).json();
+            return [...colors.several, ...colors.alone].map(legible);
+        }"""
+    )
+    ground = 1.0 if scheme == "light" else 0.0109  # of --surface
+    for color in colors:
+        values = np.array([int(value) for value in re.findall(r"\d+", color)]) / 255
+        linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+        bright, faint = sorted((float(linear @ [0.2126, 0.7152, 0.0722]), ground), reverse=True)
+        assert (bright + 0.05) / (faint + 0.05) > 2.95, color
+
+
+def test_a_second_finger_does_not_move_what_the_first_one_draws(open_page, video):
+    page = open_page()
+    add(page, video)
+    page.evaluate(
+        """() => {
+            const boxes = document.getElementById("boxes");
+            boxes.setPointerCapture = () => {};
+            const frame = boxes.getBoundingClientRect();
+            const send = (type, pointerId, x, y) => boxes.dispatchEvent(new PointerEvent(type, {
+                pointerId, button: 0, bubbles: true,
+                clientX: frame.left + frame.width * x / 96, clientY: frame.top + frame.height * y / 64,
+            }));
+            send("pointerdown", 1, 10, 24);
+            send("pointermove", 1, 26, 40);
+            send("pointermove", 2, 90, 60);
+            send("pointerup", 2, 90, 60);
+            send("pointerup", 1, 26, 40);
+        }"""
+    )
+    assert sizes(page) == ["16 x 16 at 10, 24"]
 
 
 def test_tracking_is_watched_and_stopped(open_page, tmp_path):

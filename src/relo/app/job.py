@@ -42,6 +42,7 @@ class Job:
         self.started = Event()  # the first frame is done, or has failed
         self._tracker, self._video, self._boxes_xywh = tracker, video, boxes_xywh
         self._max_frames, self._folder = max_frames, folder
+        self._first_seconds = 0.0
         self._times: deque[float] = deque(maxlen=100)
         self._is_stopped = Event()
         self._thread = Thread(target=self._run, name="relo-job", daemon=True)
@@ -99,15 +100,18 @@ class Job:
 
     def _take(self, result: FrameResult, write: Callable[[FrameResult], None]) -> None:
         write(result)
-        self.records.append(_record(result))
+        if self.latest is None:
+            self._first_seconds = result.seconds
+        self.records.append(_record(result, result.seconds - self._first_seconds))
         self.latest = result
         self._times.append(time.monotonic())
 
 
-def _record(result: FrameResult) -> dict[str, Any]:
-    """A frame's result as the page gets it."""
+def _record(result: FrameResult, seconds: float) -> dict[str, Any]:
+    """A frame's result as the page gets it; `seconds` from the first frame, as in the rendered video."""
     return {
         "index": result.index,
+        "seconds": round(seconds, 4),
         "boxes": [[round(value, 2) for value in box_xywh] for box_xywh in result.boxes_xywh.tolist()],
         "score": [round(target.score, 4) for target in result.targets],
         "presence": [None if target.presence is None else round(target.presence, 4) for target in result.targets],

@@ -3,7 +3,7 @@
 import { Curve } from "./curve.js";
 import { acceptDrops } from "./drop.js";
 import { BoxEditor } from "./editor.js";
-import { asJson, ask, byId, colored, colorOf, make, showMessage, speak } from "./elements.js";
+import { asJson, ask, byId, colored, colorOf, dark, legible, make, showMessage, speak } from "./elements.js";
 import { Session } from "./session.js";
 import { listTargets } from "./targets.js";
 
@@ -17,6 +17,7 @@ let video = null; // what the server says of it
 let drawn = []; // boxes, as they were when tracking began
 let mapTarget = 0;
 let rate = null;
+let isFollowed = false; // the server's job is shown: a connection that is made again tells of an earlier one, too
 
 const phase = () => document.body.dataset.phase;
 const size = (bytes) => (bytes < 1e6 ? `${Math.max(1, Math.round(bytes / 1e3))} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
@@ -38,7 +39,7 @@ function describePage() {
     : "The video is sent to this server, and is deleted when you close this page.";
   byId("curve-title").textContent = config.measure === "presence" ? "Presence" : "Score";
   byId("curve-note").textContent =
-    config.sure === null ? "of the box that was found" : `probability that the box is right, shaded below ${config.sure}`;
+    config.sure === null ? "of the box that was found" : `probability that the box is right, marked below ${config.sure}`;
 }
 
 // Session
@@ -115,7 +116,8 @@ function showSent(share) {
 }
 
 function showVideo() {
-  byId("name").textContent = video.name;
+  byId("name").textContent = byId("name").title = video.name;
+  isFollowed = false;
   const length = video.count === null ? "" : ` · ${count(video.count, "frame")}`;
   byId("facts").textContent = `${video.width} × ${video.height}${length} · ${+video.framesPerSecond.toFixed(2)} per second`;
   byId("stage").style.setProperty("--ratio", video.width / video.height);
@@ -169,15 +171,21 @@ async function track() {
   mapTarget = 0;
   listMapTargets();
   showProgress(0, null);
+  rate = null;
+  isFollowed = true;
   const body = { start: curve.first, boxes: drawn };
   const job = await guarded(async () => (await ask(`${session.path}/track`, asJson(body))).json());
   byId("track").disabled = !editor.boxes.length;
-  if (!job) return;
+  if (!job) {
+    isFollowed = false;
+    return;
+  }
   curve.total = job.total;
   if (phase() === "ready") enter("tracking");
 }
 
 function takeProgress({ from, records, total, rate: lately, view }) {
+  if (!isFollowed) return;
   if (phase() === "ready") enter("tracking");
   rate = lately ?? rate;
   curve.total = total;
@@ -211,17 +219,9 @@ function showProgress(frames, total) {
 }
 
 function listMapTargets() {
-  const buttons = drawn.map((_, target) => {
-    const button = make("button", { type: "button" }, `${target + 1}`);
-    button.setAttribute("aria-pressed", target === mapTarget);
-    button.setAttribute("aria-label", `Map of target ${target + 1}`);
-    button.addEventListener("click", () => {
-      mapTarget = target;
-      listMapTargets();
-    });
-    return button;
-  });
-  byId("map-targets").replaceChildren(...(buttons.length > 1 ? buttons : []));
+  const choices = drawn.map((_, target) => make("option", { value: target }, `${target + 1}`));
+  byId("map-targets").replaceChildren(...choices);
+  byId("map-targets").hidden = choices.length < 2;
 }
 
 function takeState(state) {
@@ -258,7 +258,7 @@ function showResult({ phase: end, error, remarks, files, frames }) {
 
 function summarize() {
   byId("curve-summary").replaceChildren(...curve.values.map((_, target) => {
-    const dot = colored(make("span", { className: "dot" }), colorOf(config.colors, target, curve.values.length));
+    const dot = colored(make("span", { className: "dot" }), legible(colorOf(config.colors, target, curve.values.length)));
     return make("li", {}, dot, `Target ${target + 1}: ${curve.inWords(target)}`);
   }));
 }
@@ -277,17 +277,18 @@ function drawAgain() {
 function followPlayer() {
   const player = byId("player");
   if (phase() === "done" && player.duration) {
-    const frames = curve.values[0]?.length ?? 0;
-    curve.cursor = Math.min(frames - 1, Math.floor((player.currentTime / player.duration) * frames));
-    curve.draw();
+    const frame = curve.frameAt(player.currentTime);
+    if (frame !== curve.cursor) {
+      curve.cursor = frame;
+      curve.draw();
+    }
   }
   requestAnimationFrame(followPlayer);
 }
 
 curve.onSeek = (frame) => {
   const player = byId("player");
-  const frames = curve.values[0]?.length ?? 0;
-  if (phase() === "done" && player.duration) player.currentTime = ((Math.max(0, frame) + 0.5) / frames) * player.duration;
+  if (phase() === "done" && player.duration) player.currentTime = curve.timeOf(frame);
 };
 
 // What the person does
@@ -303,6 +304,7 @@ byId("first-back").addEventListener("click", () => stepFirst(-1));
 byId("first-forward").addEventListener("click", () => stepFirst(1));
 byId("add").addEventListener("click", () => editor.add());
 byId("track").addEventListener("click", track);
+byId("map-targets").addEventListener("change", (event) => { mapTarget = Number(event.target.value); });
 byId("stop").addEventListener("click", () => guarded(() => ask(`${session.path}/stop`, { method: "POST" })));
 byId("again").addEventListener("click", drawAgain);
 byId("new").addEventListener("click", () => startAgain());
@@ -312,6 +314,7 @@ acceptDrops((files) => {
   if (phase() === "tracking") showMessage("Stop tracking before you add another video.");
   else addVideo(files);
 });
+dark.addEventListener("change", () => phase() === "done" && summarize());
 addEventListener("pagehide", () => session?.end());
 addEventListener("pageshow", (event) => event.persisted && location.reload());
 

@@ -8,6 +8,7 @@ const CORNERS = [[0, 0], [1, 0], [0, 1], [1, 1]];
 const CURSORS = ["nwse-resize", "nesw-resize", "nesw-resize", "nwse-resize"];
 const SMALLEST = 2; // pixels of the picture
 const TAP = 6; // pixels of the screen: a shorter drag draws nothing
+const ROOMY = 32; // pixels of the screen: of a smaller box the handles lie outside
 
 const within = (value, low, high) => Math.min(Math.max(value, low), Math.max(low, high));
 const part = (name, className, parent) => {
@@ -34,7 +35,7 @@ export class BoxEditor {
     svg.addEventListener("pointerdown", (event) => this.#press(event));
     svg.addEventListener("pointermove", (event) => this.#move(event));
     svg.addEventListener("pointerup", (event) => this.#release(event));
-    svg.addEventListener("pointercancel", () => this.#cancel());
+    svg.addEventListener("pointercancel", (event) => this.#cancel(event));
     svg.addEventListener("keydown", (event) => this.#key(event));
     svg.addEventListener("focusin", (event) => this.#focus(event));
     new ResizeObserver(() => this.#layOut()).observe(svg);
@@ -112,25 +113,28 @@ export class BoxEditor {
     const start = { clientX: event.clientX, clientY: event.clientY };
     if (!group) {
       if (this.boxes.length >= this.maximum) return;
-      this.drag = { kind: "draw", anchor: [x, y], start, index: this.boxes.length };
+      this.drag = { kind: "draw", pointer: event.pointerId, anchor: [x, y], start, index: this.boxes.length };
       return;
     }
     const index = this.shapes.findIndex((shape) => shape.group === group);
     const box = this.boxes[index];
     const corner = event.target.dataset.corner;
+    const common = { pointer: event.pointerId, index };
     if (corner === undefined) {
-      this.drag = { kind: "move", index, offset: [x - box.x, y - box.y] };
+      this.drag = { ...common, kind: "move", offset: [x - box.x, y - box.y] };
     } else {
+      // From where it was taken, which may be beside the corner.
       const [right, bottom] = CORNERS[corner];
-      this.drag = { kind: "resize", index, anchor: [box.x + (right ? 0 : box.w), box.y + (bottom ? 0 : box.h)] };
+      const slip = [box.x + right * box.w - x, box.y + bottom * box.h - y];
+      this.drag = { ...common, kind: "resize", slip, anchor: [box.x + (1 - right) * box.w, box.y + (1 - bottom) * box.h] };
     }
     group.focus({ preventScroll: true });
     this.select(index);
   }
 
   #move(event) {
-    if (!this.drag) return;
-    const { kind, index, anchor, offset, start } = this.drag;
+    if (this.drag?.pointer !== event.pointerId) return; // a second finger zooms
+    const { kind, index, anchor, offset, start, slip = [0, 0] } = this.drag;
     const [x, y] = this.#point(event);
     const [width, height] = this.size;
     if (kind === "move") {
@@ -140,7 +144,7 @@ export class BoxEditor {
     } else {
       const isTap = kind === "draw" && Math.hypot(event.clientX - start.clientX, event.clientY - start.clientY) < TAP;
       if (isTap && index === this.boxes.length) return;
-      this.boxes[index] = this.#spanned(anchor, [x, y]);
+      this.boxes[index] = this.#spanned(anchor, [within(x + slip[0], 0, width), within(y + slip[1], 0, height)]);
       this.selected = index;
     }
     this.#changed();
@@ -155,8 +159,8 @@ export class BoxEditor {
     return { x: sides[0][0], y: sides[1][0], w: sides[0][1], h: sides[1][1] };
   }
 
-  #release() {
-    if (!this.drag) return;
+  #release(event) {
+    if (this.drag?.pointer !== event.pointerId) return;
     const { kind, index } = this.drag;
     this.drag = null;
     if (index < this.boxes.length) {
@@ -169,8 +173,9 @@ export class BoxEditor {
     }
   }
 
-  #cancel() {
-    if (this.drag?.kind === "draw" && this.drag.index < this.boxes.length) this.remove(this.drag.index);
+  #cancel(event) {
+    if (this.drag?.pointer !== event.pointerId) return;
+    if (this.drag.kind === "draw" && this.drag.index < this.boxes.length) this.remove(this.drag.index);
     this.drag = null;
   }
 
@@ -224,7 +229,7 @@ export class BoxEditor {
   }
 
   #layOut() {
-    const unit = this.size[0] / Math.max(1, this.svg.clientWidth); // a pixel of the screen
+    const unit = this.size[0] / Math.max(1, this.svg.getBoundingClientRect().width); // a pixel of the screen
     while (this.shapes.length > this.boxes.length) this.shapes.pop().group.remove();
     while (this.shapes.length < this.boxes.length) this.shapes.push(this.#shape(this.shapes.length));
     this.boxes.forEach((box, index) => this.#draw(this.shapes[index], box, index, unit));
@@ -246,8 +251,10 @@ export class BoxEditor {
     const top = y >= side ? y - side : y;
     place(tag, { x: x - unit, y: top, width: side, height: side, rx: 3 * unit });
     place(text, { x: x - unit + side / 2, y: top + side * 0.74, "font-size": 13 * unit });
+    const out = [w, h].map((length) => Math.max(0, (ROOMY * unit - length) / 3)); // so that a small target is seen
     handles.forEach(([handle, grip], corner) => {
-      const center = { cx: x + CORNERS[corner][0] * w, cy: y + CORNERS[corner][1] * h };
+      const [right, bottom] = CORNERS[corner];
+      const center = { cx: x + right * w + (2 * right - 1) * out[0], cy: y + bottom * h + (2 * bottom - 1) * out[1] };
       place(handle, { ...center, r: 5 * unit });
       place(grip, { ...center, r: Math.min(16 * unit, Math.max(8 * unit, Math.min(w, h) / 3)) });
     });

@@ -23,6 +23,20 @@ export function colorOf(colors, target, targets) {
   return list[target % list.length];
 }
 
+export const dark = matchMedia("(prefers-color-scheme: dark)");
+
+// A color of a video as a line on the page's ground: as bright as stands out from it by 3 to 1, of the same hue.
+export function legible(color) {
+  const linear = color.match(/\d+/g).map((value) => ((Number(value) / 255 + 0.055) / 1.055) ** 2.4);
+  const luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+  const [least, most] = dark.matches ? [0.135, 1] : [0, 0.3];
+  const wanted = Math.min(Math.max(luminance, least), most);
+  const share = wanted > luminance ? (wanted - luminance) / (1 - luminance) : 0; // of white
+  const scale = wanted < luminance ? wanted / luminance : 1;
+  const values = linear.map((value) => Math.round(255 * (1.055 * (value * scale * (1 - share) + share) ** (1 / 2.4) - 0.055)));
+  return `rgb(${values.map((value) => Math.max(0, value)).join(" ")})`;
+}
+
 export function showMessage(sentence) {
   byId("message-text").textContent = sentence;
   byId("message").hidden = !sentence;
