@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 
 from relo.errors import UserError
+from relo.models.checkpoints.plugin import trust as trust_modules
 from relo.models.checkpoints.weights import load_network, resolve, save_network
 from relo.models.export import TOLERANCE, export_onnx, largest_difference
 from relo.models.graph_metadata import FILES
@@ -23,6 +24,7 @@ def export(
     output: str | None = None,
     templates: int | None = None,
     batch: int | None = None,
+    trust: list[str] | None = None,
 ) -> None:
     """Export a network to ONNX, or a checkpoint to a model folder.
 
@@ -37,13 +39,16 @@ def export(
         output: the folder to write; by default one named as the format, beside the model.
         templates: of ONNX, how many templates a target has; the tracking rule's number by default.
         batch: of ONNX, how many targets a step has; any number by default.
+        trust: modules whose classes the model's config may name; otherwise it may name relo's alone.
 
     Raises:
         UserError: the model cannot be read or exported, or the folder cannot be written.
     """
-    check_whole("The export", 1, 64, templates=templates)
+    if templates is not None:
+        check_whole("The export", 1, 64, templates=templates)
     if batch is not None:
         check_whole("The export", 1, 4096, batch=batch)
+    trust_modules(trust or ())
     network = load_network(model)
     path = Path(model)
     folder = Path(output) if output else (path if path.is_dir() else path.parent) / format

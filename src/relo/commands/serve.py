@@ -7,6 +7,7 @@ from rich.console import Console
 
 from relo.app import require_packages
 from relo.errors import UserError
+from relo.models.checkpoints.plugin import trust as trust_modules
 from relo.models.checkpoints.weights import SHIPPED
 from relo.tracking.rule import read_rule_file
 from relo.tracking.tracker import Tracker
@@ -22,6 +23,7 @@ def serve(
     max_size: float = 500,
     max_frames: int = 10_000,
     open: bool = False,
+    trust: list[str] | None = None,
 ) -> None:
     """Serve a page on which a video is tracked: drop it, draw boxes on its first frame, watch, download.
 
@@ -37,12 +39,14 @@ def serve(
         max_size: the largest video that is taken, in MB.
         max_frames: the longest video that is taken, in frames.
         open: open the page in the browser.
+        trust: modules whose classes the model's config may name; otherwise it may name relo's alone.
 
     Raises:
         UserError: packages are missing, the model cannot be used, or the address cannot be listened on.
         KeyboardInterrupt: it was stopped.
     """
     require_packages("relo serve")
+    trust_modules(trust or ())
     if not max_size > 0 or max_frames < 1:
         raise UserError(f"With --max_size {max_size:g} and --max_frames {max_frames} no video could be taken.")
     from relo.app.guard import LOCAL_NAMES, is_local
@@ -53,7 +57,7 @@ def serve(
     settings = None if rule is None else read_rule_file(rule, model).rule
     with listen(host, port) as listener:
         tracker = SharedTracker(Tracker.from_pretrained(model, settings, device))
-        names = LOCAL_NAMES if is_local(host) else None
+        names = (*LOCAL_NAMES, host) if is_local(host) else None
         name = Path(model).name
         app = make_app(tracker, name, Limits(max_megabytes=max_size, max_frames=max_frames), names)
         console = Console(soft_wrap=True)

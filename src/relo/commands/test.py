@@ -16,6 +16,7 @@ from relo.errors import UserError
 from relo.evaluation.benchmark_rule import benchmark_rule
 from relo.evaluation.one_pass import failure_sentence
 from relo.evaluation.run import longest_first, track_on_devices, track_share
+from relo.models.checkpoints.plugin import trust as trust_modules
 from relo.models.devices import find_device
 from relo.models.heads import Localization
 from relo.models.inference import Precision
@@ -41,6 +42,7 @@ def run_benchmark(
     engine: EngineChoice = "auto",
     shards: int = 1,
     shard: int = 0,
+    trust: list[str] | None = None,
 ) -> None:
     """Track every sequence of a benchmark in one pass, many in one batch.
 
@@ -67,12 +69,14 @@ def run_benchmark(
         shards: on several machines, how many share the sequences; with one folder for all, or one each to be put
             together.
         shard: which of them this one is, from 0.
+        trust: modules whose classes the model's config may name; otherwise it may name relo's alone.
 
     Raises:
         UserError: the model, the dataset or a setting cannot be used, or sequences failed: these are named, after all
             the others are done.
         KeyboardInterrupt: it was stopped; finished sequences are kept.
     """
+    trust_modules(trust or ())
     devices = _devices(device)
     workers = workers or os.cpu_count() or 1
     if batch_size < 1 or workers < 1:

@@ -15,6 +15,7 @@ from relo.commands.targets import check_choice, drawn_boxes, written_boxes
 from relo.commands.track_report import Tracked, comparison, report
 from relo.data.sequences.parsing import read_boxes
 from relo.errors import UserError
+from relo.models.checkpoints.plugin import trust as trust_modules
 from relo.models.checkpoints.weights import SHIPPED
 from relo.models.devices import fit_threads
 from relo.models.heads import Localization
@@ -56,6 +57,7 @@ def track(
     device: str | None = None,
     precision: PrecisionChoice = "float32",
     engine: EngineChoice = "auto",
+    trust: list[str] | None = None,
 ) -> None:
     """Follow one target or several through a video, a folder of images, a camera or a network stream.
 
@@ -89,12 +91,14 @@ def track(
             be clearly faster. Not the default: on one frame in a hundred of real videos another cell won.
         engine: what computes the network: "torch", "onnxruntime" (in float32 on the CPU), or "auto": onnxruntime for
             small networks on the CPU, where it takes half the time.
+        trust: modules whose classes the model's config may name; otherwise it may name relo's alone.
 
     Raises:
         UserError: the source, a box, the model or another file cannot be used. If it turns out halfway, all that was
             found until then is written.
         KeyboardInterrupt: it was stopped; boxes and video up to there are complete.
     """
+    trust_modules(trust or ())
     check_choice(box, boxes, select)
     frames = open_frames(source, start, limit)
     if select:

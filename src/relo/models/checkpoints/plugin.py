@@ -3,6 +3,7 @@
 import inspect
 import os
 import sys
+from collections.abc import Collection
 from importlib import import_module
 from typing import Any
 
@@ -12,7 +13,7 @@ from relo.errors import EXCERPT, UserError, excerpt
 from relo.settings import check_arguments
 
 TRUST = "RELO_TRUST"
-"""The environment variable that names modules whose classes a downloaded model may name."""
+"""The environment variable that names modules whose classes a downloaded model may name; `trust` sets it."""
 
 
 class Plugin:
@@ -55,8 +56,8 @@ def build(config: dict[str, Any], named_by_user: bool = False) -> Any:
     """Build the part that `Plugin.config` described.
 
     A config may come with someone's weights. Its classes are those of `relo`, of modules that the program has imported
-    by itself, and of modules that the environment variable RELO_TRUST names (several with commas); no other module is
-    imported.
+    by itself, and of modules that `trust` or the environment variable RELO_TRUST names (several with commas); no other
+    module is imported. Nothing but subclasses of `Plugin` is called.
 
     Args:
         config: `class_path` and `init_args`.
@@ -74,11 +75,16 @@ def build(config: dict[str, Any], named_by_user: bool = False) -> Any:
         top = module_name.partition(".")[0]
         raise UserError(
             f"The config names class {excerpt(str(class_path))}, whose code is not relo's and would be run: if "
-            f"you know who wrote it, allow it with {TRUST}={top[:EXCERPT] or 'its_module'} before the command."
+            f"you know who wrote it, allow it with --trust {top[:EXCERPT] or 'its_module'} (in Python, with the "
+            f"environment variable {TRUST})."
         )
     try:
-        part = getattr(import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        part = vars(import_module(module_name))[class_name]  # a module's own `__getattr__` may import others
+    except KeyError as error:
+        raise UserError(
+            f"The config names class {excerpt(str(class_path))}, but there is none in the module {module_name}."
+        ) from error
+    except (ImportError, ValueError, TypeError) as error:
         raise UserError(
             f"The config names class {excerpt(str(class_path))}, which cannot be imported: {excerpt(str(error))}."
         ) from error
@@ -87,12 +93,25 @@ def build(config: dict[str, Any], named_by_user: bool = False) -> Any:
         raise UserError(f"The config names {class_path!r}, which is not a part of a network.")
     if any(getattr(getattr(part, name), "__isabstractmethod__", False) for name in dir(part)):
         raise UserError(f"The config names {class_path!r}, which is a kind of part: name one of its subclasses.")
-    arguments = {str(name): _built(value) for name, value in init_args.items()}
+    # What a part would begin its training from: another file, or the network; the weights come with the config.
+    arguments = {str(name): _built(value) for name, value in init_args.items() if name != "pretrained"}
     check_arguments(part, arguments, f"{class_path} in the config")
     try:
         return part(**arguments)
     except TypeError as error:
         raise UserError(f"{class_path} does not take the arguments in the config: {error}.") from error
+
+
+def trust(modules: Collection[str]) -> None:
+    """Let configs that come with weights name classes of these modules, here and in processes started from here.
+
+    Raises:
+        UserError: a name is not a module's.
+    """
+    for module in modules:
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise UserError(f"{excerpt(module)} is no module that could be trusted; give a name such as my_module.")
+    os.environ[TRUST] = ",".join(filter(None, (os.environ.get(TRUST), *modules)))
 
 
 def is_trusted(module: str) -> bool:

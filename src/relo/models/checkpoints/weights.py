@@ -78,7 +78,7 @@ def load_network(model: str | Path) -> LocalizationNetwork:
 
     Raises:
         UserError: there is no such model, or its files are broken, do not fit each other or are of another version; or
-            it names a class that is not relo's and that RELO_TRUST does not allow (see `plugin.build`).
+            it names a class that is not relo's and that is not trusted (see `plugin.trust`).
     """
     path = resolve(model)
     config, state = _read_model(path)

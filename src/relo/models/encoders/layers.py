@@ -7,7 +7,7 @@ import torch
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-from relo.errors import UserError
+from relo.errors import UserError, excerpt
 from relo.geometry import xywh_to_xyxy
 from relo.settings import LARGEST_DEPTH, LARGEST_SIDE, LARGEST_WIDTH, check_whole
 
@@ -52,6 +52,8 @@ def create_timm(name: str, purpose: str, **options: Any) -> Any:
     Raises:
         UserError: timm does not know the name, or its model does not take the options.
     """
+    if ":" in name:  # a model's config may come from someone else, and shall not make this machine fetch anything
+        raise UserError(f"timm cannot make {excerpt(name)} {purpose}: it is an address; give the architecture's name.")
     try:
         return timm.create_model(name, **options)
     except (RuntimeError, TypeError, OSError, ValueError, AttributeError) as error:
