@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from relo.errors import UserError
-from relo.files import atomic_write, read_yaml, write_text
+from relo.files import atomic_write, machine, read_yaml, write_text
 
 
 def test_a_file_is_written_whole_into_folders_that_are_made(tmp_path):
@@ -41,15 +41,48 @@ def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path):
     killed = subprocess.Popen([sys.executable, "-c", ""])
     killed.wait()
     (tmp_path / f".file.txt.{killed.pid}").write_text("half")
-    (tmp_path / f".file.txt.{killed.pid}@{socket.gethostname()}").mkdir()
+    (tmp_path / f".file.txt.{killed.pid}@{machine()}").mkdir()
     old = tmp_path / f".file.txt.{killed.pid}@elsewhere"
     old.write_text("half")
     os.utime(old, (0, 0))
     kept = [f".file.txt.{os.getppid()}", f".other.txt.{killed.pid}", f".file.txt.{killed.pid}@another", ".file.txt.bak"]
+    kept += [f".file.txt.{os.getpid()}@{socket.gethostname()}-1"]  # of a container of the same name
     for name in kept:  # of those that are at work, here or elsewhere, and of other files
         (tmp_path / name).write_text("half")
     write_text(tmp_path / "file.txt", "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "file.txt"])
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "\u5c71" * 85])
+def test_the_longest_names_are_written(tmp_path, name):
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+
+    def write():
+        with atomic_write(tmp_path / name) as partial:
+            partial.write_text("text")
+            assert partial.parent == tmp_path
+            return partial.name
+
+    left = write().replace(f".{os.getpid()}@", f".{killed.pid}@")
+    (tmp_path / left).write_text("half")
+    write()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_folder_of_many_files_is_not_looked_through_at_each_write(tmp_path, monkeypatch):
+    for number in range(1000):
+        (tmp_path / f"{number}.txt").touch()
+    looked = []
+    scan = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: looked.append(folder) or scan(folder))
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    (tmp_path / f".new_39.txt.{killed.pid}").write_text("half")
+    for number in range(40):
+        write_text(tmp_path / f"new_{number}.txt", "whole")
+    assert 1 <= len(looked) < 5
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path):

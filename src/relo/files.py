@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +29,15 @@ REFUSALS = frozenset(_REASONS)
 """The numbers of errors by which a system says that nothing can be written, whatever the program."""
 
 _LIFETIME = 24 * 60 * 60.0  # seconds, after which another machine's unfinished file is nobody's
+_LONGEST_NAME = 255  # bytes
+_UNFINISHED = re.compile(r"\.(.+)\.(\d+)(?:@(.+))?", re.DOTALL)  # the file's name, the process, and its machine
+_FILES_PER_WRITE = 64  # that are looked through for unfinished ones, on average
+
+_looked_through: dict[Path, tuple[int, list[str]]] = {}
+"""Of a folder: how many writes until it is looked through again, and what was unfinished there."""
+
+# Of file systems that have no syncs, or none of folders; the file is there nevertheless.
+_WITHOUT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF)
 
 
 def reason(error: BaseException) -> str | None:
@@ -64,8 +74,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
             return
         target = path.resolve() if path.is_symlink() else path
         target.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(target.parent, re.escape(target.name))
-        partial = target.with_name(f".{target.name}.{os.getpid()}@{socket.gethostname()}")
+        process = f"{os.getpid()}@{machine()}"
+        name = _shortened(target.name, _LONGEST_NAME - len(os.fsencode(process)) - 2)
+        remove_leftovers(target.parent, re.escape(name))
+        partial = target.with_name(f".{name}.{process}")
         try:
             yield partial
             for file in (*partial.rglob("*"), partial):
@@ -99,16 +111,47 @@ def remove_leftovers(folder: Path, names: str) -> None:
         folder: the folder; there may be none.
         names: a regular expression of the files' names.
     """
-    pattern = re.compile(rf"\.(?:{names})\.(\d+)(?:@(.+))?")
-    found = []
-    with suppress(OSError), os.scandir(folder) as entries:
-        found = [match for entry in entries if (match := pattern.fullmatch(entry.name))]
-    for match in found:
-        leftover = folder / match[0]
+    pattern = re.compile(names, re.DOTALL)
+    for unfinished in _unfinished(folder):
+        match = _UNFINISHED.fullmatch(unfinished)
+        if match is None or not pattern.fullmatch(match[1]):
+            continue
+        leftover = folder / unfinished
         with suppress(OSError):
-            is_ours = match[2] in (None, socket.gethostname()) and os.name != "nt"  # where 0 is Ctrl-C
-            if not (_is_alive(int(match[1])) if is_ours else time.time() - leftover.stat().st_mtime < _LIFETIME):
+            is_ours = match[3] in (None, machine()) and os.name != "nt"  # where 0 is Ctrl-C
+            if not (_is_alive(int(match[2])) if is_ours else time.time() - leftover.stat().st_mtime < _LIFETIME):
                 _remove(leftover)
+
+
+def machine() -> str:
+    """A name of what numbers this process: containers of one name number theirs apart."""
+    with suppress(OSError, IndexError):
+        return f"{socket.gethostname()}-{re.findall('[0-9]+', os.readlink('/proc/self/ns/pid'))[0]}"
+    return socket.gethostname()
+
+
+def _unfinished(folder: Path) -> list[str]:
+    """The names in a folder that may be of unfinished files; one of many files is not looked through each time."""
+    writes, names = _looked_through.get(folder, (0, []))
+    if not writes:
+        count, names = 0, []
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                count += 1
+                if _UNFINISHED.fullmatch(entry.name):
+                    names.append(entry.name)
+        writes = 1 + count // _FILES_PER_WRITE
+    _looked_through[folder] = writes - 1, names
+    return names
+
+
+def _shortened(name: str, most: int) -> str:
+    """A file's name of at most so many bytes; what is shortened ends on a checksum of the whole."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= most:
+        return name
+    checksum = f"{zlib.crc32(encoded):08x}"
+    return encoded[: most - len(checksum)].decode(errors="ignore") + checksum
 
 
 def _is_alive(process: int) -> bool:
@@ -131,11 +174,16 @@ def _sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     if os.name == "nt" and path.is_dir():  # Windows opens no folders
         return
-    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    except PermissionError:  # of a folder whose names may not be listed
+        if path.is_dir():
+            return
+        raise
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system without syncs
+        if error.errno not in _WITHOUT_SYNC:
             raise
     finally:
         os.close(descriptor)
