@@ -196,9 +196,9 @@ def _check_trainer(settings: Any) -> None:
     if type(settings.get("seed_everything")) is int:
         check_whole("The config", 0, 2**32 - 1, seed_everything=settings.seed_everything)
     trainer = settings.trainer
-    for name in ("accumulate_grad_batches", "log_every_n_steps"):
+    for name, least in {"accumulate_grad_batches": 1, "log_every_n_steps": 0}.items():
         if trainer.get(name) is not None:
-            check_whole("The trainer", 1, 2**31, **{name: trainer[name]})
+            check_whole("The trainer", least, 2**31, **{name: trainer[name]})
     if trainer.get("gradient_clip_val") is not None:
         check_number("The trainer", 0, LARGEST, gradient_clip_val=trainer.gradient_clip_val)
 
