@@ -1,16 +1,20 @@
 """What settings may be: their types and ranges, checked where a value enters."""
 
 import types
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from inspect import signature
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from relo.errors import UserError, excerpt
 
 LARGEST = 1e12
-"""No number of a setting is larger, on either side of 0."""
+"""No number of a setting is larger, on either side of 0, but for whole ones such as seeds: these have 63 bits."""
+
+_LARGEST_WHOLE = 2**63 - 1
 
 LARGEST_SIDE = 8192
 """Of a crop, in pixels."""
@@ -59,7 +63,10 @@ def check_arguments(function: Any, arguments: Mapping[str, object], owner: str) 
     called: Any = function
     if isinstance(function, type):
         called = function.__init__  # type: ignore[misc]
-    hints = get_type_hints(called)
+    try:
+        hints = get_type_hints(called)
+    except (NameError, TypeError):  # of names that a module imports for type checkers alone
+        return
     for name in signature(called).parameters.keys() & arguments.keys():
         if name in hints and not is_of(arguments[name], hints[name]):
             raise UserError(f"{owner} has {name} = {excerpt(arguments[name])}; it must be {described(hints[name])}.")
@@ -76,9 +83,11 @@ def is_of(value: Any, hint: Any) -> bool:
         return any(is_of(value, alternative) for alternative in arguments)
     if hint in (int, float):
         is_number = isinstance(value, (int, Integral) if hint is int else (int, float, Real))
-        return type(value) is not bool and is_number and -LARGEST <= value <= LARGEST
+        return type(value) is not bool and is_number and abs(value) <= (_LARGEST_WHOLE if hint is int else LARGEST)
     if origin in (Sequence, Collection, list):
-        return isinstance(value, (list, tuple)) and all(is_of(item, arguments[0]) for item in value)
+        kinds = (list, tuple, range, np.ndarray) + ((Set,) if origin is Collection else ())
+        is_list = isinstance(value, kinds) and getattr(value, "ndim", 1) == 1
+        return is_list and all(is_of(item, arguments[0]) for item in value)
     if origin is tuple:
         return isinstance(value, (list, tuple))
     kind = origin or hint

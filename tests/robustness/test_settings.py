@@ -1,8 +1,10 @@
 """Settings of the wrong type or size are refused where they enter, in one sentence, before memory is taken."""
 
 import copy
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -10,7 +12,7 @@ from relo.data.datamodule import TrackingDataModule
 from relo.errors import UserError
 from relo.models.checkpoints.plugin import build
 from relo.models.checkpoints.weights import load_network, save_network
-from relo.settings import check_arguments, check_number, check_whole
+from relo.settings import check_arguments, check_number, check_whole, is_of
 from relo.training.recipe import Recipe
 from small_networks import make_network
 from training_runs import NETWORK, WARMUP, Data, config, make_data, relo_here, write_config
@@ -191,3 +193,47 @@ def test_arguments_are_held_against_their_annotations():
     for wrong in ({"a": "1"}, {"b": "x"}, {"b": [1]}, {"c": 3}):
         with pytest.raises(UserError, match="it must be"):
             check_arguments(function, wrong, "It")
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (np.int64(3), int),
+        (np.float32(0.5), float),
+        (3, float),
+        (2**62, int),
+        ((1, 2), list[int]),
+        (np.array([1.5, 2.0]), Sequence[float]),
+        (range(3), Sequence[int]),
+        ({"a", "b"}, Collection[str]),
+        ([], Collection[str]),
+    ],
+)
+def test_what_python_and_yaml_give_is_taken(value, hint):
+    assert is_of(value, hint)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (True, int),
+        (2**64, int),
+        (1e13, float),
+        ("ab", Sequence[str]),
+        ({"a": 1}, Collection[str]),
+        (np.array(1), list[int]),
+    ],
+)
+def test_what_is_of_another_type_is_not(value, hint):
+    assert not is_of(value, hint)
+
+
+def test_seeds_have_63_bits():
+    check_whole("The model", 0, 2**63 - 1, seed=2**63 - 1)
+
+
+def test_names_that_are_there_for_type_checkers_alone_are_no_error():
+    def part(width: "Unknown", depth: int) -> None:  # noqa: F821
+        """As a module with imports under `TYPE_CHECKING` has it."""
+
+    check_arguments(part, {"width": 3, "depth": 2}, "The part")
