@@ -157,3 +157,17 @@ def test_absolute_paths_are_refused(tmp_path, name):
     path = zipped(tmp_path / "mine.zip", {name: ROWS})
     with pytest.raises(UserError, match="absolute path"):
         open_zip(path)
+
+
+def test_a_zip_of_many_trackers_or_with_all_images_is_no_bomb(tmp_path, monkeypatch):
+    monkeypatch.setattr("relo.evaluation.archives._LARGEST_ZIP", 1000)
+    monkeypatch.setattr("relo.evaluation.archives._MOST_FILES", 3)
+    numbers = "\n".join(",".join(f"{value:.2f}" for value in row) for row in np.random.default_rng(0).random((500, 4)))
+    for name, text in {"results.zip": numbers, "bomb.zip": "0,0,0,0\n" * 20_000}.items():
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a.txt", text)
+            for number in range(9):
+                archive.writestr(f"img/{number}.jpg", "")
+    assert (open_zip(tmp_path / "results.zip") / "a.txt").read_text() == numbers
+    with pytest.raises(UserError, match=r"bomb\.zip holds more than"):
+        open_zip(tmp_path / "bomb.zip")
