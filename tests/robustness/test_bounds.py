@@ -335,3 +335,8 @@ def test_infinite_annotations_are_remarked_on(scored, capsys):
     (scored / "gt/Basketball.txt").write_text("1,1,9,9\ninf,2,9,9\n")
     main([str(argument) for argument in evaluation(scored)])
     assert "1 annotated rows are infinite" in capsys.readouterr().out
+
+
+def test_an_empty_mask_of_a_40_megapixel_photograph_is_read():
+    encoded = cv2.imencode(".png", np.zeros((5000, 8000), np.uint8), [cv2.IMWRITE_PNG_BILEVEL, 1])[1].tobytes()
+    assert decode_frame(encoded, "mask.png", cv2.IMREAD_GRAYSCALE).shape == (5000, 8000)

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from relo.data.image_headers import announced_pixels
 from relo.errors import UserError
 
-# A damaged header can ask for gigabytes. Even a black frame takes a byte for 1032 pixels as PNG, for 512 as JPEG.
-_HARMLESS_PIXELS, _PIXELS_PER_BYTE, _MOST_PIXELS = 1 << 24, 1 << 11, 1 << 27
+# A damaged header can ask for gigabytes. Even a black frame takes a byte for 512 pixels as JPEG, for 1032 as PNG, and
+# for 8256 as a PNG of 1 bit, as masks may be.
+_HARMLESS_PIXELS, _PIXELS_PER_BYTE, _MOST_PIXELS = 1 << 24, 1 << 14, 1 << 27
 
 
 def decode_frame(encoded: bytes, name: str, flags: int = cv2.IMREAD_COLOR_RGB) -> NDArray[np.uint8]:
