@@ -31,6 +31,7 @@ from relo.data.sequences.parsing import is_given, numbers_in, positive_size, rea
 from relo.errors import UserError, excerpt
 
 _SPLITS = ("all", *SPLITS)
+_LARGEST_BOXES = 2**30  # bytes of the one file of all boxes; of a million images it has 100 MB
 _MASK_NAME = re.compile(r"(.+)_(\d{1,9})\.png", re.IGNORECASE)
 
 
@@ -175,7 +176,7 @@ class Photographs(SequenceReader):
         """The things of `boxes.jsonl`, by name."""
         things: dict[str, _Thing] = {}
         lines: dict[str, int] = {}
-        for number, line in enumerate(read_text(self._boxes).splitlines(), start=1):
+        for number, line in enumerate(read_text(self._boxes, _LARGEST_BOXES).splitlines(), start=1):
             if not line.strip():
                 continue
             source = f"{self._boxes}, line {number}"
