@@ -206,7 +206,7 @@ def test_config_rebuilds_the_same_network() -> None:
 def test_config_cannot_call_anything_but_a_part() -> None:
     with pytest.raises(UserError, match="not a part"):
         build({"class_path": "subprocess.Popen", "init_args": {"args": ["true"]}})
-    with pytest.raises(UserError, match="cannot be imported"):
+    with pytest.raises(UserError, match="there is none in the module"):
         build({"class_path": "relo.models.heads.Missing"})
     with pytest.raises(UserError, match="does not take"):
         build({"class_path": "relo.models.heads.ConvPolicy", "init_args": {"chanels": 3}})
