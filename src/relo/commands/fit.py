@@ -20,15 +20,17 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from relo.data.datamodule import TrackingDataModule
+from relo.data.datamodule import TrackingDataModule, named_workers
 from relo.errors import UserError, excerpt, one_sentence
 from relo.files import REFUSALS, read_yaml, reason, require_few_nodes
 from relo.models.checkpoints.released import resolve_reference
 from relo.models.checkpoints.weights import load_stage, read_checkpoint
+from relo.models.memory import enough_memory
 from relo.settings import LARGEST, check_number, check_whole
 from relo.training.callbacks import EffectiveBatch, GradientHealth, NetworkSummary
 from relo.training.checkpoints import InertCheckpointIO, InterruptCheckpoint, checkpoint_folders, last_checkpoint
 from relo.training.module import RELOModule
+from relo.training.ranks import watch_ranks
 from relo.training.validation import ValidationReport
 
 # Said of every run by Lightning and its dependencies, and nothing that the user could change.
@@ -41,6 +43,12 @@ _NOISE = (
     "Found .* module.* in eval mode",
     "(?s).*does not round-trip",
 )
+
+_LESS_MEMORY = {
+    "fit": "lower data.batch_size (data.validation_batch, where it was validating) or set trainer.precision to "
+    "bf16-mixed; what was saved is kept, and --ckpt_path last goes on from it",
+    "validate": "lower data.validation_batch",
+}
 
 _MOVED_CLASS = re.compile(r"\brelo\.(?=(?:callbacks|module|monitoring|presence_calibration)\.[A-Z])")
 _load_yaml = get_loader("yaml")
@@ -135,6 +143,12 @@ class CLI(LightningCLI):
             if init_from is None:
                 raise UserError(f"There are no weights to {self.subcommand}: give --ckpt_path or --model.init_from.")
             load_stage(self.model.network, init_from)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Do the work; where processes or memory end it, say which, and what to do."""
+        watch_ranks(self.trainer)
+        with named_workers(), enough_memory(_LESS_MEMORY[subcommand]):
+            super()._run_subcommand(subcommand)
 
 
 def run(arguments: list[str]) -> None:

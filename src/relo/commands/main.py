@@ -17,6 +17,7 @@ from rich.text import Text
 from relo.commands.arguments import NEGATIVE_NUMBER, regrouped
 from relo.commands.process import set_defaults
 from relo.errors import UserError, excerpt, one_sentence
+from relo.processes import end_with_parent
 
 Command = tuple[str, str]
 """Where a function is, and a sentence about it. Its signature and docstring are the command's options and help."""
@@ -52,6 +53,7 @@ _LONGEST_NAME = 255  # bytes; Linux, macOS and Windows agree
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake prints one sentence and exits with code 2."""
     set_defaults()
+    end_with_parent()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):

@@ -1,8 +1,10 @@
 """The LightningDataModule: clips to train on, whole sequences to validate on."""
 
+import re
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast
@@ -28,6 +30,8 @@ from relo.settings import check_whole
 _AUGMENTATION = Augmentation()
 _ABSENCE = Absence()
 _MOST_SURROUNDINGS = 64
+
+_WORKER_ENDED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: ([\w ]+)|exited)")
 
 
 @dataclass(frozen=True)
@@ -290,3 +294,24 @@ def start_worker(worker: int) -> None:
     """One thread for each process of a loader, as the cores belong to the training step; the trainer handles Ctrl-C."""
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def named_workers() -> Iterator[None]:
+    """Say which process of a loader was killed.
+
+    Raises:
+        UserError: one was.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # raised by torch wherever the main thread is
+        ended = _WORKER_ENDED.search(str(error))
+        if ended is None:
+            raise
+        how = f"was killed ({ended[2]})" if ended[2] else "ended before its time"
+        why = "shared memory (/dev/shm) is full" if ended[2] == "Bus error" else "perhaps for want of memory"
+        raise UserError(
+            f"Process {ended[1]}, which prepared clips, {how}, {why}: lower data.workers or data.batch_size; what was "
+            "saved is kept, and --ckpt_path last goes on from it."
+        ) from error

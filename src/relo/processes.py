@@ -1,0 +1,49 @@
+"""How processes that we start end: with the one that started them, and with a reason."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+
+PARENT = "RELO_ENDS_WITH"
+"""The variable that names the process with which a command of ours is to end, if that started it."""
+
+POLL_SECONDS = 0.5
+
+
+def exit_reason(code: int) -> str:
+    """What to say of a process by its exit code, which is negative where a signal has ended it."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"was killed by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
+
+
+def end_with_parent() -> None:
+    """Watch the process that the environment names, in a thread, and end this one when that has ended, however it did.
+
+    A process that is killed cannot stop those that it has started, and they may wait for it for ever.
+    """
+    parent = os.environ.pop(PARENT, None)  # those that this one starts have another parent
+    if parent is not None:
+        threading.Thread(target=_watch, args=(int(parent),), daemon=True, name="end-with-parent").start()
+
+
+def leave(code: int) -> None:
+    """End this process and those that it has started by `multiprocessing` at once, from any thread."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(POLL_SECONDS)
+    sys.stderr.write(f"relo: process {parent} has ended, and this one, which it had started, ends with it.\n")
+    leave(1)
