@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from relo.errors import UserError
+from relo.processes import POLL_SECONDS
 from relo.studies.plan import chosen_rows, make_plan, steps_of
 from relo.studies.report import write_results
 from relo.studies.results import entries
@@ -17,6 +19,9 @@ from relo.studies.run import run_steps
 from relo.studies.sequences import missing_sequences, render
 from relo.studies.steps import Evaluation, Step, Training
 from relo.studies.study import read_study
+
+_PATIENCE = 3.0
+"""Of seconds, in which what a killed `relo ablate` has started ends."""
 
 
 def ablate(
@@ -106,13 +111,22 @@ def _locked(output: Path) -> Iterator[int]:
     except OSError as error:
         raise UserError(f"The results' folder {output} cannot be written ({error.strerror}).") from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"Another `relo ablate`, or a training that one has left behind, is at work in {output}: wait for its "
-                "end, stop it, or choose another --output."
-            ) from error
+        deadline = time.monotonic() + _PATIENCE
+        while not _is_ours(descriptor):
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"Another `relo ablate`, or a training that one has left behind, is at work in {output}: wait for "
+                    "its end, stop it, or choose another --output."
+                )
+            time.sleep(POLL_SECONDS)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _is_ours(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -20,6 +20,7 @@ from relo.models.checkpoints.weights import SHIPPED
 from relo.models.devices import fit_threads
 from relo.models.heads import Localization
 from relo.models.inference import PrecisionChoice
+from relo.models.memory import enough_memory
 from relo.progress import FrameRate, progress_bar
 from relo.tracking.background import written_behind
 from relo.tracking.engine import EngineChoice
@@ -37,6 +38,8 @@ Write = Callable[[FrameResult], None]
 
 _WAITING_PICTURES = 8
 """Frames that wait to be drawn and encoded; they take memory."""
+
+_LESS_MEMORY = "track fewer targets at once, or set --precision bfloat16 or --device cpu"
 
 
 def track(
@@ -125,12 +128,14 @@ def track(
     if tracker.device.type == "cpu":
         fit_threads(tracker.network, len(boxes_xywh))
     results = follow(tracker, decoded_ahead(frames), as_boxes(boxes_xywh), keep_response=video is not None)
-    first = next(results)  # a box that cannot be tracked is refused before any file is touched
+    with enough_memory(_LESS_MEMORY):
+        first = next(results)  # a box that cannot be tracked is refused before any file is touched
     console = Console()
     tracked = Tracked(len(boxes_xywh), keeps_boxes=truth is not None)
     stopped: UserError | KeyboardInterrupt | None = None
     try:
         with ExitStack() as stack:
+            stack.enter_context(enough_memory(_LESS_MEMORY))
             stack.enter_context(closing(results))
             writers = [stack.enter_context(output) for output in outputs]
             if presence is not None:

@@ -24,6 +24,7 @@ from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.data.sequences.base import SequenceReader
 from relo.errors import UserError
 from relo.evaluation.result_folder import SequenceResult, claim, read_finished, write_result
+from relo.models.memory import shortage
 from relo.tracking.crops import RGBImage, SearchView
 from relo.tracking.state import TargetState
 from relo.tracking.tracker import Tracker
@@ -86,6 +87,7 @@ def run_one_pass(
     Raises:
         FailedSequences: sequences that cannot be read or tracked, by name, after all the others are done.
         UserError: the folder holds results of another dataset, tracker or rule, or two sequences would share a file.
+        torch.OutOfMemoryError, MemoryError: the memory does not suffice; finished sequences are in the folder.
     """
     if folder is not None:
         claim(folder, tracker, _dataset(sequences), split, notes)
@@ -262,7 +264,7 @@ class _SlotQueue:
         try:
             found = self._tracker.step_views([view for _, view, _ in batch], states)
         except Exception as error:
-            if len(batch) == 1:
+            if len(batch) == 1 or shortage(error) is not None:
                 self._drop(batch[0][0], error)
                 return
         if found is None:  # one by one, to learn which of them it was
@@ -303,6 +305,8 @@ class _SlotQueue:
         self._fail(slot.sequence.name, error)
 
     def _fail(self, name: str, error: Exception) -> None:
+        if shortage(error) is not None:  # the next sequence would fare no better
+            raise error
         if isinstance(error, UserError):
             self.failures[name] = str(error)
             return

@@ -18,6 +18,7 @@ from relo.evaluation.benchmark_rule import BenchmarkRule
 from relo.evaluation.one_pass import FailedSequences, run_one_pass
 from relo.evaluation.result_folder import SequenceResult
 from relo.models.inference import Precision
+from relo.models.memory import enough_memory
 from relo.tracking.engine import EngineChoice
 from relo.tracking.tracker import Tracker
 
@@ -66,7 +67,11 @@ def track_share(
     batch_size: int,
     workers: int,
 ) -> Outcome:
-    """Track the sequences of these numbers on one device; `on_frames` gets the number of frames just done."""
+    """Track the sequences of these numbers on one device; `on_frames` gets the number of frames just done.
+
+    Raises:
+        UserError: the model or the folder cannot be used, or the device's memory does not suffice.
+    """
     outcome = Outcome()
 
     def note(result: SequenceResult) -> None:
@@ -77,22 +82,23 @@ def track_share(
         # What is left to the CPU is small: threads of torch and OpenCV would only hinder those that decode.
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
-    tracker = Tracker.from_pretrained(model, rule.rule, device, precision, engine=engine)
-    try:
-        run_one_pass(
-            tracker,
-            reader,
-            numbers=numbers,
-            batch_size=batch_size,
-            workers=workers,
-            folder=folder,
-            split=split,
-            notes=rule.notes(),
-            on_result=note,
-            on_frames=on_frames,
-        )
-    except FailedSequences as error:
-        outcome.failures = error.failures
+    with enough_memory(f"on {device}, lower --batch_size; finished sequences are kept, and the command goes on there"):
+        tracker = Tracker.from_pretrained(model, rule.rule, device, precision, engine=engine)
+        try:
+            run_one_pass(
+                tracker,
+                reader,
+                numbers=numbers,
+                batch_size=batch_size,
+                workers=workers,
+                folder=folder,
+                split=split,
+                notes=rule.notes(),
+                on_result=note,
+                on_frames=on_frames,
+            )
+        except FailedSequences as error:
+            outcome.failures = error.failures
     return outcome
 
 

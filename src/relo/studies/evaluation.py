@@ -17,6 +17,8 @@ from relo.errors import UserError
 from relo.evaluation.one_pass import run_one_pass
 from relo.evaluation.result_folder import SequenceResult
 from relo.evaluation.sequence_scores import sequence_auc
+from relo.models.memory import enough_memory
+from relo.processes import end_with_parent
 from relo.studies.oracle import OracleTracker, with_truth
 from relo.studies.plan import make_plan
 from relo.studies.sequences import open_set
@@ -103,8 +105,10 @@ def main(study: str, output: str, row: str, seed: str, digest: str) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     try:
-        main(*sys.argv[1:])
+        with enough_memory("lower evaluation.batch_size in the study, or --jobs"):
+            main(*sys.argv[1:])
     except UserError as error:
         Console(soft_wrap=True).print(str(error), markup=False, highlight=False)
         sys.exit(2)

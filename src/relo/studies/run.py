@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import TaskID
 
+from relo.processes import PARENT, exit_reason
 from relo.progress import progress_bar
 from relo.studies.steps import Step
 
@@ -32,7 +33,7 @@ def run_steps(
     """Carry out the steps that are not finished.
 
     On Ctrl-C or SIGTERM the processes are asked to stop, so that they can save what they have, and waited for; at a
-    second one they are killed.
+    second one they are killed. Where this process is killed, those of ours end with it.
 
     Args:
         steps: each after those that it needs.
@@ -99,7 +100,7 @@ def _start(step: Step, output: Path, threads: int, lock: int) -> subprocess.Pope
         return subprocess.Popen(
             command,
             cwd=output,
-            env={**os.environ, **limits},
+            env={**os.environ, **limits, PARENT: str(os.getpid())},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -117,7 +118,7 @@ def _failure(step: Step, code: int, seconds: float) -> str | None:
     lines = [line.strip() for line in step.log.read_text(encoding="utf-8", errors="replace").splitlines()]
     reason = next((line for line in reversed(lines) if line), "it said nothing").removeprefix("relo: error: ")
     if code < 0:
-        reason = f"killed by {signal.Signals(-code).name}"
+        reason = exit_reason(code).removeprefix("was ")
     return f"{reason} (see {step.log})"
 
 
