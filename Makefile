@@ -11,12 +11,15 @@ TESTERS ?= 2
 # Of `make photographs` and `make weights`: the folder of photo sets, and the steps of each stage where not the configs'.
 PHOTOS ?=
 STEPS ?=
+# Of `make test-torture`: what repeats a run, and the minutes for it.
+SEED ?= $(shell date +%s)
+MINUTES ?= 60
 # Of `make ablation`: the study, and trainings at once (a gigabyte or two each).
 STUDY ?= study
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install data demo photographs weights ablation test test-slow test-toolkits test-lowest check bench clean
+.PHONY: help install data demo photographs weights ablation test test-slow test-torture test-toolkits test-lowest check bench clean
 
 help:  ## Explain the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -61,10 +64,13 @@ ablation: install  ## Train and compare the rows of configs/studies/STUDY.yaml: 
 	$(RELO) ablate configs/studies/$(STUDY).yaml --jobs $(JOBS) --threads 1
 
 test: install  ## Run the tests (15 minutes on 2 cores at most)
-	$(VENV)/bin/python -m pytest -q -m 'not slow' -n $(TESTERS)
+	$(VENV)/bin/python -m pytest -q -m 'not slow and not torture' -n $(TESTERS)
 
 test-slow: install  ## Run the tests that take minutes each
-	$(VENV)/bin/python -m pytest -q -m slow
+	$(VENV)/bin/python -m pytest -q -m 'slow and not torture'
+
+test-torture: install  ## Kill, fill disks and mutate inputs at random: MINUTES=60 at most; SEED=n repeats a run
+	SEED=$(SEED) MINUTES=$(MINUTES) $(VENV)/bin/python -m pytest -m torture tests/torture
 
 # An environment of their own, which sees the packages of the first: one of them brings another build of OpenCV.
 test-toolkits: install  ## Run the adapters' tests with the real got10k and VOT toolkits
@@ -78,7 +84,7 @@ test-lowest:  ## Run the tests with every dependency at its lower bound, in an e
 	$(PYTHON) -m venv --clear $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet uv
 	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct --editable '.[dev,export,app]'
-	$(VENV)-lowest/bin/python -m pytest -q -m 'not slow' -n $(TESTERS)
+	$(VENV)-lowest/bin/python -m pytest -q -m 'not slow and not torture' -n $(TESTERS)
 
 check: install  ## Lint, formatting and types
 	$(VENV)/bin/ruff check .
