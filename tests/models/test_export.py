@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from relo.commands.export import export
+from relo.commands.main import main
 from relo.data.sequences.parsing import read_boxes
 from relo.data.synthetic import render_sequence
 from relo.data.synthetic.settings import EASY
@@ -219,3 +220,12 @@ def test_a_number_of_targets_may_be_fixed(tmp_path):
     assert session.get_inputs()[0].shape == [1, 3, 64, 64]
     outputs = [entry.name for entry in session.get_outputs()]
     assert outputs == ["policy_logits", "boxes_cxcywh", "presence", "next_memory"]
+
+
+def test_the_command_takes_the_rules_number_of_templates(tmp_path, capsys):
+    """`--templates` may be left out, of both formats."""
+    save_network(network(), tmp_path / "model", {"templates": 3})
+    for format, written in (("safetensors", "config.yaml"), ("onnx", "step.onnx")):
+        main(["export", "--model", str(tmp_path / "model"), "--format", format, "--output", str(tmp_path / format)])
+        assert (tmp_path / format / written).is_file()
+    assert own_rules(tmp_path / "onnx").rule.templates == 3
