@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import resource
 import signal
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -13,21 +14,35 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["relo.commands.fit", "relo.commands.test", "relo.commands.data", "lightning.pytorch"])
 
 
-def start(arguments: list[str], cwd: Path) -> BaseProcess:
-    """Begin a command, in a session of its own; what it prints is added to `output.log` beside its folder."""
-    process = _CONTEXT.Process(target=_run, args=(arguments, str(cwd), str(_log(cwd))))
+def start(arguments: list[str], cwd: Path, limit: int | None = None) -> BaseProcess:
+    """Begin a command, in a session of its own; what it prints is added to a file beside its folder."""
+    process = _CONTEXT.Process(target=_run, args=(arguments, str(cwd), str(_log(cwd)), limit))
     process.start()
     return process
 
 
-def finish(arguments: list[str], cwd: Path, seconds: float = 300) -> None:
-    """Run a command to its end, which must be a good one."""
-    process = start(arguments, cwd)
+def ending(arguments: list[str], cwd: Path, limit: int | None = None, seconds: float = 300) -> tuple[int, str]:
+    """Run a command to its end: its exit code, and what it printed.
+
+    Args:
+        arguments: the command.
+        cwd: where to run it.
+        limit: no file may be larger than this many bytes.
+        seconds: for how long it may work.
+    """
+    _log(cwd).unlink(missing_ok=True)
+    process = start(arguments, cwd, limit)
     process.join(seconds)
     if process.exitcode is None:
         kill(process)
         raise AssertionError(f"{arguments} did not end in {seconds} s: {printed(cwd)}")
-    assert process.exitcode == 0, printed(cwd)
+    return process.exitcode, printed(cwd)
+
+
+def finish(arguments: list[str], cwd: Path, seconds: float = 300) -> None:
+    """Run a command to its end, which must be a good one."""
+    code, said = ending(arguments, cwd, seconds=seconds)
+    assert code == 0, said
 
 
 def kill(process: BaseProcess, generator: random.Random | None = None) -> None:
@@ -50,10 +65,12 @@ def _log(cwd: Path) -> Path:
     return cwd.with_name(f"{cwd.name}.log")
 
 
-def _run(arguments: list[str], cwd: str, log: str) -> None:
+def _run(arguments: list[str], cwd: str, log: str, limit: int | None) -> None:
     os.setsid()
     os.chdir(cwd)
     with open(log, "ab") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     main(arguments)
