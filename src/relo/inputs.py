@@ -1,5 +1,6 @@
 """Files that people hand in, read whole: regular files of a bounded size."""
 
+import re
 import stat
 from pathlib import Path
 
@@ -36,3 +37,8 @@ def read_bounded(path: Path, most: int = LARGEST_TEXT) -> bytes:
             f"{path} has {size / MEBIBYTE:,.0f} MiB; at most {most // MEBIBYTE} MiB of such a file are read."
         )
     return path.read_bytes()
+
+
+def leads_outside(name: str) -> bool:
+    """Whether a file's name, on Windows or elsewhere, is absolute or leads out of the folder that it is taken from."""
+    return re.match(r"[/\\]|[A-Za-z]:[/\\]", name) is not None or ".." in re.split(r"[/\\]", name)

@@ -236,3 +236,11 @@ def test_nfs_broken(tmp_path):
 def test_nfs_pingpong_has_263_sound_frames(tmp_path):
     nfs_original(tmp_path, "pingpong_2", images=300, annotated=300 * 8)
     assert len(NFS(tmp_path)[0].boxes_xywh) == 263
+
+
+@pytest.mark.parametrize("place", ["sequence", "folder"])
+def test_a_table_that_leads_elsewhere(tmp_path, place):
+    row = next(iter(read_table("uav123.csv").values())) | {place: "../outside"}
+    (tmp_path / "ranges.csv").write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
+    with pytest.raises(UserError, match=r"ranges\.csv: '.*' leads out of the dataset's folder"):
+        read_table("uav123.csv", tmp_path / "ranges.csv")

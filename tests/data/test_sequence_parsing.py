@@ -125,3 +125,11 @@ def test_a_long_file_is_read_whole(tmp_path):
     rows = np.random.default_rng(0).uniform(0, 1000, (2500, 4))
     (tmp_path / "b.txt").write_text("".join(",".join(f"{v:.4f}" for v in row) + "\n" for row in rows))
     np.testing.assert_allclose(read_boxes(tmp_path / "b.txt"), rows, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["../b", "a/../../b", "/b", "..", "..\\b"])
+def test_a_list_that_leads_elsewhere(tmp_path, name):
+    """Results would be written under this name."""
+    (tmp_path / "list.txt").write_text(f"a\n{name}\n")
+    with pytest.raises(UserError, match=r"list\.txt has '.*', a path that leads elsewhere"):
+        read_names(tmp_path / "list.txt")

@@ -152,10 +152,20 @@ def test_an_enormous_text_is_not_unpacked(tmp_path):
         open_zip(path)
 
 
-@pytest.mark.parametrize("name", ["/alpha-1.txt", "//alpha-1.txt"])
-def test_absolute_paths_are_refused(tmp_path, name):
+OUTSIDE = [
+    "/alpha-1.txt",
+    "//alpha-1.txt",
+    "../alpha-1.txt",
+    "a/../../alpha-1.txt",
+    "..\\alpha-1.txt",
+    "C:\\alpha-1.txt",
+]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_path_that_leads_outside_is_refused(tmp_path, name):
     path = zipped(tmp_path / "mine.zip", {name: ROWS})
-    with pytest.raises(UserError, match="absolute path"):
+    with pytest.raises(UserError, match=r"mine\.zip holds .*alpha-1\.txt', an absolute path or one that leads out"):
         open_zip(path)
 
 

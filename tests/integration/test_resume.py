@@ -124,6 +124,17 @@ def test_objects_in_a_checkpoint_do_not_stop_what_can_do_without_them(data, tmp_
             assert word in sentence
 
 
+@pytest.mark.parametrize("command", ["fit", "validate"])
+def test_a_file_that_no_fit_has_saved(data, network, tmp_path, monkeypatch, capsys, command):
+    """It has weights and names its network, but nothing of a training."""
+    path = write_config(tmp_path / "config.yaml", config(data, WARMUP))
+    state = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    torch.save({"state_dict": state, "relo_network": network.config()}, tmp_path / "weights.ckpt")
+    with pytest.raises(SystemExit, match="2"):
+        relo_here(monkeypatch, command, "--config", path, "--ckpt_path", tmp_path / "weights.ckpt", cwd=tmp_path)
+    assert "weights.ckpt lacks 'pytorch-lightning_version', so no fit has saved it" in capsys.readouterr().err
+
+
 def _start_long_run(data, folder, every_n_train_steps=1, workers=0):
     """A run that is in its steps: it takes a while for each, and has done a few."""
     content = settings(data, every_n_train_steps)

@@ -7,8 +7,8 @@ import zlib
 from pathlib import Path
 from typing import cast
 
-from relo.errors import EXCERPT, UserError
-from relo.inputs import LARGEST_TEXT, MEBIBYTE, require_regular
+from relo.errors import EXCERPT, UserError, excerpt
+from relo.inputs import LARGEST_TEXT, MEBIBYTE, leads_outside, require_regular
 
 _TEXT_SUFFIXES = (".txt", ".csv", ".json")
 # Of text in a zip: LaSOT's whole annotation has 60 MB. One of many trackers' results may have more, if it is as large
@@ -24,7 +24,7 @@ def open_zip(path: Path) -> Path:
 
     Raises:
         UserError: the zip is damaged, encrypted, compressed in an unknown way or holds a text file of over 16 MiB,
-            or too much in all.
+            or too much in all, or a name that leads out of it.
     """
     try:
         require_regular(path)
@@ -37,8 +37,11 @@ def open_zip(path: Path) -> Path:
                 f"{most // MEBIBYTE} MiB of text; give the results and annotations alone."
             )
         for file in archive.infolist():
-            if file.filename.startswith("/"):  # Python's own paths in a zip may not end on such a name
-                raise UserError(f"The zip {path} holds the absolute path {file.filename[:EXCERPT]}; zip a folder.")
+            if leads_outside(file.filename):  # of some, Python's own paths in a zip would never end
+                raise UserError(
+                    f"The zip {path} holds {excerpt(file.filename)}, an absolute path or one that leads out of it; zip "
+                    "a folder."
+                )
             *folders, name = file.filename.split("/")
             if not is_text_name(name) or "__MACOSX" in folders:
                 continue

@@ -18,6 +18,10 @@ from relo.models.checkpoints.inert_pickle import foreign_parts
 from relo.models.checkpoints.states import require_restored
 from relo.models.checkpoints.weights import read_checkpoint
 
+_OF_VALIDATIONS = ("pytorch-lightning_version", "state_dict")
+_OF_FITS = (*_OF_VALIDATIONS, "epoch", "global_step", "loops", "optimizer_states", "lr_schedulers")
+"""What Lightning takes from a checkpoint."""
+
 
 class InertCheckpointIO(TorchCheckpointIO):
     """Saves a checkpoint in full or not at all, and loads what can be restored without the file's code.
@@ -48,10 +52,17 @@ class InertCheckpointIO(TorchCheckpointIO):
         """The checkpoint, on the CPU.
 
         Raises:
-            UserError: it cannot be read, or the run needs an object of it that was not restored; that is named.
+            UserError: it cannot be read, lacks what every fit saves, or the run needs an object of it that was not
+                restored; that is named.
         """
         checkpoint = read_checkpoint(Path(path))
-        if self._trainer.state.fn != "fit":
+        is_fit = self._trainer.state.fn == "fit"
+        for name in _OF_FITS if is_fit else _OF_VALIDATIONS:
+            if name not in checkpoint:
+                raise UserError(
+                    f"{path} lacks {name!r}, so no fit has saved it: --model.init_from begins from its weights."
+                )
+        if not is_fit:
             return {name: entry for name, entry in checkpoint.items() if not any(foreign_parts(entry))}
         states = checkpoint.get("callbacks")
         if isinstance(states, dict):

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from relo.errors import EXCERPT, UserError
-from relo.inputs import LARGEST_TEXT, read_bounded
+from relo.errors import EXCERPT, UserError, excerpt
+from relo.inputs import LARGEST_TEXT, leads_outside, read_bounded
 
 # Comma, semicolon and tab all become what `str.split` splits at; line ends stay.
 _DELIMITERS = str.maketrans(",;\t", "   ")
@@ -57,8 +57,16 @@ def is_given(path: Path) -> bool:
 
 
 def read_names(path: Path) -> list[str]:
-    """The lines of a list of names, without blank ones; the last needs no newline."""
-    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    """The lines of a list of names, without blank ones; the last needs no newline.
+
+    Raises:
+        UserError: the list cannot be read, or a name leads out of the folder that it belongs to.
+    """
+    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    for name in names:
+        if leads_outside(name):
+            raise UserError(f"{path} has {excerpt(name)}, a path that leads elsewhere, in place of a name.")
+    return names
 
 
 def read_json(path: Path, most: int = LARGEST_TEXT) -> Any:

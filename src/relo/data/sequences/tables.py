@@ -10,6 +10,7 @@ from pathlib import Path
 from relo.data.sequences.parsing import is_given, read_text
 from relo.data.sequences.specification import Dataset
 from relo.errors import EXCERPT, UserError, excerpt
+from relo.inputs import leads_outside
 
 
 def read_table(name: str, override: Path | None = None) -> dict[str, dict[str, str]]:
@@ -28,6 +29,8 @@ def read_table(name: str, override: Path | None = None) -> dict[str, dict[str, s
     for sequence, row in table.items():
         if set(row) != wanted or None in row.values():
             raise UserError(f"{override} needs the columns {', '.join(sorted(wanted))}.")
+        if any(map(leads_outside, row.values())):
+            raise UserError(f"{override}: {excerpt(sequence)} leads out of the dataset's folder.")
         if not _is_range(row["first"], row["last"]):
             raise UserError(
                 f"{override}: {sequence[:EXCERPT]} has no range of frames, but first {excerpt(row['first'])} and last "
