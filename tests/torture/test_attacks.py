@@ -40,7 +40,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 OUTSIDE = ["../a.txt", "mine/../../a.txt", "/tmp/a.txt", "//a.txt", "..\\a.txt", "C:\\a.txt", "mine/..", "./../a.txt"]
 
 
-@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("name", [OUTSIDE[0], *(pytest.param(name, marks=pytest.mark.torture) for name in OUTSIDE[1:])])
 def test_a_zip_that_leads_outside(tmp_path, name):
     (tmp_path / "work" / "truth").mkdir(parents=True)
     (tmp_path / "work/truth/a.txt").write_text(ROWS)

@@ -271,8 +271,8 @@ def test_a_few_kills_of_packing(data, tmp_path, generator):
     kill_packing(data.test_root.with_name("raw_train"), tmp_path, generator, 3, workers=[0])
 
 
-def test_a_few_kills_of_testing(data, tmp_path, generator):
-    kill_testing(data, tmp_path, generator, 2)
+def test_a_kill_of_testing(data, tmp_path, generator):
+    kill_testing(data, tmp_path, generator, 1)
 
 
 def test_a_kill_of_training(data, tmp_path, generator):
@@ -283,8 +283,9 @@ def test_a_kill_of_training(data, tmp_path, generator):
 
 
 @pytest.fixture
-def kills() -> int:
-    return int(os.environ.get("KILLS") or 50)
+def kills(minutes) -> int:
+    """Of each command, in proportion to the time there is; of a study a fifth."""
+    return max(2, round(50 * minutes / 60))
 
 
 @pytest.mark.torture
