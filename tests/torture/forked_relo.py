@@ -61,6 +61,11 @@ def printed(cwd: Path) -> str:
     return _log(cwd).read_text(errors="replace")[-4000:]
 
 
+def peak_memory(cwd: Path) -> int:
+    """The bytes that the last command in a folder has held at most."""
+    return int(_log(cwd).with_suffix(".peak").read_text())
+
+
 def _log(cwd: Path) -> Path:
     return cwd.with_name(f"{cwd.name}.log")
 
@@ -73,4 +78,9 @@ def _run(arguments: list[str], cwd: str, log: str, limit: int | None) -> None:
             os.dup2(file.fileno(), stream)
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    main(arguments)
+    try:
+        main(arguments)
+    finally:
+        if limit is None:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            Path(log).with_suffix(".peak").write_text(str(peak))
