@@ -41,12 +41,13 @@ from torch.utils.data import DataLoader
 
 from relo.data.clip_batch import ClipBatch
 from relo.data.clip_dataset import ClipDataset, StoreSource
-from relo.data.clip_store import ClipStoreWriter, Manifest, PackedFrames, PackingOptions, _environment, is_store
+from relo.data.clip_store import ClipStoreWriter, Manifest, PackedFrames, PackingOptions, is_store
 from relo.data.datamodule import start_worker
 from relo.data.frame_geometry import WHOLE_IMAGE
 from relo.data.sampler import OrderSampler
 from relo.data.sequences.base import ImageFiles
 from relo.data.sequences.base import Sequence as AnnotatedSequence
+from relo.data.store_environment import open_environment
 from relo.data.transforms import ClipTransform
 from relo.geometry import CropRule
 
@@ -73,7 +74,7 @@ def make_store(path: Path, frames: int, length: int) -> None:
 
 def index_size(path: Path) -> int:
     """The bytes of the pages that lead to the records."""
-    numbers = _environment(os.path.realpath(path)).stat()
+    numbers = open_environment(os.path.realpath(path)).stat()
     return int(numbers["psize"] * (numbers["branch_pages"] + numbers["leaf_pages"]))
 
 

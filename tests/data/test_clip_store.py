@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from relo.data import clip_store
+from relo.data import store_environment, store_manifest, store_writer
 from relo.data.clip_store import ClipStore, ClipStoreWriter, Manifest, PackedFrames, PackingOptions
 from relo.data.frame_geometry import nearest_visible, surroundings, to_image, to_packed
 from relo.data.sequences.base import ImageFiles, Sequence
@@ -116,11 +116,11 @@ def test_store_travels_to_other_processes_and_threads(store):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore")
 def test_store_is_opened_anew_after_a_fork(store):
-    parents = clip_store._environments.copy()
+    parents = store_environment._environments.copy()
     assert parents
     child = os.fork()
     if child == 0:
-        own = store[0].frames[0].size and clip_store._environments
+        own = store[0].frames[0].size and store_environment._environments
         os._exit(0 if own and not set(map(id, own.values())) & set(map(id, parents.values())) else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert store[1].frames[0].size
@@ -161,7 +161,7 @@ def test_truncated_store_is_refused_before_it_is_read(store, tmp_path, share):
 
 
 def test_store_of_another_version(store, monkeypatch):
-    monkeypatch.setattr(clip_store, "VERSION", 2)
+    monkeypatch.setattr(store_manifest, "VERSION", 2)
     with pytest.raises(UserError, match="version 1, and this is relo for version 2"):
         ClipStore(store.path)
 
@@ -205,7 +205,7 @@ def test_options_out_of_range(options):
 
 
 def test_map_grows_with_its_content(tmp_path, monkeypatch):
-    monkeypatch.setattr(clip_store, "_FIRST_MAP_SIZE", 1 << 16)
+    monkeypatch.setattr(store_writer, "_FIRST_MAP_SIZE", 1 << 16)
     frames = [bytes([i]) * 100_000 for i in range(12)]
     big = Sequence("big", "made", ImageFiles(tmp_path, ()), np.ones((12, 4)), np.ones(12, bool))
     packed = PackedFrames(frames, np.ones((12, 2), np.int32), np.ones((12, 4)))

@@ -19,9 +19,9 @@ import pytest
 from fake_sequences import FakeReader
 
 from relo.commands.main import main
-from relo.data import clip_store
 from relo.data.clip_store import ClipStore, ClipStoreWriter, PackingOptions
 from relo.data.packing import pack, verify
+from relo.data.store_environment import forget_environment
 from relo.errors import UserError
 
 SLOW_PACKING = """
@@ -44,7 +44,7 @@ if __name__ == "__main__":
 @contextmanager
 def raw(path: Path, write: bool = False):
     """A transaction on the LMDB of a store."""
-    clip_store._forget_environment(path)
+    forget_environment(path)
     environment = lmdb.open(str(path), map_size=1 << 26, readonly=not write, lock=write)
     with environment, environment.begin(write=write) as transaction:
         yield transaction
@@ -239,7 +239,7 @@ def flip_byte(path: Path, inside: bytes, offset: int) -> None:
 
 def flip_bytes(path: Path, places: Iterable[int]) -> None:
     """Change the bytes at some places in the store's file."""
-    clip_store._forget_environment(path)
+    forget_environment(path)
     with (path / "data.mdb").open("r+b") as file:
         for place in places:
             file.seek(place)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from fake_sequences import FakeReader
 
-from relo.data import clip_store
 from relo.data.clip_store import ClipStore, ClipStoreWriter, PackingOptions
 from relo.data.packing import pack, pack_frames
 from relo.data.sampler import ConsecutiveSampler, OrderSampler
+from relo.data.store_environment import checksum, forget_environment
 from relo.data.store_tables import Names, Visibility
 
 NAMES = ("one", "", "naïve \udce9", "four")
@@ -71,13 +71,13 @@ def leave_out_a_sequence(store):
 
     def put(transaction, key):
         value = tables[key].tobytes()
-        transaction.put(key, value + clip_store._checksum(value))
+        transaction.put(key, value + checksum(value))
 
     change_records(store, put)
 
 
 def change_records(store, change):
-    clip_store._forget_environment(store.path)
+    forget_environment(store.path)
     with lmdb.open(str(store.path)) as environment, environment.begin(write=True) as transaction:
         for key in (b"all/visible", b"all/lengths"):
             change(transaction, key)

@@ -14,11 +14,11 @@ import pytest
 import yaml
 
 from relo.commands.main import main
-from relo.data.clip_store import _forget_environment
 from relo.data.image_headers import announced_pixels
 from relo.data.packing import pack
 from relo.data.sequences import open_reader
 from relo.data.sequences.base import decode_frame
+from relo.data.store_environment import forget_environment
 from relo.errors import UserError, excerpt
 from relo.files import MOST_NODES, load_yaml, read_yaml
 from relo.models.checkpoints.states import read_torch_file
@@ -301,7 +301,7 @@ def test_coco_with_something_else(change, tmp_path):
 )
 def test_a_store_with_values_of_a_wrong_type(key, change, tmp_path, capsys):
     pack(open_reader("plain", plain(tmp_path / "root")), tmp_path / "store", split="all", workers=0)
-    _forget_environment(tmp_path / "store")
+    forget_environment(tmp_path / "store")
     environment = lmdb.open(str(tmp_path / "store"), map_size=1 << 26)
     with environment.begin(write=True) as transaction:
         content = json.dumps(json.loads(transaction.get(key)[:-4]) | change).encode()

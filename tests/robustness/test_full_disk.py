@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from relo.commands.main import main
-from relo.data import clip_store
 from relo.data.clip_store import ClipStore
 from relo.data.packing import verify
+from relo.data.store_environment import close_environments, forget_environment
 from relo.data.synthetic.layouts import LayoutWriter
 from relo.errors import UserError
 from relo.evaluation.plots import success_plot
@@ -38,7 +38,7 @@ def small_disk(folder: Path, size: str):
     try:
         yield folder
     finally:
-        clip_store._close_inherited_environments()
+        close_environments()
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
@@ -139,7 +139,7 @@ def packing(root: Path, store: Path) -> list[str]:
 
 
 def records(store: Path) -> dict[bytes, bytes]:
-    clip_store._forget_environment(store)
+    forget_environment(store)
     with lmdb.open(str(store), readonly=True, lock=False) as environment, environment.begin() as transaction:
         return dict(transaction.cursor())
 
