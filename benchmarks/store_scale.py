@@ -42,8 +42,8 @@ from torch.utils.data import DataLoader
 from relo.data.clip_batch import ClipBatch
 from relo.data.clip_dataset import ClipDataset, StoreSource
 from relo.data.clip_store import ClipStoreWriter, Manifest, PackedFrames, PackingOptions, is_store
-from relo.data.datamodule import start_worker
 from relo.data.frame_geometry import WHOLE_IMAGE
+from relo.data.loader_worker import start_worker
 from relo.data.sampler import OrderSampler
 from relo.data.sequences.base import ImageFiles
 from relo.data.sequences.base import Sequence as AnnotatedSequence

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.ops import box_convert
 
 
 def xywh_to_xyxy(boxes_xywh: Tensor) -> Tensor:
@@ -20,7 +19,7 @@ def xywh_to_xyxy(boxes_xywh: Tensor) -> Tensor:
     >>> xywh_to_xyxy(torch.tensor([1.0, 2.0, 30.0, 40.0]))
     tensor([ 1.,  2., 31., 42.])
     """
-    return box_convert(boxes_xywh, "xywh", "xyxy")
+    return torch.cat([boxes_xywh[..., :2], boxes_xywh[..., :2] + boxes_xywh[..., 2:]], dim=-1)
 
 
 def xyxy_to_xywh(boxes_xyxy: Tensor) -> Tensor:
@@ -29,7 +28,7 @@ def xyxy_to_xywh(boxes_xyxy: Tensor) -> Tensor:
     >>> xyxy_to_xywh(torch.tensor([1.0, 2.0, 31.0, 42.0]))
     tensor([ 1.,  2., 30., 40.])
     """
-    return box_convert(boxes_xyxy, "xyxy", "xywh")
+    return torch.cat([boxes_xyxy[..., :2], boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]], dim=-1)
 
 
 def xywh_to_cxcywh(boxes_xywh: Tensor) -> Tensor:
@@ -56,7 +55,8 @@ def cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
     >>> cxcywh_to_xyxy(torch.tensor([16.0, 22.0, 30.0, 40.0]))
     tensor([ 1.,  2., 31., 42.])
     """
-    return box_convert(boxes_cxcywh, "cxcywh", "xyxy")
+    center, half = boxes_cxcywh[..., :2], 0.5 * boxes_cxcywh[..., 2:]
+    return torch.cat([center - half, center + half], dim=-1)
 
 
 def mirror_xywh(boxes_xywh: Tensor, width: float | Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """The LightningDataModule: clips to train on, whole sequences to validate on."""
 
 import re
-import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast
 
-import cv2
 import lightning
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -17,12 +15,14 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from relo.data.clip_batch import ClipBatch
 from relo.data.clip_dataset import ClipDataset, ClipNumbers, StoreSource
 from relo.data.clip_store import ClipStore
+from relo.data.loader_worker import start_worker
+from relo.data.photometric import ImageOnlyTransform
 from relo.data.recipe_stores import require_stores
 from relo.data.sampler import Absence, ClipSampler, OrderSampler
 from relo.data.sequences import open_reader
 from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.data.sequences.base import SequenceReader
-from relo.data.transforms import Augmentation, ClipTransform, ImageOnlyTransform
+from relo.data.transforms import Augmentation, ClipTransform
 from relo.errors import UserError
 from relo.geometry import CropRule
 from relo.settings import check_whole
@@ -288,12 +288,6 @@ class SequenceShard(DistributedSampler[int]):
 
     def __len__(self) -> int:
         return len(range(len(self.dataset))[self.rank :: self.num_replicas])  # type: ignore[arg-type]
-
-
-def start_worker(worker: int) -> None:
-    """One thread for each process of a loader, as the cores belong to the training step; the trainer handles Ctrl-C."""
-    cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager

@@ -1,23 +1,20 @@
-"""From frames to crops: jitter, photometric and joint changes. The only file that knows albumentations."""
+"""From frames to crops: jitter, photometric and joint changes."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for its newest version
-
+import cv2
 import numpy as np
 import torch
-from albumentations import Compose
-from albumentations import ImageOnlyTransform as ImageOnlyTransform  # for the signature of the data module, too
-from albumentations.augmentations.geometric.functional import hflip
-from albumentations.augmentations.pixel.functional import to_gray
 from numpy.typing import NDArray
 from torch import Tensor
 
 from relo.errors import UserError
 from relo.geometry import CropRule, cxcywh_to_xywh, mirror_xywh, xywh_to_cxcywh
+
+if TYPE_CHECKING:
+    from relo.data.photometric import Compose, ImageOnlyTransform
 
 Image = NDArray[np.uint8]
 
@@ -81,7 +78,7 @@ class ClipTransform:
         template_crop: CropRule,
         search_crop: CropRule,
         augmentation: Augmentation | None = None,
-        photometric: Sequence[ImageOnlyTransform] = (),
+        photometric: "Sequence[ImageOnlyTransform]" = (),
         surroundings_crop: CropRule | None = None,
     ) -> None:
         self.template_crop = template_crop
@@ -91,7 +88,11 @@ class ClipTransform:
         if surroundings_crop is not None:
             # What moves must go on moving the same way: only the whole clip can be mirrored.
             self.augmentation = replace(self.augmentation, image_flip=0.0, mirror_offset=0.0)
-        self.photometric = Compose(list(photometric)) if photometric else None
+        self.photometric: Compose | None = None
+        if photometric:
+            from relo.data.photometric import compose
+
+            self.photometric = compose(photometric)
 
     def joint(self, rng: np.random.Generator) -> tuple[bool, bool]:
         """What a whole clip shares: whether it is grey, whether it is mirrored."""
@@ -174,7 +175,7 @@ class ClipTransform:
         for frame, region, flip in zip(frames, regions, flips, strict=True):
             crop = rule.cut(frame, region, is_mirrored)
             if flip:
-                crop = hflip(crop)
+                crop = np.asarray(cv2.flip(crop, 1), np.uint8)
             if self.photometric is not None:
                 self.photometric.set_random_seed(int(rng.integers(1 << 32)))
                 crop = self.photometric(image=crop)["image"]
@@ -189,7 +190,7 @@ class ClipTransform:
 
 def grey(frame: Image) -> Image:
     """A frame [H, W, 3] without colours: whole frames, before crops are scaled, as in the release."""
-    return np.asarray(to_gray(frame, num_output_channels=3, method="weighted_average"), np.uint8)
+    return np.asarray(cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), np.uint8)
 
 
 def elsewhere(
