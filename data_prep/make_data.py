@@ -15,6 +15,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from relo.commands.main import main as relo
+from relo.data.clip_store import is_complete
 from relo.data.recipe_stores import RECIPE_STORES
 from relo.data.sequences import open_reader
 from relo.errors import UserError
@@ -51,7 +52,7 @@ def make_data(
     skip_broken: bool = False,
     workers: int = 2,
 ) -> None:
-    """Pack the given datasets; without any, make and pack synthetic ones. Every store is read back in full.
+    """Pack the given datasets; without any, make and pack synthetic ones. Every store is read back once.
 
     Args:
         output: The folder of the stores.
@@ -83,8 +84,10 @@ def make_data(
         store = str(output / job.store)
         skip = f"--skip_broken={str(skip_broken).lower()}"
         options = (f"--split={job.split}", *job.options, skip, f"--workers={workers}")
+        was_there = is_complete(Path(store))
         relo(["data", "pack", job.dataset, str(job.root), store, *options])
-        relo(["data", "verify", store, f"--workers={workers}"])
+        if not was_there:  # a store that was is read through by packing again
+            relo(["data", "verify", store, "--decode=false", f"--workers={workers}"])
 
 
 def _real(roots: Mapping[str, Path | None], smaller: tuple[str, ...]) -> Iterator[Packing]:

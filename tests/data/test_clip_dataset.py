@@ -16,7 +16,8 @@ from relo.data.clip_dataset import ClipDataset, ClipNumbers, StoreSource
 from relo.data.clip_store import ClipStoreWriter, PackingOptions
 from relo.data.datamodule import SequenceSource, TrackingDataModule
 from relo.data.frame_geometry import to_packed
-from relo.data.packing import pack, pack_frames
+from relo.data.frame_packing import pack_frames
+from relo.data.packing import pack
 from relo.data.sampler import ClipFrames, ClipSampler, ConsecutiveSampler, OrderSampler
 from relo.data.transforms import Augmentation, ClipTransform
 from relo.errors import UserError

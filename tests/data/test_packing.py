@@ -208,7 +208,7 @@ def test_a_frame_of_another_size_that_its_box_does_not_fit_is_broken(reader, tmp
     ):
         pack(reader, tmp_path / "s", options=options)
     with monkeypatch.context() as before:
-        before.setattr("relo.data.packing.misfits", lambda sequence, sizes: [])
+        before.setattr("relo.data.frame_packing.misfits", lambda sequence, sizes: [])
         store = pack(reader, tmp_path / "before", options=options)
     (problem,) = verify(store.path)
     assert "Frame 5 of fake/video 1" in problem
@@ -342,7 +342,7 @@ def test_verify_finds_a_missing_record(store, record, told):
 
 
 def test_verify_finds_a_frame_that_is_no_image(tmp_path, reader, monkeypatch):
-    monkeypatch.setattr("relo.data.packing.decode_intact", lambda encoded, name: reader[0].frames[0])
+    monkeypatch.setattr("relo.data.frame_packing.intact_size", lambda encoded, name: reader.size)
     (reader.root / "video 2" / "0001.jpg").write_bytes(b"\xff\xd8 but no image")
     store = pack(reader, tmp_path / "s")
     (problem,) = verify(store.path)
@@ -360,3 +360,60 @@ def test_a_folder_of_ones_own_is_packed_without_naming_a_split(tmp_path):
     store = ClipStore(tmp_path / "store")
     assert store.manifest.split == "all"
     assert [int(store[0].frames[i][0, 0, 0]) for i in range(12)] == list(range(1, 13))
+
+
+def test_frames_that_are_not_decoded_make_the_same_store(tmp_path, reader, store, monkeypatch):
+    monkeypatch.setattr("relo.data.frame_packing.intact_size", lambda *_: pytest.fail("decoded"))
+    kept = pack(reader, tmp_path / "kept", split="train", decode=False, workers=2)
+    assert content(kept.path) == content(store.path)
+
+
+def test_damage_that_was_not_looked_for_is_found_later_and_packed_again(tmp_path, reader):
+    frame = reader.root / "video 1" / "0005.jpg"
+    intact = frame.read_bytes()
+    frame.write_bytes(intact[:-40])
+    store = pack(reader, tmp_path / "s", decode=False)
+    assert verify(store.path, decode=False) == []
+    (problem,) = verify(store.path)
+    assert "Frame 5 of fake/video 1" in problem
+    frame.write_bytes(intact)
+    pack(reader, store.path)
+    assert verify(store.path) == [problem]
+    pack(reader, store.path, recheck="images")
+    assert verify(store.path) == []
+
+
+def test_a_complete_store_is_looked_at_as_far_as_is_wanted(store, reader, monkeypatch):
+    frame = store[1].frames.encoded(7)
+    flip_byte(store.path, frame, len(frame) // 2)
+    pack(reader, store.path, split="train", recheck="nothing")
+    assert len(verify(store.path)) == 1
+    monkeypatch.setattr("relo.data.sequence_checks.intact_size", lambda *_: pytest.fail("decoded"))
+    pack(reader, store.path, split="train")
+    monkeypatch.undo()
+    assert verify(store.path) == []
+
+
+@pytest.mark.parametrize("size", [(641, 359), (640, 360), (1000, 64)])
+@pytest.mark.parametrize("cut", [None, 9.0])
+def test_a_frame_that_is_scaled_while_it_is_decoded_lies_where_it_says(tmp_path, size, cut):
+    reader = FakeReader(tmp_path / "fake", sequences=1, size=size)
+    (packed,) = pack(reader, tmp_path / "s", options=PackingOptions(cut=cut, max_side=50, quality=100))
+    (original,) = reader
+    for frame in (0, 9, 23):
+        x, y, scale_x, scale_y = packed.attributes["geometry"][frame]
+        image = packed.frames[frame]
+        assert max(image.shape[:2]) <= 50
+        columns, rows = np.arange(image.shape[1] + 1) / scale_x + x, np.arange(image.shape[0] + 1) / scale_y + y
+        whole = original.frames[frame]
+        for row, column in [
+            (0, 0),
+            (image.shape[0] - 1, image.shape[1] - 1),
+            (image.shape[0] // 2, image.shape[1] // 2),
+        ]:
+            seen = whole[
+                round(rows[row]) : max(round(rows[row + 1]), round(rows[row]) + 1),
+                round(columns[column]) : max(round(columns[column + 1]), round(columns[column]) + 1),
+            ]
+            assert seen.size
+            np.testing.assert_allclose(image[row, column], seen.mean((0, 1)), atol=30)

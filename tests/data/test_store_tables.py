@@ -7,7 +7,8 @@ import pytest
 from fake_sequences import FakeReader
 
 from relo.data.clip_store import ClipStore, ClipStoreWriter, PackingOptions
-from relo.data.packing import pack, pack_frames
+from relo.data.frame_packing import pack_frames
+from relo.data.packing import pack
 from relo.data.sampler import ConsecutiveSampler, OrderSampler
 from relo.data.store_environment import checksum, forget_environment
 from relo.data.store_tables import Names, Visibility

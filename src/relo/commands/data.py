@@ -10,11 +10,12 @@ from rich.table import Column, Table
 from relo.commands.help_texts import fill_help
 from relo.data import doctor as examination
 from relo.data import packing
-from relo.data.clip_store import ClipStore, PackingOptions
+from relo.data.clip_store import PackingOptions
 from relo.data.parallel import default_workers
 from relo.data.remarks import show
 from relo.data.sequences import open_reader
 from relo.data.sequences.datasets import DATASETS, find_dataset
+from relo.data.store_parts import Part, open_store, store_folders
 from relo.data.synthetic.command import synthesize
 from relo.data.synthetic.layouts import LAYOUTS
 from relo.errors import UserError
@@ -36,12 +37,15 @@ def pack(
     quality: int = 90,
     workers: int | None = None,
     skip_broken: bool = False,
+    decode: bool = True,
+    recheck: packing.Recheck = "checksums",
+    part: str | None = None,
     reader: dict[str, Any] | None = None,
 ) -> None:
     """Pack a split of a dataset into a clip store (LMDB).
 
     May be stopped or killed at any time: the same command goes on from there. A store that is complete is read through
-    as by `relo data verify`, and what is damaged is packed again. JPEG and PNG bytes are kept as they are, unless
+    (see --recheck), and what is damaged is packed again. JPEG and PNG bytes are kept as they are, unless
     frames are cut or scaled. An evaluation needs whole images.
 
     Args:
@@ -55,6 +59,12 @@ def pack(
         quality: JPEG quality of frames that are cut or scaled.
         workers: Processes that read and encode, each with one sequence in memory; by default, one per core.
         skip_broken: Leave broken sequences out, and say which, instead of stopping at the first.
+        decode: Look for damage in frames whose bytes are kept, too. Without it packing is about as fast as a copy, and
+            `relo data verify` finds the damage.
+        recheck: What to look at in a store that is complete: the checksums of its records, its images too (which finds
+            what was packed without --decode), or nothing.
+        part: Pack one of several equal parts only, such as 3/8, into a folder in OUTPUT: for several machines, or
+            disks. Once all parts are there, OUTPUT is used as one store is.
         reader: Settings of the dataset's reader, such as {"partial": true} to take what is there of LaSOT.
 
     Raises:
@@ -67,6 +77,9 @@ def pack(
     split = split or find_dataset(dataset).splits[0]
     sequences = open_reader(dataset, root, split, **(reader or {}))
     show(sequences.unused, console)
+    if part is not None:
+        chosen = Part.of(part)
+        sequences, output = chosen.reader(sequences), output / chosen.folder
     store = packing.pack(
         sequences,
         output,
@@ -75,6 +88,8 @@ def pack(
         reader_options=reader,
         workers=default_workers(workers),
         skip_broken=skip_broken,
+        decode=decode,
+        recheck=recheck,
         console=console,
     )
     broken = len(store.manifest.broken)
@@ -86,24 +101,31 @@ def pack(
     )
 
 
-def verify(store: Path, *, workers: int | None = None) -> None:
+def verify(store: Path, *, decode: bool = True, workers: int | None = None) -> None:
     """Read back and decode every record of a clip store, and name the bad ones.
 
     What the decoder only warns of is bad, too.
 
     Args:
         store: The store's folder.
+        decode: Decode images; without it, checksums show what has changed since they were packed.
         workers: Processes that read; by default, one per core.
 
     Raises:
         UserError: a record is bad, or there is no store.
     """
     console = Console()
-    problems = packing.verify(store, workers=default_workers(workers), console=console)
+    problems = [
+        problem
+        for path in store_folders(store)
+        for problem in packing.verify(path, decode=decode, workers=default_workers(workers), console=console)
+    ]
     show(problems, console)
     if problems:
         raise UserError(f"{store} has {len(problems)} bad records; the first: {problems[0]}")
-    console.print(f"{store}: every record of {len(ClipStore(store))} sequences is good.", highlight=False, markup=False)
+    console.print(
+        f"{store}: every record of {len(open_store(store))} sequences is good.", highlight=False, markup=False
+    )
 
 
 @fill_help(datasets=DATASETS)

@@ -19,6 +19,7 @@ from relo.data.sampler import Absence, ClipFrames, ClipSampler
 from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.data.sequences.parsing import positive_size
 from relo.data.still_motion import MOVING_FRAMES, in_motion
+from relo.data.store_parts import JoinedStores, open_store
 from relo.data.transforms import ClipTransform, Image, grey
 from relo.errors import UserError
 from relo.geometry import mirror_xywh
@@ -87,7 +88,7 @@ class ClipDataset(Dataset[ClipBatch]):
         if not (np.isfinite(weights) & (weights >= 0)).all() or not 0 < weights.sum() < np.inf:
             raise UserError("The weights of data.train must be finite and not negative, and one must be positive.")
         self.odds = weights / weights.sum()
-        self.stores = [ClipStore(source.path) for source in sources]
+        self.stores = [open_store(source.path) for source in sources]
         self.usable = [self._usable(store, source) for store, source in zip(self.stores, sources, strict=True)]
         # One place for every worker process, so that none overwrites another's count.
         self._skipped = torch.zeros(max(workers, 1), dtype=torch.int64).share_memory_()
@@ -107,7 +108,7 @@ class ClipDataset(Dataset[ClipBatch]):
                 "where data.surroundings is set, or data.augmentation.search_around is previous."
             )
 
-    def _usable(self, store: ClipStore, source: StoreSource) -> NDArray[np.int64]:
+    def _usable(self, store: ClipStore | JoinedStores, source: StoreSource) -> NDArray[np.int64]:
         """The numbers of the sequences of a source that can give a clip."""
         numbers = range(len(store))[source.start : source.stop]
         usable = store.visibility().accepted(self._accepts)

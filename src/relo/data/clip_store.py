@@ -18,7 +18,7 @@ is written in the same transaction as its other records: where it is, they are.
 
 from relo.data.store_environment import is_store
 from relo.data.store_manifest import FORMAT, VERSION, Manifest, PackingOptions
-from relo.data.store_reader import NEW_COPY, ClipStore, StoredFrames
+from relo.data.store_reader import NEW_COPY, ClipStore, StoredFrames, is_complete
 from relo.data.store_writer import ClipStoreWriter, PackedFrames, begun_store
 
 __all__ = [
@@ -32,5 +32,6 @@ __all__ = [
     "PackingOptions",
     "StoredFrames",
     "begun_store",
+    "is_complete",
     "is_store",
 ]

@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from relo.data.clip_batch import ClipBatch
 from relo.data.clip_dataset import ClipDataset, ClipNumbers, StoreSource
-from relo.data.clip_store import ClipStore
 from relo.data.loader_worker import start_worker
 from relo.data.photometric import ImageOnlyTransform
 from relo.data.recipe_stores import require_stores
@@ -22,6 +21,7 @@ from relo.data.sampler import Absence, ClipSampler, OrderSampler
 from relo.data.sequences import open_reader
 from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.data.sequences.base import SequenceReader
+from relo.data.store_parts import open_store
 from relo.data.transforms import Augmentation, ClipTransform
 from relo.errors import UserError
 from relo.geometry import CropRule
@@ -254,8 +254,8 @@ class SequenceDataset(Dataset[AnnotatedSequence]):
             if source.dataset is not None:
                 reader = open_reader(source.dataset, source.path, source.split)
             else:
-                reader = store = ClipStore(source.path)
-                if store.manifest.options.cut is not None:
+                reader = store = open_store(source.path)
+                if store.options.cut is not None:
                     raise UserError(
                         f"The frames in {source.path} were cut around the targets, which gives them away: for "
                         "tracking, pack the dataset without `cut`."

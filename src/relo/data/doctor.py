@@ -120,7 +120,7 @@ def _read_all(what: str, reader: SequenceReader, problems: list[str], workers: i
     remarks: list[str] = []
     (remarks if reader.listed else problems).extend(reader.unused)
     workers = min(workers, total if decode else total // _SEQUENCES_PER_WORKER)
-    results = in_order(partial(examine, reader, decode=decode), range(total), workers)
+    results = in_order(partial(examine, reader, frames="decoded" if decode else "counted"), range(total), workers)
     with sequence_progress(Console(), f"looking at {what}", total) as count, closing(results):
         for result in results:
             problems += result.problems

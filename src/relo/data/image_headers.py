@@ -10,6 +10,7 @@ HUFFMAN_TABLES, START_OF_SCAN, END_OF_IMAGE = 0xC4, 0xDA, 0xD9
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _FRAMES = {*range(0xC0, 0xD0)} - {HUFFMAN_TABLES, 0xC8, 0xCC}
+_APPLICATION_1, _BITS, _COMPONENTS_AT = 0xE1, 8, 5
 _TIFF_SIDES, _TIFF_SHORT = (256, 257), 3
 _WITHOUT_CONTENT = (0x01, 0xD8)
 # Not a zero byte after 0xFF, which belongs to a scan's data as the restarts 0xD0 to 0xD7 do.
@@ -36,6 +37,22 @@ def announced_pixels(encoded: bytes) -> tuple[int, int] | None:
                 return int.from_bytes(content[3:5], "big"), int.from_bytes(content[1:3], "big")
             if marker == START_OF_SCAN:
                 break
+    return None
+
+
+def upright_jpeg_size(encoded: bytes) -> tuple[int, int] | None:
+    """Width and height of a grey or colour JPEG of 8 bits without Exif, which may turn it; None for any other image."""
+    size = None
+    if encoded.startswith(JPEG):
+        for marker, content, _ in jpeg_segments(encoded):
+            if marker == START_OF_SCAN:
+                return size
+            if marker == _APPLICATION_1 and content.startswith(b"Exif"):
+                return None
+            if marker in _FRAMES and len(content) > _COMPONENTS_AT:
+                if content[0] != _BITS or content[_COMPONENTS_AT] not in (1, 3):
+                    return None
+                size = int.from_bytes(content[3:5], "big"), int.from_bytes(content[1:3], "big")
     return None
 
 

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
@@ -39,21 +39,35 @@ def in_order(function: Callable[[_Job], _Result], jobs: Iterable[_Job], workers:
     # Spawned, not forked: the caller may hold threads (torch, OpenCV) that a fork would break.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _start_worker, (function,)) as pool:
-        in_flight: deque[Future[_Result]] = deque()
         try:
-            for job in jobs:
-                in_flight.append(pool.submit(_do, job))
-                if len(in_flight) >= workers + 2:
-                    yield in_flight.popleft().result()
-            while in_flight:
-                yield in_flight.popleft().result()
+            yield from _results(pool, _do, jobs, workers + 2)
         except BrokenProcessPool as error:
             raise UserError(
                 "A worker process was killed, perhaps for want of memory: run again with fewer workers."
             ) from error
-        finally:
-            for future in in_flight:
-                future.cancel()
+
+
+def ahead(function: Callable[[_Job], _Result], jobs: Iterable[_Job]) -> Generator[_Result, None, None]:
+    """The results of the jobs, in their order, made by a thread that is at most two jobs ahead: for reading files."""
+    with ThreadPoolExecutor(1) as pool:
+        yield from _results(pool, function, jobs, 2)
+
+
+def _results(
+    pool: Executor, function: Callable[[_Job], _Result], jobs: Iterable[_Job], most: int
+) -> Generator[_Result, None, None]:
+    """The results of the jobs, in their order; at most so many jobs are in work or wait to be fetched."""
+    in_flight: deque[Future[_Result]] = deque()
+    try:
+        for job in jobs:
+            in_flight.append(pool.submit(function, job))
+            if len(in_flight) >= most:
+                yield in_flight.popleft().result()
+        while in_flight:
+            yield in_flight.popleft().result()
+    finally:
+        for future in in_flight:
+            future.cancel()
 
 
 def default_workers(workers: int | None) -> int:

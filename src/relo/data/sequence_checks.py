@@ -1,11 +1,12 @@
 """What can be wrong with a sequence: its annotation, its frames, and whether they fit each other."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from relo.data.intact_frames import decode_intact
+from relo.data.intact_frames import intact_size
 from relo.data.sequences.base import Sequence, SequenceReader
 from relo.data.sequences.parsing import positive_size
 from relo.errors import UserError
@@ -20,13 +21,18 @@ class Examination:
     remarks: tuple[str, ...] = ()
 
 
-def examine(reader: SequenceReader, index: int, decode: bool = True) -> Examination:
-    """Read sequence number `index` and, if `decode`, every frame of it, and hold the annotation against the frames."""
+def examine(
+    reader: SequenceReader, index: int, frames: Literal["counted", "read", "decoded"] = "decoded"
+) -> Examination:
+    """Read sequence number `index`, and hold its annotation against its frames.
+
+    Frames that are `read` are not decoded: in a clip store that is a look at their checksums.
+    """
     try:
         sequence = reader[index]
     except UserError as error:
         return Examination(0, (str(error),))
-    if not decode:
+    if frames == "counted":
         return Examination(len(sequence), remarks=sequence.remarks)
     problems = []
     try:
@@ -36,15 +42,15 @@ def examine(reader: SequenceReader, index: int, decode: bool = True) -> Examinat
     sizes = np.zeros((len(sequence), 2), np.int32)
     for i in range(len(sequence)):
         try:
-            image = decode_intact(sequence.frames.encoded(i), sequence.frames.name(i))
+            encoded = sequence.frames.encoded(i)
+            if frames == "decoded":
+                sizes[i] = intact_size(encoded, sequence.frames.name(i))
         except UserError as error:
             problems.append(str(error))
-        else:
-            sizes[i] = image.shape[1], image.shape[0]
-    if not problems:
+    if not problems and (frames == "decoded" or "image_sizes" in sequence.attributes):
         sizes = sequence.attributes.get("image_sizes", sizes)
         problems += misfits(sequence, sizes)
-    remarks = () if problems else remarks_on_sizes(f"{sequence.dataset}/{sequence.name}", sizes)
+    remarks = () if problems or frames == "read" else remarks_on_sizes(f"{sequence.dataset}/{sequence.name}", sizes)
     return Examination(len(sequence), tuple(problems), (*sequence.remarks, *remarks))
 
 

@@ -20,10 +20,11 @@ from relo.data.store_environment import (
     CHECKSUM_BYTES,
     MANIFEST,
     checksum,
+    is_store,
     open_environment,
     record_key,
 )
-from relo.data.store_manifest import Manifest
+from relo.data.store_manifest import Manifest, PackingOptions
 from relo.data.store_tables import Visibility
 from relo.errors import UserError
 from relo.settings import is_of
@@ -72,6 +73,11 @@ class ClipStore(SequenceReader):
                     f"{self.path} is unfinished ({len(self._manifest_numbers)} of {every} sequences): run the same "
                     "`relo data pack` again, which adds the rest."
                 )
+
+    @property
+    def options(self) -> PackingOptions:
+        """How frames were packed."""
+        return self.manifest.options
 
     @property
     def names(self) -> list[str]:
@@ -209,3 +215,10 @@ class StoredFrames(FrameSource):
     def encoded(self, index: int) -> bytes:
         """The JPEG or PNG bytes of frame `index`."""
         return self.store.read_record(self.manifest_number, f"{index:08d}")
+
+
+def is_complete(path: Path) -> bool:
+    """Whether there is a store whose packing was finished."""
+    with suppress(UserError):
+        return is_store(path) and ClipStore(path, partial=True).manifest.complete
+    return False

@@ -28,11 +28,7 @@ def decode_frame(encoded: bytes, name: str, flags: int = cv2.IMREAD_COLOR_RGB) -
         UserError: the bytes are not a readable image, or their header announces more pixels than are read: 134 million,
             and beyond 16 million no more than so many bytes can hold.
     """
-    width, height = announced_pixels(encoded) or (0, 0)
-    most = min(max(_HARMLESS_PIXELS, _PIXELS_PER_BYTE * len(encoded)), _MOST_PIXELS)
-    if width * height > most:
-        size = f"{len(encoded)} bytes that announce {width} x {height} px, where at most {most} px are read"
-        raise UserError(f"{name} is not a readable image ({size}); copy or extract it again.")
+    require_possible_size(encoded, name)
     buffer = np.frombuffer(encoded, np.uint8)
     try:
         image = cv2.imdecode(buffer, flags) if buffer.size else None
@@ -41,6 +37,19 @@ def decode_frame(encoded: bytes, name: str, flags: int = cv2.IMREAD_COLOR_RGB) -
     if image is None:
         raise UserError(f"{name} is not a readable image ({len(encoded)} bytes); copy or extract it again.")
     return np.asarray(image)
+
+
+def require_possible_size(encoded: bytes, name: str) -> None:
+    """Refuse an image whose header announces more pixels than `decode_frame` reads, before memory is taken.
+
+    Raises:
+        UserError: it does.
+    """
+    width, height = announced_pixels(encoded) or (0, 0)
+    most = min(max(_HARMLESS_PIXELS, _PIXELS_PER_BYTE * len(encoded)), _MOST_PIXELS)
+    if width * height > most:
+        size = f"{len(encoded)} bytes that announce {width} x {height} px, where at most {most} px are read"
+        raise UserError(f"{name} is not a readable image ({size}); copy or extract it again.")
 
 
 class FrameSource(ABC):
