@@ -12,7 +12,7 @@ tables. A million frames take 4 GB. Stores stay in FOLDER, to be used again; wit
 - together: memory of eight workers (or --workers), in MB; a page that processes share is divided among them.
 - clips: per second, of one process: 2 templates and 2 search frames each.
 
-Workers are forked, on Linux, whose /proc says what memory is shared.
+Workers are forked, or started as --start says, on Linux, whose /proc says what memory is shared.
 """
 
 from relo.commands.process import set_defaults
@@ -43,7 +43,7 @@ from relo.data.clip_batch import ClipBatch
 from relo.data.clip_dataset import ClipDataset, StoreSource
 from relo.data.clip_store import ClipStoreWriter, Manifest, PackedFrames, PackingOptions, is_store
 from relo.data.frame_geometry import WHOLE_IMAGE
-from relo.data.loader_worker import start_worker
+from relo.data.loader_worker import share_imports, start_worker
 from relo.data.sampler import OrderSampler
 from relo.data.sequences.base import ImageFiles
 from relo.data.sequences.base import Sequence as AnnotatedSequence
@@ -90,7 +90,7 @@ def memory(process: int, kinds: Sequence[str]) -> int:
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(tuple(f"{kind}:" for kind in kinds)))
 
 
-def worker_memory(clips: ClipDataset, workers: int, batches: int) -> tuple[int, int]:
+def worker_memory(clips: ClipDataset, workers: int, batches: int, start: str) -> tuple[int, int]:
     """The bytes of one of some workers' own, and of all together, once each has given so many batches of 8 clips."""
     loader = DataLoader(
         clips,
@@ -98,7 +98,7 @@ def worker_memory(clips: ClipDataset, workers: int, batches: int) -> tuple[int, 
         num_workers=workers,
         collate_fn=ClipBatch.stack,
         worker_init_fn=start_worker,
-        multiprocessing_context="fork",
+        multiprocessing_context=start,
     )
     stream = iter(loader)
     for _ in range(workers * batches):
@@ -108,7 +108,7 @@ def worker_memory(clips: ClipDataset, workers: int, batches: int) -> tuple[int, 
     return max(own), sum(shares)
 
 
-def measure(path: Path, batches: int, workers: int) -> list[str]:
+def measure(path: Path, batches: int, workers: int, start_method: str) -> list[str]:
     """The cells of a store."""
     start = time.perf_counter()
     clips = open_clips(path)
@@ -119,7 +119,9 @@ def measure(path: Path, batches: int, workers: int) -> list[str]:
         clips[number]
     rate = count / (time.perf_counter() - start)
     gc.collect()
-    own, together = worker_memory(clips, 1, batches)[0], worker_memory(clips, workers, batches)[1]
+    own, together = (
+        worker_memory(clips, count, batches, start_method)[which] for which, count in enumerate((1, workers))
+    )
     return [
         f"{index_size(path) / 1e6:.1f}",
         f"{opened:.2f}",
@@ -135,13 +137,15 @@ def tabulate(options: argparse.Namespace) -> Table:
     for column in ("frames", "length", "index MB", "open s", "own MB", "together MB", "clips/s"):
         table.add_column(column, justify="right", no_wrap=True)
     cv2.setNumThreads(0)
+    if options.start == "forkserver":
+        share_imports()
     warnings.filterwarnings("ignore", "This DataLoader will create")
     with tempfile.TemporaryDirectory() as temporary:
         for length, frames in itertools.product(options.lengths, sorted(options.frames)):
             path = (options.folder or Path(temporary)) / f"{frames}_by_{length}"
             if not is_store(path):
                 make_store(path, frames, length)
-            table.add_row(str(frames), str(length), *measure(path, options.batches, options.workers))
+            table.add_row(str(frames), str(length), *measure(path, options.batches, options.workers, options.start))
     return table
 
 
@@ -152,6 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--lengths", nargs="+", type=int, default=[150, 1], help="frames of each sequence")
     parser.add_argument("--batches", type=int, default=20, help="batches of 8 clips that every worker reads")
     parser.add_argument("--workers", type=int, default=8, help="whose memory together is measured")
+    parser.add_argument("--start", choices=("fork", "forkserver", "spawn"), default="fork", help="of workers")
     parser.add_argument("--folder", type=Path, help="where the stores are, or are made")
     print_table(parser, arguments, tabulate)
 

@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from relo.data.parallel import in_order
+from relo.data.parallel import ahead, in_order
 from relo.errors import UserError
 
 
@@ -96,3 +96,11 @@ def test_workers_end_with_a_killed_parent(tmp_path):
     while any(map(is_running, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(is_running, workers))
+
+
+def test_reading_ahead_keeps_the_order_and_is_not_far_ahead():
+    begun = []
+    results = ahead(lambda job: begun.append(job) or -job, range(50))
+    assert next(results) == 0
+    assert max(begun) < 8
+    assert list(results) == [-job for job in range(1, 50)]

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from relo.data.clip_batch import ClipBatch
 from relo.data.clip_dataset import ClipDataset, ClipNumbers, StoreSource
-from relo.data.loader_worker import start_worker
+from relo.data.loader_worker import share_imports, start_worker
 from relo.data.photometric import ImageOnlyTransform
 from relo.data.recipe_stores import require_stores
 from relo.data.sampler import Absence, ClipSampler, OrderSampler
@@ -160,6 +160,8 @@ class TrackingDataModule(lightning.LightningDataModule):
                 f"An epoch of {len(self.clips)} clips does not fill one batch of {self.batch_size} on {ranks} "
                 "process(es): raise data.clips_per_epoch."
             )
+        if self.multiprocessing_context == "forkserver":
+            share_imports()
         numbers.resume(*self._progress(len(numbers) // self.batch_size))
         return ClipLoader(
             self.clips,

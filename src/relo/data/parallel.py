@@ -15,6 +15,7 @@ import cv2
 from relo.errors import UserError
 from relo.settings import check_whole
 
+_READERS = 2
 _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
 
@@ -48,9 +49,9 @@ def in_order(function: Callable[[_Job], _Result], jobs: Iterable[_Job], workers:
 
 
 def ahead(function: Callable[[_Job], _Result], jobs: Iterable[_Job]) -> Generator[_Result, None, None]:
-    """The results of the jobs, in their order, made by a thread that is at most two jobs ahead: for reading files."""
-    with ThreadPoolExecutor(1) as pool:
-        yield from _results(pool, function, jobs, 2)
+    """The results of the jobs, in their order, made by threads that are a few jobs ahead: for reading files."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        yield from _results(pool, function, jobs, _READERS + 1)
 
 
 def _results(

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import lmdb
@@ -37,11 +37,15 @@ _FIRST_MAP_SIZE = 1 << 26
 
 @dataclass(frozen=True)
 class PackedFrames:
-    """The N frames of a sequence, ready to be written."""
+    """The N frames of a sequence, ready to be written; their checksums are taken by the process that makes them."""
 
     encoded: list[bytes]
     image_sizes: NDArray[np.int32]  # [N, 2]
     geometry: NDArray[np.float64]  # [N, 4]
+    checksums: list[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "checksums", [checksum(encoded) for encoded in self.encoded])
 
 
 class ClipStoreWriter:
@@ -75,7 +79,7 @@ class ClipStoreWriter:
             raise self._unwritable(error) from error
         self._manifest = manifest
         try:
-            self._write({MANIFEST: manifest.encode()}, [record_key(number, "header") for number in damaged])
+            self._write({MANIFEST: _closed(manifest.encode())}, [record_key(number, "header") for number in damaged])
             with self._environment.begin() as transaction:
                 self.missing = [
                     i for i in range(len(manifest.names)) if transaction.get(record_key(i, "header")) is None
@@ -106,8 +110,11 @@ class ClipStoreWriter:
         }
         if self._manifest.options.changes_frames:
             records["geometry"] = packed.geometry.astype("<f8").tobytes()
-        frames = {f"{i:08d}": encoded for i, encoded in enumerate(packed.encoded)}
-        self._write({record_key(index, name): value for name, value in (frames | records).items()})
+        frames = {
+            record_key(index, f"{i:08d}"): value
+            for i, value in enumerate(map(bytes.__add__, packed.encoded, packed.checksums))
+        }
+        self._write(frames | {record_key(index, name): _closed(value) for name, value in records.items()})
 
     def finish(self, broken: Mapping[str, str]) -> None:
         """Mark the store as complete, but for the sequences that are broken."""
@@ -116,16 +123,18 @@ class ClipStoreWriter:
             records = [transaction.get(record_key(i, "visible")) or b"" for i in range(len(manifest.names))]
         visible = [record[:-CHECKSUM_BYTES] for record in records]
         lengths = np.array([len(flags) for flags in visible], "<i8")
-        self._write({ALL_VISIBLE: b"".join(visible), ALL_LENGTHS: lengths.tobytes(), MANIFEST: manifest.encode()})
+        tables = {ALL_VISIBLE: b"".join(visible), ALL_LENGTHS: lengths.tobytes(), MANIFEST: manifest.encode()}
+        self._write({key: _closed(value) for key, value in tables.items()})
 
     def _write(self, records: Mapping[bytes, bytes], deleted: Iterable[bytes] = ()) -> None:
+        """Write values that end with their checksums."""
         while True:
             try:
                 with self._environment.begin(write=True) as transaction:
                     for key in deleted:
                         transaction.delete(key)
                     for key, value in records.items():
-                        transaction.put(key, value + checksum(value))
+                        transaction.put(key, value)
                 return
             except lmdb.MapFullError:
                 self._environment.set_mapsize(2 * self._environment.info()["map_size"])
@@ -171,3 +180,8 @@ def _in_words(value: object) -> str:
     if isinstance(value, PackingOptions):
         return ", ".join(f"{name} {setting}" for name, setting in asdict(value).items())
     return str(value)
+
+
+def _closed(content: bytes) -> bytes:
+    """A value: what it holds, and its checksum."""
+    return content + checksum(content)
