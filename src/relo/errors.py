@@ -5,7 +5,10 @@ import re
 EXCERPT = 80
 """Of what was found in a file or setting, so many characters are quoted in an error."""
 
-_LONGEST_SENTENCE = 2000  # more is a name or value that an error quotes in full
+_LONGEST_SENTENCE = 900  # more is a name or value that an error quotes in full
+
+
+_LONGEST_HALF = 250  # of a parser's message: its beginning names the setting, its end what was found
 
 
 class UserError(Exception):
@@ -61,4 +64,6 @@ def one_sentence(message: str) -> str:
     message = " ".join(message.split())
     for pattern, words in _WORDS.items():
         message = re.sub(pattern, words, message)
+    if len(message) > 2 * _LONGEST_HALF:  # of classes, each that was tried with all that was given
+        message = f"{message[:_LONGEST_HALF]} ... {message[-_LONGEST_HALF:]}"
     return message

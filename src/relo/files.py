@@ -192,6 +192,9 @@ def _sync(path: Path) -> None:
 LARGEST_YAML = 2**20
 """Of a YAML file, in bytes."""
 
+MOST_LEVELS = 100
+"""Of values within values in a YAML file: its reader takes time that grows with their square."""
+
 MOST_NODES = 100_000
 """Of values in a YAML file, where each alias counts as all that it stands for."""
 
@@ -231,6 +234,8 @@ def require_few_nodes(text: str) -> None:
             elif event.anchor is not None:
                 sizes[event.anchor] = 1
             count += 1
+        if len(opened) > MOST_LEVELS:
+            raise yaml.YAMLError(f"its values lie within one another over {MOST_LEVELS} times")
         if count > MOST_NODES:
             raise yaml.YAMLError(f"it holds more than {MOST_NODES:,} values, aliases counted as what they stand for")
 

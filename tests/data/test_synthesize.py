@@ -142,8 +142,8 @@ def test_foreign_dataset_is_not_overwritten(tmp_path):
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"sequences": 0}, "at least 1"), ({"seed": -1}, "at least 0"), ({"split": "val"}, "train or test"),
-     ({"frames": 1}, "at least 2 frames")],
+    [({"sequences": 0}, "sequences = 0"), ({"seed": -1}, "seed = -1"), ({"split": "val"}, "train or test"),
+     ({"frames": 1}, "frames = 1"), ({"frames": 10**9}, "100000"), ({"width": 10**9}, "4096")],
 )  # fmt: skip
 def test_wrong_settings_leave_nothing_behind(tmp_path, wrong, message):
     with pytest.raises(UserError, match=message):

@@ -16,7 +16,8 @@ from rich.text import Text
 
 from relo.commands.arguments import NEGATIVE_NUMBER, regrouped
 from relo.commands.process import set_defaults
-from relo.errors import UserError, excerpt, one_sentence
+from relo.errors import UserError, excerpt, one_sentence, printable
+from relo.files import reason
 from relo.processes import end_with_parent
 
 Command = tuple[str, str]
@@ -63,11 +64,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         run(arguments)
     except UserError as error:
-        Console(stderr=True, soft_wrap=True).print(Text.assemble(("relo: error:", "bold red"), f" {error}"))
+        _print_error(str(error))
+        sys.exit(2)
+    except PermissionError as error:  # of any look at a folder that may not be entered
+        if error.filename is None:
+            raise
+        _print_error(f"{printable(os.fsdecode(error.filename))} cannot be opened ({reason(error)}).")
         sys.exit(2)
     except KeyboardInterrupt:
         Console(stderr=True).print("relo: stopped; what was finished is kept.")
         sys.exit(128 + signal.SIGINT)
+
+
+def _print_error(sentence: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("relo: error:", "bold red"), f" {sentence}"))
 
 
 def run(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from relo.data.sequences.parsing import read_text
+from relo.data.sequences.parsing import FARTHEST, out_of_reach, read_text
 from relo.data.sequences.specification import Dataset
 from relo.data.sequences.tables import rows_before, table_row
 from relo.errors import UserError
@@ -45,7 +45,7 @@ class Remark:
     """Something unusual about one sequence's result, and what the rule made of it."""
 
     sequence: str
-    kind: Literal["missing", "short", "long", "invalid", "unmatched", "annotation"]
+    kind: Literal["missing", "short", "long", "invalid", "unmatched", "annotation", "far"]
     text: str
 
 
@@ -238,11 +238,16 @@ def _score_sequence(
     if not files:
         predictions_xywh = [torch.zeros(len(truth), 4, dtype=torch.float64)]
         remarks.append(Remark(truth.name, "missing", "no result file; scored as zeros"))
-    infinite = int(truth.boxes_xywh.isinf().any(-1).sum())
-    if infinite:
-        remarks.append(Remark(truth.name, "annotation", f"{infinite} annotated rows are infinite"))
+    if wrong := _far(truth.boxes_xywh):
+        remarks.append(Remark(truth.name, "annotation", f"{wrong} annotated rows are infinite or beyond {FARTHEST:g}"))
+    if wrong := sum(map(_far, predictions_xywh)):
+        remarks.append(Remark(truth.name, "far", f"{wrong} rows are infinite or beyond {FARTHEST:g}"))
     score = rule.score(truth, predictions_xywh)
     return replace(score, remarks=(*remarks, *score.remarks))
+
+
+def _far(boxes_xywh: Tensor) -> int:
+    return int(out_of_reach(boxes_xywh.numpy()).sum())
 
 
 def _frames_per_second(results: TrackerResults, truths: Mapping[str, SequenceTruth]) -> float | None:

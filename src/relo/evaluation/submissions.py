@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from relo.data.sequences import open_reader
 from relo.data.sequences.datasets import BENCHMARKS
+from relo.data.sequences.parsing import out_of_reach, positive_size
 from relo.data.sequences.specification import Submission
 from relo.errors import UserError
 from relo.evaluation.results import find_results, listed, read_result, read_times, repetition
@@ -89,9 +90,11 @@ def _read_run(file: Path, frames: int, first_xywh: NDArray[np.float64], needs_ti
     boxes_xywh = read_result(file).numpy()
     if len(boxes_xywh) != frames:
         raise UserError(f"{len(boxes_xywh)} rows for {frames} frames")
-    broken = np.flatnonzero(~np.isfinite(boxes_xywh).all(1))
+    broken = np.flatnonzero(np.isnan(boxes_xywh).any(1) | out_of_reach(boxes_xywh))
     if len(broken):
         raise UserError(f"row {broken[0] + 1} is no box")
+    if not positive_size(first_xywh[None])[0]:
+        raise UserError(f"the dataset's first box is {first_xywh.tolist()}")
     seconds = _read_times_beside(file, frames) if needs_times else None
     return _Run(np.concatenate([first_xywh[None], boxes_xywh[1:]]), seconds)
 

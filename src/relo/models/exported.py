@@ -1,5 +1,6 @@
 """Networks that `relo export` wrote, computed by onnxruntime from their two graphs alone."""
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -213,7 +214,7 @@ def _has(device: torch.device, providers: Collection[str]) -> bool:
 def is_onnx(path: str | Path) -> bool:
     """Whether a path means exported graphs: an `.onnx` file, or a folder with one of the two."""
     path = Path(path)
-    return path.suffix == ".onnx" or any((path / name).is_file() for name in FILES.values())
+    return path.suffix == ".onnx" or any(os.path.isfile(path / name) for name in FILES.values())
 
 
 def exported_metadata(path: str | Path) -> GraphMetadata:

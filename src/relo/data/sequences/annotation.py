@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from relo.data.sequences.parsing import check_count, is_given, read_flags, read_levels
+from relo.data.sequences.parsing import FARTHEST, check_count, is_given, out_of_reach, read_flags, read_levels
 from relo.data.sequences.specification import Boxes, Dataset, Flags
 from relo.data.sequences.tables import rows_before
 
@@ -27,6 +27,16 @@ def annotated_boxes(dataset: Dataset, file: Path, row: Mapping[str, str]) -> tup
     boxes_xywh, lost = dataset.read(file)
     leading = rows_before(dataset, row, len(boxes_xywh))
     return boxes_xywh[leading:], None if lost is None else lost[leading:]
+
+
+def remarks_on_reach(boxes_xywh: Boxes, file: Path | str) -> tuple[str, ...]:
+    """That boxes [N, 4] of a file are damage, which counts as no box; empty if none is."""
+    wrong = out_of_reach(boxes_xywh)
+    if not wrong.any():
+        return ()
+    return (
+        f"{file} has {wrong.sum()} boxes with numbers that are infinite or beyond {FARTHEST:g}; they are left out.",
+    )
 
 
 def absent_frames(

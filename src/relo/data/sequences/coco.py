@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from relo.data.sequences.annotation import remarks_on_reach
 from relo.data.sequences.base import ImageFiles, Sequence, SequenceReader
 from relo.data.sequences.listings import require_folder
 from relo.data.sequences.parsing import numbers_in, positive_size, read_json
@@ -98,4 +99,5 @@ class COCO(SequenceReader):
             boxes_xywh=box_xywh,
             visible=positive_size(box_xywh),
             class_name=objects.class_names[index],
+            remarks=remarks_on_reach(box_xywh, f"{self._annotations}, object {objects.names[index]}"),
         )

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from relo.errors import EXCERPT, UserError, excerpt
 from relo.inputs import LARGEST_TEXT, leads_outside, read_bounded
 
+FARTHEST = 1e9
+"""Pixels. Larger numbers are damage: no box is as large, or lies as far from its image."""
+
 # Comma, semicolon and tab all become what `str.split` splits at; line ends stay.
 _DELIMITERS = str.maketrans(",;\t", "   ")
 # Where a number is left out before a comma or semicolon, which `str.split` would pass over.
@@ -193,6 +196,12 @@ def check_count(path: Path, found: int, expected: int, counted: str) -> None:
         )
 
 
+def out_of_reach(boxes_xywh: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which boxes [N, 4] have a number that is infinite or beyond `FARTHEST`, unlike NaN, which is no box: bool [N]."""
+    return np.asarray((np.abs(boxes_xywh) > FARTHEST).any(1))
+
+
 def positive_size(boxes_xywh: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which boxes [N, 4] are finite with width and height above 0: bool [N]."""
-    return np.asarray(np.isfinite(boxes_xywh).all(1) & (boxes_xywh[:, 2:] > 0).all(1))
+    """Which boxes [N, 4] have four numbers within reach, with width and height above 0: bool [N]."""
+    known = ~np.isnan(boxes_xywh).any(1) & ~out_of_reach(boxes_xywh)
+    return np.asarray(known & (boxes_xywh[:, 2:] > 0).all(1))

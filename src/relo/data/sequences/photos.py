@@ -27,7 +27,7 @@ from relo.data.image_splits import SPLITS, image_hash, split_of_hash
 from relo.data.sequences.base import ImageFiles, Sequence, SequenceReader
 from relo.data.sequences.frame_files import is_image_name, natural_key, stem
 from relo.data.sequences.listings import require_folder, require_split
-from relo.data.sequences.parsing import is_given, numbers_in, positive_size, read_text
+from relo.data.sequences.parsing import is_given, numbers_in, out_of_reach, positive_size, read_text
 from relo.errors import UserError, excerpt
 
 _SPLITS = ("all", *SPLITS)
@@ -232,7 +232,7 @@ def _box(value: object) -> NDArray[np.float64] | None:
         numbers = numbers_in(value)
     except ValueError:
         numbers = np.empty(0)
-    if numbers.shape != (4,) or not np.isfinite(numbers).all():
+    if numbers.shape != (4,) or np.isnan(numbers).any() or out_of_reach(numbers[None])[0]:
         raise ValueError(f"box {json.dumps(value)[:60]} is not four numbers x, y, w, h")
     return numbers
 

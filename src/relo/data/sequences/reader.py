@@ -4,7 +4,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from relo.data.sequences.annotation import absent_frames, annotated_boxes
+from relo.data.sequences.annotation import absent_frames, annotated_boxes, remarks_on_reach
 from relo.data.sequences.base import Sequence, SequenceReader
 from relo.data.sequences.datasets import find_dataset
 from relo.data.sequences.frame_files import named_frames, numbered_frames
@@ -110,7 +110,7 @@ class FolderReader(SequenceReader):
             class_name=facts.class_name,
             sentence=sentence.strip() or None,
             attributes=facts.attributes,
-            remarks=(*remarks, *left_out, *facts.remarks),
+            remarks=(*remarks, *remarks_on_reach(boxes_xywh, annotation), *left_out, *facts.remarks),
         )
 
 

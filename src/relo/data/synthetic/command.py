@@ -32,8 +32,11 @@ from relo.data.synthetic.settings import (
 from relo.errors import UserError
 from relo.files import reason, write_text
 from relo.progress import sequence_progress
+from relo.settings import check_whole
 
 _ALL = ("lasot", "got10k", "trackingnet")
+_MOST_SEQUENCES = 1_000_000
+_LARGEST_SEED = 10**12
 
 Difficulty = Literal["easy", "default", "distractors", "occluded", "changed", "hard"]
 
@@ -89,8 +92,8 @@ def synthesize(
         UserError: there is no such layout or it has no such split, a setting is out of range, the folder cannot be
             written or holds synthetic sequences of other settings, or the images are broken, of no use, or too few.
     """
-    if sequences < 1 or seed < 0:
-        raise UserError(f"`sequences` must be at least 1 and `seed` at least 0, not {sequences} and {seed}.")
+    check_whole("The synthesis", 1, _MOST_SEQUENCES, sequences=sequences)
+    check_whole("The synthesis", 0, _LARGEST_SEED, seed=seed)
     roots = {name: output / name for name in _ALL} if layout == "all" else {_layout_called(layout): output}
     writers = [LayoutWriter(name, root, split) for name, root in roots.items()]
     settings = DIFFICULTIES[difficulty]

@@ -12,7 +12,11 @@ from relo.data.synthetic.material import Appearance, Floats, Image, Material, la
 from relo.data.synthetic.motion import episodes, roam, wander
 from relo.data.synthetic.procedural import ProceduralMaterial
 from relo.data.synthetic.settings import SceneSettings
-from relo.errors import UserError
+from relo.settings import check_whole
+
+MOST_FRAMES = 100_000
+LARGEST_FRAME = 4096
+"""Pixels of a side: a frame of floats takes hundreds of megabytes."""
 
 _NOISE_OFFSET = 12  # the noise picture is unsigned: this much is added with it, and taken off by the light table
 _FULLY_HIDDEN = 0.1  # a target of which less than this share shows counts as absent
@@ -63,7 +67,7 @@ def render_sequence(
     """Render the sequence called `name` of `split`; the arguments determine every byte.
 
     Raises:
-        UserError: fewer than 2 frames, or an image smaller than 64 px.
+        UserError: the number of frames or the size of the image is out of range.
     """
     scene = Scene(name, frames=frames, width=width, height=height, seed=seed, split=split, settings=settings)
     images, visible_ratio = zip(*scene.render(), strict=True)
@@ -105,10 +109,8 @@ class Scene:
         settings: SceneSettings | None = None,
         material: Material | None = None,
     ) -> None:
-        if frames < 2 or min(width, height) < 64:
-            raise UserError(
-                f"A synthetic sequence needs at least 2 frames of 64 x 64 px, not {frames} of {width} x {height}."
-            )
+        check_whole("A synthetic sequence", 2, MOST_FRAMES, frames=frames)
+        check_whole("A synthetic sequence", 64, LARGEST_FRAME, width=width, height=height)
         self._settings = settings or SceneSettings()
         self._material = material or ProceduralMaterial(self._settings)
         self._frames, self._width, self._height = frames, width, height
