@@ -419,3 +419,12 @@ def test_saved_tensors_are_plain_safetensors(tmp_path):
     saved = network()
     save_network(saved, tmp_path)
     assert load_file(tmp_path / "model.safetensors").keys() == saved.state_dict().keys()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(tmp_path, number):
+    diverged = network()
+    next(iter(diverged.parameters())).data.fill_(number)
+    save_network(diverged, tmp_path)
+    with pytest.raises(UserError, match="is broken: weights are not a number, or infinite"):
+        load_network(tmp_path)

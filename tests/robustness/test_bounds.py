@@ -365,3 +365,18 @@ def test_boxes_beyond_any_image_are_packed_as_none(tmp_path, capsys):
     main(["data", "pack", "plain", str(root), str(tmp_path / "store"), "--workers", "0"])
     assert "has 1 boxes with numbers that are infinite or beyond 1e+09" in " ".join(capsys.readouterr().out.split())
     assert ClipStore(tmp_path / "store")[0].visible.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("setting", ["--max_side=" + "9" * 400, "--cut=1e308", "--quality=1000000000"])
+def test_absurd_settings_of_packing(setting, tmp_path, capsys):
+    plain(tmp_path / "root")
+    pack_it = ["data", "pack", "plain", tmp_path / "root", tmp_path / "store", "--workers=0", setting]
+    assert "Packing has " in refused(capsys, *pack_it)
+
+
+def test_a_folder_that_may_not_be_entered(monkeypatch, capsys):
+    def enter(arguments: list[str]) -> None:
+        raise PermissionError(13, "Permission denied", "model/config.yaml")
+
+    monkeypatch.setattr("relo.commands.main.run", enter)
+    assert "model/config.yaml cannot be opened (permission denied)" in refused(capsys, "track")

@@ -9,10 +9,11 @@ from typing import Any
 
 from relo.data.store_tables import Names
 from relo.errors import UserError, excerpt
-from relo.settings import is_of
+from relo.settings import check_number, check_whole, is_of
 
 FORMAT = "relo clip store"
 VERSION = 1
+_LARGEST_CUT, _LARGEST_SIDE = 1000, 65500  # times the target; pixels, of a JPEG
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,11 @@ class PackingOptions:
     quality: int = 90
 
     def __post_init__(self) -> None:
-        if self.cut is not None and not self.cut >= 1:
-            raise UserError(f"cut must be at least 1 (times the target's size), not {self.cut}.")
-        if self.max_side is not None and self.max_side < 16:
-            raise UserError(f"max_side must be at least 16 px, not {self.max_side}.")
-        if not 1 <= self.quality <= 100:
-            raise UserError(f"quality must be from 1 to 100, not {self.quality}.")
+        if self.cut is not None:
+            check_number("Packing", 1, _LARGEST_CUT, cut=self.cut)
+        if self.max_side is not None:
+            check_whole("Packing", 16, _LARGEST_SIDE, max_side=self.max_side)
+        check_whole("Packing", 1, 100, quality=self.quality)
 
     @property
     def changes_frames(self) -> bool:

@@ -17,6 +17,7 @@ from relo.files import atomic_write, remove_leftovers
 from relo.models.checkpoints.inert_pickle import foreign_parts
 from relo.models.checkpoints.states import require_restored
 from relo.models.checkpoints.weights import read_checkpoint
+from relo.training.resumed_states import require_resumable
 
 _OF_VALIDATIONS = ("pytorch-lightning_version", "state_dict")
 _OF_FITS = (*_OF_VALIDATIONS, "epoch", "global_step", "loops", "optimizer_states", "lr_schedulers")
@@ -72,6 +73,7 @@ class InertCheckpointIO(TorchCheckpointIO):
                 for name, state in states.items()
             }
         require_restored(checkpoint, str(path))
+        require_resumable(checkpoint, self._trainer, str(path))
         return checkpoint
 
 

@@ -167,6 +167,8 @@ def load_state_strictly(module: nn.Module, state: State, source: str) -> None:
         difference = f"{len(odd)} of whole numbers where others belong, or the reverse: {_listed(odd)}" if odd else None
     if difference is not None:
         raise UserError(f"{source} does not fit the network ({difference}).")
+    if broken := [name for name in own if not state[name].float().isfinite().all()]:
+        raise UserError(f"{source} is broken: weights are not a number, or infinite: {_listed(broken)}.")
     module.load_state_dict(dict(state))
 
 
