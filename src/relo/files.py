@@ -28,6 +28,8 @@ _REASONS = {
 REFUSALS = frozenset(_REASONS)
 """The numbers of errors by which a system says that nothing can be written, whatever the program."""
 
+_READER_COMES = 5.0  # seconds
+
 _LIFETIME = 24 * 60 * 60.0  # seconds, after which another machine's unfinished file is nobody's
 _LONGEST_NAME = 255  # bytes
 _UNFINISHED = re.compile(r"\.(.+)\.(\d+)(?:@(.+))?", re.DOTALL)  # the file's name, the process, and its machine
@@ -70,7 +72,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
-            yield path
+            with reader_of(path):
+                yield path
             return
         target = path.resolve() if path.is_symlink() else path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -92,6 +95,30 @@ def atomic_write(path: Path) -> Iterator[Path]:
         if reason(error) is None:
             raise
         raise unwritable(path, error) from error
+
+
+@contextmanager
+def reader_of(path: Path) -> Iterator[None]:
+    """Hold a pipe open, if `path` is one, so that opening it does not wait: its reader is given 5 seconds to come.
+
+    Raises:
+        UserError: nothing reads the pipe.
+    """
+    held, deadline = None, time.monotonic() + _READER_COMES
+    while path.is_fifo() and held is None:
+        try:
+            held = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            if time.monotonic() > deadline:
+                raise UserError(f"{path} is a pipe that nothing reads; start its reader, or name a file.") from error
+            time.sleep(0.05)
+    try:
+        yield
+    finally:
+        if held is not None:
+            os.close(held)
 
 
 def write_text(path: Path, text: str) -> None:

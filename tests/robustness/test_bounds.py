@@ -380,3 +380,15 @@ def test_a_folder_that_may_not_be_entered(monkeypatch, capsys):
 
     monkeypatch.setattr("relo.commands.main.run", enter)
     assert "model/config.yaml cannot be opened (permission denied)" in refused(capsys, "track")
+
+
+def test_a_pipe_that_nothing_reads(scored, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("relo.files._READER_COMES", 0.1)
+    os.mkfifo(tmp_path / "scores.json")
+    assert "is a pipe that nothing reads" in refused(capsys, *evaluation(scored), "--json", tmp_path / "scores.json")
+
+
+@pytest.mark.parametrize("part", ["trainer", "model", "data"])
+def test_a_part_of_a_config_that_names_no_file(part, tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(f'{part}: "a\\0b"\n')
+    assert f"has {part}: 'a" in refused(capsys, "fit", "--config", tmp_path / "config.yaml")

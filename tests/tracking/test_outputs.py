@@ -9,7 +9,7 @@ from full_disk import file_limit
 from relo.data.sequences.parsing import read_boxes
 from relo.errors import UserError
 from relo.tracking.frame_result import FrameResult
-from relo.tracking.outputs import open_output, output_paths
+from relo.tracking.outputs import LineFile, open_output, output_paths
 from relo.tracking.sources import Frames
 from relo.tracking.state import TargetState
 
@@ -170,3 +170,10 @@ def test_a_disk_that_fills_up_keeps_whole_lines(tmp_path, ending):
     for written in output_paths(path, 2) if ending != ".json" else ():
         assert 500 < written.stat().st_size <= 1000
         assert written.read_text().endswith("\n")
+
+
+def test_a_pipe_that_nothing_reads_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("relo.files._READER_COMES", 0.1)
+    os.mkfifo(tmp_path / "boxes.txt")
+    with pytest.raises(UserError, match="is a pipe that nothing reads"):
+        LineFile(tmp_path / "boxes.txt")

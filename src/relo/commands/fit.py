@@ -163,7 +163,7 @@ def run(arguments: list[str]) -> None:
         if not isinstance(content, dict):
             raise UserError(f"The config {path} holds no settings by name, such as `trainer:`, `model:` and `data:`.")
         for part in ("trainer", "model", "data"):  # settings, or the name of a file that holds them
-            if part in content and not isinstance(content[part], (dict, str)):
+            if part in content and (not isinstance(content[part], (dict, str)) or "\0" in content[part]):
                 found = excerpt(content[part])
                 raise UserError(f"The config {path} has {part}: {found}, where settings by name belong.")
     sys.argv[1:] = arguments  # read again by the processes that a distributed strategy starts

@@ -89,7 +89,7 @@ class Manifest:
                 manifest = Manifest(names=Names(content.pop("names")), options=options, **content)
                 _require_types(manifest)
                 return manifest
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (UserError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise UserError(f"{path} is an LMDB but no clip store; make one with `relo data pack`.") from None
         raise UserError(
             f"{path} is a clip store of version {excerpt(version)}, and this is relo for version {VERSION}: "

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from relo.errors import UserError
-from relo.files import atomic_write, unwritable
+from relo.files import atomic_write, reader_of, unwritable
 from relo.tracking.boxes_file import box_line
 from relo.tracking.frame_result import FrameResult
 from relo.tracking.sources import Frames
@@ -78,7 +78,8 @@ class LineFile:
         self.path = path
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("wb", buffering=0)
+            with reader_of(path):
+                self._file = path.open("wb", buffering=0)
         self._size = 0
 
     def write(self, lines: str) -> None:

@@ -16,7 +16,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from numpy.typing import NDArray
 
 from relo.errors import UserError
-from relo.files import atomic_write, reason
+from relo.files import atomic_write, reader_of, reason
 from relo.tracking.sources import DEFAULT_FRAMES_PER_SECOND
 
 
@@ -108,7 +108,8 @@ class VideoWriter:
             self.path.open("wb").close()
             self._is_begun = True
         ending = self.path.suffix.lower()
-        container = av.open(_address(self.path), "w", options=_MUXER_OPTIONS | _FRAGMENTED.get(ending, {}))
+        with reader_of(self.path):
+            container = av.open(_address(self.path), "w", options=_MUXER_OPTIONS | _FRAGMENTED.get(ending, {}))
         stream = container.add_stream(self._codec.name, self._rate, dict(self._codec.options))
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height = self._size
