@@ -9,7 +9,8 @@ from typing import Any
 
 from good_inputs import GOOD, LAYOUT_NAMES, SCORED, read_split_of, small_variants
 
-from relo.data.clip_store import ClipStore, _forget_environment
+from relo.data.clip_store import ClipStore
+from relo.data.store_environment import forget_environment
 
 Answer = Callable[[Path], Any]
 
@@ -48,7 +49,7 @@ def _boxes_in_store(folder: Path) -> Any:
     store = ClipStore(folder / "store")
     sequences = [store[number] for number in range(len(store))]
     found = [(each.name, each.boxes_xywh.tolist(), each.visible.tolist()) for each in sequences]
-    _forget_environment(folder / "store")
+    forget_environment(folder / "store")
     return repr(found)  # NaN is equal to itself
 
 
