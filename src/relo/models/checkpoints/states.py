@@ -23,6 +23,7 @@ NAMED_AT_MOST = 4
 """Tensors of one kind that an error spells out before it only counts them."""
 
 LETTERS_AT_MOST = 80
+_NAME_LETTERS = 120  # of a place and what is wrong with it: its end says most
 """Of a name from a file, in an error."""
 
 _FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2}
@@ -174,8 +175,8 @@ def load_state_strictly(module: nn.Module, state: State, source: str) -> None:
 
 def _listed(names: list[str]) -> str:
     """Names from a file, as far as a sentence has room for them."""
-    half = LETTERS_AT_MOST // 2
-    shown = [n if len(n) <= LETTERS_AT_MOST else f"{n[:half]}...{n[-half:]}" for n in names[:NAMED_AT_MOST]]
+    half = _NAME_LETTERS // 2
+    shown = [n if len(n) <= _NAME_LETTERS else f"{n[:half]}...{n[-half:]}" for n in names[:NAMED_AT_MOST]]
     more = len(names) - NAMED_AT_MOST
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
