@@ -1,6 +1,8 @@
 """`relo.opencv.Tracker` stands in for OpenCV's trackers."""
 
 import doctest
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -44,6 +46,10 @@ def save_with_presence(network, folder, logit):
     parts = (network.encoder, network.propagator, network.policy, network.box, network.critic, network.prior)
     save_network(LocalizationNetwork(*parts, head), folder)
     return folder
+
+
+def test_it_is_there_where_relo_is_imported():
+    subprocess.run([sys.executable, "-c", "import relo; relo.opencv.Tracker, relo.Tracker"], check=True)
 
 
 def test_example_of_the_docstring_runs():
