@@ -4,7 +4,7 @@ import re
 import stat
 from pathlib import Path
 
-from relo.errors import UserError
+from relo.errors import UserError, excerpt
 
 MEBIBYTE = 2**20
 
@@ -16,9 +16,11 @@ def require_regular(path: Path) -> int:
     """The size in bytes of what is not a pipe or device, which would be waited for, or never end.
 
     Raises:
-        UserError: it is one.
+        UserError: it is one, or no file can have this name.
         OSError: there is nothing of this name.
     """
+    if "\0" in str(path):
+        raise UserError(f"{excerpt(str(path))} is no name that a file can have.")
     found = path.stat()
     if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
         raise UserError(f"{path} is a pipe or a device; give a regular file.")

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relo.data.transforms import Augmentation, ClipTransform, grey
+from relo.errors import UserError
 from relo.geometry import CropRule, mirror_xywh, xywh_to_cxcywh
 
 PLAIN = Augmentation(center_jitter=0, scale_jitter=0, grey=0, clip_flip=0, image_flip=0, brightness=0)
@@ -190,3 +191,10 @@ def test_importing_asks_the_network_for_nothing():
         "import relo.data.datamodule\n"
     )
     subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=120)
+
+
+@pytest.mark.parametrize("setting", ["grey", "clip_flip", "center_jitter", "scale_jitter", "mirror_offset"])
+@pytest.mark.parametrize("value", [1e308, float("nan"), -1e3])
+def test_absurd_augmentation(setting, value):
+    with pytest.raises(UserError, match=rf"data\.augmentation has {setting} = "):
+        Augmentation(**{setting: value})

@@ -392,3 +392,7 @@ def test_a_pipe_that_nothing_reads(scored, capsys, tmp_path, monkeypatch):
 def test_a_part_of_a_config_that_names_no_file(part, tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(f'{part}: "a\\0b"\n')
     assert f"has {part}: 'a" in refused(capsys, "fit", "--config", tmp_path / "config.yaml")
+
+
+def test_a_config_of_a_name_that_no_file_has(capsys):
+    assert "is no name that a file can have" in refused(capsys, "fit", "--config", "a\0b")

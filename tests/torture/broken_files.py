@@ -249,7 +249,10 @@ def change_tensors(tensors: dict[str, torch.Tensor], random: Random) -> str:
         return f"{name} {how}"
     number = {"of NaN": math.nan, "infinite": math.inf, "of 1e38": 1e38}.get(how)
     if number is not None:
-        tensors[name] = torch.full_like(tensor, number) if tensor.is_floating_point() else tensor - 10**9
+        if not tensor.is_floating_point():
+            tensors[name] = tensor - 10**9
+            return f"{name} of other numbers"
+        tensors[name] = torch.full_like(tensor, number)
     else:
         shapes = {"longer": torch.zeros(*tensor.shape, 2), "empty": torch.zeros(0), "flat": tensor.flatten().clone()}
         tensors[name] = tensor.to(torch.int64) if how == "whole" else shapes[how]

@@ -17,9 +17,9 @@ def trainer() -> Trainer:
 
 @pytest.fixture
 def checkpoint(trainer) -> dict:
-    parameter = torch.nn.Parameter(torch.ones(3))
-    optimizer = torch.optim.AdamW([parameter])
-    parameter.sum().backward()
+    parameters = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+    optimizer = torch.optim.AdamW(parameters)
+    torch.cat(parameters).sum().backward()
     optimizer.step()
     return {
         "pytorch-lightning_version": "2.6.0",
@@ -46,6 +46,7 @@ def test_a_good_checkpoint_is_taken(checkpoint, trainer):
         (("optimizer_states", 0, "state", 0, "exp_avg"), 10**400),
         (("optimizer_states", 0, "state", 0, "exp_avg"), torch.zeros(4)),
         (("optimizer_states", 0, "state", 0, "step"), [None]),
+        (("optimizer_states", 0, "state", 1), {"step": 1.0}),
         (("optimizer_states", 0, "param_groups", 0, "lr"), "word"),
         (("loops", "fit_loop"), []),
         (("loops", "fit_loop", "epoch_progress", "total", "ready"), "word"),

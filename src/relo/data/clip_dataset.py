@@ -252,8 +252,14 @@ def _boxes_in_frames(
     """The boxes [K, 4] that were annotated on some frames [K], in pixels of other packed frames [K] of the sequence.
 
     They are displaced so that, once mirrored, they are off by `mirror_offset` pixels of the image.
+
+    Raises:
+        UserError: one is no box.
     """
     boxes_xywh = sequence.attributes["image_boxes_xywh"][annotated] - [mirror_offset, 0, 0, 0]
+    if not (good := positive_size(boxes_xywh)).all():
+        wrong = int(annotated[~good][0])
+        raise UserError(f"{sequence.frames.name(wrong)} has a visible target and no box: pack the dataset again.")
     return torch.from_numpy(to_packed(boxes_xywh, sequence.attributes["geometry"][frames]))
 
 

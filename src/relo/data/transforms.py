@@ -12,6 +12,7 @@ from torch import Tensor
 
 from relo.errors import UserError
 from relo.geometry import CropRule, cxcywh_to_xywh, mirror_xywh, xywh_to_cxcywh
+from relo.settings import check_number
 
 if TYPE_CHECKING:
     from relo.data.photometric import Compose, ImageOnlyTransform
@@ -42,7 +43,7 @@ class Augmentation:
             mirrors boxes, which span pixels, about the pixels' centres. Always 0 where a clip carries surroundings.
 
     Raises:
-        UserError: stills that move too far.
+        UserError: a number out of range, or stills that move too far.
     """
 
     center_jitter: float = 3.5
@@ -56,6 +57,11 @@ class Augmentation:
     still_motion: float = 0.0
 
     def __post_init__(self) -> None:
+        shares = {name: getattr(self, name) for name in ("grey", "clip_flip", "image_flip", "brightness")}
+        check_number("data.augmentation", 0, 1, **shares)
+        check_number("data.augmentation", 0, 100, center_jitter=self.center_jitter)
+        check_number("data.augmentation", 0, 10, scale_jitter=self.scale_jitter)
+        check_number("data.augmentation", -100, 100, mirror_offset=self.mirror_offset)
         if not 0 <= self.still_motion <= _MOST_MOTION:  # beyond it boxes could not follow
             raise UserError(
                 f"data.augmentation.still_motion must be between 0 and {_MOST_MOTION:g}, not {self.still_motion:g}."

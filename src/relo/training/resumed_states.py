@@ -71,6 +71,11 @@ def _require_optimizer(state: Any, groups: Any, place: str, source: str) -> None
             items = value if isinstance(value, (list, tuple)) else [value]
             if name != "name" and not all(item is None or isinstance(item, (Real, torch.Tensor)) for item in items):
                 raise _refusal(f"{place}/param_groups/{number}/{name}", value, source)
+        members = group.get("params")
+        kept = [key for key in members if state.get(key)] if isinstance(members, list) else []
+        for key in kept:  # what one of a group has, all have
+            if state[key].keys() != state[kept[0]].keys():
+                raise _refusal(f"{place}/state/{key}", sorted(map(str, state[key])), source)
 
 
 def _refusal(place: str, found: Any, source: str) -> UserError:
