@@ -13,7 +13,7 @@ from fake_sequences import FakeReader
 from relo.commands.main import main
 from relo.data.clip_batch import ClipBatch
 from relo.data.clip_dataset import ClipDataset, ClipNumbers, StoreSource
-from relo.data.clip_store import ClipStoreWriter, PackingOptions
+from relo.data.clip_store import ClipStoreWriter, PackedFrames, PackingOptions
 from relo.data.datamodule import SequenceSource, TrackingDataModule
 from relo.data.frame_geometry import to_packed
 from relo.data.frame_packing import pack_frames
@@ -292,7 +292,7 @@ def damaged(tmp_path, store):
     """The store with a sequence whose frames are no images."""
     sequence = FakeReader(tmp_path / "fake")[1]
     packed = pack_frames(sequence, PackingOptions())
-    packed.encoded[:] = [b"\xff\xd8 rubbish"] * len(packed.encoded)
+    packed = PackedFrames([b"\xff\xd8 rubbish"] * len(packed.encoded), packed.image_sizes, packed.geometry)
     with ClipStoreWriter(store.path, store.manifest) as writer:
         writer.write(1, sequence, packed)
         writer.finish({})

@@ -137,7 +137,8 @@ def test_a_search_crop_shows_what_the_image_shows(stores, film, kind, index, is_
         found = SEARCH.cut(pixels(clip, t), SEARCH.region(to_packed(box_xywh, geometry)))
         difference = np.abs(found.astype(float) - expected)[away_from_black(expected)].mean()
         edge = ((found[..., 2] > 50) != (expected[..., 2] > 50)).mean()
-        assert difference < 2
+        # Crops lie on whole pixels, which are larger in scaled frames, where detail is lost, too.
+        assert difference < (4 if "scaled" in kind else 2)
         assert edge < 0.04
 
 

@@ -15,7 +15,6 @@ from relo.errors import UserError
 
 _KEPT = (b"\xff\xd8", b"\x89PNG")  # how files begin whose bytes can be kept
 _REDUCTIONS = (8, 4, 2)  # at which a JPEG is decoded in less time
-_LEAST_SCALE_OF_LINEAR = 0.5  # below it, interpolation between pixels leaves some out
 
 
 def pack_frames(sequence: Sequence, options: PackingOptions, decode: bool = True) -> PackedFrames:
@@ -89,10 +88,7 @@ def _changed(
         assert options.max_side is not None
         scale = options.max_side / max(width_of_part, height_of_part)
         side = max(1, round(width_of_part * scale)), max(1, round(height_of_part * scale))
-        is_far = scale * reduction < _LEAST_SCALE_OF_LINEAR
-        part = np.asarray(
-            cv2.resize(part, side, interpolation=cv2.INTER_AREA if is_far else cv2.INTER_LINEAR), np.uint8
-        )
+        part = np.asarray(cv2.resize(part, side, interpolation=cv2.INTER_AREA), np.uint8)
     shown = part.shape[1] / width_of_part, part.shape[0] / height_of_part
     bgr = cv2.cvtColor(part, cv2.COLOR_RGB2BGR)
     encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, options.quality])[1].tobytes()

@@ -40,6 +40,11 @@ def announced_pixels(encoded: bytes) -> tuple[int, int] | None:
     return None
 
 
+def has_one_bit(encoded: bytes) -> bool:
+    """Whether it is a PNG of one bit per pixel, as masks are."""
+    return encoded.startswith(_PNG) and encoded[24:25] == b"\x01"
+
+
 def upright_jpeg_size(encoded: bytes) -> tuple[int, int] | None:
     """Width and height of a grey or colour JPEG of 8 bits without Exif, which may turn it; None for any other image."""
     size = None

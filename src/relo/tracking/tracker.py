@@ -125,6 +125,7 @@ class Tracker:
         Raises:
             UserError: as of `Tracker`; or the weights or the rule cannot be read.
         """
+        found = find_device(device)
         path = resolve(model)
         if is_onnx(path):
             if precision not in ("auto", "float32") or engine == "torch" or cuda_graphs:
@@ -132,13 +133,12 @@ class Tracker:
                     f"{path} is computed by onnxruntime in float32: leave out precision, engine and CUDA graphs."
                 )
             return cls.from_onnx(path, rule, device, localization)
-        device = find_device(device)
         rule = rule or own_rules(path).rule
         rule = replace(rule, localization=localization or rule.localization)
         if precision == "auto":
-            precision = fastest_precision(device)
+            precision = fastest_precision(found)
         network = optimize_for_inference(load_network(path), precision)
-        return cls(network, rule, device, precision, cuda_graphs=cuda_graphs, engine=engine)
+        return cls(network, rule, found, precision, cuda_graphs=cuda_graphs, engine=engine)
 
     @classmethod
     def from_onnx(
