@@ -222,6 +222,9 @@ LARGEST_YAML = 2**20
 MOST_LEVELS = 100
 """Of values within values in a YAML file: its reader takes time that grows with their square."""
 
+MOST_DIGITS = 300
+"""Of a whole number in a YAML file: larger ones are beyond floats."""
+
 MOST_NODES = 100_000
 """Of values in a YAML file, where each alias counts as all that it stands for."""
 
@@ -256,6 +259,8 @@ def require_few_nodes(text: str) -> None:
             if anchor is not None:
                 sizes[anchor] = count - before
         elif isinstance(event, yaml.NodeEvent):
+            if isinstance(event, yaml.ScalarEvent) and len(event.value) > MOST_DIGITS and _is_whole(event):
+                raise yaml.YAMLError(f"it holds a number of over {MOST_DIGITS} digits")
             if isinstance(event, yaml.CollectionStartEvent):
                 opened.append((event.anchor, count))
             elif event.anchor is not None:
@@ -265,6 +270,10 @@ def require_few_nodes(text: str) -> None:
             raise yaml.YAMLError(f"its values lie within one another over {MOST_LEVELS} times")
         if count > MOST_NODES:
             raise yaml.YAMLError(f"it holds more than {MOST_NODES:,} values, aliases counted as what they stand for")
+
+
+def _is_whole(scalar: yaml.ScalarEvent) -> bool:
+    return scalar.style is None and scalar.value.lstrip("+-").replace("_", "").isdigit()
 
 
 def read_yaml(path: Path, what: str) -> Any:

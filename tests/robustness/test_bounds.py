@@ -396,3 +396,11 @@ def test_a_part_of_a_config_that_names_no_file(part, tmp_path, capsys):
 
 def test_a_config_of_a_name_that_no_file_has(capsys):
     assert "is no name that a file can have" in refused(capsys, "fit", "--config", "a\0b")
+
+
+@pytest.mark.parametrize("number", ["9" * 400, "-" + "9" * 5000])
+def test_a_number_beyond_floats(number, tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(f"trainer:\n  gradient_clip_val: {number}\n")
+    assert "a number of over 300 digits" in refused(capsys, "fit", "--config", tmp_path / "config.yaml")
+    refused(capsys, "fit", f"--trainer.gradient_clip_val={number}")
+    assert "cut" in refused(capsys, "data", "pack", "plain", tmp_path, tmp_path / "store", f"--cut={number}")

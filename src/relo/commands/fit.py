@@ -22,7 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from relo.data.datamodule import TrackingDataModule, named_workers
 from relo.errors import UserError, excerpt, one_sentence
-from relo.files import MOST_LEVELS, REFUSALS, read_yaml, reason, require_few_nodes
+from relo.files import MOST_DIGITS, MOST_LEVELS, REFUSALS, read_yaml, reason, require_few_nodes
 from relo.models.checkpoints.released import resolve_reference
 from relo.models.checkpoints.weights import load_stage, read_checkpoint
 from relo.models.memory import enough_memory
@@ -59,7 +59,9 @@ def _load(text: str) -> Any:
 
     Classes may have the paths that they had before there was `relo.training`.
     """
-    if "*" in text or text.count("[") + text.count("{") > MOST_LEVELS:  # an alias, or what may be deep
+    if (
+        "*" in text or len(text) > MOST_DIGITS or text.count("[") + text.count("{") > MOST_LEVELS
+    ):  # an alias, or what may be deep
         require_few_nodes(text)
     return resolve_reference(_load_yaml(_MOVED_CLASS.sub("relo.training.", text)))
 
