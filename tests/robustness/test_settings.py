@@ -55,6 +55,7 @@ def part(name: str, **settings: object) -> dict:
         ("model", "network", part("encoder", heads=3), "3 heads"),
         ("model", "rule", {"templates": 1.0}, "{'templates': 1.0}"),
         ("trainer", "accumulate_grad_batches", 0, "accumulate_grad_batches = 0"),
+        ("trainer", "devices", 10**9, "devices = 1000000000"),
         ("trainer", "gradient_clip_val", -1.0, "gradient_clip_val = -1.0"),
     ],
 )

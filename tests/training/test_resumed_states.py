@@ -46,6 +46,7 @@ def test_a_good_checkpoint_is_taken(checkpoint, trainer):
         (("optimizer_states", 0, "state", 0, "exp_avg"), 10**400),
         (("optimizer_states", 0, "state", 0, "exp_avg"), torch.zeros(4)),
         (("optimizer_states", 0, "state", 0, "step"), [None]),
+        (("optimizer_states", 0, "state", 0, "step"), None),
         (("optimizer_states", 0, "state", 1), {"step": 1.0}),
         (("optimizer_states", 0, "param_groups", 0, "lr"), "word"),
         (("loops", "fit_loop"), []),

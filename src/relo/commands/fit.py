@@ -50,6 +50,8 @@ _LESS_MEMORY = {
     "validate": "lower data.validation_batch",
 }
 
+_MOST_DEVICES = 4096
+
 _MOVED_CLASS = re.compile(r"\brelo\.(?=(?:callbacks|module|monitoring|presence_calibration)\.[A-Z])")
 _load_yaml = get_loader("yaml")
 
@@ -215,6 +217,9 @@ def _check_trainer(settings: Any) -> None:
     for name, least in {"accumulate_grad_batches": 1, "log_every_n_steps": 0}.items():
         if trainer.get(name) is not None:
             check_whole("The trainer", least, 2**31, **{name: trainer[name]})
+    for name in ("devices", "num_nodes"):
+        if type(trainer.get(name)) is int:
+            check_whole("The trainer", -1, _MOST_DEVICES, **{name: trainer[name]})
     if trainer.get("gradient_clip_val") is not None:
         check_number("The trainer", 0, LARGEST, gradient_clip_val=trainer.gradient_clip_val)
 

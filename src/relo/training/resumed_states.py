@@ -58,7 +58,8 @@ def _require_optimizer(state: Any, groups: Any, place: str, source: str) -> None
         for name, value in values.items():
             inner = f"{place}/state/{key}/{name}"
             is_number = name == "step" and type(value) is not bool and isinstance(value, Real)
-            if value is not None and not isinstance(value, torch.Tensor) and not is_number:
+            is_left_out = value is None and name != "step"
+            if not isinstance(value, torch.Tensor) and not is_number and not is_left_out:
                 raise _refusal(inner, value, source)
             if name != "step" and isinstance(value, torch.Tensor) and value.dim():
                 if value.shape != (shape or value.shape):
