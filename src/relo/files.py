@@ -60,12 +60,16 @@ def unwritable(path: Path, error: BaseException) -> UserError:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, synced: bool = True) -> Iterator[Path]:
     """A name beside `path` for a file or folder to be written, which then becomes `path`, even if it replaces a file.
 
     Whenever the process is killed or the power fails, `path` is what it was or what it shall be. Folders above it are
     made. A link stays, and what it leads to is replaced; a pipe or device is written to as it is. What a process left
     that was killed is removed when `path` is written again.
+
+    Args:
+        path: the file or folder.
+        synced: wait until the disk has it, some milliseconds per file; without, a power failure may leave it broken.
 
     Raises:
         UserError: the system refuses, as where the disk is full; nothing is left of what was written.
@@ -83,12 +87,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
         partial = target.with_name(f".{name}.{process}")
         try:
             yield partial
-            for file in (*partial.rglob("*"), partial):
+            for file in (*partial.rglob("*"), partial) if synced else ():
                 _sync(file)
             partial.replace(target)
         finally:
             _remove(partial)
-        _sync(target.parent)
+        if synced:
+            _sync(target.parent)
     except UserError:
         raise
     except Exception as error:

@@ -88,7 +88,7 @@ class LayoutWriter:
             UserError: the disk is full or the folder cannot be written.
         """
         layout, place, folder = LAYOUTS[self._layout], self._place(name), self.sequence_folder(name)
-        with atomic_write(folder) as partial:
+        with atomic_write(folder, synced=False) as partial:  # it can be rendered again
             frames = partial / place.path(self._dataset.frames[0]).relative_to(folder)
             frames.mkdir(parents=True)
             visible_ratio = []
