@@ -99,6 +99,7 @@ def test_a_gpu_that_is_full_in_a_benchmark(data, tmp_path, monkeypatch, capsys, 
     assert (tmp_path / "results/run.json").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_others(data, tmp_path, monkeypatch):
     path = write_config(tmp_path / "config.yaml", settings(data, dies("killed", step=1, rank=1), workers=1))
     process = start_relo("fit", "--config", path, *DDP, cwd=tmp_path)

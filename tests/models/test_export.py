@@ -60,7 +60,14 @@ def clip(batch: int, frames: int = 20, templates: int = 2):
     return torch.randn(batch, templates, 3, 32, 32, generator=generator), boxes_xywh, search
 
 
-@pytest.mark.parametrize("propagator", PROPAGATORS.values(), ids=PROPAGATORS.keys())
+# Each export takes seconds.
+@pytest.mark.parametrize(
+    "propagator",
+    [
+        pytest.param(propagator, id=name, marks=[] if name in ("layer-aligned", "none") else pytest.mark.slow)
+        for name, propagator in PROPAGATORS.items()
+    ],
+)
 def test_twenty_frames_match_for_any_batch(tmp_path, propagator):
     exported = network(propagator)
     export_onnx(exported, tmp_path, templates=2)
@@ -68,7 +75,7 @@ def test_twenty_frames_match_for_any_batch(tmp_path, propagator):
         assert largest_difference(exported, tmp_path, *clip(batch)) < 1e-3
 
 
-@pytest.mark.parametrize("localization", ["policy", "prior"])
+@pytest.mark.parametrize("localization", [pytest.param("policy", marks=pytest.mark.slow), "prior"])
 def test_presence_is_exported_where_there_is_one(tmp_path, localization):
     exported = network()
     exported.presence = ConvPresence(32, (16, 8), localization).eval()
@@ -185,6 +192,7 @@ def synthetic_video(name: str, frames: int = 21):
     return list(sequence.frames), torch.from_numpy(sequence.boxes_xywh)
 
 
+@pytest.mark.slow
 def test_twenty_frames_of_two_videos_in_one_batch(exported_nano):
     nano, folder = exported_nano
     clips = [video_crops(nano.encoder, *synthetic_video(name)) for name in ("one", "two")]

@@ -19,7 +19,7 @@ def _run(folder, seed, targets, cases):
 
 
 def test_some_mutated_inputs(tmp_path):
-    _run(tmp_path, 0, {name: TARGETS[name] for name in _SHORT}, 60)
+    _run(tmp_path, 0, {name: TARGETS[name] for name in _SHORT}, 30)
 
 
 @pytest.mark.torture
