@@ -82,10 +82,8 @@ class Job:
 
     def _track(self) -> None:
         frames = self._video.open(self.first_index, self._max_frames)
-        results: Iterator[FrameResult] = self._tracker.run(frames, self._boxes_xywh, self.first_index)
-        first = next(results, None)
-        if first is None:
-            raise UserError(f"{self._video.name} has no frame {self.first_index}.")
+        results: Iterator[FrameResult] = self._tracker.run(frames, self._boxes_xywh)
+        first = next(results)
         with open_results(self._folder, frames, self.targets) as write:
             self._take(first, write)
             self.phase = "tracking"

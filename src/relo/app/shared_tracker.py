@@ -4,7 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from relo.tracking.crops import RGBImage
 from relo.tracking.frame_result import FrameResult
+from relo.tracking.run import as_boxes, follow, timed
 from relo.tracking.sources import Frames
 from relo.tracking.state import TargetState
 from relo.tracking.tracker import Tracker
@@ -22,20 +27,23 @@ class SharedTracker:
         self.sure_presence = tracker.rule.sure_presence
         self._thread = ThreadPoolExecutor(1, "relo-tracker")
 
-    def run(self, frames: Frames, boxes_xywh: Sequence[Sequence[float]], start: int) -> Iterator[FrameResult]:
-        """Follow targets, with their maps, from boxes [B, 4] on the first of the frames, which is number `start`.
+    def run(self, frames: Frames, boxes_xywh: Sequence[Sequence[float]]) -> Iterator[FrameResult]:
+        """Follow targets, with their maps, from boxes [B, 4] on the first of the frames.
 
         Raises:
             UserError: a box cannot be tracked, or the frames cannot be read.
         """
-        states: list[TargetState] = []
-        for index, image in enumerate(frames, start):
-            images = [image] * len(boxes_xywh)
-            if states:
-                states = self._in_turn(self._tracker.step, images, states, True)
-            else:
-                states = self._in_turn(self._tracker.initialize, images, boxes_xywh)
-            yield FrameResult(index, frames.seconds[-1], image, states)
+        return follow(self, timed(frames), as_boxes(boxes_xywh), keep_response=True)
+
+    def initialize(self, images: Sequence[RGBImage], boxes_xywh: NDArray[np.float64]) -> list[TargetState]:
+        """`relo.Tracker.initialize`, in turn."""
+        return self._in_turn(self._tracker.initialize, images, boxes_xywh)
+
+    def step(
+        self, images: Sequence[RGBImage], states: Sequence[TargetState], keep_response: bool = False
+    ) -> list[TargetState]:
+        """`relo.Tracker.step`, in turn."""
+        return self._in_turn(self._tracker.step, images, states, keep_response)
 
     def close(self) -> None:
         """End the thread."""

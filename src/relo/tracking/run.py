@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,22 @@ from relo.tracking.frame_result import FrameResult
 from relo.tracking.sources import DEFAULT_FRAMES_PER_SECOND, Frames, open_frames
 from relo.tracking.state import TargetState
 
-if TYPE_CHECKING:
-    from relo.tracking.tracker import Tracker
-
 Source = str | Path | int | Frames | Iterable[RGBImage]
 TimedFrame = tuple[int, float, RGBImage]
 """The frame's index in its source, the seconds since the source's first frame, and the image."""
+
+
+class Steps(Protocol):
+    """The steps of a `relo.Tracker`, or of what passes them on to one."""
+
+    def initialize(self, images: Sequence[RGBImage], boxes_xywh: NDArray[np.float64]) -> list[TargetState]:
+        """See `relo.Tracker.initialize`."""
+
+    def step(
+        self, images: Sequence[RGBImage], states: Sequence[TargetState], keep_response: bool = False
+    ) -> list[TargetState]:
+        """See `relo.Tracker.step`."""
+
 
 DECODED_AHEAD = 4
 """Frames that wait for the tracker; they take memory."""
@@ -41,17 +51,16 @@ def open_timed(source: Source, start: int = 0, limit: int | None = None) -> Iter
     if isinstance(source, Frames):
         return islice(decoded_ahead(source), start, None if limit is None else start + limit)
     arrays = Frames("the source", source, None, DEFAULT_FRAMES_PER_SECOND)
-    return islice(_timed(arrays), start, None if limit is None else start + limit)
+    return islice(timed(arrays), start, None if limit is None else start + limit)
 
 
 def decoded_ahead(frames: Frames) -> Iterator[TimedFrame]:
     """Frames that are decoded ahead in a thread; live ones are taken one by one, as new as they are."""
-    timed = _timed(frames)
-    return timed if frames.is_live else read_ahead(timed, DECODED_AHEAD)
+    return timed(frames) if frames.is_live else read_ahead(timed(frames), DECODED_AHEAD)
 
 
 def follow(
-    tracker: "Tracker", frames: Iterable[TimedFrame], boxes_xywh: NDArray[np.float64], keep_response: bool = False
+    tracker: Steps, frames: Iterable[TimedFrame], boxes_xywh: NDArray[np.float64], keep_response: bool = False
 ) -> Generator[FrameResult, None, None]:
     """Track B targets, given by their boxes [B, 4] on the first frame, as one batch; closing it ends the reading.
 
@@ -80,7 +89,7 @@ def as_boxes(boxes_xywh: Any) -> NDArray[np.float64]:
     return boxes.reshape(-1, 4)
 
 
-def _timed(frames: Frames) -> Iterator[TimedFrame]:
+def timed(frames: Frames) -> Iterator[TimedFrame]:
     """The frames with index and time; a source without times has those of its rate."""
     for index, image in enumerate(frames, frames.start):
         yield index, frames.seconds[-1] if frames.seconds else index / frames.frames_per_second, image
