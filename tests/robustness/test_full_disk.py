@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from full_disk import mounted_disk
 from relo.commands.main import main
 from relo.data.clip_store import ClipStore
 from relo.data.packing import verify
@@ -30,22 +31,19 @@ FULL = "the disk is full"
 
 
 @contextmanager
-def small_disk(folder: Path, size: str):
+def small_disk(folder: Path, size: int):
     """A file system of this size at a folder."""
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
-        yield folder
-    finally:
-        close_environments()
-        subprocess.run(["umount", "--lazy", folder], check=True)
+    with mounted_disk(folder, size):
+        try:
+            yield folder
+        finally:
+            close_environments()
 
 
 @pytest.fixture
 def disk(tmp_path):
     """A disk of 64 kB."""
-    with small_disk(tmp_path / "disk", "64k") as folder:
+    with small_disk(tmp_path / "disk", 64 * 1024) as folder:
         yield folder
 
 
@@ -177,7 +175,7 @@ def test_what_a_start_that_failed_left_is_packed_over(tmp_path, leftover):
 def test_a_disk_that_fills_up_while_packing(tmp_path, capsys):
     root = make_videos(tmp_path / "videos")
     main(packing(root, tmp_path / "whole"))
-    with small_disk(tmp_path / "disk", "300k") as disk:
+    with small_disk(tmp_path / "disk", 300 * 1024) as disk:
         said = refusal(*packing(root, disk / "store"), capsys=capsys)
         assert f"cannot be written ({FULL}); what is packed is kept" in said
         assert 0 < len(ClipStore(disk / "store", partial=True)) < 3
@@ -192,7 +190,7 @@ def test_a_disk_that_fills_up_while_packing(tmp_path, capsys):
 def test_a_fit_on_a_disk_that_fills_up(data, tmp_path, monkeypatch, capsys):
     """The first checkpoint finds room, the second does not."""
     path = write_config(tmp_path / "config.yaml", config(data, WARMUP))
-    with small_disk(tmp_path / "run", "8m") as disk:
+    with small_disk(tmp_path / "run", 8 << 20) as disk:
         relo_here(monkeypatch, "fit", "--config", path, cwd=tmp_path)
         last = disk / "checkpoints" / "last.ckpt"
         before = last.read_bytes()

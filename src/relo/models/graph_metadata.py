@@ -9,8 +9,7 @@ from typing import Any, Literal, get_args
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from relo import __version__
-from relo.errors import UserError
-from relo.models.checkpoints.states import LETTERS_AT_MOST
+from relo.errors import EXCERPT, UserError
 from relo.models.heads import Localization
 from relo.models.network import HEADS, Head
 
@@ -91,6 +90,6 @@ def read_metadata(entries: Mapping[str, str], path: Path) -> tuple[GraphKind, Gr
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} has broken metadata ({error}): export the model again.") from error
     raise UserError(
-        f"{path} is a graph of format {str(found)[:LETTERS_AT_MOST]}, and relo {__version__} reads format {FORMAT}: "
+        f"{path} is a graph of format {str(found)[:EXCERPT]}, and relo {__version__} reads format {FORMAT}: "
         "export the model with this version of relo, or take the version that wrote it."
     )

@@ -17,7 +17,7 @@ from relo.errors import UserError
 # A damaged header can ask for gigabytes. Even a black frame takes a byte for 512 pixels as JPEG, for 1032 as PNG, and
 # for 8256 as a PNG of 1 bit, as masks may be.
 _HARMLESS_PIXELS, _PIXELS_PER_BYTE, _MOST_PIXELS = 1 << 24, 1 << 12, 1 << 27
-_BITS_PER_BYTE = 1 << 14  # pixels of a PNG of one bit
+_ONE_BIT_PIXELS_PER_BYTE = 1 << 14  # of a PNG of one bit
 
 
 def decode_frame(encoded: bytes, name: str, flags: int = cv2.IMREAD_COLOR_RGB) -> NDArray[np.uint8]:
@@ -47,7 +47,7 @@ def require_possible_size(encoded: bytes, name: str) -> None:
         UserError: it does.
     """
     width, height = announced_pixels(encoded) or (0, 0)
-    per_byte = _BITS_PER_BYTE if has_one_bit(encoded) else _PIXELS_PER_BYTE
+    per_byte = _ONE_BIT_PIXELS_PER_BYTE if has_one_bit(encoded) else _PIXELS_PER_BYTE
     most = min(max(_HARMLESS_PIXELS, per_byte * len(encoded)), _MOST_PIXELS)
     if width * height > most:
         size = f"{len(encoded)} bytes that announce {width} x {height} px, where at most {most} px are read"

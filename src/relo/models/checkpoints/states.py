@@ -22,9 +22,6 @@ State = Mapping[str, Tensor]
 NAMED_AT_MOST = 4
 """Tensors of one kind that an error spells out before it only counts them."""
 
-LETTERS_AT_MOST = 80
-"""Of a name from a file, in an error."""
-
 _NAME_LETTERS = 120  # of a place and what is wrong with it: its end says most
 
 _FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2}

@@ -22,7 +22,6 @@ from relo.models.checkpoints.cache import cache_folder
 from relo.models.checkpoints.plugin import build
 from relo.models.checkpoints.released import VARIANTS, Variant, read_released
 from relo.models.checkpoints.states import (
-    LETTERS_AT_MOST,
     State,
     as_state,
     load_state_strictly,
@@ -219,6 +218,6 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], State]:
 def _require_format(found: Any, path: Path) -> None:
     if str(found) != str(FORMAT):
         raise UserError(
-            f"{path} has weights of format {str(found)[:LETTERS_AT_MOST]}, and relo {__version__} reads format "
+            f"{path} has weights of format {str(found)[:EXCERPT]}, and relo {__version__} reads format "
             f"{FORMAT}: take weights made for this version of relo, or the version that wrote them."
         )
