@@ -7,6 +7,7 @@ import pytest
 
 from relo.data.clip_store import ClipStore
 from relo.data.sequences.parsing import read_boxes
+from relo.evaluation.one_pass import run_one_pass
 from relo.models.checkpoints.weights import save_network
 from training_runs import WARMUP, config, relo_here, write_config
 
@@ -49,3 +50,57 @@ def test_scores_do_not_depend_on_earlier_validations(data, network, tmp_path, mo
         scores.append(json.loads((tmp_path / "run/validation/scores.json").read_text()))
     assert scores[0] == scores[1]
     assert scores[0]["policy"]["auc"] != pytest.approx(scores[0]["prior"]["auc"], abs=1e-9)
+
+
+def test_a_validation_that_was_stopped_goes_on(data, network, tmp_path, monkeypatch):
+    save_network(network, tmp_path / "model")
+    content = config(data, WARMUP, init_from=str(tmp_path / "model"))
+    content["trainer"]["limit_val_batches"] = 1.0
+    content["data"]["validation_batch"] = 1
+    path = write_config(tmp_path / "config.yaml", content)
+    tracked = []
+
+    def track(tracker, batch, **settings):
+        if len(tracked) == stop_after:
+            raise KeyboardInterrupt
+        tracked.extend((tracker.rule.localization, sequence.name) for sequence in batch)
+        return run_one_pass(tracker, batch, **settings)
+
+    def validate(folder, *more):
+        tracked.clear()
+        folder.mkdir(exist_ok=True)
+        relo_here(monkeypatch, "validate", "--config", path, *more, cwd=folder)
+        files = sorted(file for file in (folder / "run/validation").rglob("*") if file.suffix in (".txt", ".json"))
+        return {file.relative_to(folder): file.read_bytes() for file in files if not file.stem.endswith("_time")}
+
+    monkeypatch.setattr("relo.training.validation.run_one_pass", track)
+    stop_after = None
+    whole = validate(tmp_path / "whole")
+    assert len(tracked) == 6
+    stop_after = 4
+    with pytest.raises(SystemExit):
+        validate(tmp_path / "stopped")
+    stop_after = None
+    other = [{"path": str(data.test), "start": 1}]
+    assert validate(tmp_path / "stopped") == whole
+    assert len(tracked) == 2  # those that were not done
+    assert validate(tmp_path / "stopped") == whole
+    assert len(tracked) == 6  # a finished validation is repeated
+    stop_after = 4
+    with pytest.raises(SystemExit):
+        validate(tmp_path / "stopped")
+    stop_after = None
+    validate(tmp_path / "stopped", f"--data.validation={json.dumps(other)}")
+    assert len(tracked) == 4  # of other sequences nothing is taken
+
+
+def test_sequences_that_would_share_a_file_are_named(data, network, tmp_path, monkeypatch, capsys):
+    save_network(network, tmp_path / "model")
+    content = config(data, WARMUP, init_from=str(tmp_path / "model"))
+    content["trainer"]["limit_val_batches"] = 1.0
+    content["data"]["validation"] *= 2
+    path = write_config(tmp_path / "config.yaml", content)
+    with pytest.raises(SystemExit) as ended:
+        relo_here(monkeypatch, "validate", "--config", path, cwd=tmp_path)
+    assert ended.value.code == 2
+    assert "names two sequences lasot/" in capsys.readouterr().err

@@ -108,6 +108,26 @@ def kill_testing(data, folder, generator, kills):
     kill_again_and_again(folder, command, boxes, generator, kills)
 
 
+def validated(folder: Path) -> dict[str, bytes]:
+    """As `boxes`, of the results of both maps, with their scores."""
+    results = folder / "run" / "validation"
+    files = [file for file in results.rglob("*.*") if file.suffix != ".png" and not file.name.endswith("_time.txt")]
+    return {str(file.relative_to(results)): file.read_bytes() for file in files}
+
+
+def kill_validating(data, folder, generator, kills):
+    save_network(make_network(), folder / "model")
+    content = config(data, WARMUP, init_from=str(folder / "model"))
+    content["trainer"]["limit_val_batches"] = 1.0
+    content["data"]["validation"] = [{"path": str(data.train)}]
+    path = write_config(folder / "config.yaml", content)
+
+    def command(cwd: Path, generator: random.Random) -> list[str]:
+        return ["validate", f"--config={path}", f"--data.validation_batch={generator.choice([1, 3, 16])}"]
+
+    kill_again_and_again(folder, command, validated, generator, kills)
+
+
 # ------------------------------------------------------------------------------------------------------------ training
 
 
@@ -299,6 +319,12 @@ def test_kills_of_packing(tmp_path, generator, kills):
 @pytest.mark.timeout(900)
 def test_kills_of_testing(data, tmp_path, generator, kills):
     kill_testing(data, tmp_path, generator, kills)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(900)
+def test_kills_of_validating(data, tmp_path, generator, kills):
+    kill_validating(data, tmp_path, generator, kills)
 
 
 @pytest.mark.torture

@@ -73,11 +73,11 @@ def claim(
             which dataset they are of, or cannot be written.
     """
     source = {"dataset": dataset, "split": split}
-    identity = {**source, **_identity(tracker)}
+    ours = {**source, **identity(tracker)}
     path = folder / RUN_FILE
     try:
         if not path.exists():
-            write_text(path, json.dumps({**identity, **(notes or {})}, indent=2) + "\n")
+            write_text(path, json.dumps({**ours, **(notes or {})}, indent=2) + "\n")
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"The results folder {folder} cannot be used ({error}); choose another.") from error
@@ -94,7 +94,7 @@ def claim(
         raise UserError(
             f"The folder {folder} holds results on {_named(found)}, not on {_named(source)}: choose another folder."
         )
-    different = sorted(key for key in identity if found.get(key) != identity[key])
+    different = sorted(key for key in ours if found.get(key) != ours[key])
     if different:
         raise UserError(
             f"The folder {folder} holds results made with other {' and '.join(different)} (see {path.name}): "
@@ -107,7 +107,7 @@ def _named(source: Mapping[str, Any]) -> str:
     return source["dataset"] if split is None else f"{source['dataset']}, split {split}"
 
 
-def _identity(tracker: Tracker) -> dict[str, Any]:
+def identity(tracker: Tracker) -> dict[str, Any]:
     """The settings that decide the boxes, and a hash of the weights."""
     weights = state_hash(tracker.network.state_dict())
     return {"rule": asdict(tracker.rule), "precision": tracker.precision, "weights": weights}

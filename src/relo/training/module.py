@@ -14,7 +14,6 @@ from torchmetrics import MetricCollection
 from relo.data.clip_batch import ClipBatch
 from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.errors import UserError
-from relo.evaluation.one_pass import run_one_pass
 from relo.evaluation.result_folder import SequenceResult
 from relo.learning.base import Objective, StepResult
 from relo.learning.rollout import Rollout
@@ -27,7 +26,7 @@ from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 from relo.training.checkpoints import leave_epoch_unfinished
 from relo.training.recipe import Recipe
-from relo.training.validation import tracking_metrics
+from relo.training.validation import begin_validation, results_folder, track, tracking_metrics
 
 
 class RELOModule(lightning.LightningModule):
@@ -148,11 +147,15 @@ class RELOModule(lightning.LightningModule):
             name: Tracker(self.network, replace(self.rule, localization=name), device=self.device)
             for name in self.localizations
         }
+        folder = results_folder(self.trainer)
+        if folder is not None:
+            begin_validation(folder, self._trackers, self.trainer)
 
     def validation_step(self, batch: list[AnnotatedSequence], batch_index: int) -> None:
         """Track a batch of sequences from their first boxes, once per localization, and score them."""
+        folder = results_folder(self.trainer)
         for name, tracker in self._trackers.items():
-            for result in run_one_pass(tracker, batch, batch_size=len(batch)):
+            for result in track(tracker, batch, folder and folder / name):
                 self.validation_results[name].append(result)
                 values = (result.boxes_xywh, result.sequence.boxes_xywh, result.sequence.visible)
                 self.scores[name].update(*(torch.from_numpy(value).to(self.device) for value in values))

@@ -1,7 +1,9 @@
 """The scores of tracking whole sequences: what they are computed with, shown as, and written to."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,19 @@ from rich.console import Console
 from rich.table import Table
 from torchmetrics import Metric, MetricCollection
 
+from relo.data.datamodule import SequenceDataset
+from relo.data.sequences.base import Sequence as AnnotatedSequence
+from relo.evaluation.one_pass import run_one_pass
 from relo.evaluation.plots import success_plot
-from relo.evaluation.result_folder import SequenceResult, write_result
+from relo.evaluation.result_folder import SequenceResult, identity, read_finished, write_result
 from relo.evaluation.sequence_scores import sequence_auc
 from relo.files import write_text
 from relo.learning.base import of_all_ranks
 from relo.metrics import AverageOverlap, NormalizedPrecision, Precision, SuccessAUC, SuccessRate
+from relo.tracking.tracker import Tracker
+
+UNFINISHED = "unfinished.json"
+"""In the folder of a validation that is under way or was stopped: what it tracks by."""
 
 METRICS: dict[str, tuple[Callable[[], Metric], str]] = {
     "auc": (SuccessAUC, "success AUC"),
@@ -33,11 +42,56 @@ def tracking_metrics() -> MetricCollection:
     return MetricCollection(metrics, compute_groups=False)
 
 
-class ValidationReport(Callback):
-    """After `relo validate`, writes into `<default_root_dir>/validation`:
+def results_folder(trainer: Trainer) -> Path | None:
+    """Where `relo validate` leaves what it finds; None in a fit, whose validations leave no files."""
+    return Path(trainer.default_root_dir) / "validation" if trainer.state.fn == "validate" else None
 
-    - `<map>/<dataset>/<sequence>.txt`, the boxes x, y, w, h of every frame as floats, and scores, times and
-      presence beside them, as `relo test` leaves them;
+
+def begin_validation(folder: Path, trackers: Mapping[str, Tracker], trainer: Trainer) -> None:
+    """Remove earlier results, but for those of the same sequences by the same trackers, where the work was stopped.
+
+    Raises:
+        UserError: the results of two sequences would share a file.
+    """
+    sequences = getattr(trainer.val_dataloaders, "dataset", None)
+    content: dict[str, Any] = {name: identity(tracker) for name, tracker in trackers.items()}
+    if isinstance(sequences, SequenceDataset):
+        sequences.require_own_names()
+        content["sources"] = [asdict(source) for source in sequences.sources]
+    if trainer.is_global_zero:
+        text = json.dumps(content, indent=2, default=str) + "\n"
+        before = None
+        with suppress(OSError, ValueError):
+            before = (folder / UNFINISHED).read_text()
+        if before != text:
+            for name in trackers:
+                for file in folder.glob(f"{name}/*/*.txt"):
+                    file.unlink(missing_ok=True)
+            write_text(folder / UNFINISHED, text)
+    trainer.strategy.barrier()
+
+
+def track(tracker: Tracker, batch: Sequence[AnnotatedSequence], folder: Path | None) -> list[SequenceResult]:
+    """Track a batch of sequences from their first boxes.
+
+    With a folder, results are those of its files `<dataset>/<sequence>.txt` and the ones beside it, as `relo test`
+    leaves them: what is there is not tracked again.
+    """
+    if folder is None:
+        return run_one_pass(tracker, batch, batch_size=len(batch))
+    missing = [sequence for sequence in batch if read_finished(folder / sequence.dataset, sequence) is None]
+    run_one_pass(
+        tracker,
+        missing,
+        batch_size=len(batch),
+        on_result=lambda result: write_result(folder / result.sequence.dataset, result),
+    )
+    return [result for sequence in batch if (result := read_finished(folder / sequence.dataset, sequence)) is not None]
+
+
+class ValidationReport(Callback):
+    """After `relo validate`, writes into `<default_root_dir>/validation`, beside the sequences' results:
+
     - `scores.json`, the scores of each map, its success curve and every sequence's AUC;
     - `success.png`, the success curves.
 
@@ -49,19 +103,15 @@ class ValidationReport(Callback):
         report = {name: _summary(metrics) for name, metrics in pl_module.scores.items()}
         sequences = {name: _sequence_aucs(results) for name, results in pl_module.validation_results.items()}
         count = len(next(iter(sequences.values())))
-        folder = Path(trainer.default_root_dir) / "validation"
-        is_written = trainer.state.fn == "validate"
-        if is_written:
-            for name, results in pl_module.validation_results.items():
-                for result in results:
-                    write_result(folder / name / result.sequence.dataset, result)
+        folder = results_folder(trainer)
         if not trainer.is_global_zero:
             return
         Console().print(score_table(report, count))
-        if is_written:
+        if folder is not None:
             content = {**report, "sequences": count, "per_sequence": sequences}
             write_text(folder / "scores.json", json.dumps(content, indent=2) + "\n")
             success_plot({name: scores["success_curve"] for name, scores in report.items()}, folder / "success.png")
+            (folder / UNFINISHED).unlink(missing_ok=True)
             Console().print(f"Boxes, scores and plots are in {folder}.")
 
 
