@@ -62,7 +62,7 @@ def committed(path: Path) -> int:
     return sum(key.endswith(b"/header") for key in content(path))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_packing_goes_on_where_it_was(tmp_path, workers):
     reader = FakeReader(tmp_path / "fake", sequences=40)
     whole, killed = tmp_path / "whole", tmp_path / "killed"

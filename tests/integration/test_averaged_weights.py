@@ -27,7 +27,9 @@ def box_bias(folder, step):
     return [checkpoint[state]["network.box.offset.2.bias"] for state in STATES]
 
 
-@pytest.mark.parametrize("options", [(), DDP], ids=["one process", "two processes"])
+@pytest.mark.parametrize(
+    "options", [pytest.param((), id="one process"), pytest.param(DDP, id="two processes", marks=pytest.mark.slow)]
+)
 def test_checkpoints_hold_the_moving_average(options, data, tmp_path):
     path = averaged_run(data, tmp_path)
     relo("fit", "--config", path, *options, cwd=tmp_path)

@@ -89,6 +89,7 @@ def test_policy_takes_the_steps_of_one_process(data, tmp_path, monkeypatch):
     assert [batch["ranks"] for batch in batches] == [2, 1]
 
 
+@pytest.mark.slow
 def test_several_updates_a_batch_keep_ranks_together(data, tmp_path):
     """As SLURM's `srun` would start it on two nodes; the ranks find their places in its variables."""
     objective = {"class_path": "relo.learning.clipped.PPO", "init_args": {"epochs": 2, "minibatches": 2}}

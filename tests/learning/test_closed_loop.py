@@ -201,7 +201,7 @@ class Chooser(Seer):
         return replace(maps, boxes_cxcywh=maps.boxes_cxcywh + beside)
 
 
-@pytest.mark.parametrize("discount", [0.0, 0.8])
+@pytest.mark.parametrize("discount", [pytest.param(0.0, marks=pytest.mark.slow), 0.8])
 def test_the_expected_gradient_pays_for_what_is_lost_as_sampled_ones_do(discount):
     network = Chooser()
     network.logits.data = torch.linspace(-0.5, 0.5, 16).view(4, 4)

@@ -153,7 +153,13 @@ def _score_a_shard(rank: int, shards: list[list[int]], folder: Path) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("shards", [[[0, 1, 2, 3], [4]], [[0, 1, 2, 3, 4], []]], ids=["uneven", "one is empty"])
+@pytest.mark.parametrize(
+    "shards",
+    [
+        pytest.param([[0, 1, 2, 3], [4]], id="uneven", marks=pytest.mark.slow),
+        pytest.param([[0, 1, 2, 3, 4], []], id="one is empty"),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_two_processes_score_as_one(shards, tmp_path):
     mp.spawn(_score_a_shard, args=(shards, tmp_path), nprocs=2)

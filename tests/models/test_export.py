@@ -64,7 +64,7 @@ def clip(batch: int, frames: int = 20, templates: int = 2):
 @pytest.mark.parametrize(
     "propagator",
     [
-        pytest.param(propagator, id=name, marks=[] if name in ("layer-aligned", "none") else pytest.mark.slow)
+        pytest.param(propagator, id=name, marks=[] if name == "layer-aligned" else pytest.mark.slow)
         for name, propagator in PROPAGATORS.items()
     ],
 )
@@ -75,7 +75,8 @@ def test_twenty_frames_match_for_any_batch(tmp_path, propagator):
         assert largest_difference(exported, tmp_path, *clip(batch)) < 1e-3
 
 
-@pytest.mark.parametrize("localization", [pytest.param("policy", marks=pytest.mark.slow), "prior"])
+@pytest.mark.slow
+@pytest.mark.parametrize("localization", ["policy", "prior"])
 def test_presence_is_exported_where_there_is_one(tmp_path, localization):
     exported = network()
     exported.presence = ConvPresence(32, (16, 8), localization).eval()
