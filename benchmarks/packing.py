@@ -8,11 +8,13 @@ Rows are ways to pack the same images:
   as the store keeps of it.
 - decoded, kept: whole images whose bytes are kept and looked at for damage, beside simplejpeg that decodes them.
 - kept: `--decode false`, beside `cp -r` of the files.
+- kept, synced: the same until the bytes are on the disk, as `relo data pack` leaves them, beside `cp -r` and `sync`.
 
 Rates are frames a second by the wall clock, and by the time that cores spent, in which other programs on the machine
-do not count; ratios are packing's rates by the other's. Rounds of both alternate, and the best of each counts. Files
-are in the page cache, and neither stores nor copies are synced to the disk, whose own speed is not the question. With
---workers processes work for both, and what their start takes is left out; 0 is this process alone.
+do not count; ratios are packing's rates by the other's. Rounds of both alternate; rates and ratios are the medians of
+the rounds. Files are in the page cache, and in the first three rows neither stores nor copies are synced to the disk,
+whose own speed is not the question. With --workers processes work for both, and what their start takes is left out; 0
+is this process alone.
 
 Images are JPEG files of FOLDER, or made here: 1280x720 px, of smooth shapes and noise that a photograph has.
 """
@@ -22,8 +24,10 @@ from relo.commands.process import set_defaults
 set_defaults()  # before torch loads
 
 import argparse
+import os
 import resource
 import shutil
+import statistics
 import subprocess
 import tempfile
 import time
@@ -94,11 +98,6 @@ class Cost:
         """But for other work that is a part of it."""
         return Cost(self.wall - other.wall, self.cores - other.cores)
 
-    @staticmethod
-    def least(rounds: Sequence["Cost"]) -> "Cost":
-        """The least times of some rounds."""
-        return Cost(min(cost.wall for cost in rounds), min(cost.cores for cost in rounds))
-
 
 def _time_of_cores() -> float:
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -146,49 +145,59 @@ def do_nothing(_: int) -> None:
     """The work of processes whose start is measured."""
 
 
-def packed(reader: Images, store: Path, options: PackingOptions, decode: bool, workers: int) -> None:
+def packed(
+    reader: Images, store: Path, options: PackingOptions, decode: bool, workers: int, synced: bool = False
+) -> None:
     """Pack into a new store."""
-    with patch("lmdb.open", partial(lmdb.open, sync=False)):
+    opened = lmdb.open if synced else partial(lmdb.open, sync=False)
+    with patch("lmdb.open", opened):
         pack(reader, store, options=options, decode=decode, workers=workers)
 
 
-def copied(root: Path, copy: Path) -> None:
+def copied(root: Path, copy: Path, synced: bool = False) -> None:
     """Copy the images' folders."""
     subprocess.run(["cp", "-r", str(root), str(copy)], check=True)
+    if synced:
+        os.sync()
 
 
-def measure(reader: Images, folder: Path, workers: int, rounds: int) -> dict[str, tuple[Cost, Cost]]:
-    """By the row's name, what packing takes, and what the work takes that it is held against."""
+def measure(reader: Images, folder: Path, workers: int, rounds: int) -> dict[str, list[tuple[Cost, Cost]]]:
+    """By the row's name, in each round, what packing takes, and what the work takes that it is held against."""
     count = len(reader)
-    copy = folder / "copy"
+    store, scaled, copy = folder / "store", folder / "scaled", folder / "copy"
+    whole = PackingOptions()
+    packed(reader, scaled, SMALLER, True, workers)  # the codec looks at it for how large its images are
 
-    def bare(store: Path | None) -> None:
+    def codec_alone(store: Path | None) -> None:
         run_all(partial(codec, reader, store), count, workers)
 
-    stores = {name: folder / name for name in ("cut, scaled", "decoded, kept", "kept")}
-    whole = PackingOptions()
     rows: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
-        "cut, scaled": (
-            lambda: packed(reader, stores["cut, scaled"], SMALLER, True, workers),
-            lambda: bare(stores["cut, scaled"]),
-        ),
-        "decoded, kept": (lambda: packed(reader, stores["decoded, kept"], whole, True, workers), lambda: bare(None)),
-        "kept": (
-            lambda: packed(reader, stores["kept"], whole, False, workers),
-            lambda: copied(reader.root, copy),
+        "cut, scaled": (lambda: packed(reader, store, SMALLER, True, workers), lambda: codec_alone(scaled)),
+        "decoded, kept": (lambda: packed(reader, store, whole, True, workers), lambda: codec_alone(None)),
+        "kept": (lambda: packed(reader, store, whole, False, workers), lambda: copied(reader.root, copy)),
+        "kept, synced": (
+            lambda: packed(reader, store, whole, False, workers, synced=True),
+            lambda: copied(reader.root, copy, synced=True),
         ),
     }
-    costs: dict[str, tuple[list[Cost], list[Cost]]] = {name: ([], []) for name in rows}
+    costs: dict[str, list[tuple[Cost, Cost]]] = {name: [] for name in rows}
     for _ in range(rounds):
         start = Cost.of(lambda: run_all(do_nothing, count, workers))
         for name, works in rows.items():
-            for work, found in zip(works, costs[name], strict=True):
-                if work is works[0]:
-                    shutil.rmtree(stores[name], ignore_errors=True)
-                shutil.rmtree(copy, ignore_errors=True)
-                cost = Cost.of(work)
-                found.append(cost if name == "kept" else cost.without(start))
-    return {name: (Cost.least(own), Cost.least(other)) for name, (own, other) in costs.items()}
+            own, other = (_cost(work, (store, copy), synced=name == "kept, synced") for work in works)
+            if not name.startswith("kept"):
+                own, other = own.without(start), other.without(start)
+            costs[name].append((own, other))
+    return costs
+
+
+def _cost(work: Callable[[], None], outputs: Sequence[Path], synced: bool) -> Cost:
+    """What work takes on a disk that waits for nothing else."""
+    for output in outputs:
+        shutil.rmtree(output, ignore_errors=True)
+    if synced:
+        os.sync()
+    return Cost.of(work)
 
 
 def tabulate(options: argparse.Namespace) -> Table:
@@ -204,13 +213,18 @@ def tabulate(options: argparse.Namespace) -> Table:
     table = Table(title=title, box=SIMPLE_HEAD)
     for column in ("", "fps", "beside", "ratio", "a core", "beside", "ratio", "MB/s"):
         table.add_column(column, justify="right", no_wrap=True)
-    for name, (own, other) in costs.items():
-        by_wall, by_core = (
-            (f"{frames / mine:.0f}", f"{frames / theirs:.0f}", f"{theirs / mine:.2f}")
-            for mine, theirs in ((own.wall, other.wall), (own.cores, other.cores))
-        )
-        table.add_row(name, *by_wall, *by_core, f"{size / own.wall / 1e6:.0f}")
+    for name, of_rounds in costs.items():
+        by_wall, by_core = ([(getattr(a, by), getattr(b, by)) for a, b in of_rounds] for by in ("wall", "cores"))
+        seconds = statistics.median(mine for mine, _ in by_wall)
+        table.add_row(name, *_cells(frames, by_wall), *_cells(frames, by_core), f"{size / seconds / 1e6:.0f}")
     return table
+
+
+def _cells(frames: int, seconds: Sequence[tuple[float, float]]) -> list[str]:
+    """Frames a second of packing, of the other, and the ratio, by the seconds of both in each round."""
+    mine, theirs = (frames / statistics.median(values) for values in zip(*seconds, strict=True))
+    ratio = statistics.median(theirs / mine for mine, theirs in seconds)
+    return [f"{mine:.0f}", f"{theirs:.0f}", f"{ratio:.2f}"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -220,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sequences", type=int, default=8)
     parser.add_argument("--frames", type=int, default=60, help="of each sequence")
     parser.add_argument("--workers", type=int, default=0, help="processes that read, decode and encode")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where the images, stores and copies are for the time being")
     print_table(parser, arguments, tabulate)
 

@@ -19,6 +19,7 @@ from relo.data.frame_geometry import to_packed
 from relo.data.frame_packing import pack_frames
 from relo.data.packing import pack
 from relo.data.sampler import ClipFrames, ClipSampler, ConsecutiveSampler, OrderSampler
+from relo.data.store_environment import closed
 from relo.data.transforms import Augmentation, ClipTransform
 from relo.errors import UserError
 from relo.geometry import CropRule, mirror_xywh
@@ -292,7 +293,7 @@ def damaged(tmp_path, store):
     """The store with a sequence whose frames are no images."""
     sequence = FakeReader(tmp_path / "fake")[1]
     packed = pack_frames(sequence, PackingOptions())
-    packed = PackedFrames([b"\xff\xd8 rubbish"] * len(packed.encoded), packed.image_sizes, packed.geometry)
+    packed = PackedFrames([closed(b"\xff\xd8 rubbish")] * len(packed.values), packed.image_sizes, packed.geometry)
     with ClipStoreWriter(store.path, store.manifest) as writer:
         writer.write(1, sequence, packed)
         writer.finish({})

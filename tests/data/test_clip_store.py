@@ -17,6 +17,7 @@ from relo.data import store_environment, store_manifest, store_writer
 from relo.data.clip_store import ClipStore, ClipStoreWriter, Manifest, PackedFrames, PackingOptions
 from relo.data.frame_geometry import nearest_visible, surroundings, to_image, to_packed
 from relo.data.sequences.base import ImageFiles, Sequence
+from relo.data.store_environment import closed
 from relo.errors import UserError
 
 coordinates = st.floats(allow_nan=True, allow_infinity=True)
@@ -36,7 +37,7 @@ def test_what_is_written_is_read_back_to_the_bit(tmp_path_factory, boxes_xywh, n
     path = tmp_path_factory.mktemp("store")
     sizes = np.arange(2 * len(frames), dtype=np.int32).reshape(-1, 2)
     made = Sequence(name, "made", ImageFiles(path, ()), boxes_xywh, visible, None, sentence)
-    packed = PackedFrames(frames, sizes, np.zeros((len(frames), 4)))
+    packed = PackedFrames(list(map(closed, frames)), sizes, np.zeros((len(frames), 4)))
     with ClipStoreWriter(path, Manifest("made", "train", PackingOptions(), (name,))) as writer:
         assert writer.missing == [0]
         writer.write(0, made, packed)
@@ -208,7 +209,7 @@ def test_map_grows_with_its_content(tmp_path, monkeypatch):
     monkeypatch.setattr(store_writer, "_FIRST_MAP_SIZE", 1 << 16)
     frames = [bytes([i]) * 100_000 for i in range(12)]
     big = Sequence("big", "made", ImageFiles(tmp_path, ()), np.ones((12, 4)), np.ones(12, bool))
-    packed = PackedFrames(frames, np.ones((12, 2), np.int32), np.ones((12, 4)))
+    packed = PackedFrames(list(map(closed, frames)), np.ones((12, 2), np.int32), np.ones((12, 4)))
     with ClipStoreWriter(tmp_path / "s", Manifest("made", "train", PackingOptions(), ("big",))) as writer:
         writer.write(0, big, packed)
         writer.finish({})

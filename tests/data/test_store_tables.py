@@ -10,7 +10,7 @@ from relo.data.clip_store import ClipStore, ClipStoreWriter, PackingOptions
 from relo.data.frame_packing import pack_frames
 from relo.data.packing import pack
 from relo.data.sampler import ConsecutiveSampler, OrderSampler
-from relo.data.store_environment import checksum, forget_environment
+from relo.data.store_environment import closed, forget_environment
 from relo.data.store_tables import Names, Visibility
 
 NAMES = ("one", "", "naïve \udce9", "four")
@@ -72,7 +72,7 @@ def leave_out_a_sequence(store):
 
     def put(transaction, key):
         value = tables[key].tobytes()
-        transaction.put(key, value + checksum(value))
+        transaction.put(key, closed(value))
 
     change_records(store, put)
 

@@ -9,6 +9,7 @@ from relo.data.image_headers import upright_jpeg_size
 from relo.data.intact_frames import decode_intact, intact_size
 from relo.data.sequence_checks import check_annotation, misfits
 from relo.data.sequences.base import Sequence
+from relo.data.store_environment import closed
 from relo.data.store_manifest import PackingOptions
 from relo.data.store_writer import PackedFrames
 from relo.errors import UserError
@@ -35,7 +36,7 @@ def pack_frames(sequence: Sequence, options: PackingOptions, decode: bool = True
     around = nearest_visible(sequence.visible)
     geometry = np.tile(WHOLE_IMAGE, (count, 1))
     sizes = np.empty((count, 2), np.int32)
-    frames = []
+    values = []
     for i in range(count):
         encoded, name = sequence.frames.encoded(i), sequence.frames.name(i)
         size = upright_jpeg_size(encoded)
@@ -44,10 +45,10 @@ def pack_frames(sequence: Sequence, options: PackingOptions, decode: bool = True
         else:
             box_xywh = None if options.cut is None else sequence.boxes_xywh[around[i]]
             encoded, sizes[i], geometry[i] = _changed(encoded, name, size, box_xywh, options)
-        frames.append(encoded)
+        values.append(closed(encoded))
     if problems := misfits(sequence, sizes):
         raise UserError(problems[0])
-    return PackedFrames(frames, sizes, geometry)
+    return PackedFrames(values, sizes, geometry)
 
 
 def _changed(

@@ -91,7 +91,7 @@ def pack(
                     writer.write(index, sequence, packed)
                     remarks = remarks_on_sizes(f"{sequence.dataset}/{sequence.name}", packed.image_sizes)
                     show((*sequence.remarks, *remarks), console)
-                    count(len(packed.encoded), sum(map(len, packed.encoded)))
+                    count(len(packed.values), sum(map(len, packed.values)))
                     continue
                 broken[name] = reason = str(result)
                 if not skip_broken:

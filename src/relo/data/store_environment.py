@@ -31,6 +31,11 @@ def checksum(content: bytes) -> bytes:
     return zlib.crc32(content).to_bytes(CHECKSUM_BYTES, "little")
 
 
+def closed(content: bytes) -> bytes:
+    """A value: what it holds, and its checksum."""
+    return content + checksum(content)
+
+
 def is_store(path: Path) -> bool:
     """Whether the folder looks like a store (or another LMDB)."""
     return (path / DATA_FILE).is_file()

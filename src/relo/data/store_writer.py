@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import lmdb
@@ -19,7 +19,7 @@ from relo.data.store_environment import (
     DATA_FILE,
     LOCK_FILE,
     MANIFEST,
-    checksum,
+    closed,
     forget_environment,
     is_unborn,
     open_environment,
@@ -37,15 +37,11 @@ _FIRST_MAP_SIZE = 1 << 26
 
 @dataclass(frozen=True)
 class PackedFrames:
-    """The N frames of a sequence, ready to be written; their checksums are taken by the process that makes them."""
+    """The N frames of a sequence, ready to be written: what reads them has closed them, so that the writer need not."""
 
-    encoded: list[bytes]
+    values: list[bytes]  # encoded images, each with its checksum
     image_sizes: NDArray[np.int32]  # [N, 2]
     geometry: NDArray[np.float64]  # [N, 4]
-    checksums: list[bytes] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "checksums", [checksum(encoded) for encoded in self.encoded])
 
 
 class ClipStoreWriter:
@@ -79,7 +75,7 @@ class ClipStoreWriter:
             raise self._unwritable(error) from error
         self._manifest = manifest
         try:
-            self._write({MANIFEST: _closed(manifest.encode())}, [record_key(number, "header") for number in damaged])
+            self._write({MANIFEST: closed(manifest.encode())}, [record_key(number, "header") for number in damaged])
             with self._environment.begin() as transaction:
                 self.missing = [
                     i for i in range(len(manifest.names)) if transaction.get(record_key(i, "header")) is None
@@ -98,7 +94,7 @@ class ClipStoreWriter:
         """Write sequence number `index`, whose own frames are not looked at, in one transaction."""
         header = {
             "name": sequence.name,
-            "frames": len(packed.encoded),
+            "frames": len(packed.values),
             "class_name": sequence.class_name,
             "sentence": sequence.sentence,
         }
@@ -110,11 +106,8 @@ class ClipStoreWriter:
         }
         if self._manifest.options.changes_frames:
             records["geometry"] = packed.geometry.astype("<f8").tobytes()
-        frames = {
-            record_key(index, f"{i:08d}"): value
-            for i, value in enumerate(map(bytes.__add__, packed.encoded, packed.checksums))
-        }
-        self._write(frames | {record_key(index, name): _closed(value) for name, value in records.items()})
+        frames = {record_key(index, f"{i:08d}"): value for i, value in enumerate(packed.values)}
+        self._write(frames | {record_key(index, name): closed(value) for name, value in records.items()})
 
     def finish(self, broken: Mapping[str, str]) -> None:
         """Mark the store as complete, but for the sequences that are broken."""
@@ -124,7 +117,7 @@ class ClipStoreWriter:
         visible = [record[:-CHECKSUM_BYTES] for record in records]
         lengths = np.array([len(flags) for flags in visible], "<i8")
         tables = {ALL_VISIBLE: b"".join(visible), ALL_LENGTHS: lengths.tobytes(), MANIFEST: manifest.encode()}
-        self._write({key: _closed(value) for key, value in tables.items()})
+        self._write({key: closed(value) for key, value in tables.items()})
 
     def _write(self, records: Mapping[bytes, bytes], deleted: Iterable[bytes] = ()) -> None:
         """Write values that end with their checksums."""
@@ -180,8 +173,3 @@ def _in_words(value: object) -> str:
     if isinstance(value, PackingOptions):
         return ", ".join(f"{name} {setting}" for name, setting in asdict(value).items())
     return str(value)
-
-
-def _closed(content: bytes) -> bytes:
-    """A value: what it holds, and its checksum."""
-    return content + checksum(content)
