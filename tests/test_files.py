@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -134,3 +135,13 @@ def test_what_is_wrong_with_yaml_is_one_sentence(tmp_path, content, problem):
 def test_yaml_is_read(tmp_path):
     write_text(tmp_path / "a.yaml", "a: [1, b]\n")
     assert read_yaml(tmp_path / "a.yaml", "The file") == {"a": [1, "b"]}
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", "folder", "folder/.."])
+def test_a_folder_is_not_taken_for_a_file(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "kept").touch()
+    with pytest.raises(UserError, match=r"cannot be written \(.*irectory"):
+        write_text(Path(name), "text")
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "kept"]

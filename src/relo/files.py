@@ -80,6 +80,8 @@ def atomic_write(path: Path, synced: bool = True) -> Iterator[Path]:
                 yield path
             return
         target = path.resolve() if path.is_symlink() else path
+        if not target.name:  # "." and "/"
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         target.parent.mkdir(parents=True, exist_ok=True)
         process = f"{os.getpid()}@{machine()}"
         name = _shortened(target.name, _LONGEST_NAME - len(os.fsencode(process)) - 2)
