@@ -80,7 +80,7 @@ def atomic_write(path: Path, synced: bool = True) -> Iterator[Path]:
                 yield path
             return
         target = path.resolve() if path.is_symlink() else path
-        if not target.name:  # "." and "/"
+        if target.name in ("", ".."):  # the first is that of "." and "/"
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         target.parent.mkdir(parents=True, exist_ok=True)
         process = f"{os.getpid()}@{machine()}"
