@@ -8,10 +8,11 @@ It makes a video (H.264, seeded), and tracks it three times on the CPU, each wit
     run       `tracker.run` on the video
     command   `relo track VIDEO --box ... --save ... --render ...`, in a process of its own
 
-"frames/s" is from the first box to the last, "of step" its share of the rate of `step`; the command's second row
-counts from the start of its process to its end, torch's import and the video's last frames included. "largest
-difference" is that of any number of any box to those of `step`; the command writes ten-thousandths. "memory" is what
-the command has resident after 500 frames (or a fifth of them) and with the last box (Linux only).
+All take turns of --turn seconds, in which the command's process is stopped while the others work, since the speed of a
+machine that others share changes within minutes. "frames/s" is the median over the turns, "of step" the median of the
+rate in a turn by that of `step` in the same round. "largest difference" is that of any number of any box to those of
+`step`; the command writes ten-thousandths. "memory" is what the command has resident after 500 frames (or a fifth of
+them) and with the last box. Only Linux and macOS can stop a process, and only Linux tells its memory.
 """
 
 from relo.commands.process import set_defaults
@@ -20,12 +21,15 @@ set_defaults()  # before torch loads
 
 import argparse
 import os
+import signal
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,11 +37,11 @@ from tempfile import TemporaryDirectory
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.table import Table
 from tables import parser_of, print_table
 
 from relo.data.sequences.parsing import read_boxes
+from relo.errors import UserError
 from relo.models.checkpoints.weights import SHIPPED
 from relo.models.devices import fit_threads
 from relo.tracking.crops import RGBImage
@@ -50,16 +54,6 @@ SETTLED = 500
 
 IN_MEMORY = 200
 """Frames that are decoded at once for `step`."""
-
-
-@dataclass
-class Watched:
-    """What was seen of a command while it ran."""
-
-    seconds: float = 0.0  # from the start to the end of its process
-    reached: dict[int, float] = field(default_factory=dict)  # when so many frames had been found
-    memory: dict[int, int] = field(default_factory=dict)  # bytes, likewise
-    highest: int = 0  # bytes
 
 
 def made_images(count: int, width: int, height: int, targets: int) -> Iterator[RGBImage]:
@@ -85,46 +79,89 @@ def boxes_at(index: int, width: int, height: int, targets: int) -> list[list[int
     return [[round(left), round(top), side, side] for left, top in zip(x, y, strict=True)]
 
 
-def step_alone(tracker: Tracker, video: Path, boxes_xywh: list[list[int]]) -> tuple[float, NDArray[np.float64]]:
-    """Frames a second, and the boxes [T, B, 4]."""
+Found = list[list[list[float]]]
+"""Boxes x, y, w, h of B targets in T frames."""
+
+
+def step_alone(tracker: Tracker, video: Path, boxes_xywh: list[list[int]], found: Found) -> Iterator[float]:
+    """Track a video whose frames are decoded before they count: the seconds of each frame after the first."""
     images = iter(open_frames(video))
     states = tracker.initialize([next(images)] * len(boxes_xywh), boxes_xywh)
-    found, seconds = [[state.box_xywh.tolist() for state in states]], 0.0
+    found.append([state.box_xywh.tolist() for state in states])
     while chunk := list(islice(images, IN_MEMORY)):
-        start = time.perf_counter()
         for image in chunk:
+            start = time.perf_counter()
             states = tracker.step([image] * len(boxes_xywh), states)
             found.append([state.box_xywh.tolist() for state in states])
-        seconds += time.perf_counter() - start
-    return (len(found) - 1) / seconds, np.array(found)
+            yield time.perf_counter() - start
 
 
-def run_alone(tracker: Tracker, video: Path, boxes_xywh: list[list[int]]) -> tuple[float, NDArray[np.float64]]:
-    """Frames a second, and the boxes [T, B, 4]."""
+def run_alone(tracker: Tracker, video: Path, boxes_xywh: list[list[int]], found: Found) -> Iterator[float]:
+    """Track a video: the seconds of each frame after the first."""
     results = tracker.run(video, boxes_xywh)
-    found = [next(results).boxes_xywh]
-    start = time.perf_counter()
-    found += [result.boxes_xywh for result in results]
-    return (len(found) - 1) / (time.perf_counter() - start), np.stack(found)
+    found.append(next(results).boxes_xywh.tolist())
+    while True:
+        start = time.perf_counter()
+        result = next(results, None)
+        if result is None:
+            return
+        found.append(result.boxes_xywh.tolist())
+        yield time.perf_counter() - start
 
 
-def watch(command: Sequence[str], boxes: Path, settled: int, count: int) -> Watched:
-    """Run a command that writes a line per frame, and look at its lines and its memory meanwhile."""
-    watched, start = Watched(), time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None:
+def turn_of(frames: Iterator[float], seconds: float) -> float:
+    """Work for so many seconds: frames a second, or nan where there are no more."""
+    spent, count = 0.0, 0
+    for time_of_frame in frames:
+        spent, count = spent + time_of_frame, count + 1
+        if spent >= seconds:
+            return count / spent
+    return float("nan")
+
+
+@dataclass
+class Command:
+    """A process that writes a line per frame, stopped between its turns."""
+
+    process: subprocess.Popen[bytes]
+    boxes: Path
+    settled: int  # frames after which memory should not grow
+    early: int = 0  # bytes that it held then
+    late: int = 0  # and when it was last looked at
+
+    def done(self) -> int:
+        """The frames that have their boxes."""
+        return self.boxes.read_bytes().count(b"\n") if self.boxes.exists() else 0
+
+    def begin(self) -> None:
+        """Wait for the first box, and stop."""
+        while self.process.poll() is None and not self.done():
             time.sleep(0.05)
-            done = boxes.read_bytes().count(b"\n") if boxes.exists() else 0
-            memory = resident_memory(process.pid)
-            for mark in (1, settled, count):
-                if done >= mark and mark not in watched.reached:
-                    watched.reached[mark], watched.memory[mark] = time.perf_counter() - start, memory
-            if settled in watched.reached and done < count:
-                watched.highest = max(watched.highest, memory)
-        watched.seconds = time.perf_counter() - start
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    return watched
+        self._signal("SIGSTOP")
+
+    def turn(self, seconds: float) -> float:
+        """Let it work for so many seconds: frames a second, or nan where it has ended."""
+        self._signal("SIGCONT")
+        start, before = time.perf_counter(), self.done()
+        deadline = start + seconds
+        while self.process.poll() is None and time.perf_counter() < deadline:
+            time.sleep(0.05)
+            self._look()
+        done, spent = self.done(), time.perf_counter() - start
+        if self.process.poll() is not None:
+            return float("nan")
+        self._signal("SIGSTOP")
+        return (done - before) / spent
+
+    def _look(self) -> None:
+        if memory := resident_memory(self.process.pid):
+            self.late = memory
+            if not self.early and self.done() >= self.settled:
+                self.early = memory
+
+    def _signal(self, name: str) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(getattr(signal, name))
 
 
 def resident_memory(process: int) -> int:
@@ -135,9 +172,8 @@ def resident_memory(process: int) -> int:
 
 
 def compare(options: argparse.Namespace) -> Table:
-    """Track three times."""
+    """Track three times, in turns."""
     count, (width, height) = options.frames, options.size
-    settled = min(SETTLED, count // 5)
     boxes_xywh = boxes_at(0, width, height, options.targets)
     with TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
@@ -147,30 +183,40 @@ def compare(options: argparse.Namespace) -> Table:
                 writer.write(image)
         tracker = Tracker.from_pretrained(options.model, device="cpu")
         fit_threads(tracker.network)
-        step_rate, expected = step_alone(tracker, video, boxes_xywh)
-        run_rate, run_boxes = run_alone(tracker, video, boxes_xywh)
-        command = [sys.executable, "-m", "relo", "track", str(video), "--model", options.model, "--device", "cpu"]
-        command += ["--save", str(boxes), *([] if options.no_video else ["--render", str(folder / "out.mp4")])]
-        command += [word for box in boxes_xywh for word in ("--box", ",".join(map(str, box)))]
+        words = [sys.executable, "-m", "relo", "track", str(video), "--model", options.model, "--device", "cpu"]
+        words += ["--save", str(boxes), *([] if options.no_video else ["--render", str(folder / "out.mp4")])]
+        words += [word for box in boxes_xywh for word in ("--box", ",".join(map(str, box)))]
         one_each = [folder / f"boxes_{i + 1}.txt" for i in range(options.targets)] if options.targets > 1 else [boxes]
-        watched = watch(command, one_each[0], settled, count)
-        command_boxes = np.stack([read_boxes(path) for path in one_each], axis=1)
-    seconds = watched.reached[count] - watched.reached[1]
+        step_found, run_found = Found(), Found()
+        step = step_alone(tracker, video, boxes_xywh, step_found)
+        run = run_alone(tracker, video, boxes_xywh, run_found)
+        rates: dict[str, list[float]] = {"step": [], "run": [], "command": []}
+        with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
+            command = Command(process, one_each[0], min(SETTLED, count // 5))
+            command.begin()
+            works = (partial(turn_of, step), partial(turn_of, run), command.turn)
+            while not np.isnan(turns := [work(options.turn) for work in works]).any():
+                for of_work, rate in zip(rates.values(), turns, strict=True):
+                    of_work.append(rate)
+            for work in works:
+                work(float("inf"))
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, words)
+        if not rates["step"]:
+            raise UserError(f"{count} frames do not last for a turn of {options.turn} s: lower --turn.")
+        command_found = np.stack([read_boxes(path) for path in one_each], axis=1)
     engine, threads = tracker.engine, torch.get_num_threads()
     title = f"{count} frames of {width} x {height} px, targets: {options.targets}, {engine}, torch threads: {threads}"
+    title += f", rounds: {len(rates['step'])}"
     table = Table("", "frames/s", "of step", "largest difference (px)", title=title)
-    for row, rate, found in (
-        ("step", step_rate, expected),
-        ("run", run_rate, run_boxes),
-        ("command", (count - 1) / seconds, command_boxes),
-        ("command, start and end included", count / watched.seconds, command_boxes),
-    ):
-        table.add_row(row, f"{rate:.1f}", f"{rate / step_rate:.3f}", f"{np.abs(found - expected).max():.5f}")
-    early, late = watched.memory[settled], watched.memory[count]
-    if early:
+    for (row, of_row), found in zip(rates.items(), (step_found, run_found, command_found), strict=True):
+        share = statistics.median(rate / by for rate, by in zip(of_row, rates["step"], strict=True))
+        difference = np.abs(np.array(found) - step_found).max()
+        table.add_row(row, f"{statistics.median(of_row):.1f}", f"{share:.3f}", f"{difference:.5f}")
+    if early := command.early:
         table.caption = (
-            f"memory: {early / 2**20:.0f} MiB after {settled} frames, {late / 2**20:.0f} at the end "
-            f"({100 * (late / early - 1):+.1f} %), {watched.highest / 2**20:.0f} at most"
+            f"memory: {early / 2**20:.0f} MiB after {command.settled} frames, {command.late / 2**20:.0f} at the end "
+            f"({100 * (command.late / early - 1):+.1f} %)"
         )
     return table
 
@@ -182,6 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--targets", type=int, default=1)
     parser.add_argument("--model", default=SHIPPED, help="a model's name, its folder, or a checkpoint")
+    parser.add_argument("--turn", type=float, default=3.0, help="seconds that each works before the next")
     parser.add_argument("--no-video", action="store_true", help="leave --render out of the command")
     parser.add_argument("--folder", type=Path, help="where the videos lie meanwhile")
     print_table(parser, arguments, compare)
