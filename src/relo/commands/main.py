@@ -151,6 +151,9 @@ def _parse(program: str, function: Any, arguments: list[str]) -> dict[str, Any]:
         values: dict[str, Any] = parser.parse_args(regrouped(arguments, lists, switches, positionals)).as_dict()
     except ArgumentError as error:
         raise UserError(f"{one_sentence(str(error))} (see `{program} --help`)") from error
+    except OverflowError as error:  # of an option that takes numbers with fractions
+        number = excerpt(max(arguments, key=len))
+        raise UserError(f"{number} is too large a number (see `{program} --help`).") from error
     for name, value in values.items():
         _require_names(name, value)
     return values
