@@ -125,9 +125,13 @@ def _parse(program: str, function: Any, arguments: list[str]) -> dict[str, Any]:
     from docstring_parser import parse
     from jsonargparse import ArgumentParser
 
+    from relo.commands.help_texts import HelpFormatter
+
     documentation = parse(function.__doc__ or "")
     help_texts = {parameter.arg_name: parameter.description for parameter in documentation.params}
-    parser: Any = ArgumentParser(prog=program, description=documentation.description, exit_on_error=False)
+    parser: Any = ArgumentParser(
+        prog=program, description=documentation.description, formatter_class=HelpFormatter, exit_on_error=False
+    )
     parser._negative_number_matcher = NEGATIVE_NUMBER
     types = get_type_hints(function)
     lists, switches, positionals = [], [], 0
@@ -150,7 +154,11 @@ def _parse(program: str, function: Any, arguments: list[str]) -> dict[str, Any]:
     try:
         values: dict[str, Any] = parser.parse_args(regrouped(arguments, lists, switches, positionals)).as_dict()
     except ArgumentError as error:
-        raise UserError(f"{one_sentence(str(error))} (see `{program} --help`)") from error
+        said = one_sentence(str(error))
+        surplus = said.partition("nrecognized arguments: ")[2].split()
+        if surplus and all(map(os.path.exists, surplus)):  # what a shell makes of a pattern
+            said += '; put a pattern such as "*.png" in quotation marks'
+        raise UserError(f"{said} (see `{program} --help`)") from error
     except OverflowError as error:  # of an option that takes numbers with fractions
         number = excerpt(max(arguments, key=len))
         raise UserError(f"{number} is too large a number (see `{program} --help`).") from error

@@ -45,7 +45,7 @@ class FramesFolder:
             ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
         )
         try:
-            with atomic_write(path) as partial:
+            with atomic_write(path, synced=False) as partial:  # as a video's frames are
                 partial.write_bytes(data.tobytes())
         except UserError as error:
             raise UserError(f"{str(error).rstrip('.')}; {self._count} frames before it are complete.") from error
