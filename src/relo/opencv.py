@@ -1,7 +1,6 @@
 """The interface of OpenCV's trackers: code that uses `cv2.TrackerCSRT` changes one line."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,9 +15,6 @@ from relo.tracking.rule import TrackingRule
 from relo.tracking.run import as_boxes
 from relo.tracking.state import TargetState
 
-LOST_AFTER = 5
-"""Unsure frames in a row after which `update` says that the target is lost, where neither rule nor model says."""
-
 _CONVERSIONS = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}  # by the number of channels
 
 
@@ -31,8 +27,8 @@ class Tracker:
     >>> tracker = relo.opencv.Tracker()  # was: tracker = cv2.TrackerCSRT.create()
     >>> tracker.init(frame, (40, 30, 30, 40))
     >>> ok, box = tracker.update(next_frame)
-    >>> ok, [type(value).__name__ for value in box]
-    (True, ['int', 'int', 'int', 'int'])
+    >>> [type(value).__name__ for value in (ok, *box)]
+    ['bool', 'int', 'int', 'int', 'int']
     """
 
     def __init__(
@@ -45,8 +41,7 @@ class Tracker:
 
         Args:
             model: what `relo.Tracker.from_pretrained` takes; or such a tracker, which several of these may share.
-            rule: None is the model's own, with lost-and-found on where the network has a presence head: a target is
-                lost after `LOST_AFTER` unsure frames in a row, and searched for.
+            rule: None is the model's own. Under one with `lost_after` a lost target is searched for.
             device: None is the GPU where there is one.
 
         Raises:
@@ -55,7 +50,7 @@ class Tracker:
         """
         if isinstance(model, relo.Tracker) and not (rule is None and device is None):
             raise ValueError("A relo.Tracker has its own rule and device; give these when it is made.")
-        self._tracker = model if isinstance(model, relo.Tracker) else _load(model, rule, device)
+        self._tracker = model if isinstance(model, relo.Tracker) else relo.Tracker.from_pretrained(model, rule, device)
         self.state: TargetState | None = None
         """What is known of the target: its score, its presence, and the box with fractions of pixels."""
 
@@ -86,9 +81,9 @@ class Tracker:
         """Find the target in the next frame.
 
         Returns:
-            Whether the target is there, and its box x, y, w, h in whole pixels. It is not where the rule counts it as
-            lost; the box is then where it was last believed. Under a rule without `lost_after` it is there where
-            presence is at least `sure_presence`, and always for a network without a presence head.
+            Whether the target is there, and its box x, y, w, h in whole pixels. It is there where presence is at least
+            the rule's `sure_presence`, and always for a network without a presence head. Under a rule with `lost_after`
+            it is there until it counts as lost; the box is then where it was last believed.
 
         Raises:
             UserError: `init` was not called, or the image is none.
@@ -103,15 +98,6 @@ class Tracker:
         if rule.lost_after is None:
             return state.presence is None or state.presence >= rule.sure_presence
         return state.status != "lost"
-
-
-def _load(model: str | Path, rule: TrackingRule | None, device: str | None) -> relo.Tracker:
-    """A tracker with this rule, or the model's own with lost-and-found where the network allows it."""
-    loaded = relo.Tracker.from_pretrained(model, rule, device)
-    if rule is not None or loaded.rule.lost_after is not None or not loaded.tells_presence:
-        return loaded
-    searching = replace(loaded.rule, lost_after=LOST_AFTER)
-    return relo.Tracker(loaded.network, searching, loaded.device, engine=loaded.engine)
 
 
 def _to_rgb(image: NDArray[np.uint8]) -> RGBImage:

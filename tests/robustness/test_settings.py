@@ -50,6 +50,7 @@ def part(name: str, **settings: object) -> dict:
     [
         ("data", "batch_size", 0, "batch_size = 0"),
         ("data", "workers", -1, "workers = -1"),
+        ("data", "absence", -1, "data.absence: -1, where settings by name belong"),
         ("model", "optimizer", optimizer(lr=-1), "learning rate: -1"),
         ("model", "optimizer", optimizer(lr=float("inf")), "lr = inf"),
         ("model", "network", part("encoder", heads=3), "3 heads"),

@@ -13,7 +13,6 @@ from relo.errors import UserError
 from relo.models.checkpoints.weights import save_network
 from relo.models.network import LocalizationNetwork
 from relo.models.presence import ConvPresence
-from relo.opencv import LOST_AFTER
 from relo.tracking.rule import TrackingRule
 
 BOX = (40, 30, 30, 40)
@@ -97,9 +96,9 @@ def test_grey_and_alpha_are_converted(network, frames):
 
 def test_a_lost_target_is_not_ok_and_stays_where_it_was_believed(network, frames, tmp_path):
     model = save_with_presence(network, tmp_path / "model", -20.0)
-    tracker = relo.opencv.Tracker(model, device="cpu")
+    tracker = relo.opencv.Tracker(model, TrackingRule(lost_after=5), "cpu")
     found = opencv_loop(tracker, frames + frames, BOX)
-    assert [ok for ok, _ in found] == [index < LOST_AFTER - 1 for index in range(len(found))]
+    assert [ok for ok, _ in found] == [index < 4 for index in range(len(found))]
     assert found[-1] == (False, BOX)
     assert tracker.state.status == "lost"
     tracker.init(frames[0], BOX)  # another target
@@ -109,9 +108,9 @@ def test_a_lost_target_is_not_ok_and_stays_where_it_was_believed(network, frames
 def test_ok_under_other_rules_and_without_presence(network, frames, tmp_path):
     unsure, sure = (save_with_presence(network, tmp_path / f"{logit}", logit) for logit in (-20.0, 20.0))
     plain = TrackingRule()
-    for model, rule, expected in ((unsure, plain, False), (sure, plain, True), (sure, None, True)):
+    for model, rule in ((unsure, plain), (unsure, None), (sure, plain), (sure, None)):
         found = opencv_loop(relo.opencv.Tracker(model, rule, "cpu"), frames, BOX)
-        assert {ok for ok, _ in found} == {expected}
+        assert {ok for ok, _ in found} == {model == sure}
     assert {ok for ok, _ in opencv_loop(relo.opencv.Tracker(relo.Tracker(network)), frames, BOX)} == {True}
 
 

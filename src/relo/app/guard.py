@@ -62,7 +62,7 @@ class Guard:
     def _refusal(self, headers: Headers) -> str | None:
         host = headers.get("host", "")
         if self._names is not None and _hostname(f"//{host}") not in self._names:
-            return f"This server answers under the name {' or '.join(self._names)} alone."
+            return f"This server answers under the name {' or '.join(dict.fromkeys(self._names))} alone."
         origin = headers.get("origin")
         foreign = origin is not None and urlsplit(origin).netloc != host
         # Browsers say where a request comes from; a link that a person follows has no origin.

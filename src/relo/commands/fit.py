@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml  # type: ignore[import-untyped]
-from jsonargparse import get_loader, set_loader
+from jsonargparse import Namespace, get_loader, set_loader
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
@@ -94,6 +94,9 @@ class CLI(LightningCLI):
         settings.weights_only = True  # a checkpoint of someone else's must not run code
         if "verbose" in settings:
             settings.verbose = False  # `ValidationReport` prints the scores
+        for name in ("augmentation", "absence"):  # the parser looks at what is in them, not at whether they are such
+            if not isinstance(found := settings.data[name], Namespace):
+                raise UserError(f"The config has data.{name}: {excerpt(found)}, where settings by name belong.")
         _check_trainer(settings)
         if settings.ckpt_path not in (None, "last", "best", "hpc"):
             read_checkpoint(Path(settings.ckpt_path))

@@ -64,6 +64,8 @@ def track(
 ) -> None:
     """Follow one target or several through a video, a folder of images, a camera or a network stream.
 
+    For example: relo track video.mp4 --box 120,80,60,90 --save boxes.txt --render out.mp4
+
     Args:
         source: folder of images, pattern such as "frames/*.png", video file, a camera's number, or a network address
             such as "rtsp://192.168.1.7/stream" or "https://example.org/video.mp4". Ctrl-C ends a camera or stream, and
@@ -83,7 +85,7 @@ def track(
             first. Several targets are separated by commas. It needs a model with a presence head.
         render: write a video (.mp4, .webm, .avi, .mkv or .mov), or images into a folder (a name without an ending, or
             with a slash behind it), with the boxes, scores and each target's localization map; a target that is lost
-            has a grey box.
+            has a grey box. Small frames are enlarged there; boxes in files are in pixels of the source.
         truth: boxes of the one target to compare with, one line per frame of the source; prints the success AUC.
         rule: a YAML file of the tracking settings that differ from the model's own, such as "lost_after: 5".
         localization: the map that picks the cell, "policy" or "prior"; the rule's if not given.

@@ -44,8 +44,12 @@ def report(tracked: Tracked, frames: Frames, written: Iterable[Path]) -> Iterato
     for i, lost in sorted(tracked.lost.items()):
         name = f"Target {i + 1}" if tracked.targets > 1 else "The target"
         yield f"{name} was lost on {len(lost)} frames: {runs(lost)}."
-    if tracked.count:
-        yield from (f"Written: {path}" for path in written)
+    if not tracked.count:
+        return
+    paths = list(written)
+    yield from (f"Written: {path}" for path in paths)
+    if not paths:
+        yield "Nothing was written: --save keeps the boxes, --render a video of them."
 
 
 def comparison(
