@@ -42,9 +42,10 @@ def tracking_metrics() -> MetricCollection:
     return MetricCollection(metrics, compute_groups=False)
 
 
-def results_folder(trainer: Trainer) -> Path | None:
-    """Where `relo validate` leaves what it finds; None in a fit, whose validations leave no files."""
-    return Path(trainer.default_root_dir) / "validation" if trainer.state.fn == "validate" else None
+def results_folder(trainer: Any) -> Path | None:
+    """Where `relo validate` leaves what it finds; None in a fit, and where a trainer has no `ValidationReport`."""
+    reports = any(isinstance(callback, ValidationReport) for callback in trainer.callbacks)
+    return Path(trainer.default_root_dir) / "validation" if reports and trainer.state.fn == "validate" else None
 
 
 def begin_validation(folder: Path, trackers: Mapping[str, Tracker], trainer: Trainer) -> None:
