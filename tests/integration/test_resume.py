@@ -48,6 +48,21 @@ def test_stopped_run_goes_on(data, uninterrupted, stop, tmp_path, monkeypatch):
     assert losses(tmp_path / "run", "metrics_1.csv") == {s: loss for s, loss in uninterrupted.items() if s < stop}
 
 
+def test_a_run_killed_after_an_epochs_last_batch_and_again_goes_on(data, tmp_path, monkeypatch):
+    content = config(data, ACTOR_CRITIC)
+    content["trainer"]["max_epochs"] = EPOCHS
+    content["trainer"]["callbacks"][0]["init_args"] |= {"every_n_train_steps": 1, "save_top_k": -1}
+    path = write_config(tmp_path / "config.yaml", content)
+    relo_here(monkeypatch, "fit", "--config", path, cwd=tmp_path / "whole")
+    whole = losses(tmp_path / "whole/run")
+    saved = tmp_path / "whole"
+    for first in (8, 9):  # saved after a batch, as what a kill leaves; 8 ends an epoch
+        (checkpoint,) = (saved / "run/checkpoints").glob(f"*step={first}.ckpt")
+        saved = tmp_path / f"from {first}"
+        relo_here(monkeypatch, "fit", "--config", path, "--ckpt_path", checkpoint, cwd=saved)
+        assert losses(saved / "run") == {step: whole[step] for step in range(first, STEPS)}
+
+
 def test_policy_learning_goes_on_within_an_epoch(data, tmp_path, monkeypatch):
     content = config(data, ACTOR_CRITIC)
     path = write_config(tmp_path / "config.yaml", content)

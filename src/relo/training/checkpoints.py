@@ -146,14 +146,30 @@ def last_checkpoint(trainer: Trainer) -> Path:
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
-def leave_epoch_unfinished(fit_loop: dict[str, Any], batches: float) -> None:
-    """Let a resumed run go on within an epoch that was cut short (by max_steps, say): Lightning counts it as done.
+def correct_progress(fit_loop: dict[str, Any], batches: float) -> None:
+    """Let a resumed run go on where Lightning (2.6) would count on wrongly from the state of its loop.
+
+    - Within an epoch that was cut short (by max_steps, say), it counts the epoch as done.
+    - From the last batch of an epoch, it gives the next one no number of its own, and at the second resume begins that
+      epoch's count of batches again: the epoch is noted as over.
 
     Args:
         fit_loop: the state of Lightning's loop, in a checkpoint.
         batches: of an epoch.
     """
-    batch = fit_loop["epoch_loop.batch_progress"]["current"]
-    if batch["ready"] == batch["completed"] and 0 < batch["completed"] < batches:
-        for progress in fit_loop["epoch_progress"].values():
+    batch, epoch = fit_loop["epoch_loop.batch_progress"], fit_loop["epoch_progress"]
+    current = batch["current"]
+    if current["ready"] == current["completed"] and 0 < current["completed"] < batches:
+        for progress in epoch.values():
             progress["processed"] = progress["completed"] = progress["ready"] - 1
+    elif current["processed"] >= batches and current["completed"] == current["processed"] - 1:
+        batch["total"]["completed"] = batch["total"]["processed"]
+        batch["is_last_batch"] = False
+        optimizer = fit_loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+        for counts in (current, fit_loop["epoch_loop.scheduler_progress"]["current"]):
+            counts.update(dict.fromkeys(counts, 0))
+        for progress in optimizer.values():
+            progress["current"].update(dict.fromkeys(progress["current"], 0))
+        fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
+        for progress in epoch.values():
+            progress["processed"] = progress["completed"] = progress["ready"]

@@ -24,7 +24,7 @@ from relo.models.network import LocalizationNetwork
 from relo.settings import check_whole
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
-from relo.training.checkpoints import leave_epoch_unfinished
+from relo.training.checkpoints import correct_progress
 from relo.training.recipe import Recipe
 from relo.training.validation import begin_validation, results_folder, track, tracking_metrics
 
@@ -194,4 +194,4 @@ class RELOModule(lightning.LightningModule):
             rule = replace(rule, localization=self.localizations[0])
         checkpoint |= {FORMAT_ENTRY: FORMAT, "relo_network": self.network.config(), "relo_rule": asdict(rule)}
         if self.trainer.state.fn == "fit":
-            leave_epoch_unfinished(checkpoint["loops"]["fit_loop"], self.trainer.num_training_batches)
+            correct_progress(checkpoint["loops"]["fit_loop"], self.trainer.num_training_batches)
