@@ -17,7 +17,7 @@ import yaml  # type: ignore[import-untyped]
 from relo.errors import EXCERPT, UserError
 from relo.inputs import read_bounded
 
-_REASONS = {
+REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the file would be larger than is allowed here",
@@ -25,7 +25,7 @@ _REASONS = {
     errno.EACCES: "permission denied",
     errno.ENAMETOOLONG: "the name is too long",
 }
-REFUSALS = frozenset(_REASONS)
+REFUSALS = frozenset(REASONS)
 """The numbers of errors by which a system says that nothing can be written, whatever the program."""
 
 _READER_COMES = 5.0  # seconds
@@ -47,9 +47,9 @@ def reason(error: BaseException) -> str | None:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError):
-            return _REASONS.get(cause.errno or 0, cause.strerror or str(cause))
+            return REASONS.get(cause.errno or 0, cause.strerror or str(cause))
         if code := re.search(r"\b(?:os error |Os \{ code: )(\d+)", str(cause)):  # of libraries in Rust
-            return _REASONS.get(int(code[1]), os.strerror(int(code[1])))
+            return REASONS.get(int(code[1]), os.strerror(int(code[1])))
         cause = cause.__cause__ or cause.__context__
     return None
 

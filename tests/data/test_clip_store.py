@@ -215,3 +215,21 @@ def test_map_grows_with_its_content(tmp_path, monkeypatch):
         writer.finish({})
     (sequence,) = ClipStore(tmp_path / "s")
     assert [sequence.frames.encoded(i) for i in range(12)] == frames
+
+
+def test_a_limit_of_the_size_of_files_is_named(tmp_path):
+    resource = pytest.importorskip("resource")
+    frames = [closed(bytes([i]) * 100_000) for i in range(12)]
+    big = Sequence("big", "made", ImageFiles(tmp_path, ()), np.ones((12, 4)), np.ones(12, bool))
+    packed = PackedFrames(frames, np.ones((12, 2), np.int32), np.ones((12, 4)))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with ClipStoreWriter(tmp_path / "s", Manifest("made", "train", PackingOptions(), ("big",))) as writer:
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (250_880, before[1]))  # no whole number of pages
+            with pytest.raises(UserError, match="larger than is allowed here"):
+                writer.write(0, big, packed)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        writer.write(0, big, packed)
+        writer.finish({})
+    assert len(ClipStore(tmp_path / "s")[0]) == 12

@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -273,7 +274,8 @@ def kill_study(data, folder, generator, kills):
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         for member in [process.pid, *descendants(process.pid)]:
-            os.kill(member, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(member, signal.SIGKILL)
         process.communicate()
         print(f"kill {kill + 1} after {moment:.1f} s")
         if generator.random() < 0.4 or kill == kills - 1:

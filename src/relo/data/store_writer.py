@@ -1,5 +1,6 @@
 """Writing a clip store: one transaction per sequence, so that packing can be killed and goes on."""
 
+import errno
 import json
 import os
 import shutil
@@ -29,7 +30,7 @@ from relo.data.store_environment import (
 from relo.data.store_manifest import Manifest, PackingOptions
 from relo.data.store_reader import ClipStore
 from relo.errors import UserError
-from relo.files import reason
+from relo.files import REASONS, reason
 
 _SPARE_BYTES = 1 << 20  # pages that a transaction takes beyond its records
 _FIRST_MAP_SIZE = 1 << 26
@@ -140,10 +141,22 @@ class ClipStoreWriter:
         is_short = "Input/output error" in str(error) and self.path.is_dir()
         is_full = is_short and shutil.disk_usage(self.path).free < size + _SPARE_BYTES
         why = "the disk is full" if is_full or "No space left" in str(error) else reason(error) or str(error)
+        if is_short and _allowed_bytes() < (self.path / DATA_FILE).stat().st_size + size + _SPARE_BYTES:
+            why = REASONS[errno.EFBIG]
         return UserError(
             f"The clip store {self.path} cannot be written ({why}); what is packed is kept, and the same command goes "
             "on from there."
         )
+
+
+def _allowed_bytes() -> float:
+    """The largest size that the system allows a file of this process."""
+    try:
+        import resource  # Windows has none
+    except ImportError:
+        return float("inf")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return float("inf") if limit == resource.RLIM_INFINITY else limit
 
 
 def begun_store(path: Path, manifest: Manifest) -> "ClipStore | None":
