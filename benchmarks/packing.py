@@ -13,8 +13,8 @@ Rows are ways to pack the same images:
 Rates are frames a second by the wall clock, and by the time that cores spent, in which other programs on the machine
 do not count; ratios are packing's rates by the other's. Rounds of both alternate; rates and ratios are the medians of
 the rounds. Files are in the page cache, and in the first three rows neither stores nor copies are synced to the disk,
-whose own speed is not the question. With --workers processes work for both, and what their start takes is left out; 0
-is this process alone.
+whose own speed is not the question; the last waits for all that the machine has to write. With --workers processes
+decode and encode for both, and what their start takes is left out of the first two rows; 0 is this process alone.
 
 Images are JPEG files of FOLDER, or made here: 1280x720 px, of smooth shapes and noise that a photograph has.
 """

@@ -192,14 +192,18 @@ def compare(options: argparse.Namespace) -> Table:
         run = run_alone(tracker, video, boxes_xywh, run_found)
         rates: dict[str, list[float]] = {"step": [], "run": [], "command": []}
         with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
-            command = Command(process, one_each[0], min(SETTLED, count // 5))
-            command.begin()
-            works = (partial(turn_of, step), partial(turn_of, run), command.turn)
-            while not np.isnan(turns := [work(options.turn) for work in works]).any():
-                for of_work, rate in zip(rates.values(), turns, strict=True):
-                    of_work.append(rate)
-            for work in works:
-                work(float("inf"))
+            try:
+                command = Command(process, one_each[0], min(SETTLED, count // 5))
+                command.begin()
+                works = (partial(turn_of, step), partial(turn_of, run), command.turn)
+                while not np.isnan(turns := [work(options.turn) for work in works]).any():
+                    for of_work, rate in zip(rates.values(), turns, strict=True):
+                        of_work.append(rate)
+                if not process.poll():
+                    for work in works:
+                        work(float("inf"))
+            finally:
+                process.kill()  # it may be stopped, and would be waited for
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, words)
         if not rates["step"]:

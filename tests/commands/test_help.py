@@ -24,11 +24,12 @@ def test_help_names_what_is_required_and_defaults_but_no_types(capsys):
 
 
 def test_a_pattern_that_the_shell_has_resolved_is_recognised(capsys, tmp_path):
-    files = [str(tmp_path / f"{i}.png") for i in range(3)]
+    files = [str(tmp_path / f"{i}.png") for i in range(60)]
     for file in files:
         open(file, "w").close()
     code, text = shown(capsys, "track", *files, "--box", "1,2,3,4")
     assert code == 2
+    assert "1.png' and 58 more files are one source too many" in text
     assert 'put a pattern such as "*.png" in quotation marks' in text
     code, text = shown(capsys, "track", files[0], "surplus", "--box", "1,2,3,4")
     assert code == 2

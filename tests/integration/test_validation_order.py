@@ -1,12 +1,16 @@
 """No state leaks from one target to the next: the order of sequences changes no box."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from relo.data.clip_store import ClipStore
+from relo.data.packing import pack
+from relo.data.sequences import open_reader
 from relo.data.sequences.parsing import read_boxes
+from relo.data.synthetic.command import synthesize
 from relo.evaluation.one_pass import run_one_pass
 from relo.models.checkpoints.weights import save_network
 from training_runs import WARMUP, config, relo_here, write_config
@@ -81,7 +85,6 @@ def test_a_validation_that_was_stopped_goes_on(data, network, tmp_path, monkeypa
     with pytest.raises(SystemExit):
         validate(tmp_path / "stopped")
     stop_after = None
-    other = [{"path": str(data.test), "start": 1}]
     assert validate(tmp_path / "stopped") == whole
     assert len(tracked) == 2  # those that were not done
     assert validate(tmp_path / "stopped") == whole
@@ -90,17 +93,25 @@ def test_a_validation_that_was_stopped_goes_on(data, network, tmp_path, monkeypa
     with pytest.raises(SystemExit):
         validate(tmp_path / "stopped")
     stop_after = None
-    validate(tmp_path / "stopped", f"--data.validation={json.dumps(other)}")
-    assert len(tracked) == 4  # of other sequences nothing is taken
+    validate(tmp_path / "stopped", "--model.rule.window_exponent=0.5")
+    assert len(tracked) == 6  # of another rule nothing is taken
 
 
-def test_sequences_that_would_share_a_file_are_named(data, network, tmp_path, monkeypatch, capsys):
+def test_sequences_of_one_name_are_scored_by_themselves(data, network, tmp_path, monkeypatch):
     save_network(network, tmp_path / "model")
     content = config(data, WARMUP, init_from=str(tmp_path / "model"))
     content["trainer"]["limit_val_batches"] = 1.0
-    content["data"]["validation"] *= 2
-    path = write_config(tmp_path / "config.yaml", content)
-    with pytest.raises(SystemExit) as ended:
+    other = tmp_path / "other"
+    size = {"width": 160, "height": 120, "workers": 0}
+    synthesize(other / "raw", layout="lasot", split="test", sequences=3, frames=12, seed=5, **size)
+    stores = [str(data.test), str(other / "store")]
+    pack(open_reader("lasot", other / "raw", "test"), Path(stores[1]), split="test")
+    assert ClipStore(Path(stores[1])).names == ClipStore(data.test).names
+    aucs = []
+    for paths, batch in (([stores[0]], 1), ([stores[1]], 1), (stores, 1), (stores, 16)):
+        content["data"] |= {"validation": [{"path": path} for path in paths], "validation_batch": batch}
+        path = write_config(tmp_path / "config.yaml", content)
         relo_here(monkeypatch, "validate", "--config", path, cwd=tmp_path)
-    assert ended.value.code == 2
-    assert "names two sequences lasot/" in capsys.readouterr().err
+        aucs.append(json.loads((tmp_path / "run/validation/scores.json").read_text())["policy"]["auc"])
+    assert aucs[2] == pytest.approx((aucs[0] + aucs[1]) / 2, abs=1e-6)
+    assert aucs[3] == pytest.approx(aucs[2], abs=1e-3)

@@ -154,13 +154,15 @@ def _parse(program: str, function: Any, arguments: list[str]) -> dict[str, Any]:
     try:
         values: dict[str, Any] = parser.parse_args(regrouped(arguments, lists, switches, positionals)).as_dict()
     except ArgumentError as error:
-        said = one_sentence(str(error))
-        surplus = said.partition("nrecognized arguments: ")[2].split()
-        if surplus and all(map(os.path.exists, surplus)):  # what a shell makes of a pattern
-            said += '; put a pattern such as "*.png" in quotation marks'
-        raise UserError(f"{said} (see `{program} --help`)") from error
+        surplus = str(error).partition("nrecognized arguments: ")[2].split()
+        if len(surplus) > 1 and all(map(os.path.isfile, surplus)):  # what a shell makes of a pattern
+            raise UserError(
+                f"{excerpt(surplus[0])} and {len(surplus) - 1} more files are one source too many: put a pattern such "
+                f'as "*.png" in quotation marks (see `{program} --help`).'
+            ) from error
+        raise UserError(f"{one_sentence(str(error))} (see `{program} --help`)") from error
     except OverflowError as error:  # of an option that takes numbers with fractions
-        number = excerpt(max(arguments, key=len))
+        number = excerpt(max(arguments, key=lambda word: sum(map(str.isdigit, word))))
         raise UserError(f"{number} is too large a number (see `{program} --help`).") from error
     for name, value in values.items():
         _require_names(name, value)

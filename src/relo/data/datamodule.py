@@ -250,7 +250,6 @@ class SequenceDataset(Dataset[AnnotatedSequence]):
     """
 
     def __init__(self, sources: Sequence[SequenceSource]) -> None:
-        self.sources = tuple(sources)
         self.members: list[tuple[SequenceReader, int]] = []
         for source in sources:
             reader: SequenceReader
@@ -278,22 +277,6 @@ class SequenceDataset(Dataset[AnnotatedSequence]):
         """The sequence number `index`."""
         reader, number = self.members[index]
         return reader[number]
-
-    def require_own_names(self) -> None:
-        """Refuse sequences whose results would share a file.
-
-        Raises:
-            UserError: two of one dataset have the same name.
-        """
-        seen: set[tuple[str, str]] = set()
-        for reader, number in self.members:
-            name = reader.names[number]
-            if (reader.dataset, name) in seen:
-                raise UserError(
-                    f"data.validation names two sequences {reader.dataset}/{name}, whose results would share a file: "
-                    "validate their sources one by one, each with a trainer.default_root_dir of its own."
-                )
-            seen.add((reader.dataset, name))
 
 
 class SequenceShard(DistributedSampler[int]):

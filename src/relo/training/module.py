@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -26,7 +27,7 @@ from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 from relo.training.checkpoints import correct_progress
 from relo.training.recipe import Recipe
-from relo.training.validation import begin_validation, results_folder, track, tracking_metrics
+from relo.training.validation import results_folder, track, tracking_metrics, unfinished_folder
 
 
 class RELOModule(lightning.LightningModule):
@@ -85,6 +86,7 @@ class RELOModule(lightning.LightningModule):
         self._updates: Iterator[StepResult] = iter(())  # of the current batch, those that are still to come
         self._update_logs: list[dict[str, Tensor]] = []  # of the batch's updates so far
         self._trackers: dict[str, Tracker] = {}  # of a validation, by localization
+        self.unfinished: dict[str, Path] = {}  # by localization, where a validation keeps what it has found
 
     def setup(self, stage: str) -> None:
         """Before a fit, load the weights of the earlier stage, unless a checkpoint of this one is about to be loaded.
@@ -142,6 +144,7 @@ class RELOModule(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the results of the last validation, and make the trackers of this one."""
+        self.unfinished = {}
         self.validation_results = {name: [] for name in self.localizations}
         self._trackers = {
             name: Tracker(self.network, replace(self.rule, localization=name), device=self.device)
@@ -149,13 +152,14 @@ class RELOModule(lightning.LightningModule):
         }
         folder = results_folder(self.trainer)
         if folder is not None:
-            begin_validation(folder, self._trackers, self.trainer)
+            self.unfinished = {
+                name: unfinished_folder(folder, tracker, self.network) for name, tracker in self._trackers.items()
+            }
 
     def validation_step(self, batch: list[AnnotatedSequence], batch_index: int) -> None:
         """Track a batch of sequences from their first boxes, once per localization, and score them."""
-        folder = results_folder(self.trainer)
         for name, tracker in self._trackers.items():
-            for result in track(tracker, batch, folder and folder / name):
+            for result in track(tracker, batch, self.unfinished.get(name)):
                 self.validation_results[name].append(result)
                 values = (result.boxes_xywh, result.sequence.boxes_xywh, result.sequence.visible)
                 self.scores[name].update(*(torch.from_numpy(value).to(self.device) for value in values))

@@ -1,19 +1,19 @@
 """The scores of tracking whole sequences: what they are computed with, shown as, and written to."""
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict
+import shutil
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning import Callback, Trainer
 from rich.console import Console
 from rich.table import Table
 from torchmetrics import Metric, MetricCollection
 
-from relo.data.datamodule import SequenceDataset
 from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.evaluation.one_pass import run_one_pass
 from relo.evaluation.plots import success_plot
@@ -22,10 +22,8 @@ from relo.evaluation.sequence_scores import sequence_auc
 from relo.files import write_text
 from relo.learning.base import of_all_ranks
 from relo.metrics import AverageOverlap, NormalizedPrecision, Precision, SuccessAUC, SuccessRate
+from relo.models.network import LocalizationNetwork
 from relo.tracking.tracker import Tracker
-
-UNFINISHED = "unfinished.json"
-"""In the folder of a validation that is under way or was stopped: what it tracks by."""
 
 METRICS: dict[str, tuple[Callable[[], Metric], str]] = {
     "auc": (SuccessAUC, "success AUC"),
@@ -48,51 +46,47 @@ def results_folder(trainer: Any) -> Path | None:
     return Path(trainer.default_root_dir) / "validation" if reports and trainer.state.fn == "validate" else None
 
 
-def begin_validation(folder: Path, trackers: Mapping[str, Tracker], trainer: Trainer) -> None:
-    """Remove earlier results, but for those of the same sequences by the same trackers, where the work was stopped.
+def unfinished_folder(folder: Path, tracker: Tracker, network: LocalizationNetwork) -> Path:
+    """Where a validation keeps what it has found, to go on from there when it was stopped.
 
-    Raises:
-        UserError: the results of two sequences would share a file.
+    Its name is a hash of what decides the boxes: another network, rule or map has another.
     """
-    sequences = getattr(trainer.val_dataloaders, "dataset", None)
-    content: dict[str, Any] = {name: identity(tracker) for name, tracker in trackers.items()}
-    if isinstance(sequences, SequenceDataset):
-        sequences.require_own_names()
-        content["sources"] = [asdict(source) for source in sequences.sources]
-    if trainer.is_global_zero:
-        text = json.dumps(content, indent=2, default=str) + "\n"
-        before = None
-        with suppress(OSError, ValueError):
-            before = (folder / UNFINISHED).read_text()
-        if before != text:
-            for name in trackers:
-                for file in folder.glob(f"{name}/*/*.txt"):
-                    file.unlink(missing_ok=True)
-            write_text(folder / UNFINISHED, text)
-    trainer.strategy.barrier()
+    decisive = {**identity(tracker), "network": network.config()}
+    return folder / f"unfinished-{hashlib.sha256(json.dumps(decisive, default=str).encode()).hexdigest()[:16]}"
 
 
-def track(tracker: Tracker, batch: Sequence[AnnotatedSequence], folder: Path | None) -> list[SequenceResult]:
-    """Track a batch of sequences from their first boxes.
+def track(tracker: Tracker, batch: Sequence[AnnotatedSequence], unfinished: Path | None) -> list[SequenceResult]:
+    """Track a batch of sequences from their first boxes, but for those whose results are in the folder.
 
-    With a folder, results are those of its files `<dataset>/<sequence>.txt` and the ones beside it, as `relo test`
-    leaves them: what is there is not tracked again.
+    With a folder, all results are those of its files, whose boxes have four decimals: a stopped validation has the
+    scores of another.
     """
-    if folder is None:
+    if unfinished is None:
         return run_one_pass(tracker, batch, batch_size=len(batch))
-    missing = [sequence for sequence in batch if read_finished(folder / sequence.dataset, sequence) is None]
-    run_one_pass(
-        tracker,
-        missing,
-        batch_size=len(batch),
-        on_result=lambda result: write_result(folder / result.sequence.dataset, result),
-    )
-    return [result for sequence in batch if (result := read_finished(folder / sequence.dataset, sequence)) is not None]
+    found = {id(sequence): _earlier_result(unfinished, sequence) for sequence in batch}
+
+    def keep(result: SequenceResult) -> None:
+        folder = unfinished / result.sequence.dataset
+        write_result(folder, result)
+        found[id(result.sequence)] = read_finished(folder, result.sequence) or result
+
+    missing = [sequence for sequence in batch if found[id(sequence)] is None]
+    run_one_pass(tracker, missing, batch_size=len(batch), on_result=keep)
+    return [result for sequence in batch if (result := found[id(sequence)]) is not None]
+
+
+def _earlier_result(unfinished: Path, sequence: AnnotatedSequence) -> SequenceResult | None:
+    """What was found of a sequence; nothing where it began with another box, as sequences of one name may."""
+    result = read_finished(unfinished / sequence.dataset, sequence)
+    began_alike = result is not None and np.allclose(result.boxes_xywh[0], sequence.boxes_xywh[0], rtol=0, atol=1e-4)
+    return result if began_alike else None
 
 
 class ValidationReport(Callback):
-    """After `relo validate`, writes into `<default_root_dir>/validation`, beside the sequences' results:
+    """After `relo validate`, writes into `<default_root_dir>/validation`:
 
+    - `<map>/<dataset>/<sequence>.txt`, the boxes x, y, w, h of every frame as floats, and scores, times and
+      presence beside them, as `relo test` leaves them;
     - `scores.json`, the scores of each map, its success curve and every sequence's AUC;
     - `success.png`, the success curves.
 
@@ -105,6 +99,11 @@ class ValidationReport(Callback):
         sequences = {name: _sequence_aucs(results) for name, results in pl_module.validation_results.items()}
         count = len(next(iter(sequences.values())))
         folder = results_folder(trainer)
+        if folder is not None:
+            for name, results in pl_module.validation_results.items():
+                for result in results:
+                    write_result(folder / name / result.sequence.dataset, result)
+                shutil.rmtree(pl_module.unfinished[name], ignore_errors=True)  # other ranks do it, too
         if not trainer.is_global_zero:
             return
         Console().print(score_table(report, count))
@@ -112,7 +111,6 @@ class ValidationReport(Callback):
             content = {**report, "sequences": count, "per_sequence": sequences}
             write_text(folder / "scores.json", json.dumps(content, indent=2) + "\n")
             success_plot({name: scores["success_curve"] for name, scores in report.items()}, folder / "success.png")
-            (folder / UNFINISHED).unlink(missing_ok=True)
             Console().print(f"Boxes, scores and plots are in {folder}.")
 
 
