@@ -71,6 +71,17 @@ def test_validation_scores_uneven_shares_as_one_process(trained, tmp_path, monke
         assert len(list((tmp_path / "two/run/validation" / name).rglob("*_score.txt"))) == 3
 
 
+@pytest.mark.slow
+def test_a_rank_without_a_sequence_keeps_nobody_waiting(trained, data, tmp_path):
+    path, weights = trained / "config.yaml", trained / "two/run/checkpoints/last.ckpt"
+    one = f'[{{"path": "{data.test}", "stop": 1}}]'
+    arguments = ("--ckpt_path", weights, "--trainer.limit_val_batches=1.0", f"--data.validation={one}")
+    relo("validate", "--config", path, *arguments, *DDP, cwd=tmp_path)
+    scores = json.loads((tmp_path / "run/validation/scores.json").read_text())
+    assert scores["sequences"] == 1
+    assert set(scores["per_sequence"]) == {"policy", "prior"}
+
+
 def test_policy_takes_the_steps_of_one_process(data, tmp_path, monkeypatch):
     """Started by torchrun. Where the gradient is expected and not sampled, ranks that draw otherwise learn the same."""
     objective = {

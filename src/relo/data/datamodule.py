@@ -104,7 +104,6 @@ class TrackingDataModule(lightning.LightningDataModule):
         check_whole("The data", 1, 2**16, batch_size=batch_size, validation_batch=validation_batch)
         check_whole("The data", 0, 1024, workers=workers)
         check_whole("The data", 0, 2**63 - 1, seed=seed)
-        self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have no sequence to validate
         self.train_sources = train or []
         self.validation_sources = validation or []
         search_crop = search_crop or CropRule(4.0, 256)
@@ -176,11 +175,11 @@ class TrackingDataModule(lightning.LightningDataModule):
             worker_init_fn=start_worker,
         )
 
-    def val_dataloader(self) -> DataLoader[AnnotatedSequence]:
-        """Lists of sequences."""
+    def val_dataloader(self) -> DataLoader[AnnotatedSequence | None]:
+        """Lists of sequences; a rank that has none gets an empty list, as the others wait for it at the end."""
         sequences = SequenceDataset(self.validation_sources)
         sampler = SequenceShard(sequences, *self._ranks())
-        return DataLoader(sequences, batch_size=self.validation_batch, sampler=sampler, collate_fn=list)
+        return DataLoader(sequences, batch_size=self.validation_batch, sampler=sampler, collate_fn=_present)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Clips go to the device; sequences stay, their frames are decoded when the tracker asks."""
@@ -241,7 +240,7 @@ class ClipLoader(DataLoader[ClipBatch]):
             )
 
 
-class SequenceDataset(Dataset[AnnotatedSequence]):
+class SequenceDataset(Dataset[AnnotatedSequence | None]):
     """The sequences of several sources, one after the other.
 
     Raises:
@@ -273,23 +272,37 @@ class SequenceDataset(Dataset[AnnotatedSequence]):
     def __len__(self) -> int:
         return len(self.members)
 
-    def __getitem__(self, index: int) -> AnnotatedSequence:
-        """The sequence number `index`."""
+    def __getitem__(self, index: int) -> AnnotatedSequence | None:
+        """The sequence number `index`, or nothing for `NO_SEQUENCE`."""
+        if index == NO_SEQUENCE:
+            return None
         reader, number = self.members[index]
         return reader[number]
 
 
+NO_SEQUENCE = -1
+"""The number that stands for none."""
+
+
 class SequenceShard(DistributedSampler[int]):
-    """Every `ranks`-th sequence; unlike its base class it repeats none, so ranks may have one more than others."""
+    """Every `ranks`-th sequence, or `NO_SEQUENCE` alone where that is none.
+
+    Unlike its base class it repeats none, so ranks may have one more than others.
+    """
 
     def __init__(self, dataset: SequenceDataset, ranks: int, rank: int) -> None:
         super().__init__(dataset, num_replicas=ranks, rank=rank, shuffle=False)
+        self.numbers = range(len(dataset))[rank::ranks] or [NO_SEQUENCE]
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(len(self.dataset))[self.rank :: self.num_replicas])  # type: ignore[arg-type]
+        return iter(self.numbers)
 
     def __len__(self) -> int:
-        return len(range(len(self.dataset))[self.rank :: self.num_replicas])  # type: ignore[arg-type]
+        return len(self.numbers)
+
+
+def _present(sequences: Sequence[AnnotatedSequence | None]) -> list[AnnotatedSequence]:
+    return [sequence for sequence in sequences if sequence is not None]
 
 
 @contextmanager

@@ -61,6 +61,8 @@ def track(tracker: Tracker, batch: Sequence[AnnotatedSequence], unfinished: Path
     With a folder, all results are those of its files, whose boxes have four decimals: a stopped validation has the
     scores of another.
     """
+    if not batch:
+        return []
     if unfinished is None:
         return run_one_pass(tracker, batch, batch_size=len(batch))
     found = {id(sequence): _earlier_result(unfinished, sequence) for sequence in batch}
