@@ -1,6 +1,7 @@
 """Settings of the wrong type or size are refused where they enter, in one sentence, before memory is taken."""
 
 import copy
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -66,6 +67,34 @@ def test_a_number_out_of_range(section, setting, value, word, data, tmp_path, mo
     path = write_config(tmp_path / "config.yaml", content)
     assert word in refused(monkeypatch, capsys, tmp_path, "fit", "--config", path)
     assert not (tmp_path / "run/checkpoints").exists() or not list((tmp_path / "run/checkpoints").iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+@pytest.mark.parametrize("where", ["option", "config"])
+def test_a_pipe_in_the_place_of_settings_is_not_waited_for(where, data, tmp_path, monkeypatch, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    content = config(data, WARMUP)
+    if where == "config":
+        content["model"]["rule"] = "pipe"
+    path = write_config(tmp_path / "config.yaml", content)
+    option = ["--model.rule=pipe"] if where == "option" else []
+    said = refused(monkeypatch, capsys, tmp_path, "fit", "--config", path, *option)
+    assert "'pipe' is a pipe or a device" in said
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        {"class_path": "relo.learning.warmup.WarmupObjective", "init_args": {"prior": {}}},
+        {"class_path": "relo.learning.policy.ActorCritic", "init_args": {"rewards": [{}]}},
+        {"class_path": "relo.learning.policy.ActorCritic", "init_args": {"rollout": {}}},
+    ],
+    ids=["prior", "reward", "rollout"],
+)
+def test_a_part_without_its_class_is_refused(objective, data, tmp_path, monkeypatch, capsys):
+    path = write_config(tmp_path / "config.yaml", config(data, objective))
+    (name,) = objective["init_args"]
+    assert name in refused(monkeypatch, capsys, tmp_path, "fit", "--config", path)
 
 
 @pytest.mark.parametrize(

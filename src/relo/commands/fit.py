@@ -3,10 +3,11 @@
 import logging
 import os
 import re
+import stat
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -165,8 +166,10 @@ def run(arguments: list[str]) -> None:
         UserError: a mistake in the config, or one that turned up in the work.
         KeyboardInterrupt: it was stopped.
     """
+    _require_no_pipes(argument.rpartition("=")[2] for argument in arguments)
     for path in _config_files(arguments):  # the parser's messages leave out the name
         content = read_yaml(path, "The config")
+        _require_no_pipes(_words(content))
         if not isinstance(content, dict):
             raise UserError(f"The config {path} holds no settings by name, such as `trainer:`, `model:` and `data:`.")
         for part in ("trainer", "model", "data"):  # settings, or the name of a file that holds them
@@ -210,6 +213,26 @@ def _config_files(arguments: list[str]) -> Iterator[Path]:
         path = value or following
         if option in ("--config", "-c") and path is not None:
             yield Path(path)
+
+
+def _words(content: Any) -> Iterator[str]:
+    """All words among the values of a config."""
+    if isinstance(content, str):
+        yield content
+    for value in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
+        yield from _words(value)
+
+
+def _require_no_pipes(words: Iterable[str]) -> None:
+    """Refuse the name of what is no regular file: the parser opens what may hold settings, and would wait for a pipe.
+
+    Raises:
+        UserError: a word is such a name.
+    """
+    for word in words:
+        with suppress(OSError, ValueError):
+            if not stat.S_ISREG(mode := os.stat(word).st_mode) and not stat.S_ISDIR(mode):
+                raise UserError(f"{excerpt(word)} is a pipe or a device: name a regular file.")
 
 
 def _check_trainer(settings: Any) -> None:

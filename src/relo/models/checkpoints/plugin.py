@@ -3,6 +3,7 @@
 import inspect
 import os
 import sys
+from abc import ABC
 from collections.abc import Collection
 from importlib import import_module
 from typing import Any
@@ -16,7 +17,7 @@ TRUST = "RELO_TRUST"
 """The environment variable that names modules whose classes a downloaded model may name; `trust` sets it."""
 
 
-class Plugin:
+class Plugin(ABC):
     """Base of every part that a checkpoint must be able to name: it remembers the arguments it was built with."""
 
     _init_args: dict[str, Any]
