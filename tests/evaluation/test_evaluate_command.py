@@ -470,7 +470,7 @@ class TestRefusals:
         (tracker / "alpha-1.json").write_text(text)
         assert "alpha-1.json is not JSON" in self.refused(tmp_path, tracker, flat)
 
-    @pytest.mark.parametrize("wrong", ["nan", "1e999", "-1"])
+    @pytest.mark.parametrize("wrong", ["nan", "1e999", "-1", "1e308"])
     def test_wrong_times(self, tmp_path, flat, tracker, wrong):
         (tracker / "alpha-1_time.txt").write_text(f"{wrong}\n1\n1\n1\n")
         assert "alpha-1_time.txt: number 1 is" in self.refused(tmp_path, tracker, flat)

@@ -109,6 +109,14 @@ def test_an_output_on_the_source_or_on_another_output_is_refused(track, folder, 
     assert "a_2.txt would be written twice" in error
 
 
+def test_an_output_that_is_a_link_to_itself(track, folder, tmp_path):
+    loop = tmp_path / "loop.txt"
+    loop.symlink_to(loop)
+    code, error, _ = track(folder, "--box", BOX, "--save", tmp_path / "a.txt", loop)
+    assert code == 2
+    assert "loop.txt" in error
+
+
 @pytest.mark.parametrize("option", ["--box", "--boxes", "--truth"])
 def test_an_output_on_a_file_that_is_read_is_refused(track, folder, tmp_path, option):
     boxes = tmp_path / "boxes.txt"

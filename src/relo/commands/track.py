@@ -175,7 +175,7 @@ def _check_outputs(inputs: Mapping[str, Iterable[str | Path | None]], outputs: S
             if any(file and os.path.isfile(file) and path.exists() and path.samefile(file) for file in files):
                 raise UserError(f"{path} is {name} itself; write to another file.")
         is_device = path.exists() and not path.is_file()
-        if not is_device and path.resolve() in [other.resolve() for other in outputs[:i]]:
+        if not is_device and os.path.realpath(path) in map(os.path.realpath, outputs[:i]):
             raise UserError(f"{path} would be written twice; give each output a name of its own.")
 
 

@@ -218,6 +218,10 @@ def _read_otb_json(file: Path) -> Tensor:
     return torch.from_numpy(boxes_xywh)
 
 
+LONGEST_FRAME = 3600
+"""Seconds that a frame may have taken; a larger number is a mistake, and would decide a tracker's speed alone."""
+
+
 def read_times(file: Path) -> NDArray[np.float64]:
     """The seconds in a file of times, in the order of the file.
 
@@ -225,7 +229,9 @@ def read_times(file: Path) -> NDArray[np.float64]:
         UserError: the file is broken, or a number in it is no time.
     """
     seconds = read_numbers(file)
-    wrong = ~(np.isfinite(seconds) & (seconds >= 0))
+    wrong = ~((seconds >= 0) & (seconds <= LONGEST_FRAME))
     if wrong.any():
-        raise UserError(f"{file}: number {wrong.argmax() + 1} is {seconds[wrong][0]:g}; seconds are finite, 0 or more.")
+        raise UserError(
+            f"{file}: number {wrong.argmax() + 1} is {seconds[wrong][0]:g}; seconds are from 0 to {LONGEST_FRAME}."
+        )
     return seconds
