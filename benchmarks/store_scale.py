@@ -47,7 +47,7 @@ from relo.data.loader_worker import share_imports, start_worker
 from relo.data.sampler import OrderSampler
 from relo.data.sequences.base import ImageFiles
 from relo.data.sequences.base import Sequence as AnnotatedSequence
-from relo.data.store_environment import open_environment
+from relo.data.store_environment import closed, open_environment
 from relo.data.transforms import ClipTransform
 from relo.geometry import CropRule
 
@@ -58,8 +58,8 @@ SMAPS = ("Private_Clean", "Private_Dirty"), ("Pss",)
 def make_store(path: Path, frames: int, length: int) -> None:
     """Pack a store of equal frames, without waiting for the disk."""
     image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-    encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
-    packed = PackedFrames([encoded] * length, np.full((length, 2), SIDE, np.int32), np.tile(WHOLE_IMAGE, (length, 1)))
+    value = closed(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
+    packed = PackedFrames([value] * length, np.full((length, 2), SIDE, np.int32), np.tile(WHOLE_IMAGE, (length, 1)))
     boxes_xywh, visible = np.tile([20.0, 20.0, 10.0, 10.0], (length, 1)), np.ones(length, bool)
     names = tuple(f"sequence_{number:08d}" for number in range(frames // length))
     with (
