@@ -12,6 +12,11 @@ LARGEST_TEXT = 16 * MEBIBYTE
 """Of a text file, in bytes: the boxes of hours of video."""
 
 
+def is_pipe_or_device(mode: int) -> bool:
+    """Whether a file of this `st_mode` is one, which would be waited for, or never end."""
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
 def require_regular(path: Path) -> int:
     """The size in bytes of what is not a pipe or device, which would be waited for, or never end.
 
@@ -22,7 +27,7 @@ def require_regular(path: Path) -> int:
     if "\0" in str(path):
         raise UserError(f"{excerpt(str(path))} is no name that a file can have.")
     found = path.stat()
-    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+    if is_pipe_or_device(found.st_mode):
         raise UserError(f"{path} is a pipe or a device; give a regular file.")
     return found.st_size
 

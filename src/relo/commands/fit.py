@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import stat
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -24,6 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from relo.data.datamodule import TrackingDataModule, named_workers
 from relo.errors import UserError, excerpt, one_sentence
 from relo.files import MOST_DIGITS, MOST_LEVELS, REFUSALS, read_yaml, reason, require_few_nodes
+from relo.inputs import is_pipe_or_device
 from relo.models.checkpoints.released import resolve_reference
 from relo.models.checkpoints.weights import load_stage, read_checkpoint
 from relo.models.memory import enough_memory
@@ -231,7 +231,7 @@ def _require_no_pipes(words: Iterable[str]) -> None:
     """
     for word in words:
         with suppress(OSError, ValueError):
-            if not stat.S_ISREG(mode := os.stat(word).st_mode) and not stat.S_ISDIR(mode):
+            if is_pipe_or_device(os.stat(word).st_mode):
                 raise UserError(f"{excerpt(word)} is a pipe or a device: name a regular file.")
 
 
