@@ -32,6 +32,7 @@ _READER_COMES = 5.0  # seconds
 
 _LIFETIME = 24 * 60 * 60.0  # seconds, after which another machine's unfinished file is nobody's
 _LONGEST_NAME = 255  # bytes
+_LONGEST_PROCESS = 10  # digits
 _UNFINISHED = re.compile(r"\.(.+)\.(\d+)(?:@(.+))?", re.DOTALL)  # the file's name, the process, and its machine
 _FILES_PER_WRITE = 64  # that are looked through for unfinished ones, on average
 
@@ -83,10 +84,10 @@ def atomic_write(path: Path, synced: bool = True) -> Iterator[Path]:
         if target.name in ("", ".."):  # the first is that of "." and "/"
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         target.parent.mkdir(parents=True, exist_ok=True)
-        process = f"{os.getpid()}@{machine()}"
-        name = _shortened(target.name, _LONGEST_NAME - len(os.fsencode(process)) - 2)
+        # Shortened alike by every process, so that each knows what another left.
+        name = _shortened(target.name, _LONGEST_NAME - len(os.fsencode(f"..@{machine()}")) - _LONGEST_PROCESS)
         remove_leftovers(target.parent, re.escape(name))
-        partial = target.with_name(f".{name}.{process}")
+        partial = target.with_name(f".{name}.{os.getpid()}@{machine()}")
         try:
             yield partial
             for file in (*partial.rglob("*"), partial) if synced else ():
