@@ -54,7 +54,7 @@ def make_composites(output: Path = Path("data"), photos: Path | None = None, wor
     missing = [str(folder) for places in folders.values() for folder in places[:1] if not folder.is_dir()]
     if missing:
         raise UserError(f"There is no {' and no '.join(missing)}: run `make photographs` first.")
-    sources = [f"--{kind}=[{','.join(map(str, places))}]" for kind, places in folders.items()]
+    sources = [word for kind, places in folders.items() for word in (f"--{kind}", *map(str, places))]
     for store, (split, difficulty, sequences, frames) in COMPOSITES.items():
         root, layout = output / "rendered" / store, "lasot" if split == "test" else "got10k"
         size = [f"--sequences={sequences}", f"--frames={frames}", f"--difficulty={difficulty}"]

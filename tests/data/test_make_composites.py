@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from relo.commands.main import _parse
+from relo.data.synthetic.command import synthesize
+
 SCRIPT = Path(__file__).parents[2] / "data_prep" / "make_composites.py"
 
 
@@ -32,12 +35,14 @@ def test_sets_that_are_folders_and_sets_that_were_tars_are_found(commands, tmp_p
     ):
         folder.mkdir(parents=True)
     module.main([f"--output={output}", f"--photos={photos}"])
-    sets = f"{unpacked / 'bsds500'},{photos / 'ecssd'}"
-    assert f"--photographs=[{output / 'photographs'},{sets}]" in run[0]
-    assert f"--cutouts=[{output / 'cutouts'},{photos / 'ecssd'},{unpacked / 'bsds500'}]" in run[0]
+    sets = [unpacked / "bsds500", photos / "ecssd"]
+    parsed = _parse("synthesize", synthesize, run[0][2:])
+    assert parsed["photographs"] == [output / "photographs", *sets]
+    assert parsed["cutouts"] == [output / "cutouts", *reversed(sets)]
+    assert parsed["output"] == output / "rendered" / "composites"
     run.clear()
     module.main([f"--output={output}"])
-    assert f"--photographs=[{output / 'photographs'}]" in run[0]
+    assert _parse("synthesize", synthesize, run[0][2:])["photographs"] == [output / "photographs"]
 
 
 def test_missing_photographs_end_in_a_sentence(commands, tmp_path, capsys):
