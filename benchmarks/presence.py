@@ -2,12 +2,15 @@
 
     python benchmarks/presence.py presence.ckpt --sequences data/composites_test --plot reliability.png
     python benchmarks/presence.py MODEL --sequences DIR --dataset plain --split test
+    python benchmarks/presence.py MODEL --sequences data/composites_val --fit-filter  # settings for MODEL/tracking.yaml
 
-A box is right where its IoU with the truth exceeds 0.5 and the target can be seen. All three are of the same boxes,
-those of the plain rule (without lost-and-found): "presence" is the presence head's, "critic" half the critic's value
-(the reward of a frame is IoU + AUC, at most 2), cut to 0 .. 1, and "softmax" the probability of the chosen cell, which
-of a prior is its score. AUROC is the area under the receiver operating characteristic; its standard error is that of
-sequences drawn with replacement. ECE is the expected calibration error in 15 bins.
+A box is right where its IoU with the truth exceeds 0.5 and the target can be seen. All rows are of the same boxes,
+those of the plain rule (without lost-and-found): "presence" is what a tracker says, which with `presence_stays` in its
+rule is by all frames until then; "of single frames" is the presence head's; "critic" half the critic's value (the
+reward of a frame is IoU + AUC, at most 2), cut to 0 .. 1; and "softmax" the probability of the chosen cell, which of a
+prior is its score. `--fit-filter` gives the settings by which presence is the most likely on the sequences named, and
+"presence" with them: to be fitted on validation. AUROC is the area under the receiver operating characteristic; its
+standard error is that of sequences drawn with replacement. ECE is the expected calibration error in 15 bins.
 """
 
 from relo.commands.process import set_defaults
@@ -16,15 +19,18 @@ set_defaults()  # before torch loads
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from scipy.optimize import minimize
+from scipy.special import expit, logit
 from tables import parser_of, print_table
 from torch import Tensor
 from torchmetrics.classification import BinaryAUROC
@@ -38,6 +44,8 @@ from relo.learning.presence import ODDS_EPSILON
 from relo.models.heads import Critic, Localization
 from relo.models.presence import PresenceHead
 from relo.progress import FrameRate, progress_bar
+from relo.tracking.presence_filter import filtered_presence
+from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 
 RESAMPLES = 100
@@ -59,10 +67,10 @@ class CriticPresence(PresenceHead):
 def add_sequence_options(parser: argparse.ArgumentParser) -> None:
     """Which sequences to track."""
     parser.add_argument("model", help="a model folder or checkpoint with a presence head")
-    parser.add_argument("--sequences", required=True, help="a clip store, or the root of a dataset")
-    parser.add_argument("--dataset", help="the root's dataset, such as plain; none for a clip store")
+    parser.add_argument("--sequences", required=True, nargs="+", help="clip stores, or roots of a dataset")
+    parser.add_argument("--dataset", help="the roots' dataset, such as plain; none for a clip store")
     parser.add_argument("--split", help="a split of the dataset")
-    parser.add_argument("--start", type=int, default=0, help="the first sequence to use")
+    parser.add_argument("--start", type=int, default=0, help="of each, the first sequence to use")
     parser.add_argument("--stop", type=int, help="the first not to use any more")
     parser.add_argument("--localization", choices=("policy", "prior"), help="the presence head's by default")
     parser.add_argument("--batch", type=int, default=8, help="sequences tracked side by side")
@@ -84,8 +92,8 @@ def open_tracker(options: argparse.Namespace, **settings: Any) -> Tracker:
 
 def track_all(tracker: Tracker, options: argparse.Namespace) -> list[SequenceResult]:
     """Track the sequences that the options name, in their order."""
-    source = SequenceSource(options.sequences, options.dataset, options.split, options.start, options.stop)
-    sequences = SequenceDataset([source])
+    part = (options.dataset, options.split, options.start, options.stop)
+    sequences = SequenceDataset([SequenceSource(path, *part) for path in options.sequences])
     members = [sequences[i] for i in range(len(sequences))]
     with progress_bar(Console(stderr=True), FrameRate()) as progress:
         task = progress.add_task("tracking", total=sum(map(len, members)))
@@ -99,6 +107,38 @@ def of_frames(results: list[SequenceResult], values: str) -> list[Tensor]:
     return [torch.from_numpy(getattr(result, values)[1:]).float().clamp(0, 1) for result in results]
 
 
+def filtered(rule: TrackingRule, frames: Tensor) -> Tensor:
+    """What a tracker says by a rule [N], given what the presence head says of each frame alone [N]."""
+    values: list[float] = []
+    for found in frames.tolist():
+        value = filtered_presence(rule, values[-1] if values else None, found)
+        assert value is not None
+        values.append(value)
+    return torch.tensor(values)
+
+
+def fit_filter(rule: TrackingRule, presence: list[Tensor], is_right: list[Tensor]) -> TrackingRule:
+    """The rule with the filter's settings of maximal likelihood.
+
+    Args:
+        rule: whose settings are changed.
+        presence: of each sequence's frames, each by itself [N].
+        is_right: whether their boxes are right [N].
+    """
+    labels = torch.cat(is_right).double()
+
+    def with_settings(values: NDArray[np.float64]) -> TrackingRule:
+        stays, returns, evidence = expit(values).clip(0.01, 0.99).tolist()
+        return replace(rule, presence_stays=stays, presence_returns=returns, presence_evidence=evidence)
+
+    def unlikelihood(values: NDArray[np.float64]) -> float:
+        candidate = with_settings(values)
+        predicted = torch.cat([filtered(candidate, frames) for frames in presence]).double()
+        return float(torch.nn.functional.binary_cross_entropy(predicted, labels))
+
+    return with_settings(minimize(unlikelihood, logit([0.95, 0.1, 0.35]), method="Nelder-Mead").x)
+
+
 def compare(options: argparse.Namespace) -> Table:
     """Track, and hold the three against the truth.
 
@@ -106,9 +146,16 @@ def compare(options: argparse.Namespace) -> Table:
         UserError: the model or the sequences cannot be used.
     """
     tracker = open_tracker(options, lost_after=None, template_update_presence=None)
+    rule = tracker.rule
+    tracker.rule = replace(rule, presence_stays=None)
     results = track_all(tracker, options)
     is_right = [torch.from_numpy(right_boxes(result)[1:]) for result in results]
-    predictions = {"presence": of_frames(results, "presence")}
+    single = of_frames(results, "presence")
+    if options.fit_filter:
+        rule = fit_filter(rule, single, is_right)
+        settings = {name: value for name, value in asdict(rule).items() if name.startswith("presence_")}
+        Console().print("\n".join(f"{name}: {value:.2g}" for name, value in settings.items()))
+    predictions = {"presence": [filtered(rule, frames) for frames in single], "of single frames": single}
     if tracker.network.critic is not None:
         tracker.network.presence = CriticPresence(tracker.network.critic, tracker.rule.localization)
         predictions["critic"] = of_frames(track_all(tracker, options), "presence")
@@ -184,6 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = parser_of(__doc__)
     add_sequence_options(parser)
+    parser.add_argument("--fit-filter", action="store_true", help="fit presence_stays, _returns and _evidence")
     parser.add_argument("--plot", type=Path, help="draw the reliability curves here (.png, .svg, .pdf)")
     print_table(parser, arguments, compare)
 

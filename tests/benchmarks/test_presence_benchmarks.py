@@ -13,6 +13,7 @@ from relo.evaluation.sequence_scores import presence_outcomes, presence_scores, 
 from relo.models.checkpoints.weights import save_network
 from relo.models.network import LocalizationNetwork
 from relo.models.presence import ConvPresence
+from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 from small_networks import make_network
 
@@ -182,3 +183,30 @@ def test_reliability_is_drawn_where_bins_are_empty(benchmarks, tmp_path):
     predictions = {"presence": (torch.tensor([0.05, 0.95, 1.0]), torch.tensor([False, True, True]))}
     presence.reliability_plot(predictions, 10, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_filter_is_fitted_and_shown(benchmarks, model, hidden_store, capsys):
+    presence, _ = benchmarks
+    presence.main([model, "--sequences", str(hidden_store), str(hidden_store), "--fit-filter"])
+    out = capsys.readouterr().out
+    assert "presence_stays: 0." in out
+    assert "44 frames of 4 sequences" in " ".join(out.split())
+
+
+def test_a_fitted_filter_has_the_chances_of_the_chain(benchmarks):
+    presence, _ = benchmarks
+    rng = np.random.default_rng(0)
+    right, odds = [], []
+    for _ in range(30):
+        states = [True]
+        for _ in range(100):
+            states.append(bool(rng.random() < (0.95 if states[-1] else 0.1)))
+        truth = np.array(states[1:])
+        # Of frames that do not depend on each other, evidence counts fully: log-odds of two normals, and of the chain.
+        found = rng.normal(np.where(truth, 1, -1), 1.0)
+        right.append(torch.from_numpy(truth))
+        odds.append(torch.from_numpy(2 * found + np.log(0.1 / 0.05)).sigmoid())
+    rule = presence.fit_filter(TrackingRule(), odds, right)
+    assert rule.presence_stays == pytest.approx(0.95, abs=0.02)
+    assert rule.presence_returns == pytest.approx(0.1, abs=0.03)
+    assert rule.presence_evidence > 0.85

@@ -75,6 +75,7 @@ def fail(log_odds, is_right):
         ({"localizations": ["prior"]}, "CalibratePresence needs model.localizations with 'policy'"),
         ({"localizations": []}, "CalibratePresence needs model.localizations with 'policy'"),
         ({"rule": {"lost_after": 3}}, "leave lost_after out of model.rule"),
+        ({"rule": {"presence_stays": 0.9}}, "leave presence_stays out of model.rule"),
     ],
 )
 def test_validation_that_tells_nothing_of_presence_is_refused(data, tmp_path, monkeypatch, capsys, changes, message):

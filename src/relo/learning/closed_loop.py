@@ -1,12 +1,12 @@
 """Closed-loop rollouts: the next search region is cut around the box that the policy chose."""
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from relo.data.clip_batch import ClipBatch
+from relo.data.clip_batch import ClipBatch, Surroundings
 from relo.data.frame_geometry import to_image, to_packed
 from relo.errors import UserError
 from relo.geometry import clip_to_image, cxcywh_to_xywh, xywh_to_cxcywh
@@ -15,10 +15,96 @@ from relo.learning.base import clamped_xyxy
 from relo.learning.rewards import RewardTerm
 from relo.learning.rollout import POLICY_HEADS, Rollout, RolloutRule, draw_cells, make_rollout, network_outputs, unroll
 from relo.models.heads import at_cells
-from relo.models.network import Head, LocalizationNetwork
+from relo.models.network import Head, LocalizationMaps, LocalizationNetwork
 from relo.tracking.rule import TrackingRule
 
 _DEFAULT_RULE = TrackingRule()
+
+
+@dataclass(frozen=True)
+class LoopFrame:
+    """One frame of R clips, whose search regions lie around the boxes that were chosen on the frames before."""
+
+    features: Tensor  # [R, C, S, S], what the heads read
+    maps: LocalizationMaps
+    search_images: Tensor  # [R, 3, Hx, Hx], normalised
+    cells_xywh: Tensor  # [R, S, S, 4] float64, every cell's box in image pixels, without gradients
+    truth_xywh: Tensor  # [R, 4] float64, image pixels (of the nearest visible frame where the target is hidden)
+    truth_in_crop_xywh: Tensor  # [R, 4], shares of the search side; it may lie beside the crop
+    present: Tensor  # [R] bool
+
+
+def follow_clips(
+    network: LocalizationNetwork,
+    clip: ClipBatch,
+    heads: Collection[Head],
+    rule: TrackingRule,
+    first_xywh: Tensor,
+    choose: Callable[[LoopFrame], Tensor],
+) -> Iterator[LoopFrame]:
+    """Unroll the network over R clips whose search regions are cut, from their surroundings, around chosen boxes.
+
+    Args:
+        network: the network.
+        clip: the clips.
+        heads: those to run.
+        rule: the map whose cells have the boxes, and how regions are cut and boxes kept in the image.
+        first_xywh: the boxes [R, 4] on the frame before the first, image pixels.
+        choose: gives the boxes [R, 4] that the next search regions lie around, image pixels.
+
+    Raises:
+        UserError: the clips carry no surroundings.
+    """
+    around = surroundings_of(clip)
+    crop_rule = rule.search_crop(network.encoder.search_size)
+    chosen_xywh = first_xywh
+    regions: list[Tensor] = []  # [R, 3] of each frame, in pixels of the surroundings
+    crops: list[Tensor] = []
+
+    def search_images() -> Iterator[Tensor]:
+        # Each is asked for when the box of the frame before was chosen.
+        for images, geometry in zip(around.images.unbind(1), around.geometry.unbind(1), strict=True):
+            regions.append(crop_rule.region(to_packed(chosen_xywh, geometry)))
+            crops.append(normalise_crops(crop_rule.cut_on_device(images, regions[-1])))
+            yield crops[-1]
+
+    for t, (features, maps) in enumerate(unroll(network, clip, heads, search_images())):
+        geometry, truth_xywh, region = around.geometry[:, t], around.boxes_xywh[:, t], regions[t]
+        in_crop_cxcywh = maps.cells_cxcywh(rule.localization).detach().double()  # [R, S, S, 4]
+        cells_xywh = to_image(crop_rule.to_image(in_crop_cxcywh, region[:, None, None]), geometry[:, None, None])
+        width, height = around.image_sizes[:, t, None, None].unbind(-1)
+        frame = LoopFrame(
+            features,
+            maps,
+            crops[t],
+            cells_xywh=clip_to_image(cells_xywh, width, height, rule.margin_px),
+            truth_xywh=truth_xywh,
+            truth_in_crop_xywh=crop_rule.to_crop(to_packed(truth_xywh, geometry), region).float(),
+            present=clip.present[:, t],
+        )
+        chosen_xywh = choose(frame)
+        yield frame
+
+
+def surroundings_of(clip: ClipBatch) -> Surroundings:
+    """The surroundings that the clips carry.
+
+    Raises:
+        UserError: they carry none.
+    """
+    if clip.surroundings is None:
+        raise UserError(
+            "A closed loop needs clips with surroundings: set data.surroundings (8 is a good value) and "
+            "data.sampler to relo.data.sampler.ConsecutiveSampler."
+        )
+    return clip.surroundings
+
+
+def jittered(boxes_xywh: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
+    """Boxes [R, 4], moved and scaled at random: by a part of their sides, and in the logarithm of their size."""
+    noise = torch.empty_like(boxes_xywh).normal_(generator=generator) * deviation
+    center, size = xywh_to_cxcywh(boxes_xywh).split(2, dim=-1)
+    return cxcywh_to_xywh(torch.cat([center + noise[:, :2] * size, size * noise[:, 2:].exp()], -1))
 
 
 class ClosedLoop(RolloutRule):
@@ -59,7 +145,7 @@ class ClosedLoop(RolloutRule):
         self.size_limit = size_limit
         self.restart_cost = restart_cost
         self.jitter = jitter
-        self.rule = rule
+        self.rule = replace(rule, localization="policy")
 
     def __call__(
         self,
@@ -76,56 +162,39 @@ class ClosedLoop(RolloutRule):
             UserError: the clips carry no surroundings.
         """
         clip = clip.repeat(samples)
-        around = clip.surroundings
-        if around is None:
-            raise UserError(
-                "A closed loop needs clips with surroundings: set data.surroundings (8 is a good value) and "
-                "data.sampler to relo.data.sampler.ConsecutiveSampler."
-            )
-        crop_rule = self.rule.search_crop(network.encoder.search_size)
-        chosen_xywh = [self._jittered(around.first_box_xywh, generator)]
-        regions: list[Tensor] = []  # [R, 3] of each frame, in pixels of the surroundings
-        crops: list[Tensor] = []
+        actions: list[Tensor] = []
+        losses: list[Tensor] = []  # [R, S, S] of each frame: a box there would lose the target
 
-        def search_images() -> Iterator[Tensor]:
-            # Each is asked for when the box of the frame before was chosen.
-            for images, geometry in zip(around.images.unbind(1), around.geometry.unbind(1), strict=True):
-                regions.append(crop_rule.region(to_packed(chosen_xywh[-1], geometry)))
-                crops.append(normalise_crops(crop_rule.cut_on_device(images, regions[-1])))
-                yield crops[-1]
+        def choose(frame: LoopFrame) -> Tensor:
+            assert frame.maps.policy_logits is not None
+            cell = draw_cells(frame.maps.policy_logits, generator)
+            lost = self._is_lost(frame.cells_xywh, frame.truth_xywh[:, None, None]) & frame.present[:, None, None]
+            # No crop can be cut around such a box; the loss will show it.
+            lost = lost | ~frame.cells_xywh.isfinite().all(-1)
+            actions.append(cell)
+            losses.append(lost)
+            restart_xywh = jittered(frame.truth_xywh, self.jitter, generator)
+            return torch.where(at_cells(lost, cell)[:, None], restart_xywh, at_cells(frame.cells_xywh, cell))
 
-        steps, frames = [], []
-        for t, (features, maps) in enumerate(unroll(network, clip, heads, search_images())):
-            geometry, truth_xywh, region = around.geometry[:, t], around.boxes_xywh[:, t], regions[t]
-            logits, boxes_cxcywh = maps.candidates("policy")
-            cell = draw_cells(logits, generator)
-            in_crop_cxcywh = boxes_cxcywh.detach().double()  # [R, S, S, 4]
-            cells_xywh = to_image(crop_rule.to_image(in_crop_cxcywh, region[:, None, None]), geometry[:, None, None])
-            width, height = around.image_sizes[:, t, None, None].unbind(-1)
-            cells_xywh = clip_to_image(cells_xywh, width, height, self.rule.margin_px)
-            lost = self._is_lost(cells_xywh, truth_xywh[:, None, None]) & clip.present[:, t, None, None]
-            lost = lost | ~cells_xywh.isfinite().all(-1)  # no crop can be cut around such a box; the loss will show it
-            steps.append((features, maps))
-            frames.append((crops[t], cell, lost, crop_rule.to_crop(to_packed(truth_xywh, geometry), region).float()))
-            restart_xywh = self._jittered(truth_xywh, generator)
-            chosen_xywh.append(torch.where(at_cells(lost, cell)[:, None], restart_xywh, at_cells(cells_xywh, cell)))
-        search_crops, actions, lost, truths_xywh = (torch.stack(column, dim=1) for column in zip(*frames, strict=True))
-        truths_xyxy = clamped_xyxy(truths_xywh)
-        rollout = make_rollout(network_outputs(steps), actions, search_crops, truths_xyxy, clip.present, rewards)
-        costs = -self.restart_cost * lost.to(truths_xyxy.dtype)  # [R, T, S, S]: a box there would lose the target
+        first_xywh = jittered(surroundings_of(clip).first_box_xywh, self.jitter, generator)
+        frames = list(follow_clips(network, clip, heads, self.rule, first_xywh, choose))
+        chosen, lost = torch.stack(actions, dim=1), torch.stack(losses, dim=1)
+        rollout = make_rollout(
+            network_outputs((frame.features, frame.maps) for frame in frames),
+            chosen,
+            torch.stack([frame.search_images for frame in frames], dim=1),
+            clamped_xyxy(torch.stack([frame.truth_in_crop_xywh for frame in frames], dim=1)),
+            clip.present,
+            rewards,
+        )
+        costs = -self.restart_cost * lost.to(rollout.truth_xyxy.dtype)  # [R, T, S, S]
         return replace(
             rollout,
-            terms=rollout.terms | {"restart": at_cells(costs, actions)},
-            restarts=at_cells(lost, actions),
+            terms=rollout.terms | {"restart": at_cells(costs, chosen)},
+            restarts=at_cells(lost, chosen),
             cell_costs=costs,
             samples=samples,
         )
-
-    def _jittered(self, boxes_xywh: Tensor, generator: torch.Generator) -> Tensor:
-        """Boxes [R, 4], moved and scaled at random."""
-        noise = torch.empty_like(boxes_xywh).normal_(generator=generator) * self.jitter
-        center, size = xywh_to_cxcywh(boxes_xywh).split(2, dim=-1)
-        return cxcywh_to_xywh(torch.cat([center + noise[:, :2] * size, size * noise[:, 2:].exp()], -1))
 
     def _is_lost(self, boxes_xywh: Tensor, truth_xywh: Tensor) -> Tensor:
         """Whether each box [..., 4] is too far from its truth [..., 4], or of too different a size: bool [...]."""

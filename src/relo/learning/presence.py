@@ -3,7 +3,8 @@
 Calibrated log-odds become probabilities that are as often right as they say.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,10 +14,12 @@ from relo.data.clip_batch import ClipBatch
 from relo.errors import UserError
 from relo.geometry import cxcywh_to_xyxy, iou, xywh_to_xyxy
 from relo.learning.base import Objective, StepResult
+from relo.learning.closed_loop import LoopFrame, follow_clips, jittered, surroundings_of
 from relo.learning.rollout import groups_of, in_groups, unroll
 from relo.models.heads import at_cells
 from relo.models.network import LocalizationMaps, LocalizationNetwork
 from relo.models.presence import PresenceHead, best_peaks
+from relo.tracking.rule import TrackingRule
 
 RIGHT_IOU = 0.5
 """A box is right where its IoU with the target exceeds this."""
@@ -26,6 +29,23 @@ TRAINED_PEAKS = 2
 
 ODDS_EPSILON = 1e-6
 """Probabilities are kept this far from 0 and 1 where they become log-odds."""
+
+_DEFAULT_RULE = TrackingRule()
+
+
+@dataclass(frozen=True)
+class PresenceFrames:
+    """N frames for a presence head to learn from."""
+
+    features: Tensor  # [N, C, S, S]
+    scores: Tensor  # [N, S, S], the map that a cell is chosen from, as logarithms
+    boxes_cxcywh: Tensor  # [N, S, S, 4], shares of the search side
+    truth_xyxy: Tensor  # [N, 4], shares of the search side; it may lie beside the crop
+    present: Tensor  # [N] bool
+
+    def select(self, rows: Tensor) -> "PresenceFrames":
+        """Some of the frames [M]."""
+        return PresenceFrames(*(values[rows] for values in vars(self).values()))
 
 
 class PresenceObjective(Objective):
@@ -70,6 +90,85 @@ class PresenceObjective(Objective):
         return StepResult(loss, {"loss": loss.detach(), **logs})
 
 
+class TrackedPresence(PresenceObjective):
+    """Presence of boxes as a tracker meets them: clips are tracked, and each search region lies around the box before.
+
+    So the head learns from frames whose memory is of another thing, and from regions that the target has left. It needs
+    clips with surroundings (`data.surroundings`), as long as the sequences allow. Every frame is used once, in
+    `updates` optimizer steps per batch.
+    """
+
+    def __init__(
+        self,
+        updates: int = 8,
+        peaks: int = TRAINED_PEAKS,
+        jitter: float = 0.1,
+        rule: TrackingRule = _DEFAULT_RULE,
+    ) -> None:
+        """Set the loop.
+
+        Args:
+            updates: optimizer steps per batch.
+            peaks: see `PresenceObjective`.
+            jitter: standard deviation of the first box, see `relo.learning.closed_loop.jittered`.
+            rule: how search regions are cut and cells chosen, by the map that the head reads.
+
+        Raises:
+            UserError: no peak or update.
+        """
+        super().__init__(peaks)
+        if updates < 1:
+            raise UserError(f"TrackedPresence takes at least 1 update per batch, not {updates}.")
+        self.updates = updates
+        self.jitter = jitter
+        self.rule = rule
+
+    def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
+        """The loss of all frames at once."""
+        return self._result(require_presence(network), self.track(network, clip, generator))
+
+    def losses(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> Iterator[StepResult]:
+        """The losses of equal parts of the frames, drawn without replacement.
+
+        Raises:
+            UserError: there are fewer frames than updates, or the clips carry no surroundings.
+        """
+        frames = self.track(network, clip, generator)
+        count = len(frames.present)
+        if count < self.updates:
+            raise UserError(f"The {count} frames per batch cannot be split into {self.updates} updates: set fewer.")
+        order = torch.randperm(count, generator=generator, device=generator.device)
+        for rows in order.tensor_split(self.updates):
+            yield self._result(require_presence(network), frames.select(rows))
+
+    @torch.no_grad()
+    def track(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> PresenceFrames:
+        """The frames of all clips, as the tracker comes upon them; those of one time side by side."""
+        localization = require_presence(network).localization
+        rule = replace(self.rule, localization=localization)
+        window = rule.window_map(network.encoder.map_size).to(clip.present.device)
+
+        def choose(frame: LoopFrame) -> Tensor:
+            _, _, response = rule.windowed(frame.maps, window)
+            return at_cells(frame.cells_xywh, response.flatten(1).argmax(1))
+
+        first_xywh = jittered(surroundings_of(clip).first_box_xywh, self.jitter, generator)
+        frames = [
+            PresenceFrames(
+                frame.features,
+                *frame.maps.candidates(localization),
+                truth_xyxy=xywh_to_xyxy(frame.truth_in_crop_xywh),
+                present=frame.present,
+            )
+            for frame in follow_clips(network, clip, (localization, "box"), rule, first_xywh, choose)
+        ]
+        return PresenceFrames(*map(torch.cat, zip(*(vars(frame).values() for frame in frames), strict=True)))
+
+    def _result(self, head: PresenceHead, frames: PresenceFrames) -> StepResult:
+        loss, logs = cross_entropy(*judged_peaks(head, frames, self.peaks))
+        return StepResult(loss, {"loss": loss.detach(), **logs})
+
+
 def require_presence(network: LocalizationNetwork) -> PresenceHead:
     """The network's presence head.
 
@@ -103,14 +202,25 @@ def presence_loss(
     """
     # The truth is not clamped to the crop: a box is right by the whole of its target.
     truths_xyxy, present = in_groups(xywh_to_xyxy(clip.search_boxes_xywh), groups), in_groups(clip.present, groups)
-    log_odds, is_right = [], []
-    for t, (features, maps) in enumerate(steps):
+    judged = []
+    for (features, maps), truth_xyxy, shown in zip(steps, truths_xyxy.unbind(1), present.unbind(1), strict=True):
         scores, boxes_cxcywh = (values.detach() for values in maps.candidates(head.localization))
-        _, cells = best_peaks(scores, peaks)  # [B, peaks]
-        log_odds.append(at_cells(head(features, scores, boxes_cxcywh)[:, None], cells))
-        ious = iou(cxcywh_to_xyxy(at_cells(boxes_cxcywh[:, None], cells)), truths_xyxy[:, t, None])
-        is_right.append((ious > RIGHT_IOU) & present[:, t, None])
-    odds, right = torch.stack(log_odds), torch.stack(is_right)  # [T, B, peaks]
+        frames = PresenceFrames(features, scores, boxes_cxcywh, truth_xyxy, shown)
+        judged.append(judged_peaks(head, frames, peaks))
+    return cross_entropy(*(torch.stack(column) for column in zip(*judged, strict=True)))
+
+
+def judged_peaks(head: PresenceHead, frames: PresenceFrames, peaks: int) -> tuple[Tensor, Tensor]:
+    """The head's log-odds [N, peaks] of the boxes at the map's peaks, the best first, and whether they are right."""
+    _, cells = best_peaks(frames.scores, peaks)
+    odds = at_cells(head(frames.features, frames.scores, frames.boxes_cxcywh)[:, None], cells)
+    boxes_xyxy = cxcywh_to_xyxy(at_cells(frames.boxes_cxcywh[:, None], cells))
+    ious = iou(boxes_xyxy, frames.truth_xyxy[:, None])
+    return odds, (ious > RIGHT_IOU) & frames.present[:, None]
+
+
+def cross_entropy(odds: Tensor, right: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of log-odds [..., peaks] given what is right [..., peaks], and what to log of the best peak."""
     loss = binary_cross_entropy_with_logits(odds, right.float())
     best_odds, best_right = odds[..., 0].detach(), right[..., 0]
     return loss, {

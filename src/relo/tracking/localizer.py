@@ -11,10 +11,11 @@ from relo.models.encoders.base import Templates
 from relo.models.exported import TrackableNetwork
 from relo.models.heads import Localization, at_cells
 from relo.models.inference import Precision, computing
-from relo.models.network import Head, LocalizationMaps
+from relo.models.network import Head
 from relo.tracking.cuda_graphs import Recorder, replayed
 from relo.tracking.engine import EngineChoice, ONNXNetwork, start_engine
 from relo.tracking.fixed_batches import in_batches
+from relo.tracking.presence_filter import filtered_presence
 from relo.tracking.rule import TrackingRule, has_presence
 from relo.tracking.state import TargetState, batched
 
@@ -26,12 +27,17 @@ class Located:
     box_cxcywh: Tensor  # [4] float64 on the CPU, shares of the search side
     score: float  # of the chosen cell, see `TargetState`
     peak: float  # the windowed map's greatest value
-    presence: float | None  # where the network has a head for it
+    presence: float | None  # by this frame alone, where the network has a head for it
     response: Tensor  # [S, S], the windowed map
     memory: Tensor | None  # [layers, 1, K, C], for the next frame
 
     def after(
-        self, state: TargetState, box_xywh: Tensor, image_shape: tuple[int, ...], keep_response: bool
+        self,
+        rule: TrackingRule,
+        state: TargetState,
+        box_xywh: Tensor,
+        image_shape: tuple[int, ...],
+        keep_response: bool,
     ) -> TargetState:
         """The state after the frame [H, W, 3] in which this box [4], image pixels, was found."""
         return replace(
@@ -40,7 +46,7 @@ class Located:
             box_xywh=box_xywh,
             score=self.score,
             frame_index=state.frame_index + 1,
-            presence=self.presence,
+            presence=filtered_presence(rule, state.presence, self.presence),
             response=self.response.cpu() if keep_response else None,
             image_size=(image_shape[1], image_shape[0]),
         )
@@ -125,7 +131,7 @@ class Localizer:
         """A function of tensors that never waits: all numbers of the chosen cells, the windowed map and the memory."""
         with computing(self._device, self._precision):
             maps, memory = self._forward(crops, Templates(tokens, kernel), memory, self._heads)
-        cells_cxcywh, scores, response = self._windowed(maps, windows)
+        cells_cxcywh, scores, response = self._rule.windowed(maps, windows)
         value, cell = response.flatten(1).max(1)
         columns = [
             at_cells(cells_cxcywh, cell),
@@ -135,16 +141,3 @@ class Localizer:
         if maps.presence is not None:
             columns.append(at_cells(maps.presence, cell)[:, None])
         return torch.cat(columns, dim=1), response, memory
-
-    def _windowed(self, maps: LocalizationMaps, windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The cells' boxes_cxcywh [B, S, S, 4] and scores [B, S, S], and the windowed map to choose from."""
-        boxes_cxcywh = maps.cells_cxcywh(self._rule.localization)
-        if self._rule.localization == "prior":
-            assert maps.prior_scores is not None
-            # A head with boxes of its own has chosen by itself: nothing is left to a window.
-            response = maps.prior_scores * windows if maps.prior_boxes_cxcywh is None else maps.prior_scores
-            return boxes_cxcywh, maps.prior_scores, response
-        logits = maps.policy_logits
-        assert logits is not None
-        probabilities = logits.flatten(1).softmax(1).view_as(logits)
-        return boxes_cxcywh, probabilities, (logits if self._rule.window == "logits" else probabilities) * windows

@@ -17,6 +17,7 @@ from relo.models.checkpoints.released import released_rule
 from relo.models.checkpoints.weights import RULE_FILE, read_checkpoint, resolve
 from relo.models.exported import TrackableNetwork, exported_metadata, is_onnx
 from relo.models.heads import Localization
+from relo.models.network import LocalizationMaps
 from relo.settings import LARGEST, described, is_of
 
 Window = Literal["logits", "probabilities"]
@@ -50,6 +51,10 @@ class TrackingRule:
             is never.
         template_update_threshold: it does if the greatest value of the windowed map exceeds this.
         template_update_presence: and if presence exceeds this, for a network with a presence head; None is always.
+        presence_stays: the probability that a right box is still right one frame later; with it, presence is that of
+            all frames until now (`relo.tracking.presence_filter`), else of each frame by itself (None).
+        presence_returns: the probability that a wrong box is right one frame later.
+        presence_evidence: how much a frame counts beside those before it.
         lost_after: a target is lost after so many frames in a row that are not sure of it, and searched for
             (`relo.tracking.lost_and_found`); None is never: presence then changes no box. It needs a presence head.
         sure_presence: a frame is sure of its box where presence is at least this.
@@ -75,6 +80,9 @@ class TrackingRule:
     template_update_interval: int | None = _within(1, LARGEST, "at least 1, or none", default=None)
     template_update_threshold: float = 0.0
     template_update_presence: float | None = _within(0, 1, "from 0 to 1", default=None)
+    presence_stays: float | None = _within(0.01, 0.9999, "from 0.01 to 0.9999, or none", default=None)
+    presence_returns: float = _within(0.0001, 0.99, "from 0.0001 to 0.99", default=0.1)
+    presence_evidence: float = _within(0.01, 1, "from 0.01 to 1", default=0.35)
     lost_after: int | None = _within(1, LARGEST, "at least 1, or none", default=None)
     sure_presence: float = _within(0, 1, "from 0 to 1", default=0.5)
     found_presence: float = _within(0, 1, "from 0 to 1", default=0.5)
@@ -125,6 +133,28 @@ class TrackingRule:
         k = torch.arange(1, map_size + 1, dtype=torch.float64)
         hann = 0.5 * (1 - torch.cos(2 * torch.pi * k / (map_size + 1)))
         return torch.outer(hann, hann).pow(self.window_exponent).float()
+
+    def windowed(self, maps: LocalizationMaps, windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What a cell is chosen from.
+
+        Args:
+            maps: of B targets.
+            windows: those of `window_map` [B, S, S], or [S, S].
+
+        Returns:
+            The cells' boxes_cxcywh [B, S, S, 4] and scores [B, S, S], and the windowed map [B, S, S], whose greatest
+            value has the chosen cell.
+        """
+        boxes_cxcywh = maps.cells_cxcywh(self.localization)
+        if self.localization == "prior":
+            assert maps.prior_scores is not None
+            # A head with boxes of its own has chosen by itself: nothing is left to a window.
+            response = maps.prior_scores * windows if maps.prior_boxes_cxcywh is None else maps.prior_scores
+            return boxes_cxcywh, maps.prior_scores, response
+        logits = maps.policy_logits
+        assert logits is not None
+        probabilities = logits.flatten(1).softmax(1).view_as(logits)
+        return boxes_cxcywh, probabilities, (logits if self.window == "logits" else probabilities) * windows
 
 
 @dataclass(frozen=True)
@@ -229,7 +259,9 @@ def check_heads(rule: TrackingRule, network: TrackableNetwork) -> None:
     """
     if rule.localization == "prior" and network.prior is None:
         raise UserError("The network has no prior head to localize by; use localization 'policy'.")
-    settings = [name for name in ("lost_after", "template_update_presence") if getattr(rule, name) is not None]
+    settings = [
+        name for name in ("lost_after", "template_update_presence", "presence_stays") if getattr(rule, name) is not None
+    ]
     if settings and not has_presence(network, rule.localization):
         head = network.presence
         has = "no presence head" if head is None else f"a presence head for localization {head.localization!r}"

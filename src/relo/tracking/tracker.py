@@ -310,7 +310,7 @@ class Tracker:
         heights, widths = torch.tensor([frame.image_shape[:2] for frame in frames]).unbind(1)
         boxes_xywh = clip_to_image(boxes_xywh, widths, heights, self.rule.margin_px)
         updated = [
-            apply_presence(self.rule, state, one.after(state, box_xywh, frame.image_shape, keep_response))
+            apply_presence(self.rule, state, one.after(self.rule, state, box_xywh, frame.image_shape, keep_response))
             for state, frame, one, box_xywh in zip(states, frames, found, boxes_xywh, strict=True)
         ]
         return self._templates.renew(frames, updated, [one.peak for one in found])

@@ -23,18 +23,20 @@ class CalibratePresence(Callback):
         """Check that validation tracks with the presence head's map.
 
         Raises:
-            UserError: the network has no presence head, or validation does not track by the map that it reads.
+            UserError: the network has no presence head; or validation does not track by the map that it reads, or with
+                a rule that changes presence or boxes.
         """
         assert isinstance(pl_module, RELOModule)
         presence = pl_module.network.presence
         if presence is None or presence.localization not in pl_module.localizations:
             needed = "a presence head" if presence is None else f"model.localizations with {presence.localization!r}"
             raise UserError(f"CalibratePresence needs {needed}.")
-        if pl_module.rule.lost_after is not None:
-            raise UserError(
-                "CalibratePresence compares each presence with the box that the network found, where lost_after keeps "
-                "another: leave lost_after out of model.rule."
-            )
+        for setting in ("lost_after", "presence_stays"):
+            if getattr(pl_module.rule, setting) is not None:
+                raise UserError(
+                    "CalibratePresence compares each frame's presence with the box that the network found there: leave "
+                    f"{setting} out of model.rule."
+                )
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Calibrate on the sequences of all ranks; within a fit only.
