@@ -12,7 +12,8 @@ All take turns of --turn seconds, in which the command's process is stopped whil
 machine that others share changes within minutes. "frames/s" is the median over the turns, "of step" the median of the
 rate in a turn by that of `step` in the same round. "largest difference" is that of any number of any box to those of
 `step`; the command writes ten-thousandths. "memory" is what the command has resident after 500 frames (or a fifth of
-them) and with the last box. Only Linux and macOS can stop a process, and only Linux tells its memory.
+them) and with the last box, when it is run once more, without a stop. Only Linux and macOS can stop a process, and only
+Linux tells its memory.
 """
 
 from relo.commands.process import set_defaults
@@ -125,9 +126,6 @@ class Command:
 
     process: subprocess.Popen[bytes]
     boxes: Path
-    settled: int  # frames after which memory should not grow
-    early: int = 0  # bytes that it held then
-    late: int = 0  # and when it was last looked at
 
     def done(self) -> int:
         """The frames that have their boxes."""
@@ -146,18 +144,21 @@ class Command:
         deadline = start + seconds
         while self.process.poll() is None and time.perf_counter() < deadline:
             time.sleep(0.05)
-            self._look()
         done, spent = self.done(), time.perf_counter() - start
         if self.process.poll() is not None:
             return float("nan")
         self._signal("SIGSTOP")
         return (done - before) / spent
 
-    def _look(self) -> None:
-        if memory := resident_memory(self.process.pid):
-            self.late = memory
-            if not self.early and self.done() >= self.settled:
-                self.early = memory
+    def memory(self, settled: int) -> tuple[int, int]:
+        """Let it work to its end: the bytes that it holds after so many frames, and last."""
+        early = late = 0
+        while self.process.poll() is None:
+            late = resident_memory(self.process.pid) or late
+            if not early and self.done() >= settled:
+                early = late
+            time.sleep(0.05)
+        return early, late
 
     def _signal(self, name: str) -> None:
         if self.process.poll() is None:
@@ -182,7 +183,7 @@ def compare(options: argparse.Namespace) -> Table:
             for image in made_images(count, width, height, options.targets):
                 writer.write(image)
         tracker = Tracker.from_pretrained(options.model, device="cpu")
-        fit_threads(tracker.network)
+        fit_threads(tracker.network, options.targets)
         words = [sys.executable, "-m", "relo", "track", str(video), "--model", options.model, "--device", "cpu"]
         words += ["--save", str(boxes), *([] if options.no_video else ["--render", str(folder / "out.mp4")])]
         words += [word for box in boxes_xywh for word in ("--box", ",".join(map(str, box)))]
@@ -193,7 +194,7 @@ def compare(options: argparse.Namespace) -> Table:
         rates: dict[str, list[float]] = {"step": [], "run": [], "command": []}
         with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
             try:
-                command = Command(process, one_each[0], min(SETTLED, count // 5))
+                command = Command(process, one_each[0])
                 command.begin()
                 works = (partial(turn_of, step), partial(turn_of, run), command.turn)
                 while not np.isnan(turns := [work(options.turn) for work in works]).any():
@@ -209,6 +210,10 @@ def compare(options: argparse.Namespace) -> Table:
         if not rates["step"]:
             raise UserError(f"{count} frames do not last for a turn of {options.turn} s: lower --turn.")
         command_found = np.stack([read_boxes(path) for path in one_each], axis=1)
+        one_each[0].unlink()
+        settled = min(SETTLED, count // 5)
+        with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
+            early, late = Command(process, one_each[0]).memory(settled)
     engine, threads = tracker.engine, torch.get_num_threads()
     title = f"{count} frames of {width} x {height} px, targets: {options.targets}, {engine}, torch threads: {threads}"
     title += f", rounds: {len(rates['step'])}"
@@ -217,10 +222,10 @@ def compare(options: argparse.Namespace) -> Table:
         share = statistics.median(rate / by for rate, by in zip(of_row, rates["step"], strict=True))
         difference = np.abs(np.array(found) - step_found).max()
         table.add_row(row, f"{statistics.median(of_row):.1f}", f"{share:.3f}", f"{difference:.5f}")
-    if early := command.early:
+    if early:
         table.caption = (
-            f"memory: {early / 2**20:.0f} MiB after {command.settled} frames, {command.late / 2**20:.0f} at the end "
-            f"({100 * (command.late / early - 1):+.1f} %)"
+            f"memory: {early / 2**20:.0f} MiB after {settled} frames, {late / 2**20:.0f} at the end "
+            f"({100 * (late / early - 1):+.1f} %)"
         )
     return table
 
