@@ -59,6 +59,8 @@ weights: photographs  ## Train the weights that come with the package: runs/weig
 			$$([ $$stage = warmup ] && echo --model.network.init_args.encoder.init_args.pretrained package) || exit; \
 	done
 	$(RELO) export --model runs/weights/presence/last.ckpt --format safetensors --output runs/weights/relo-small
+	$(VENV)/bin/python benchmarks/presence.py runs/weights/relo-small --fit-filter --write-rule runs/weights/relo-small/tracking.yaml \
+		--sequences '$(OUT)/composites_val' '$(OUT)/composites_val_occluded' '$(OUT)/composites_val_distractors'
 
 ablation: install  ## Train and compare the rows of configs/studies/STUDY.yaml: runs/ablation/ (two to four hours on 2 cores)
 	$(RELO) ablate configs/studies/$(STUDY).yaml --jobs $(JOBS) --threads 1

@@ -2,7 +2,7 @@
 
     python benchmarks/presence.py presence.ckpt --sequences data/composites_test --plot reliability.png
     python benchmarks/presence.py MODEL --sequences DIR --dataset plain --split test
-    python benchmarks/presence.py MODEL --sequences data/composites_val --fit-filter  # settings for MODEL/tracking.yaml
+    python benchmarks/presence.py MODEL --sequences data/composites_val --fit-filter --write-rule MODEL/tracking.yaml
 
 A box is right where its IoU with the truth exceeds 0.5 and the target can be seen. All rows are of the same boxes,
 those of the plain rule (without lost-and-found): "presence" is what a tracker says, which with `presence_stays` in its
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml  # type: ignore[import-untyped]
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
@@ -40,12 +41,14 @@ from relo.errors import UserError
 from relo.evaluation.one_pass import run_one_pass
 from relo.evaluation.result_folder import SequenceResult
 from relo.evaluation.sequence_scores import BINS, presence_scores, right_boxes
+from relo.files import write_text
 from relo.learning.presence import ODDS_EPSILON
+from relo.models.checkpoints.weights import resolve
 from relo.models.heads import Critic, Localization
 from relo.models.presence import PresenceHead
 from relo.progress import FrameRate, progress_bar
 from relo.tracking.presence_filter import filtered_presence
-from relo.tracking.rule import TrackingRule
+from relo.tracking.rule import TrackingRule, own_rules
 from relo.tracking.tracker import Tracker
 
 RESAMPLES = 100
@@ -129,7 +132,8 @@ def fit_filter(rule: TrackingRule, presence: list[Tensor], is_right: list[Tensor
 
     def with_settings(values: NDArray[np.float64]) -> TrackingRule:
         stays, returns, evidence = expit(values).clip(0.01, 0.99).tolist()
-        return replace(rule, presence_stays=stays, presence_returns=returns, presence_evidence=evidence)
+        numbers = {"presence_stays": stays, "presence_returns": returns, "presence_evidence": evidence}
+        return replace(rule, **{name: round(number, 3) for name, number in numbers.items()})
 
     def unlikelihood(values: NDArray[np.float64]) -> float:
         candidate = with_settings(values)
@@ -154,7 +158,11 @@ def compare(options: argparse.Namespace) -> Table:
     if options.fit_filter:
         rule = fit_filter(rule, single, is_right)
         settings = {name: value for name, value in asdict(rule).items() if name.startswith("presence_")}
-        Console().print("\n".join(f"{name}: {value:.2g}" for name, value in settings.items()))
+        Console().print("\n".join(f"{name}: {value}" for name, value in settings.items()))
+        if options.write_rule is not None:
+            own = own_rules(resolve(options.model))
+            rules = replace(own, rule=replace(own.rule, **settings))
+            write_text(options.write_rule, yaml.safe_dump(rules.settings(), sort_keys=False))
     predictions = {"presence": [filtered(rule, frames) for frames in single], "of single frames": single}
     if tracker.network.critic is not None:
         tracker.network.presence = CriticPresence(tracker.network.critic, tracker.rule.localization)
@@ -232,6 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__)
     add_sequence_options(parser)
     parser.add_argument("--fit-filter", action="store_true", help="fit presence_stays, _returns and _evidence")
+    parser.add_argument("--write-rule", type=Path, help="with --fit-filter: write the model's rule with them to a file")
     parser.add_argument("--plot", type=Path, help="draw the reliability curves here (.png, .svg, .pdf)")
     print_table(parser, arguments, compare)
 

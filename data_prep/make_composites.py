@@ -16,17 +16,19 @@ from relo.commands.main import main as relo
 from relo.errors import UserError
 
 COMPOSITES = {
-    "composites": ("train", "default", 1000, 24),
-    "composites_hard": ("train", "hard", 600, 24),
-    "composites_occluded": ("train", "occluded", 500, 40),
-    "composites_val": ("val", "default", 120, 40),
-    "composites_val_occluded": ("val", "occluded", 120, 60),
-    "composites_val_distractors": ("val", "distractors", 80, 40),
-    "composites_test": ("test", "default", 500, 24),
-    "composites_test_occluded": ("test", "occluded", 250, 60),
-    "composites_test_distractors": ("test", "distractors", 250, 24),
+    "composites": ("train", "default", 1000, 24, 0),
+    "composites_hard": ("train", "hard", 600, 24, 0),
+    "composites_occluded": ("train", "occluded", 500, 40, 0),
+    "composites_long_occluded": ("train", "occluded", 600, 60, 1),
+    "composites_val": ("val", "default", 120, 40, 0),
+    "composites_val_occluded": ("val", "occluded", 120, 60, 0),
+    "composites_val_distractors": ("val", "distractors", 80, 40, 0),
+    "composites_test": ("test", "default", 500, 24, 0),
+    "composites_test_occluded": ("test", "occluded", 250, 60, 0),
+    "composites_test_distractors": ("test", "distractors", 250, 24, 0),
 }
-"""Each store: the split, the difficulty, the number of sequences and of their frames. Splits share no image."""
+"""Each store: the split, the difficulty, the number of sequences and of their frames, and the seed. Splits share no
+image."""
 
 PHOTOGRAPHS = ("bsds500", "ecssd", "imagenet_sample", "human_segmentation", "grocery_store")
 CUT_OUTS = ("ecssd", "human_segmentation", "clothing_coparsing", "bsds500")
@@ -55,11 +57,11 @@ def make_composites(output: Path = Path("data"), photos: Path | None = None, wor
     if missing:
         raise UserError(f"There is no {' and no '.join(missing)}: run `make photographs` first.")
     sources = [word for kind, places in folders.items() for word in (f"--{kind}", *map(str, places))]
-    for store, (split, difficulty, sequences, frames) in COMPOSITES.items():
+    for store, (split, difficulty, sequences, frames, seed) in COMPOSITES.items():
         root, layout = output / "rendered" / store, "lasot" if split == "test" else "got10k"
         size = [f"--sequences={sequences}", f"--frames={frames}", f"--difficulty={difficulty}"]
         common = [f"--split={split}", f"--workers={workers}"]
-        relo(["data", "synthesize", str(root), f"--layout={layout}", *size, *common, *sources])
+        relo(["data", "synthesize", str(root), f"--layout={layout}", f"--seed={seed}", *size, *common, *sources])
         relo(["data", "pack", layout, str(root), str(output / store), *common])
 
 

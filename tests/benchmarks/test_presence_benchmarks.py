@@ -1,5 +1,8 @@
 """The benchmarks of presence and of finding targets again, on sequences whose outcome is known."""
 
+import re
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from relo.evaluation.sequence_scores import presence_outcomes, presence_scores, 
 from relo.models.checkpoints.weights import save_network
 from relo.models.network import LocalizationNetwork
 from relo.models.presence import ConvPresence
-from relo.tracking.rule import TrackingRule
+from relo.tracking.rule import TrackingRule, own_rules
 from relo.tracking.tracker import Tracker
 from small_networks import make_network
 
@@ -187,9 +190,13 @@ def test_reliability_is_drawn_where_bins_are_empty(benchmarks, tmp_path):
 
 def test_the_filter_is_fitted_and_shown(benchmarks, model, hidden_store, capsys):
     presence, _ = benchmarks
-    presence.main([model, "--sequences", str(hidden_store), str(hidden_store), "--fit-filter"])
+    stores, rule = [str(hidden_store)] * 2, Path(model) / "tracking.yaml"
+    presence.main([model, "--sequences", *stores, "--fit-filter", "--write-rule", str(rule)])
     out = capsys.readouterr().out
-    assert "presence_stays: 0." in out
+    settings = re.findall(r"^(presence_\w+): ([\d.]+)$", out, re.MULTILINE)
+    assert len(settings) == 3
+    written = own_rules(Path(model)).rule
+    assert {name: getattr(written, name) for name, _ in settings} == {name: float(text) for name, text in settings}
     assert "44 frames of 4 sequences" in " ".join(out.split())
 
 
