@@ -18,7 +18,6 @@ from relo.errors import UserError
 COMPOSITES = {
     "composites": ("train", "default", 1000, 24, 0),
     "composites_hard": ("train", "hard", 600, 24, 0),
-    "composites_occluded": ("train", "occluded", 500, 40, 0),
     "composites_long_occluded": ("train", "occluded", 600, 60, 1),
     "composites_val": ("val", "default", 120, 40, 0),
     "composites_val_occluded": ("val", "occluded", 120, 60, 0),

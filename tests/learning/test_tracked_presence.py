@@ -61,7 +61,27 @@ def test_boxes_beside_the_target_are_wrong_and_right_ones_right():
     assert objective(seer(), clip, torch.Generator()).logs["right"] == 0.5
 
 
-def test_the_loss_is_that_of_the_same_frames_untracked():
+def test_frames_that_show_less_than_the_image_does_not_count():
+    clip = moving_clip(batch=2, frames=3)
+    assert tracked(seer(), clip).counts.all()
+    # The second region reaches 157 px to the right of the first box's corner, the surroundings 150, the image 220.
+    lost = tracked(seer(offset=0.6), clip)
+    assert lost.counts.view(3, 2)[:2].tolist() == [[True] * 2, [False] * 2]
+    objective = TrackedPresence(updates=1, jitter=0.0, peaks=1)
+    assert objective(seer(offset=0.6), clip, torch.Generator()).logs["right"] == 0
+    clip.surroundings.image_sizes = torch.tensor([[250, 240]]).expand(
+        2, 3, 2
+    )  # what is black there is black for a tracker, too
+    assert tracked(seer(offset=0.6), clip).counts[:4].all()
+    network = seer()
+    network.localize = lambda features, heads: replace(
+        Seer.localize(network, features, heads), boxes_cxcywh=torch.full((2, 4, 4, 4), torch.nan)
+    )
+    assert tracked(network, clip).boxes_cxcywh.isnan().all()  # to be seen in the loss
+
+
+def test_the_loss_is_that_of_the_same_frames_untracked(monkeypatch):
+    monkeypatch.setattr("relo.learning.closed_loop._holds", lambda around, t, region: region[:, 0] > -torch.inf)
     network, clip = make_network().eval(), moving_clip(batch=2, frames=3)
     network.presence = ConvPresence(16, (16, 8), "prior").eval()
     rule, seen = TrackingRule(localization="prior"), []

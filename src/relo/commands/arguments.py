@@ -2,9 +2,6 @@
 
 import re
 from collections.abc import Collection
-from contextlib import suppress
-
-import yaml  # type: ignore[import-untyped]
 
 NEGATIVE_NUMBER = re.compile(r"-\.?\d")
 """How a value that is no option may begin: "-5,30,30,30", as argparse by itself knows of "-5"."""
@@ -27,11 +24,10 @@ def regrouped(arguments: list[str], lists: Collection[str], switches: Collection
     for argument in arguments:
         is_value = not argument.startswith("-") or argument == "-" or NEGATIVE_NUMBER.match(argument)
         if is_value or (options and options[-1][0] == "--"):
-            is_of_list = bool(options) and options[-1][0] in lists
-            (options[-1] if options else front).extend(_words(argument) if is_of_list else [argument])
+            (options[-1] if options else front).append(argument)
             continue
         flag, equals, value = argument.partition("=")
-        options.append([flag, *_words(value)] if equals and flag in lists else [argument])
+        options.append([flag, value] if equals and flag in lists else [argument])
     missing = positionals - len(front)
     for option in options:
         if option[0] not in lists and option[0] not in switches:
@@ -50,13 +46,3 @@ def regrouped(arguments: list[str], lists: Collection[str], switches: Collection
         else:
             earlier += option[1:]
     return [*front, *swallowed, *(word for option in merged for word in option)]
-
-
-def _words(value: str) -> list[str]:
-    """The values of a list that is written as one, `[a, b]`; another value by itself."""
-    if value.startswith("[") and value.endswith("]"):
-        with suppress(yaml.YAMLError):
-            values = yaml.load(value, yaml.BaseLoader)
-            if isinstance(values, list) and values and all(isinstance(word, str) for word in values):
-                return values
-    return [value]

@@ -9,7 +9,7 @@ from torch import Tensor
 from relo.data.clip_batch import ClipBatch, Surroundings
 from relo.data.frame_geometry import to_image, to_packed
 from relo.errors import UserError
-from relo.geometry import clip_to_image, cxcywh_to_xywh, xywh_to_cxcywh
+from relo.geometry import clip_to_image, cxcywh_to_xywh, xywh_to_cxcywh, xywh_to_xyxy
 from relo.images import normalise_crops
 from relo.learning.base import clamped_xyxy
 from relo.learning.rewards import RewardTerm
@@ -32,6 +32,7 @@ class LoopFrame:
     truth_xywh: Tensor  # [R, 4] float64, image pixels (of the nearest visible frame where the target is hidden)
     truth_in_crop_xywh: Tensor  # [R, 4], shares of the search side; it may lie beside the crop
     present: Tensor  # [R] bool
+    is_whole: Tensor  # [R] bool: the surroundings hold all that the search region shows of the image
 
 
 def follow_clips(
@@ -81,9 +82,20 @@ def follow_clips(
             truth_xywh=truth_xywh,
             truth_in_crop_xywh=crop_rule.to_crop(to_packed(truth_xywh, geometry), region).float(),
             present=clip.present[:, t],
+            is_whole=_holds(around, t, region),
         )
         chosen_xywh = choose(frame)
         yield frame
+
+
+def _holds(around: Surroundings, t: int, region: Tensor) -> Tensor:
+    """Whether frame t's squares [R, 3, Hs, Hs] hold the part of the image that lies in regions [R, 3]: bool [R]."""
+    image_xywh = torch.cat([torch.zeros_like(around.image_sizes[:, t]), around.image_sizes[:, t]], dim=-1)
+    low, high = xywh_to_xyxy(to_packed(image_xywh.double(), around.geometry[:, t])).split(2, dim=-1)
+    center, half = region[:, :2], region[:, 2:] / 2
+    low, high = low.maximum(center - half), high.minimum(center + half)
+    is_inside = (low >= -1) & (high <= around.images.shape[-1] + 1)  # but for a pixel
+    return (is_inside | (low >= high)).all(-1) | (low >= high).any(-1)
 
 
 def surroundings_of(clip: ClipBatch) -> Surroundings:

@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from relo.data.clip_batch import ClipBatch
 from relo.errors import UserError
 from relo.geometry import cxcywh_to_xyxy, iou, xywh_to_xyxy
-from relo.learning.base import Objective, StepResult
+from relo.learning.base import Objective, StepResult, masked_mean, mean_loss
 from relo.learning.closed_loop import LoopFrame, follow_clips, jittered, surroundings_of
 from relo.learning.rollout import groups_of, in_groups, unroll
 from relo.models.heads import at_cells
@@ -42,6 +42,7 @@ class PresenceFrames:
     boxes_cxcywh: Tensor  # [N, S, S, 4], shares of the search side
     truth_xyxy: Tensor  # [N, 4], shares of the search side; it may lie beside the crop
     present: Tensor  # [N] bool
+    counts: Tensor  # [N] bool: the frame is learned from
 
     def select(self, rows: Tensor) -> "PresenceFrames":
         """Some of the frames [M]."""
@@ -95,7 +96,8 @@ class TrackedPresence(PresenceObjective):
 
     So the head learns from frames whose memory is of another thing, and from regions that the target has left. It needs
     clips with surroundings (`data.surroundings`), as long as the sequences allow. Every frame is used once, in
-    `updates` optimizer steps per batch.
+    `updates` optimizer steps per batch, but for those whose search region leaves the surroundings before it leaves the
+    image: a tracker would see there what the clip has lost. A schedule counts batches.
     """
 
     def __init__(
@@ -150,7 +152,9 @@ class TrackedPresence(PresenceObjective):
 
         def choose(frame: LoopFrame) -> Tensor:
             _, _, response = rule.windowed(frame.maps, window)
-            return at_cells(frame.cells_xywh, response.flatten(1).argmax(1))
+            chosen_xywh = at_cells(frame.cells_xywh, response.flatten(1).argmax(1))
+            # No crop can be cut around a box that is not finite; the loss will show it.
+            return torch.where(chosen_xywh.isfinite().all(-1, keepdim=True), chosen_xywh, frame.truth_xywh)
 
         first_xywh = jittered(surroundings_of(clip).first_box_xywh, self.jitter, generator)
         frames = [
@@ -159,13 +163,14 @@ class TrackedPresence(PresenceObjective):
                 *frame.maps.candidates(localization),
                 truth_xyxy=xywh_to_xyxy(frame.truth_in_crop_xywh),
                 present=frame.present,
+                counts=frame.is_whole,
             )
             for frame in follow_clips(network, clip, (localization, "box"), rule, first_xywh, choose)
         ]
         return PresenceFrames(*map(torch.cat, zip(*(vars(frame).values() for frame in frames), strict=True)))
 
     def _result(self, head: PresenceHead, frames: PresenceFrames) -> StepResult:
-        loss, logs = cross_entropy(*judged_peaks(head, frames, self.peaks))
+        loss, logs = cross_entropy(*judged_peaks(head, frames, self.peaks), frames.counts)
         return StepResult(loss, {"loss": loss.detach(), **logs})
 
 
@@ -205,8 +210,8 @@ def presence_loss(
     judged = []
     for (features, maps), truth_xyxy, shown in zip(steps, truths_xyxy.unbind(1), present.unbind(1), strict=True):
         scores, boxes_cxcywh = (values.detach() for values in maps.candidates(head.localization))
-        frames = PresenceFrames(features, scores, boxes_cxcywh, truth_xyxy, shown)
-        judged.append(judged_peaks(head, frames, peaks))
+        frames = PresenceFrames(features, scores, boxes_cxcywh, truth_xyxy, shown, torch.ones_like(shown))
+        judged.append((*judged_peaks(head, frames, peaks), frames.counts))
     return cross_entropy(*(torch.stack(column) for column in zip(*judged, strict=True)))
 
 
@@ -219,14 +224,17 @@ def judged_peaks(head: PresenceHead, frames: PresenceFrames, peaks: int) -> tupl
     return odds, (ious > RIGHT_IOU) & frames.present[:, None]
 
 
-def cross_entropy(odds: Tensor, right: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of log-odds [..., peaks] given what is right [..., peaks], and what to log of the best peak."""
-    loss = binary_cross_entropy_with_logits(odds, right.float())
+def cross_entropy(odds: Tensor, right: Tensor, counts: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of log-odds [..., peaks] given what is right [..., peaks], and what to log of the best peak.
+
+    Only frames that count [...] are looked at.
+    """
+    losses = binary_cross_entropy_with_logits(odds, right.float(), reduction="none").mean(-1)
     best_odds, best_right = odds[..., 0].detach(), right[..., 0]
-    return loss, {
-        "right": best_right.float().mean(),
-        "presence": best_odds.sigmoid().mean(),
-        "accuracy": ((best_odds > 0) == best_right).float().mean(),
+    return mean_loss(losses, counts), {
+        "right": masked_mean(best_right, counts),
+        "presence": masked_mean(best_odds.sigmoid(), counts),
+        "accuracy": masked_mean((best_odds > 0) == best_right, counts),
     }
 
 

@@ -259,9 +259,7 @@ def check_heads(rule: TrackingRule, network: TrackableNetwork) -> None:
     """
     if rule.localization == "prior" and network.prior is None:
         raise UserError("The network has no prior head to localize by; use localization 'policy'.")
-    settings = [
-        name for name in ("lost_after", "template_update_presence", "presence_stays") if getattr(rule, name) is not None
-    ]
+    settings = [name for name in ("lost_after", "template_update_presence") if getattr(rule, name) is not None]
     if settings and not has_presence(network, rule.localization):
         head = network.presence
         has = "no presence head" if head is None else f"a presence head for localization {head.localization!r}"
