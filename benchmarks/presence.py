@@ -19,7 +19,7 @@ set_defaults()  # before torch loads
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +131,9 @@ def fit_filter(rule: TrackingRule, presence: list[Tensor], is_right: list[Tensor
     labels = torch.cat(is_right).double()
 
     def with_settings(values: NDArray[np.float64]) -> TrackingRule:
-        stays, returns, evidence = expit(values).clip(0.01, 0.99).tolist()
-        numbers = {"presence_stays": stays, "presence_returns": returns, "presence_evidence": evidence}
-        return replace(rule, **{name: round(number, 3) for name, number in numbers.items()})
+        stays, returns, evidence = expit(values).clip(0.01, 0.9999).tolist()
+        numbers = {"presence_stays": stays, "presence_returns": min(returns, 0.99), "presence_evidence": evidence}
+        return replace(rule, **{name: round(number, 4) for name, number in numbers.items()})
 
     def unlikelihood(values: NDArray[np.float64]) -> float:
         candidate = with_settings(values)
@@ -149,30 +149,29 @@ def compare(options: argparse.Namespace) -> Table:
     Raises:
         UserError: the model or the sequences cannot be used.
     """
-    tracker = open_tracker(options, lost_after=None, template_update_presence=None)
-    rule = tracker.rule
-    tracker.rule = replace(rule, presence_stays=None)
+    if options.write_rule is not None and not options.fit_filter:
+        raise UserError("--write-rule writes what --fit-filter finds; give both.")
+    tracker = open_tracker(options, lost_after=None, template_update_presence=None, presence_stays=None)
+    rules = own_rules(resolve(options.model))
     results = track_all(tracker, options)
     is_right = [torch.from_numpy(right_boxes(result)[1:]) for result in results]
-    single = of_frames(results, "presence")
-    if options.fit_filter:
-        rule = fit_filter(rule, single, is_right)
-        settings = {name: value for name, value in asdict(rule).items() if name.startswith("presence_")}
-        Console().print("\n".join(f"{name}: {value}" for name, value in settings.items()))
-        if options.write_rule is not None:
-            own = own_rules(resolve(options.model))
-            rules = replace(own, rule=replace(own.rule, **settings))
-            write_text(options.write_rule, yaml.safe_dump(rules.settings(), sort_keys=False))
-    predictions = {"presence": [filtered(rule, frames) for frames in single], "of single frames": single}
-    if tracker.network.critic is not None:
-        tracker.network.presence = CriticPresence(tracker.network.critic, tracker.rule.localization)
-        predictions["critic"] = of_frames(track_all(tracker, options), "presence")
-    predictions["softmax"] = of_frames(results, "scores")
     labels = torch.cat(is_right)
     if labels.all() or not labels.any():
         raise UserError(
             f"All {len(labels)} boxes are {'right' if labels.any() else 'wrong'}: there is nothing to tell apart."
         )
+    single = of_frames(results, "presence")
+    if options.fit_filter:
+        rules = replace(rules, rule=fit_filter(rules.rule, single, is_right))
+        settings = rules.settings()
+        Console().print("\n".join(f"{name}: {settings[name]}" for name in settings if name.startswith("presence_")))
+        if options.write_rule is not None:
+            write_text(options.write_rule, yaml.safe_dump(settings, sort_keys=False))
+    predictions = {"presence": [filtered(rules.rule, frames) for frames in single], "of single frames": single}
+    if tracker.network.critic is not None and not options.fit_filter:
+        tracker.network.presence = CriticPresence(tracker.network.critic, tracker.rule.localization)
+        predictions["critic"] = of_frames(track_all(tracker, options), "presence")
+    predictions["softmax"] = of_frames(results, "scores")
     title = f"{len(labels):,} frames of {len(results)} sequences, {100 * labels.float().mean():.0f} % of boxes right"
     table = Table("", "AUROC", "minus the softmax's", "ECE", title=title)
     rng = np.random.default_rng(0)

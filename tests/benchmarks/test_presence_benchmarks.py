@@ -217,3 +217,9 @@ def test_a_fitted_filter_has_the_chances_of_the_chain(benchmarks):
     assert rule.presence_stays == pytest.approx(0.95, abs=0.02)
     assert rule.presence_returns == pytest.approx(0.1, abs=0.03)
     assert rule.presence_evidence > 0.85
+
+
+def test_a_rule_is_written_of_a_fit_alone(benchmarks, model, hidden_store, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        benchmarks[0].main([model, "--sequences", str(hidden_store), "--write-rule", str(tmp_path / "rule.yaml")])
+    assert "give both" in capsys.readouterr().err

@@ -69,9 +69,8 @@ def test_frames_that_show_less_than_the_image_does_not_count():
     assert lost.counts.view(3, 2)[:2].tolist() == [[True] * 2, [False] * 2]
     objective = TrackedPresence(updates=1, jitter=0.0, peaks=1)
     assert objective(seer(offset=0.6), clip, torch.Generator()).logs["right"] == 0
-    clip.surroundings.image_sizes = torch.tensor([[250, 240]]).expand(
-        2, 3, 2
-    )  # what is black there is black for a tracker, too
+    # What is black there is black for a tracker, too.
+    clip.surroundings.image_sizes = torch.tensor([[250, 240]]).expand(2, 3, 2)
     assert tracked(seer(offset=0.6), clip).counts[:4].all()
     network = seer()
     network.localize = lambda features, heads: replace(

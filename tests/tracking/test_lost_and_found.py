@@ -41,7 +41,9 @@ def run(rule, first, frames):
     """The states over frames, each of which gives a found box and its presence."""
     states = [first]
     for found_xywh, presence in frames:
-        states.append(apply_presence(rule, states[-1], replace(states[-1], box_xywh=found_xywh, presence=presence)))
+        states.append(
+            apply_presence(rule, states[-1], replace(states[-1], box_xywh=found_xywh, frame_presence=presence))
+        )
     return states
 
 
@@ -206,17 +208,19 @@ def noise(seed):
     return np.random.default_rng(seed).integers(0, 255, (120, 160, 3), np.uint8)
 
 
-def test_nothing_is_learned_from_frames_in_doubt():
+@pytest.mark.parametrize("stays", [None, 0.97])
+def test_nothing_is_learned_from_frames_in_doubt(stays):
     network = make_network()
     network.presence = Scripted()
-    rule = replace(RULE, templates=2, template_update_interval=1, template_update_threshold=-1e9)
+    rule = replace(RULE, templates=2, template_update_interval=1, template_update_threshold=-1e9, presence_stays=stays)
     tracker = Tracker(network, rule)
     states = tracker.initialize([noise(0)], [[60, 40, 30, 30]])
     for t, presence in enumerate([0.9, 0.3, 0.2, 0.1, 0.2, 0.9, 0.9]):
         network.presence.said = presence
         (before,), states = states, tracker.step([noise(t + 1)], states)
         (after,) = states
-        assert after.presence == pytest.approx(presence, abs=1e-5)
+        assert after.frame_presence == pytest.approx(presence, abs=1e-5)
+        assert (after.presence == after.frame_presence) == (stays is None)
         is_sure = after.status == "tracking"
         assert is_sure == (t in (0, 6))
         assert (after.memory is before.memory) != is_sure
@@ -224,12 +228,13 @@ def test_nothing_is_learned_from_frames_in_doubt():
         assert torch.equal(after.box_xywh[2:], before.box_xywh[2:]) != is_sure
 
 
+@pytest.mark.parametrize("stays", [None, 0.97])
 @pytest.mark.parametrize(("least", "updates"), [(None, [1, 2, 3]), (0.5, [1, 3]), (0.85, [3])])
-def test_templates_are_updated_by_presence(least, updates):
+def test_templates_are_updated_by_presence(least, updates, stays):
     network = make_network()
     network.presence = Scripted()
     settings = {"templates": 2, "template_update_interval": 1, "template_update_threshold": -1e9}
-    tracker = Tracker(network, TrackingRule(**settings, template_update_presence=least))
+    tracker = Tracker(network, TrackingRule(**settings, template_update_presence=least, presence_stays=stays))
     states = tracker.initialize([noise(0)], [[60, 40, 30, 30]])
     updated = []
     for t, presence in enumerate([0.8, 0.4, 0.9], start=1):

@@ -8,11 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relo.errors import UserError
 from relo.tracking.presence_filter import filtered_presence
-from relo.tracking.rule import TrackingRule, check_heads
+from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
-from small_networks import make_network
 
 probabilities = st.floats(0.01, 0.99)
 
@@ -78,6 +76,11 @@ def test_it_changes_presence_and_no_box():
         assert states[0].presence == expected[0].presence
 
 
-def test_it_needs_a_presence_head():
-    with pytest.raises(UserError, match="sets presence_stays"):
-        check_heads(TrackingRule(presence_stays=0.9), make_network())
+def test_without_a_presence_head_for_the_map_there_is_none():
+    tracker = Tracker.from_pretrained(device="cpu", localization="policy")  # the head reads the prior's map
+    assert tracker.rule.presence_stays is not None
+    images = np.random.default_rng(0).integers(0, 256, (3, 96, 128, 3), np.uint8)
+    states = tracker.initialize(images[:1], [[40, 30, 30, 30]])
+    for image in images[1:]:
+        states = tracker.step([image], states)
+        assert states[0].presence is None

@@ -47,6 +47,7 @@ class Located:
             score=self.score,
             frame_index=state.frame_index + 1,
             presence=filtered_presence(rule, state.presence, self.presence),
+            frame_presence=self.presence,
             response=self.response.cpu() if keep_response else None,
             image_size=(image_shape[1], image_shape[0]),
         )

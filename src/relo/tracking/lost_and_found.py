@@ -1,4 +1,4 @@
-"""Lost and found: what becomes of a target by presence, and where one that is lost is searched for.
+"""Lost and found: what becomes of a target by each frame's presence, and where one that is lost is searched for.
 
     tracking   presence is at least `sure_presence`: the box is believed, and memory and templates follow it
     uncertain  it is less: the box moves, with the size that it had when it was last believed
@@ -22,18 +22,20 @@ from relo.tracking.state import TargetState
 def apply_presence(rule: TrackingRule, before: TargetState, after: TargetState) -> TargetState:
     """The state after a frame, with status, box and memory by its presence; the memory of a frame in doubt is not kept.
 
+    Presence is that of the frame alone: by all frames, a target that is gone would be believed for some more of them.
+
     Args:
         rule: without `lost_after`, all stays as it is.
         before: the state before the frame.
         after: the state with what the network found in the frame; without presence, there is no doubt.
     """
-    if rule.lost_after is None or after.presence is None:
+    if rule.lost_after is None or after.frame_presence is None:
         return after
-    if before.status != "lost" and after.presence >= rule.sure_presence:
+    if before.status != "lost" and after.frame_presence >= rule.sure_presence:
         return replace(after, status="tracking", unsure_frames=0, sure_xywh=after.box_xywh)
     unsure_frames = before.unsure_frames + 1
     sure_xywh = before.box_xywh if before.sure_xywh is None else before.sure_xywh
-    is_found = before.status == "lost" and after.presence >= rule.found_presence
+    is_found = before.status == "lost" and after.frame_presence >= rule.found_presence
     doubted = replace(after, memory=before.memory, unsure_frames=unsure_frames, sure_xywh=sure_xywh)
     if unsure_frames >= rule.lost_after and not is_found:
         return replace(doubted, status="lost", box_xywh=sure_xywh)

@@ -50,15 +50,16 @@ class TrackingRule:
         template_update_interval: after every so many frames the newest crop may replace the oldest other template; None
             is never.
         template_update_threshold: it does if the greatest value of the windowed map exceeds this.
-        template_update_presence: and if presence exceeds this, for a network with a presence head; None is always.
+        template_update_presence: and if the frame's own presence exceeds this, for a network with a presence head; None
+            is always.
         presence_stays: the probability that a right box is still right one frame later; with it, presence is that of
             all frames until now (`relo.tracking.presence_filter`), else of each frame by itself (None).
         presence_returns: the probability that a wrong box is right one frame later.
-        presence_evidence: how much a frame counts beside those before it.
+        presence_evidence: how much a frame counts beside those before it; 1 is that frames err independently.
         lost_after: a target is lost after so many frames in a row that are not sure of it, and searched for
             (`relo.tracking.lost_and_found`); None is never: presence then changes no box. It needs a presence head.
-        sure_presence: a frame is sure of its box where presence is at least this.
-        found_presence: a lost target is taken back where presence is at least this.
+        sure_presence: a frame is sure of its box where its own presence is at least this.
+        found_presence: a lost target is taken back where the frame's own presence is at least this.
         search_growth: a lost target is searched for in an area whose side grows by this factor each frame.
         search_window: the largest crop of that area, as a multiple of the usual search region's side; larger areas are
             scanned, a crop per frame. None is the whole area, ever smaller in the crop.

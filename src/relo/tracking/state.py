@@ -33,6 +33,7 @@ class TargetState:
     score: float
     frame_index: int  # frames since the target was given; 0 is the given one
     presence: float | None = None  # probability that the box found in this frame is right, where the network says so
+    frame_presence: float | None = None  # the same by this frame alone, see `relo.tracking.presence_filter`
     response: Tensor | None = None  # [S, S], the map that the cell was chosen from, where asked for
     status: Status = "tracking"
     unsure_frames: int = 0  # frames in a row, up to this one, whose box was not believed

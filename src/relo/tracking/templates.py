@@ -79,7 +79,7 @@ class TemplateMaker:
         images, due, least = [], [], self._rule.template_update_presence
         for i, (frame, state, peak) in enumerate(zip(frames, states, peaks, strict=True)):
             is_sure = peak > self._rule.template_update_threshold and state.status == "tracking"
-            is_there = least is None or (state.presence is not None and state.presence > least)
+            is_there = least is None or (state.frame_presence is not None and state.frame_presence > least)
             if frame.image is not None and self.is_due(state.frame_index) and is_sure and is_there:
                 images.append(frame.image)
                 due.append(i)
