@@ -307,7 +307,9 @@ def change_zip(path: Path, random: Random) -> str:
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as archive:
         for each, content in members.items():
-            archive.writestr(each, content)
+            member = zipfile.ZipInfo(each)  # by its name alone, an empty one is refused
+            member.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(member, content)
     path.write_bytes(written.getvalue())
     return f"{name} {how}"
 
