@@ -54,6 +54,7 @@ def part(name: str, **settings: object) -> dict:
         ("data", "absence", -1, "data.absence: -1, where settings by name belong"),
         ("model", "optimizer", optimizer(lr=-1), "learning rate: -1"),
         ("model", "optimizer", optimizer(lr=float("inf")), "lr = inf"),
+        ("model", "optimizer", optimizer(betas=[0.9, {}]), "model.optimizer refuses its settings"),
         ("model", "network", part("encoder", heads=3), "3 heads"),
         ("model", "rule", {"templates": 1.0}, "{'templates': 1.0}"),
         ("trainer", "accumulate_grad_batches", 0, "accumulate_grad_batches = 0"),

@@ -143,5 +143,5 @@ def _made(make: Callable[[Any], Any], argument: Any, what: str) -> Any:
     """What a setting `model.<what>` makes; torch checks its arguments only then."""
     try:
         return make(argument)
-    except (ValueError, TypeError, ZeroDivisionError) as error:
+    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
         raise UserError(f"model.{what} refuses its settings: {one_sentence(str(error))}.") from error
