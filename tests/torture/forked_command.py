@@ -15,8 +15,8 @@ from relo.commands.main import main
 LONGEST = 20.0
 """Seconds after which a command hangs. The processes of several people may share the machine: CPU seconds count."""
 
-LARGEST = 1500 * 2**20
-"""Bytes of resident memory that no command on small inputs takes."""
+LARGEST = 600 * 2**20
+"""Bytes of resident memory that no command on small inputs takes, beyond those that it was forked with."""
 
 _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1, 2
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -34,6 +34,7 @@ class Outcome:
 
 def run_forked(arguments: Sequence[str], folder: Path, prepare: Callable[[], None] = lambda: None) -> Outcome:
     """Run `relo` with `folder` as the working directory, in a process that `prepare` has changed."""
+    inherited = _resident(os.getpid())  # of other tests that ran in this process, too
     process = os.fork()
     if process == 0:
         _run_in_child(arguments, folder, prepare)
@@ -43,7 +44,7 @@ def run_forked(arguments: Sequence[str], folder: Path, prepare: Callable[[], Non
         ended, status = os.waitpid(process, os.WNOHANG)
         if ended:
             break
-        killed = killed or _excess(process, started)
+        killed = killed or _excess(process, started, inherited)
         if killed:
             os.kill(process, signal.SIGKILL)
         time.sleep(0.01)
@@ -52,15 +53,22 @@ def run_forked(arguments: Sequence[str], folder: Path, prepare: Callable[[], Non
     return Outcome(code, killed, _read(folder / ".out"), _read(folder / ".err"))
 
 
-def _excess(process: int, started: float) -> str:
-    """What a process takes too much of, if anything."""
+def _resident(process: int) -> int:
+    """Bytes of memory; 0 where the system does not tell."""
     try:
-        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
+def _excess(process: int, started: float, inherited: int) -> str:
+    """What a process takes too much of, if anything."""
+    if _resident(process) > inherited + LARGEST:
+        return f"over {LARGEST >> 20} MiB"
+    try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except (OSError, IndexError):
         return ""
-    if pages * os.sysconf("SC_PAGE_SIZE") > LARGEST:
-        return f"over {LARGEST >> 20} MiB"
     seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return f"over {LONGEST:g} s" if seconds > LONGEST or time.monotonic() - started > 3 * LONGEST else ""
 
