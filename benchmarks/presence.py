@@ -144,7 +144,7 @@ def fit_filter(rule: TrackingRule, presence: list[Tensor], is_right: list[Tensor
 
 
 def compare(options: argparse.Namespace) -> Table:
-    """Track, and hold the three against the truth.
+    """Track, and hold what is said of the boxes against the truth.
 
     Raises:
         UserError: the model or the sequences cannot be used.

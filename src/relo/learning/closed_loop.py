@@ -18,7 +18,7 @@ from relo.models.heads import at_cells
 from relo.models.network import Head, LocalizationMaps, LocalizationNetwork
 from relo.tracking.rule import TrackingRule
 
-_DEFAULT_RULE = TrackingRule()
+DEFAULT_RULE = TrackingRule()
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _holds(around: Surroundings, t: int, region: Tensor) -> Tensor:
     center, half = region[:, :2], region[:, 2:] / 2
     low, high = low.maximum(center - half), high.minimum(center + half)
     is_inside = (low >= -1) & (high <= around.images.shape[-1] + 1)  # but for a pixel
-    return (is_inside | (low >= high)).all(-1) | (low >= high).any(-1)
+    return is_inside.all(-1) | (low >= high).any(-1)
 
 
 def surroundings_of(clip: ClipBatch) -> Surroundings:
@@ -132,7 +132,7 @@ class ClosedLoop(RolloutRule):
         size_limit: float = 3.0,
         restart_cost: float = 1.0,
         jitter: float = 0.1,
-        rule: TrackingRule = _DEFAULT_RULE,
+        rule: TrackingRule = DEFAULT_RULE,
     ) -> None:
         """Set the loop.
 

@@ -14,7 +14,7 @@ from relo.data.clip_batch import ClipBatch
 from relo.errors import UserError
 from relo.geometry import cxcywh_to_xyxy, iou, xywh_to_xyxy
 from relo.learning.base import Objective, StepResult, masked_mean, mean_loss
-from relo.learning.closed_loop import LoopFrame, follow_clips, jittered, surroundings_of
+from relo.learning.closed_loop import DEFAULT_RULE, LoopFrame, follow_clips, jittered, surroundings_of
 from relo.learning.rollout import groups_of, in_groups, unroll
 from relo.models.heads import at_cells
 from relo.models.network import LocalizationMaps, LocalizationNetwork
@@ -29,8 +29,6 @@ TRAINED_PEAKS = 2
 
 ODDS_EPSILON = 1e-6
 """Probabilities are kept this far from 0 and 1 where they become log-odds."""
-
-_DEFAULT_RULE = TrackingRule()
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ class TrackedPresence(PresenceObjective):
         updates: int = 8,
         peaks: int = TRAINED_PEAKS,
         jitter: float = 0.1,
-        rule: TrackingRule = _DEFAULT_RULE,
+        rule: TrackingRule = DEFAULT_RULE,
     ) -> None:
         """Set the loop.
 
