@@ -116,9 +116,8 @@ def test_from_upload_to_download(open_page, video, viewport):
     assert f"{FRAMES} frames tracked" in page.locator("#facts").inner_text()
     assert page.locator("#curve-summary li").count() == 2
     assert page.evaluate("document.documentElement.scrollWidth") == viewport["width"]
-    end = time.monotonic() + 5
-    while not (length := page.evaluate("document.getElementById('player').duration")) and time.monotonic() < end:
-        page.wait_for_timeout(50)
+    page.wait_for_function("document.getElementById('player').duration > 0", timeout=20_000)  # not a number until read
+    length = page.evaluate("document.getElementById('player').duration")
     assert length == pytest.approx(FRAMES / 20, abs=0.06)  # it plays
     with page.expect_download() as download:
         page.locator("#files a", has_text="text").click()
