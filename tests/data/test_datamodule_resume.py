@@ -102,3 +102,11 @@ def test_other_settings_within_an_epoch_are_refused(store, tmp_path):
     (middle,) = tmp_path.glob("*step=5.ckpt")
     with pytest.raises(UserError, match="middle of an epoch, with clips_per_step 2 \\(now 1\\)"):
         fit(tmp_path, data(store, batch_size=1), resume=middle)
+
+
+def test_overfitting_sees_the_same_clips_in_every_epoch_and_can_be_resumed(store, tmp_path):
+    settings = {"overfit_batches": 2}
+    whole = fit(tmp_path, data(store), [checkpoints(tmp_path, every_n_train_steps=1)], **settings)
+    assert whole == whole[:2] * EPOCHS
+    (path,) = tmp_path.glob("*step=4.ckpt")
+    assert fit(tmp_path, data(store), resume=path, **settings) == whole[4:]

@@ -60,6 +60,7 @@ def part(name: str, **settings: object) -> dict:
         ("trainer", "accumulate_grad_batches", 0, "accumulate_grad_batches = 0"),
         ("trainer", "devices", 10**9, "devices = 1000000000"),
         ("trainer", "gradient_clip_val", -1.0, "gradient_clip_val = -1.0"),
+        ("trainer", "precision", "bf16-true", "trainer.precision is bf16-true"),
     ],
 )
 def test_a_number_out_of_range(section, setting, value, word, data, tmp_path, monkeypatch, capsys):

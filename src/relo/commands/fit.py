@@ -52,6 +52,7 @@ _LESS_MEMORY = {
 }
 
 _MOST_DEVICES = 4096
+_HALF_WEIGHTS = ("16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")
 
 _MOVED_CLASS = re.compile(r"\brelo\.(?=(?:callbacks|module|monitoring|presence_calibration)\.[A-Z])")
 _load_yaml = get_loader("yaml")
@@ -248,6 +249,11 @@ def _check_trainer(settings: Any) -> None:
             check_whole("The trainer", -1, _MOST_DEVICES, **{name: trainer[name]})
     if trainer.get("gradient_clip_val") is not None:
         check_number("The trainer", 0, LARGEST, gradient_clip_val=trainer.gradient_clip_val)
+    if trainer.get("precision") in _HALF_WEIGHTS:
+        raise UserError(
+            f"trainer.precision is {trainer.precision}, but boxes and losses need weights in float32: "
+            "set it to bf16-mixed or 16-mixed."
+        )
 
 
 @rank_zero_only
