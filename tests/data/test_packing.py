@@ -21,7 +21,7 @@ from fake_sequences import FakeReader
 from relo.commands.main import main
 from relo.data.clip_store import ClipStore, ClipStoreWriter, PackingOptions
 from relo.data.packing import pack, verify
-from relo.data.store_environment import forget_environment
+from relo.data.store_environment import CHECKSUM_BYTES, closed, forget_environment, record_key
 from relo.errors import UserError
 
 SLOW_PACKING = """
@@ -251,6 +251,18 @@ def flip_bytes(path: Path, places: Iterable[int]) -> None:
 def places_of(path: Path, inside: bytes) -> list[int]:
     """Where the store's file holds these bytes, in pages that are not used any more, too."""
     return [found.start() for found in re.finditer(re.escape(inside), (path / "data.mdb").read_bytes())]
+
+
+@pytest.mark.parametrize("times", [0, 1, 2])
+@pytest.mark.parametrize("record", ["boxes", "geometry", "sizes", "visible"])
+def test_verify_finds_a_record_of_another_length(record, times, cut_store):
+    with raw(cut_store.path, write=True) as transaction:
+        key = record_key(1, record)
+        content = transaction.get(key)[:-CHECKSUM_BYTES]
+        transaction.put(key, closed((content * times)[: times * len(content) - (times == 1)]))
+    (problem,) = verify(cut_store.path)
+    assert f"The record '{record}' of" in problem
+    assert "damaged" in problem
 
 
 def test_verify_finds_a_flipped_byte_that_decodes_well(store):

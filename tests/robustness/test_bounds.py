@@ -391,7 +391,8 @@ def test_a_pipe_that_nothing_reads(scored, capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize("part", ["trainer", "model", "data"])
 def test_a_part_of_a_config_that_names_no_file(part, tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(f'{part}: "a\\0b"\n')
-    assert f"has {part}: 'a" in refused(capsys, "fit", "--config", tmp_path / "config.yaml")
+    assert "'a\\x00b' has a null character" in refused(capsys, "fit", "--config", tmp_path / "config.yaml")
+    assert "has a null character" in refused(capsys, "fit", f"--{part}=\0")
 
 
 def test_a_config_of_a_name_that_no_file_has(capsys):

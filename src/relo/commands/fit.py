@@ -167,14 +167,14 @@ def run(arguments: list[str]) -> None:
         UserError: a mistake in the config, or one that turned up in the work.
         KeyboardInterrupt: it was stopped.
     """
-    _require_no_pipes(argument.rpartition("=")[2] for argument in arguments)
+    _require_readable(argument.rpartition("=")[2] for argument in arguments)
     for path in _config_files(arguments):  # the parser's messages leave out the name
         content = read_yaml(path, "The config")
-        _require_no_pipes(_words(content))
+        _require_readable(_words(content))
         if not isinstance(content, dict):
             raise UserError(f"The config {path} holds no settings by name, such as `trainer:`, `model:` and `data:`.")
         for part in ("trainer", "model", "data"):  # settings, or the name of a file that holds them
-            if part in content and (not isinstance(content[part], (dict, str)) or "\0" in content[part]):
+            if part in content and not isinstance(content[part], (dict, str)):
                 found = excerpt(content[part])
                 raise UserError(f"The config {path} has {part}: {found}, where settings by name belong.")
     sys.argv[1:] = arguments  # read again by the processes that a distributed strategy starts
@@ -224,13 +224,15 @@ def _words(content: Any) -> Iterator[str]:
         yield from _words(value)
 
 
-def _require_no_pipes(words: Iterable[str]) -> None:
+def _require_readable(words: Iterable[str]) -> None:
     """Refuse the name of what is no regular file: the parser opens what may hold settings, and would wait for a pipe.
 
     Raises:
-        UserError: a word is such a name.
+        UserError: a word is such a name, or has a null character, which no name has.
     """
     for word in words:
+        if "\0" in word:
+            raise UserError(f"{excerpt(word)} has a null character: it is no name that a file can have.")
         with suppress(OSError, ValueError):
             if is_pipe_or_device(os.stat(word).st_mode):
                 raise UserError(f"{excerpt(word)} is a pipe or a device: name a regular file.")

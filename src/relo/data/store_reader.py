@@ -91,21 +91,22 @@ class ClipStore(SequenceReader):
         """The sequence number `index` (0-based), with boxes in pixels of the packed frames."""
         manifest_number = int(self._manifest_numbers[index])
         header = self._header(manifest_number)
-        image_boxes_xywh = self._array(manifest_number, "boxes", "<f8", 4).astype(np.float64)
+        frames: int = header["frames"]
+        image_boxes_xywh = self._array(manifest_number, "boxes", "<f8", 4, (1, frames)).astype(np.float64)
         if self.manifest.options.changes_frames:
-            geometry = self._array(manifest_number, "geometry", "<f8", 4).astype(np.float64)
+            geometry = self._array(manifest_number, "geometry", "<f8", 4, (frames,)).astype(np.float64)
         else:
-            geometry = np.tile(WHOLE_IMAGE, (header["frames"], 1))
+            geometry = np.tile(WHOLE_IMAGE, (frames, 1))
         return Sequence(
             name=header["name"],
             dataset=self.dataset,
-            frames=StoredFrames(self, manifest_number, header["frames"]),
+            frames=StoredFrames(self, manifest_number, frames),
             boxes_xywh=to_packed(image_boxes_xywh, geometry[: len(image_boxes_xywh)]),
-            visible=self._visible(manifest_number),
+            visible=self._visible(manifest_number, (len(image_boxes_xywh),)),
             class_name=header["class_name"],
             sentence=header["sentence"],
             attributes={
-                "image_sizes": self._array(manifest_number, "sizes", "<i4", 2),
+                "image_sizes": self._array(manifest_number, "sizes", "<i4", 2, (frames,)),
                 "image_boxes_xywh": image_boxes_xywh,
                 "geometry": geometry,
             },
@@ -129,8 +130,8 @@ class ClipStore(SequenceReader):
         visible = [self._visible(number) for number in self._manifest_numbers.tolist()]
         return Visibility(np.concatenate([*visible, np.empty(0, bool)]), np.array([*map(len, visible)], np.int64))
 
-    def _visible(self, manifest_number: int) -> NDArray[np.bool_]:
-        return self._array(manifest_number, "visible", "u1", 1)[:, 0].astype(bool)
+    def _visible(self, manifest_number: int, lengths: tuple[int, ...] | None = None) -> NDArray[np.bool_]:
+        return self._array(manifest_number, "visible", "u1", 1, lengths)[:, 0].astype(bool)
 
     def check_index(self) -> None:
         """Go through the keys of all records.
@@ -173,9 +174,13 @@ class ClipStore(SequenceReader):
         """
         return self._read(record_key(manifest_number, record), self.describe_record(manifest_number, record))
 
-    def _array(self, manifest_number: int, record: str, kind: str, columns: int) -> NDArray[Any]:
+    def _array(
+        self, manifest_number: int, record: str, kind: str, columns: int, lengths: tuple[int, ...] | None = None
+    ) -> NDArray[Any]:
+        """A record as rows of `columns` values; `lengths` are the numbers of rows that it may have."""
         content = self.read_record(manifest_number, record)
-        if len(content) % (columns * np.dtype(kind).itemsize):
+        rows, rest = divmod(len(content), columns * np.dtype(kind).itemsize)
+        if rest or (lengths is not None and rows not in lengths):
             raise UserError(f"{self.describe_record(manifest_number, record)} in {self.path} is damaged: {_REMEDY}.")
         return np.frombuffer(content, kind).reshape(-1, columns)
 
