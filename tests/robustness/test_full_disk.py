@@ -227,3 +227,18 @@ def test_testing_and_scoring_on_a_full_disk(data, network, tmp_path, disk, capsy
     assert f"cannot be written ({FULL})" in said
     said = refusal("export", "--model", model, "--format=safetensors", "--output", target, capsys=capsys)
     assert f"{target / 'model.safetensors'} cannot be written ({FULL})" in said
+
+
+@pytest.mark.parametrize("output", ["--render=video.mp4", "--save=boxes.json", "--save=boxes.txt"])
+def test_tracking_onto_a_full_disk_calls_nothing_written(output, data, network, tmp_path, disk, capsys):
+    save_network(network, tmp_path / "model")
+    images = next(path.parent for path in data.test_root.rglob("*.jpg"))
+    fill(disk)
+    arguments = ["track", images, "--box=10,10,20,20", "--model", tmp_path / "model", "--device=cpu"]
+    option, _, name = output.partition("=")
+    with pytest.raises(SystemExit) as end:
+        main([*map(str, arguments), option, str(disk / name)])
+    captured = capsys.readouterr()
+    assert end.value.code == 2
+    assert FULL in captured.err
+    assert "Written" not in captured.out

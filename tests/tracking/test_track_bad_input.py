@@ -61,7 +61,7 @@ def kept_after(track, folder, tmp_path, message):
     assert re.search(message, error), error
     count = len(read_boxes(boxes))
     assert f"Stopped after {count} frames of {folder}." in printed
-    assert f"Written: {boxes} Written: {video}" in printed
+    assert f"Written until then: {boxes} Written until then: {video}" in printed
     assert len(list(open_frames(video))) == count
     return count
 

@@ -151,9 +151,9 @@ def track(
                 for write in writers:
                     write(result)
                 count_frame()
-            tracked.is_whole = True
     except (UserError, KeyboardInterrupt) as error:  # the files are closed by now
         stopped = error
+    tracked.is_whole = stopped is None
     if tracked.count:
         for sentence in report(tracked, frames, written):
             console.print(sentence, markup=False, soft_wrap=True)

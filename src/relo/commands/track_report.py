@@ -24,7 +24,7 @@ class Tracked:
     count: int = 0  # frames
     boxes_xywh: list[list[float]] = field(default_factory=list)
     lost: dict[int, list[int]] = field(default_factory=dict)  # per target, the source's frames on which it was lost
-    is_whole: bool = False  # nothing stopped it
+    is_whole: bool = False  # nothing stopped it, and every file is closed
 
     def add(self, result: FrameResult) -> None:
         """Count a frame."""
@@ -47,7 +47,8 @@ def report(tracked: Tracked, frames: Frames, written: Iterable[Path]) -> Iterato
     if not tracked.count:
         return
     paths = list(written)
-    yield from (f"Written: {path}" for path in paths)
+    verb = "Written" if tracked.is_whole else "Written until then"
+    yield from (f"{verb}: {path}" for path in paths if tracked.is_whole or _has_content(path))
     if not paths:
         yield "Nothing was written: --save keeps the boxes, --render a video of them."
 
@@ -60,6 +61,11 @@ def comparison(
     if len(truth_xywh) < end or (at_end and len(truth_xywh) > end):
         yield f"{truth_name} holds {len(truth_xywh)} boxes for {end} frames: they may not belong together."
     yield _success(np.array(tracked.boxes_xywh).reshape(-1, 4), truth_xywh[start:])
+
+
+def _has_content(path: Path) -> bool:
+    """Whether there is anything but an empty file."""
+    return path.exists() and (not path.is_file() or path.stat().st_size > 0)
 
 
 def runs(frames: list[int]) -> str:
