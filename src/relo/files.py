@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from relo.errors import EXCERPT, UserError
+from relo.errors import EXCERPT, UserError, excerpt
 from relo.inputs import read_bounded
 
 REASONS = {
@@ -28,6 +28,7 @@ REASONS = {
 REFUSALS = frozenset(REASONS)
 """The numbers of errors by which a system says that nothing can be written, whatever the program."""
 
+_LONGEST_PATH = 1000  # characters that an error quotes whole; a name that is filled in may have billions
 _READER_COMES = 5.0  # seconds
 
 _LIFETIME = 24 * 60 * 60.0  # seconds, after which another machine's unfinished file is nobody's
@@ -57,7 +58,9 @@ def reason(error: BaseException) -> str | None:
 
 def unwritable(path: Path, error: BaseException) -> UserError:
     """What to raise where `path` cannot be written; its sentence names the reason."""
-    return UserError(f"{path} cannot be written ({reason(error) or error}).")
+    name = str(path)
+    quoted = name if len(name) <= _LONGEST_PATH else excerpt(name)
+    return UserError(f"{quoted} cannot be written ({reason(error) or error}).")
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """What the page's server answers, and that it deletes what it was given."""
 
 import io
+import json
+import math
 import time
 import zipfile
 
@@ -216,6 +218,9 @@ def test_what_is_too_long_is_refused(make_small_app, video, tmp_path):
         ({"start": 0, "boxes": [[10, 10, 0, 10]]}, "no area"),
         ({"start": 0, "boxes": [[10, 10, 5]]}, "four numbers"),
         ({"start": 0, "boxes": [["a", 10, 5, 5]]}, "four numbers"),
+        ({"start": 0, "boxes": [[10**400, 1, 1, 1]]}, "four numbers"),
+        ({"start": 0, "boxes": [[math.inf, 1, 1, 1]]}, "four numbers"),
+        ({"start": 0, "boxes": [[1, math.nan, 1, 1]]}, "four numbers"),
         ({"start": 0, "boxes": []}, "Draw a box"),
         ({"start": 0, "boxes": [BOX] * 99}, "1 to 16"),
         ({"start": -1, "boxes": [BOX]}, "first frame"),
@@ -226,10 +231,21 @@ def test_what_is_too_long_is_refused(make_small_app, video, tmp_path):
 def test_a_box_that_cannot_be_tracked(client, video, asked, said):
     session = open_session(client)
     upload(client, session, video)
-    answer = client.post(f"{session}/track", json=asked)
+    answer = client.post(f"{session}/track", content=json.dumps(asked))
     assert answer.status_code == 422
     assert said in answer.json()["error"]
     assert track(client, session).status_code == 202  # it works on
+
+
+def test_a_request_that_is_too_large(client, video):
+    session = open_session(client)
+    upload(client, session, video)
+    asked = json.dumps({"start": 0, "boxes": [BOX]}).encode()
+    for content in (asked + b" " * 64_000, iter([asked, b" " * 40_000, b" " * 40_000])):  # with a length, and without
+        answer = client.post(f"{session}/track", content=content)
+        assert answer.status_code == 413
+        assert "larger than 64 kB" in answer.json()["error"]
+    assert client.post(f"{session}/track", content=asked + b" " * 60_000).status_code == 202
 
 
 def test_what_is_not_there(client, video):
@@ -240,6 +256,10 @@ def test_what_is_not_there(client, video):
     assert "add one first" in track(client, session).json()["error"]
     upload(client, session, video)
     assert "no frame 99" in client.get(f"{session}/frames/99").json()["error"]
+    for index in ("9" * 5000, "9" * 10, "-1", "1.5", "x"):
+        answer = client.get(f"{session}/frames/{index}")
+        assert answer.status_code == 404
+        assert "There is no frame" in answer.json()["error"]
     assert client.get(f"{session}/files/../video").status_code == 404
     assert client.get(f"{session}/files/video").status_code == 404
 
@@ -261,6 +281,8 @@ def test_there_is_an_end_to_the_number_of_pages(make_small_app):
         {"Host": "127.0.0.1.evil.example:8000"},
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Origin": "http://[::zz]"},
         {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
     ],
 )

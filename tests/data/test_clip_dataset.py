@@ -1,9 +1,15 @@
 """Clips by number, the same for any workers and ranks; whole sequences for validation."""
 
+import multiprocessing
 import pickle
 import re
+import signal
+import subprocess
+import sys
+import time
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,6 +134,51 @@ def test_stream_does_not_depend_on_workers(store):
     for context, workers in (("fork", 3), ("spawn", 1), ("forkserver", 1)):
         several = batches(datamodule(store, workers=workers, multiprocessing_context=context))
         assert all(same(a, b) for a, b in zip(alone, several, strict=True)), context
+
+
+def test_of_several_ranks_workers_are_not_forked(store, monkeypatch):
+    if multiprocessing.get_start_method() != "fork":
+        pytest.skip("nothing is forked here by default")
+
+    def method(**settings):
+        return datamodule(store, workers=1, **settings).train_dataloader().multiprocessing_context
+
+    assert method() is None
+    monkeypatch.setattr(TrackingDataModule, "_ranks", lambda self: (2, 0))
+    assert method().get_start_method() == "forkserver"
+    assert method(multiprocessing_context="fork").get_start_method() == "fork"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's table of processes")
+def test_no_worker_outlives_a_killed_trainer(store, tmp_path):
+    program = tmp_path / "train.py"
+    program.write_text(
+        "import sys, multiprocessing, os, signal\n"
+        "from relo.data.datamodule import StoreSource, TrackingDataModule\n"
+        "if __name__ == '__main__':\n"
+        "    data = TrackingDataModule([StoreSource(sys.argv[1])], batch_size=1, clips_per_epoch=9, workers=2,\n"
+        "                              multiprocessing_context='forkserver')\n"
+        "    data.setup('fit')\n"
+        "    batches = iter(data.train_dataloader())\n"
+        "    next(batches)\n"
+        "    print(*(child.pid for child in multiprocessing.active_children()), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    # The pipe is open for as long as a process that has it lives: the fork server's and the workers' as well.
+    done = subprocess.run([sys.executable, program, str(store.path)], stdout=subprocess.PIPE, timeout=100, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(done.stdout.split()) == 2
+    deadline = time.monotonic() + 10
+    while (left := [n for n in map(int, done.stdout.split()) if is_running(n)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left
+
+
+def is_running(number):
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_step_sees_the_same_clips_for_any_ranks(store):

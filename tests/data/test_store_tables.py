@@ -77,6 +77,14 @@ def leave_out_a_sequence(store):
     change_records(store, put)
 
 
+def cut_short(store):
+    change_records(store, lambda transaction, key: transaction.put(key, closed(transaction.get(key)[:6])))
+
+
+def leave_out_the_end(store):
+    change_records(store, lambda transaction, key: transaction.put(key, closed(transaction.get(key)[:8])))
+
+
 def change_records(store, change):
     forget_environment(store.path)
     with lmdb.open(str(store.path)) as environment, environment.begin(write=True) as transaction:
@@ -84,7 +92,9 @@ def change_records(store, change):
             change(transaction, key)
 
 
-@pytest.mark.parametrize("change", [None, remove_tables, flip_a_bit, leave_out_a_sequence])
+@pytest.mark.parametrize(
+    "change", [None, remove_tables, flip_a_bit, leave_out_a_sequence, cut_short, leave_out_the_end]
+)
 def test_visibility_is_the_sequences_with_and_without_good_tables(store, change, monkeypatch):
     expected = [sequence.visible for sequence in store]
     if change is not None:

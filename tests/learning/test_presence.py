@@ -133,7 +133,7 @@ def test_what_cannot_learn_is_refused():
     for objective in (PresenceObjective(), WarmupObjective(prior=GaussianPrior(), presence_weight=1.0)):
         with pytest.raises(UserError, match=r"needs a presence head: .*relo\.models\.presence\.ConvPresence"):
             RELOModule(make_network(), objective)
-    with pytest.raises(UserError, match="at least 1 peak"):
+    with pytest.raises(UserError, match="PresenceObjective has peaks = 0"):
         PresenceObjective(peaks=0)
 
 

@@ -128,9 +128,9 @@ def test_it_trains_the_presence_head_alone():
 
 
 def test_mistakes_are_named():
-    with pytest.raises(UserError, match="at least 1 update"):
+    with pytest.raises(UserError, match="TrackedPresence has updates = 0"):
         TrackedPresence(updates=0)
-    with pytest.raises(UserError, match="at least 1 peak"):
+    with pytest.raises(UserError, match="TrackedPresence has peaks = 0"):
         TrackedPresence(peaks=0)
     with pytest.raises(UserError, match=r"data\.surroundings"):
         TrackedPresence()(seer(), make_clip(), torch.Generator())

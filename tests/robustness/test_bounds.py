@@ -1,5 +1,6 @@
 """Sizes are bounded before memory is taken, and what is no regular file is refused: one sentence, exit code 2."""
 
+import errno
 import json
 import os
 import struct
@@ -21,7 +22,7 @@ from relo.data.sequences import open_reader
 from relo.data.sequences.base import decode_frame
 from relo.data.store_environment import forget_environment
 from relo.errors import UserError, excerpt
-from relo.files import MOST_NODES, load_yaml, read_yaml
+from relo.files import MOST_NODES, load_yaml, read_yaml, unwritable, write_text
 from relo.models.checkpoints.states import read_torch_file
 
 FRAME = cv2.imencode(".jpg", np.zeros((32, 40, 3), np.uint8))[1].tobytes()
@@ -320,6 +321,15 @@ def test_what_is_quoted():
     assert excerpt("x" * 10**6) == repr("x" * 80 + "...")
     assert excerpt(10**5000) == "a number of over 80 digits"
     assert len(str(UserError("y" * 10**6))) < 1000
+
+
+def test_a_path_that_is_too_long_is_quoted_in_part(tmp_path):
+    for length, most in ((990 - len(str(tmp_path)), 1100), (10**7, 200)):
+        path = tmp_path / ("x" * length)
+        with pytest.raises(UserError, match=r"cannot be written \(the name is too long\)") as error:
+            write_text(path / "y" / ("z" * 300), "")
+        assert len(error.value.args[0]) < most
+    assert str(unwritable(path, OSError(errno.ENOSPC, "no space"))).startswith(repr(str(path)[:80] + "..."))
 
 
 def test_what_synthesize_writes_in_otbs_layout_can_be_scored(tmp_path, capsys):

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from relo.studies.results import Entry
 from relo.studies.run import run_steps
 from relo.studies.statistics import Comparison, Summary
 from relo.studies.steps import Step
-from relo.studies.study import read_study
+from relo.studies.study import read_study, resolved
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 from training_runs import ACTOR_CRITIC, ADAMW, NETWORK, WARMUP, relo_here, start_relo, write_config
@@ -407,6 +408,8 @@ def group(reference="prior", **titles):
         ({"warmup": None}, "either warmup or weights"),
         ({"weights": "warmup.yaml"}, "either warmup or weights"),
         ({"warmup": None, "weights": "x.ckpt"}, "there are no weights"),
+        ({"warmup": None, "weights": "."}, "is no model folder"),
+        ({"warmup": None, "weights": "rl.yaml"}, "rl.yaml is not a checkpoint of tensors"),
         ({"seed": [0]}, "seed"),
         ({"pooled": ["long"]}, "'long'"),
         ({"rows": {"policy": {"rll": "x.yaml"}}}, "rows.policy: There is no setting 'rll'"),
@@ -414,19 +417,34 @@ def group(reference="prior", **titles):
         ({"rows": {"policy": {"rl": ["x"]}, "prior": {}}}, "rows.policy names 'x': there is no such change"),
         ({"changes": {"x": 3}}, "changes.x: here must be settings"),
         ({"changes": "x.yaml"}, "changes: here must be settings"),
+        ({"changes": {"x": {"model": b"a"}}}, "study.yaml holds b'a'; a setting is"),
+        ({"changes": {"x": {"model": {"a"}}}}, "study.yaml holds {'a'}; a setting is"),
         ({"rows": {"policy": {"stages": ["warmup"]}}}, "which the warm-up does not train"),
         ({"rows": {"policy": {"stages": ["rl"], "warmup": "rl.yaml"}}}, "which is not trained"),
         ({"rows": {"policy": {}, "lonely": {}}}, "rows.lonely is in no group"),
         ({"rows": {"a row": {}}}, "'a row'"),
         ({"groups": {"main": group(reference="a")}}, "reference 'a'"),
         ({"groups": {"main": group(a="x")}}, "'a', which is no row"),
-        ({"groups": {"main": {**group(policy="2"), "axis": "T"}}}, "must be numbers"),
+        ({"groups": {"main": {**group(policy="2"), "axis": "T"}}}, "must be finite numbers"),
+        ({"groups": {"main": {**group(prior="1", policy="nan"), "axis": "T"}}}, "must be finite numbers"),
+        ({"groups": {"main": {**group(prior="-inf", policy="2"), "axis": "T"}}}, "must be finite numbers"),
         ({"tests": {"short": {"sequences": "many"}}}, "tests.short: Setting 'sequences'"),
         ({"tests": {"short": {"path": "x"}}}, "dataset"),
         ({"tests": 3}, "settings by name"),
         ({"evaluation": {"window_exponents": [1]}}, "need each other"),
         ({"validation": {"one": {"sequences": 2}}}, "need each other"),
-        ({"validation": {"one": {"sequences": 2}}, "evaluation": {"window_exponents": [-1]}}, "start at 0"),
+        ({"validation": {"one": {"sequences": 2}}, "evaluation": {"window_exponents": [-1]}}, "must be from 0 to 1000"),
+        (
+            {"validation": {"one": {"sequences": 2}}, "evaluation": {"window_exponents": [1e9]}},
+            "must be from 0 to 1000",
+        ),
+        (
+            {"validation": {"one": {"sequences": 2}}, "evaluation": {"window_exponents": [float("inf")]}},
+            "has window_exponent = inf",
+        ),
+        ({"evaluation": {"batch_size": -1}}, "evaluation has batch_size = -1"),
+        ({"evaluation": {"rule": "rl.yaml"}}, "rl.yaml: unknown setting"),
+        ({"rows": {"policy": {"rl": "x" * 300 + ".yaml"}, "prior": {}}}, "there is no file"),
     ],
 )
 def test_mistakes_in_a_study_are_named(changes, said, tmp_path):
@@ -435,6 +453,51 @@ def test_mistakes_in_a_study_are_named(changes, said, tmp_path):
         read_study(path)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**80])
+def test_a_seed_that_no_training_takes(seed, tmp_path):
+    study = read_study(write_study(tmp_path, seeds=[seed]))
+    with pytest.raises(UserError, match="A training has seed = "):
+        make_plan(study, study.seeds, tmp_path / "out")
+
+
+def test_a_date_in_a_config_is_text(tmp_path):
+    def planned(changed, configured="x"):
+        rows = {"policy": {"rl": "x"}, "prior": {}}
+        study = read_study(write_study(tmp_path, changes={"x": {"model": {"name": changed}}}, rows=rows))
+        write_config(tmp_path / "rl.yaml", {"model": {"version": configured}})
+        return make_plan(study, [0], tmp_path / "out")["policy", 0].training
+
+    day, next_day = date(2020, 1, 1), date(2020, 1, 2)
+    assert planned(day).changes == {"model": {"name": "2020-01-01"}}
+    assert planned(day).digest == planned("2020-01-01").digest
+    digests = {planned(changed, configured).digest for changed in (day, next_day) for configured in (day, next_day)}
+    assert len(digests) == 4
+
+
+def test_configs_that_name_one_another_again_and_again(tmp_path):
+    for level in range(8):
+        write_config(tmp_path / f"g{level}.yaml", {f"key{key}": f"g{level + 1}.yaml" for key in range(40)})
+    write_config(tmp_path / "g8.yaml", {"value": 1})
+    assert resolved(tmp_path / "g7.yaml")["key39"] == {"value": 1}
+    for changed in ({"rl": "g0.yaml"}, {"changes": {"x": {"model": "g0.yaml"}}}):
+        study = write_study(tmp_path, **changed)
+        with pytest.raises(UserError, match="more than 100,000 values"):
+            make_plan(read_study(study), [0], tmp_path / "out")
+    for level in range(60):
+        write_config(tmp_path / f"deep{level}.yaml", {"a": {"b": f"deep{level + 1}.yaml"}})
+    write_config(tmp_path / "deep60.yaml", {})
+    with pytest.raises(UserError, match="within one another over 100 times"):
+        resolved(tmp_path / "deep0.yaml")
+
+
+@pytest.mark.parametrize("second", ["first.yaml", "second.yaml"])
+def test_a_config_that_names_itself(second, tmp_path):
+    write_config(tmp_path / "first.yaml", {"model": "second.yaml"})
+    write_config(tmp_path / "second.yaml", {"model": [second]})
+    with pytest.raises(UserError, match=f"{second} names itself, or a file that names it"):
+        resolved(tmp_path / "first.yaml")
 
 
 def test_names_that_are_no_rows_are_refused(tmp_path, monkeypatch, capsys):

@@ -147,6 +147,13 @@ def test_a_typo_in_a_file_of_boxes_names_the_line(track, folder, tmp_path, optio
     assert re.search(rf"typo\.txt.*({message})", error), error
 
 
+@pytest.mark.parametrize("address", ["rtsp://[", "http://[::zz]/stream"])
+def test_an_address_that_is_none(track, address):
+    code, error, _ = track(address, "--box", BOX)
+    assert code == 2
+    assert f"{address} cannot be opened: " in error
+
+
 def test_an_unreadable_video(track, tmp_path):
     path = tmp_path / "broken.mp4"
     path.write_bytes(b"\0" * 1000)

@@ -64,7 +64,7 @@ class Guard:
         if self._names is not None and _hostname(f"//{host}") not in self._names:
             return f"This server answers under the name {' or '.join(dict.fromkeys(self._names))} alone."
         origin = headers.get("origin")
-        foreign = origin is not None and urlsplit(origin).netloc != host
+        foreign = origin is not None and origin.partition("://")[2] != host  # urlsplit refuses what is no address
         # Browsers say where a request comes from; a link that a person follows has no origin.
         posted_by_others = headers.get("sec-fetch-site") in ("cross-site", "same-site") and (
             headers.get("sec-fetch-mode") != "navigate"

@@ -16,7 +16,7 @@ from relo.app.guard import LOCAL_NAMES, Guard
 from relo.app.listen import Server, address_of, listen
 from relo.app.pictures import page_colors, to_jpeg
 from relo.app.refusals import answered
-from relo.app.server import MOST_TARGETS, PAGE, read_boxes
+from relo.app.server import MOST_TARGETS, PAGE, read_boxes, read_json
 from relo.tracking.crops import RGBImage
 
 _HOST = "127.0.0.1"
@@ -54,7 +54,7 @@ def _make_app(image: RGBImage, token: str, answers: "queue.Queue[list[list[float
         return Response(picture, media_type="image/jpeg")
 
     async def done(request: Request) -> Response:
-        answers.put(await read_boxes(request))
+        answers.put(read_boxes(await read_json(request)))
         return Response(status_code=204)
 
     return Starlette(

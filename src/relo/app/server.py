@@ -1,7 +1,7 @@
 """The page's server: its addresses, and what they answer."""
 
 import asyncio
-import math
+import json
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -27,11 +27,14 @@ from relo.app.sessions import Session, Sessions
 from relo.app.shared_tracker import SharedTracker
 from relo.app.uploads import receive_file
 from relo.app.video import UploadedVideo
+from relo.errors import excerpt
 
 PAGE = Path(__file__).parent / "page"
 MOST_TARGETS = 16
 _FRAME_SIDE = 1600  # pixels of the frame to draw on
 _LONGEST_NAME = 200  # characters of a file's name
+_FRAME_DIGITS = 9  # of a frame's number
+_LARGEST_JSON = 64_000  # bytes; the boxes of all targets are some hundred
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class _Pages:
             Route(f"{session}/close", answered(self.close_session), methods=["POST"]),  # beacons can only post
             Route(f"{session}/events", answered(self.events)),
             Route(f"{session}/video", answered(self.receive_video), methods=["PUT"]),
-            Route(f"{session}/frames/{{index:int}}", answered(self.frame)),
+            Route(f"{session}/frames/{{index}}", answered(self.frame)),
             Route(f"{session}/track", answered(self.track), methods=["POST"]),
             Route(f"{session}/stop", answered(self.stop), methods=["POST"]),
             Route(f"{session}/files/{{name}}", answered(self.file)),
@@ -177,12 +180,16 @@ class _Pages:
         return video
 
     async def frame(self, request: Request) -> Response:
-        image = await run_in_threadpool(self._video(request).frame, request.path_params["index"])
+        video, index = self._video(request), request.path_params["index"]
+        if not index.isdecimal() or len(index) > _FRAME_DIGITS:
+            raise RefusedError(404, f"There is no frame {excerpt(index)} of this video.")
+        image = await run_in_threadpool(video.frame, int(index))
         return Response(await run_in_threadpool(to_jpeg, image, _FRAME_SIDE), media_type="image/jpeg")
 
     async def track(self, request: Request) -> Response:
         session, video = self._session(request), self._video(request)
-        start, boxes_xywh = await _read_start(request), await read_boxes(request)
+        asked = await read_json(request)
+        start, boxes_xywh = _read_start(asked), read_boxes(asked)
         if session.job is not None and session.job.is_running:
             raise RefusedError(409, "This video is being tracked already; stop that first.")
         await run_in_threadpool(session.drop_job)
@@ -220,21 +227,31 @@ class _Pages:
         return video
 
 
-async def _json(request: Request) -> dict[str, Any]:
+async def read_json(request: Request) -> dict[str, Any]:
+    """What a page has sent, by name; nothing where it is something else.
+
+    Raises:
+        RefusedError: it is too large.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _LARGEST_JSON:
+            raise RefusedError(413, f"The request is larger than {_LARGEST_JSON // 1000} kB, the most that is read.")
     try:
-        asked = await request.json()
+        asked = json.loads(body)
     except (ValueError, RecursionError):
         asked = None
     return asked if isinstance(asked, dict) else {}
 
 
-async def read_boxes(request: Request) -> list[list[float]]:
-    """The boxes x, y, w, h that a page has sent.
+def read_boxes(asked: dict[str, Any]) -> list[list[float]]:
+    """The boxes x, y, w, h in what a page has sent.
 
     Raises:
         RefusedError: they are none, too many, or no boxes.
     """
-    boxes = (await _json(request)).get("boxes")
+    boxes = asked.get("boxes")
     if not isinstance(boxes, list) or not 1 <= len(boxes) <= MOST_TARGETS:
         raise RefusedError(422, f"Draw a box around each target; 1 to {MOST_TARGETS} can be tracked at once.")
     if not all(isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)) for box in boxes):
@@ -242,15 +259,15 @@ async def read_boxes(request: Request) -> list[list[float]]:
     return [[float(value) for value in box] for box in boxes]
 
 
-async def _read_start(request: Request) -> int:
-    start = (await _json(request)).get("start")
+def _read_start(asked: dict[str, Any]) -> int:
+    start = asked.get("start")
     if type(start) is not int or start < 0:
         raise RefusedError(422, "The first frame is no number from 0 on.")
     return start
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and abs(value) < 1e9
+    return type(value) in (int, float) and abs(value) < 1e9
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -60,7 +60,10 @@ def ablate(
     console = Console()
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     described = read_study(study)
-    output = (output or Path("runs/ablation") / study.stem).resolve()
+    output = output or Path("runs/ablation") / study.stem
+    if os.path.lexists(output) and not output.is_dir():
+        raise UserError(f"{output} is not a folder; give --output one.")
+    output = output.resolve()
     chosen = list(dict.fromkeys(seeds or described.seeds))
     whole = make_plan(described, sorted({*described.seeds, *chosen}), output)
     rows = chosen_rows(described, only or [])

@@ -8,8 +8,10 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, NoReturn
 
+import torch
 import yaml  # type: ignore[import-untyped]
 from jsonargparse import Namespace, get_loader, set_loader
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -52,6 +54,7 @@ _LESS_MEMORY = {
 }
 
 _MOST_DEVICES = 4096
+_FOREIGN = ("lightning.", "torch.optim.", "torch.cuda.")
 _HALF_WEIGHTS = ("16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")
 
 _MOVED_CLASS = re.compile(r"\brelo\.(?=(?:callbacks|module|monitoring|presence_calibration)\.[A-Z])")
@@ -100,7 +103,9 @@ class CLI(LightningCLI):
             if not isinstance(found := settings.data[name], Namespace):
                 raise UserError(f"The config has data.{name}: {excerpt(found)}, where settings by name belong.")
         _check_trainer(settings)
-        if settings.ckpt_path not in (None, "last", "best", "hpc"):
+        if settings.ckpt_path in ("best", "hpc"):  # Lightning's words; what they stand for is not known here
+            raise UserError(f"There is no checkpoint {settings.ckpt_path!r} here: name a file, or take `last`.")
+        if settings.ckpt_path not in (None, "last"):
             read_checkpoint(Path(settings.ckpt_path))
 
     def _parse_ckpt_path(self) -> None:
@@ -111,12 +116,12 @@ class CLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            reason: BaseException | None = error
-            while reason is not None and not isinstance(reason, (UserError, MisconfigurationException)):
-                reason = reason.__cause__
-            if reason is None:
-                raise
-            raise reason from None
+            causes = list(_causes(error))
+            for cause in causes:
+                if isinstance(cause, (UserError, MisconfigurationException)):
+                    raise cause from None
+            said = one_sentence(str(causes[-1]))
+            raise UserError(f"A part that the config names refuses its settings: {said}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer; what it does not accept is the config's mistake.
@@ -125,7 +130,7 @@ class CLI(LightningCLI):
         """
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ModuleNotFoundError, TypeError, ValueError) as error:
+        except (MisconfigurationException, ImportError, OverflowError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(f"The config's trainer cannot be built: {one_sentence(str(error))}") from error
         folder = self.config_init[self.subcommand].trainer.default_root_dir
         for callback in trainer.checkpoint_callbacks:
@@ -143,9 +148,15 @@ class CLI(LightningCLI):
             read_checkpoint(path)
             settings.ckpt_path = str(path)
         if self.subcommand == "fit":
+            _require_names(self.trainer)
             _require_folders(self.trainer)
             _keep_logs(self.trainer.loggers)
             return
+        if not self.datamodule.validation_sources or not self.trainer.limit_val_batches:
+            raise UserError(
+                "There is nothing to validate on: name sequences in data.validation, with a "
+                "trainer.limit_val_batches above 0."
+            )
         self.trainer.loggers = [logger for logger in self.trainer.loggers if not isinstance(logger, CSVLogger)]
         if settings.ckpt_path is None:
             init_from = self.model.recipe.init_from
@@ -156,8 +167,36 @@ class CLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """Do the work; where processes or memory end it, say which, and what to do."""
         watch_ranks(self.trainer)
-        with named_workers(), enough_memory(_LESS_MEMORY[subcommand]):
+        with _foreign_refusals(), named_workers(), enough_memory(_LESS_MEMORY[subcommand]):
             super()._run_subcommand(subcommand)
+
+
+@contextmanager
+def _foreign_refusals() -> Iterator[None]:
+    """Turn what Lightning and torch's optimizers raise into a sentence: they look at some settings only when used.
+
+    Errors that our code or a user's raises go on as they are.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        modules = [f"{frame.f_globals.get('__name__', '')}." for frame, _ in walk_tb(error.__traceback__)]
+        # torch.nn serves all: who called it is asked.
+        module = next(module for module in reversed(modules) if not module.startswith("torch.nn."))
+        if not module.startswith(_FOREIGN):
+            raise
+        said = f"{type(error).__name__}: {one_sentence(str(error))}"
+        raise UserError(f"{module[:-1]} cannot do what the config asks for ({said}).") from error
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was raised from, back to the first."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
 
 
 def run(arguments: list[str]) -> None:
@@ -243,12 +282,17 @@ def _check_trainer(settings: Any) -> None:
     if type(settings.get("seed_everything")) is int:
         check_whole("The config", 0, 2**32 - 1, seed_everything=settings.seed_everything)
     trainer = settings.trainer
-    for name, least in {"accumulate_grad_batches": 1, "log_every_n_steps": 0}.items():
+    leasts = {"accumulate_grad_batches": 1, "log_every_n_steps": 0, "check_val_every_n_epoch": 1}
+    if type(trainer.get("val_check_interval")) is int:  # a number of batches; a fraction is a share of an epoch's
+        leasts["val_check_interval"] = 1
+    for name, least in leasts.items():
         if trainer.get(name) is not None:
             check_whole("The trainer", least, 2**31, **{name: trainer[name]})
     for name in ("devices", "num_nodes"):
         if type(trainer.get(name)) is int:
             check_whole("The trainer", -1, _MOST_DEVICES, **{name: trainer[name]})
+    if trainer.get("limit_train_batches") == 0:
+        raise UserError("trainer.limit_train_batches is 0: nothing would be trained.")
     if trainer.get("gradient_clip_val") is not None:
         check_number("The trainer", 0, LARGEST, gradient_clip_val=trainer.gradient_clip_val)
     if trainer.get("precision") in _HALF_WEIGHTS:
@@ -256,6 +300,22 @@ def _check_trainer(settings: Any) -> None:
             f"trainer.precision is {trainer.precision}, but boxes and losses need weights in float32: "
             "set it to bf16-mixed or 16-mixed."
         )
+
+
+def _require_names(trainer: Trainer) -> None:
+    """Try the patterns of checkpoints' names: Lightning fills them in when it saves.
+
+    Raises:
+        UserError: one is none.
+    """
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint):
+            try:
+                callback.format_checkpoint_name({"epoch": torch.tensor(0), "step": torch.tensor(0)})
+            except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"No name can be made of ModelCheckpoint's filename {excerpt(callback.filename)}."
+                ) from error
 
 
 @rank_zero_only

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from relo.data.clip_batch import ClipBatch
 from relo.data.clip_dataset import ClipDataset, ClipNumbers, StoreSource
-from relo.data.loader_worker import share_imports, start_worker
+from relo.data.loader_worker import StartMethod, share_imports, start_method, start_worker
 from relo.data.photometric import ImageOnlyTransform
 from relo.data.recipe_stores import require_stores
 from relo.data.sampler import Absence, ClipSampler, OrderSampler
@@ -71,7 +71,8 @@ class TrackingDataModule(lightning.LightningDataModule):
         clips_per_epoch: clips in an epoch, over all ranks.
         batch_size: clips in a batch of one rank.
         workers: processes that prepare clips, for each rank.
-        multiprocessing_context: how they are started; the platform's way if not given.
+        multiprocessing_context: how they are started; if not given, the platform's way, but by a fork server where
+            that is a fork and there are several ranks, whose threads a fork would endanger.
         validation_batch: sequences that are tracked side by side.
         on_broken: what a frame that cannot be decoded does: stop the run, or be skipped and counted.
         seed: of the stream of clips.
@@ -94,7 +95,7 @@ class TrackingDataModule(lightning.LightningDataModule):
         clips_per_epoch: int = 100_000,
         batch_size: int = 8,
         workers: int = 2,
-        multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None,
+        multiprocessing_context: StartMethod | None = None,
         validation_batch: int = 16,
         on_broken: Literal["stop", "skip"] = "stop",
         seed: int = 0,
@@ -159,7 +160,8 @@ class TrackingDataModule(lightning.LightningDataModule):
                 f"An epoch of {len(self.clips)} clips does not fill one batch of {self.batch_size} on {ranks} "
                 "process(es): raise data.clips_per_epoch."
             )
-        if self.multiprocessing_context == "forkserver":
+        method = start_method(self.multiprocessing_context, ranks) if self.workers else None
+        if method == "forkserver":
             share_imports()
         numbers.resume(*self._progress(len(numbers) // self.batch_size))
         return ClipLoader(
@@ -171,7 +173,7 @@ class TrackingDataModule(lightning.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             drop_last=True,
             persistent_workers=self.workers > 0,
-            multiprocessing_context=self.multiprocessing_context if self.workers else None,
+            multiprocessing_context=method,
             worker_init_fn=start_worker,
         )
 
@@ -247,8 +249,8 @@ class SequenceDataset(Dataset[AnnotatedSequence | None]):
     """The sequences of several sources, one after the other.
 
     Raises:
-        UserError: a source cannot be read, is a store whose frames were cut around the targets, or has none of the
-            sequences that it names.
+        UserError: a source cannot be read, is a store whose frames were cut around the targets, names a split without
+            a dataset, or has none of the sequences that it names.
     """
 
     def __init__(self, sources: Sequence[SequenceSource]) -> None:
@@ -257,6 +259,11 @@ class SequenceDataset(Dataset[AnnotatedSequence | None]):
             reader: SequenceReader
             if source.dataset is not None:
                 reader = open_reader(source.dataset, source.path, source.split)
+            elif source.split is not None:
+                raise UserError(
+                    f"data.validation names the split {source.split!r} of {source.path}, but no dataset: a clip store "
+                    "has no splits, and a dataset's root needs the dataset's name."
+                )
             else:
                 reader = store = open_store(source.path)
                 if store.options.cut is not None:

@@ -4,9 +4,14 @@ Apart from the data module, so that a spawned worker, which unpickles this funct
 """
 
 import multiprocessing
+import os
 import signal
+import threading
+from typing import Literal
 
 import cv2
+
+StartMethod = Literal["fork", "spawn", "forkserver"]
 
 _PRELOADED = ("relo.data.clip_dataset", "relo.data.loader_worker")
 
@@ -15,6 +20,28 @@ def start_worker(worker: int) -> None:
     """One thread for each process of a loader, as the cores belong to the training step; the trainer handles Ctrl-C."""
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_trainer, daemon=True, name="end-with-trainer").start()
+
+
+def _end_with_trainer() -> None:
+    """End when the process that reads the batches has ended, however it did.
+
+    The loader's own watch asks for the parent, which is the fork server; that waits, in turn, for its workers.
+    """
+    if (trainer := multiprocessing.parent_process()) is not None:
+        trainer.join()
+        os._exit(1)
+
+
+def start_method(chosen: StartMethod | None, ranks: int) -> StartMethod | None:
+    """How to start workers: as chosen; else the platform's way (None), but from one of several ranks by a fork server.
+
+    A rank has threads of its process group, which call Python: a worker that is forked while one of them enters may
+    wait for a lock of the interpreter for ever (before Python 3.12, whose fork takes that lock first).
+    """
+    if chosen is None and ranks > 1 and multiprocessing.get_start_method() == "fork":
+        return "forkserver"
+    return chosen
 
 
 def share_imports() -> None:

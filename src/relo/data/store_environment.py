@@ -11,6 +11,7 @@ from typing import Any
 import lmdb
 
 from relo.errors import UserError
+from relo.inputs import require_regular
 
 MANIFEST = b"manifest"
 ALL_VISIBLE, ALL_LENGTHS = b"all/visible", b"all/lengths"
@@ -58,7 +59,10 @@ def reserve_lock(path: Path) -> None:
 
     Raises:
         OSError: the disk is full.
+        UserError: there is a pipe or a device in its place.
     """
+    if path.exists():
+        require_regular(path)
     with path.open("ab") as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, _LOCK_BYTES)

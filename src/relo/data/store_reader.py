@@ -119,7 +119,8 @@ class ClipStore(SequenceReader):
 
     def visibility(self) -> Visibility:
         """On which frames the sequences show their targets."""
-        with suppress(UserError):  # an old store lacks the tables; what is damaged is read from the sequences, too
+        # An old store lacks the tables; what is damaged, or of another length, is read from the sequences, too.
+        with suppress(UserError, ValueError, IndexError):
             flags, lengths = (
                 np.frombuffer(self._read(key, "The table"), kind)
                 for key, kind in ((ALL_VISIBLE, "u1"), (ALL_LENGTHS, "<i8"))

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
-from relo.errors import UserError
 from relo.learning.policy import ActorCritic, PolicyObjective, surrogate_loss
 from relo.learning.rollout import Rollout
+from relo.settings import check_whole
 
 
 class PPO(ActorCritic):
@@ -26,7 +26,7 @@ class PPO(ActorCritic):
             shared: see `ActorCritic`.
 
         Raises:
-            UserError: no step would be taken.
+            UserError: no step would be taken, or another number out of its range.
         """
         super().__init__(**shared)
         self.set_passes(clip_ratio, epochs, minibatches)
@@ -53,11 +53,10 @@ class GRPO(PolicyObjective):
             shared: see `PolicyObjective`.
 
         Raises:
-            UserError: a group of one action, or no step would be taken.
+            UserError: a group of one action, no step would be taken, or another number out of its range.
         """
         super().__init__(**shared)
-        if group_size < 2:
-            raise UserError(f"group_size must be at least 2, not {group_size}: an action is compared with its group.")
+        check_whole("GRPO", 2, 4096, group_size=group_size)  # an action is compared with its group
         self.samples = group_size
         self.set_passes(clip_ratio, epochs, minibatches)
 

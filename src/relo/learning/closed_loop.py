@@ -16,9 +16,13 @@ from relo.learning.rewards import RewardTerm
 from relo.learning.rollout import POLICY_HEADS, Rollout, RolloutRule, draw_cells, make_rollout, network_outputs, unroll
 from relo.models.heads import at_cells
 from relo.models.network import Head, LocalizationMaps, LocalizationNetwork
+from relo.settings import LARGEST, check_number
 from relo.tracking.rule import TrackingRule
 
 DEFAULT_RULE = TrackingRule()
+
+LARGEST_JITTER = 10
+"""The largest standard deviation of `jittered` boxes."""
 
 
 @dataclass(frozen=True)
@@ -146,9 +150,13 @@ class ClosedLoop(RolloutRule):
             rule: how search regions are cut and boxes kept in the image; actions are drawn without its window.
 
         Raises:
-            UserError: a limit that would lose every target.
+            UserError: a limit that would lose every target, or another number out of its range.
         """
-        if size_limit <= 1 or (drift_limit is not None and drift_limit <= 0):
+        check_number("ClosedLoop", 0, LARGEST, size_limit=size_limit, restart_cost=restart_cost)
+        if drift_limit is not None:
+            check_number("ClosedLoop", 0, LARGEST, drift_limit=drift_limit)
+        check_number("ClosedLoop", 0, LARGEST_JITTER, jitter=jitter)
+        if size_limit <= 1 or drift_limit == 0:
             raise UserError(
                 f"drift_limit must be positive and size_limit above 1, not {drift_limit} and {size_limit}: a perfect "
                 "box would count as lost."

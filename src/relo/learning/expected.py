@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relo.errors import UserError
 from relo.learning.base import masked_mean, mean_loss, mean_over_ranks
 from relo.learning.policy import CriticObjective, PolicyObjective
 from relo.learning.rewards import RewardTerm, reward_terms
 from relo.learning.rollout import Rollout
+from relo.settings import LARGEST, check_number
 
 
 class ExpectedGradient(CriticObjective):
@@ -31,7 +31,7 @@ class ExpectedGradient(CriticObjective):
             discount: what a frame's reward is worth one frame earlier; other than 0, a critic is needed.
             shared: see `relo.learning.policy.CriticObjective`.
         """
-        self.needs_critic = discount > 0
+        self.needs_critic = discount != 0
         super().__init__(discount=discount, **shared)
         self.normalise_advantages = normalise_advantages
 
@@ -78,10 +78,9 @@ class RewardAugmentedLikelihood(PolicyObjective):
             shared: see `PolicyObjective`.
 
         Raises:
-            UserError: a temperature that is not positive.
+            UserError: a temperature that is not positive, or see `PolicyObjective`.
         """
-        if not temperature > 0:
-            raise UserError(f"The temperature must be positive, not {temperature}.")
+        check_number("RewardAugmentedLikelihood", 1e-6, LARGEST, temperature=temperature)
         super().__init__(**shared)
         self.temperature = temperature
 

@@ -27,6 +27,7 @@ from relo.learning.rewards import AUCReward, IoUReward, RewardTerm
 from relo.learning.rollout import Rollout, RolloutRule, TeacherForced, reevaluate
 from relo.models.heads import at_cells
 from relo.models.network import Head, LocalizationNetwork
+from relo.settings import LARGEST, check_number, check_whole
 
 BoxCell = Literal["sampled", "greedy", "target"]
 
@@ -63,8 +64,10 @@ class PolicyObjective(Objective):
             trained_parts: the network's trainable parts; the policy, and the critic if one is needed, if not given.
 
         Raises:
-            UserError: a part is to be trained that no loss reaches.
+            UserError: a weight below 0, or a part is to be trained that no loss reaches.
         """
+        weights = {"entropy_weight": entropy_weight, "prior_weight": prior_weight, "box_weight": box_weight}
+        check_number(type(self).__name__, 0, LARGEST, **weights)
         self.rewards = rewards or [IoUReward(), AUCReward()]
         self.rollout = rollout or TeacherForced()
         self.entropy_weight = entropy_weight
@@ -85,10 +88,10 @@ class PolicyObjective(Objective):
         """Take several clipped steps on every rollout.
 
         Raises:
-            UserError: no step would be taken.
+            UserError: no step would be taken, or another number out of its range.
         """
-        if epochs < 1 or minibatches < 1:
-            raise UserError(f"epochs and minibatches must be at least 1, not {epochs} and {minibatches}.")
+        check_number(type(self).__name__, 1e-6, 1, clip_ratio=clip_ratio)
+        check_whole(type(self).__name__, 1, 1000, epochs=epochs, minibatches=minibatches)
         self.clip_ratio = clip_ratio
         self.epochs = epochs
         self.minibatches = minibatches
@@ -189,7 +192,12 @@ class CriticObjective(PolicyObjective):
             discount: what a frame's reward is worth one frame earlier.
             gae_lambda: 1 sums the rewards that were seen, 0 trusts the critic from the next frame on.
             shared: see `PolicyObjective`.
+
+        Raises:
+            UserError: a number out of its range, or see `PolicyObjective`.
         """
+        check_number(type(self).__name__, 0, LARGEST, value_weight=value_weight)
+        check_number(type(self).__name__, 0, 1, discount=discount, gae_lambda=gae_lambda)
         super().__init__(**shared)
         self.value_weight = value_weight
         self.discount = discount

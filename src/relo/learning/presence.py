@@ -14,11 +14,19 @@ from relo.data.clip_batch import ClipBatch
 from relo.errors import UserError
 from relo.geometry import cxcywh_to_xyxy, iou, xywh_to_xyxy
 from relo.learning.base import Objective, StepResult, masked_mean, mean_loss
-from relo.learning.closed_loop import DEFAULT_RULE, LoopFrame, follow_clips, jittered, surroundings_of
-from relo.learning.rollout import groups_of, in_groups, unroll
+from relo.learning.closed_loop import (
+    DEFAULT_RULE,
+    LARGEST_JITTER,
+    LoopFrame,
+    follow_clips,
+    jittered,
+    surroundings_of,
+)
+from relo.learning.rollout import check_groups, groups_of, in_groups, unroll
 from relo.models.heads import at_cells
 from relo.models.network import LocalizationMaps, LocalizationNetwork
 from relo.models.presence import PresenceHead, best_peaks
+from relo.settings import LARGEST_SIDE, check_number, check_whole
 from relo.tracking.rule import TrackingRule
 
 RIGHT_IOU = 0.5
@@ -65,20 +73,26 @@ class PresenceObjective(Objective):
             frames_per_group: see `relo.learning.rollout.groups_of`.
 
         Raises:
-            UserError: no peak is to be trained on.
+            UserError: no peak is to be trained on, or another number out of its range.
         """
-        if peaks < 1:
-            raise UserError(f"PresenceObjective takes at least 1 peak per frame, not {peaks}.")
+        check_whole(type(self).__name__, 1, LARGEST_SIDE**2, peaks=peaks)
+        check_groups(type(self).__name__, frames_per_group)
         self.peaks = peaks
         self.frames_per_group = frames_per_group
 
     def check(self, network: LocalizationNetwork) -> None:
-        """Refuse a network without a presence head.
+        """Refuse a network without a presence head, or whose map has fewer cells than peaks are to be trained on.
 
         Raises:
-            UserError: it has none.
+            UserError: it is one.
         """
         require_presence(network)
+        cells = network.encoder.map_size**2
+        if self.peaks > cells:
+            raise UserError(
+                f"{type(self).__name__} has peaks = {self.peaks}, but the network's map has {cells} cells: set at most "
+                f"{cells} peaks."
+            )
 
     def __call__(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> StepResult:
         """Run the network over the clip's frames; logs how often the best box and its presence are right."""
@@ -114,11 +128,11 @@ class TrackedPresence(PresenceObjective):
             rule: how search regions are cut and cells chosen, by the map that the head reads.
 
         Raises:
-            UserError: no peak or update.
+            UserError: no peak or update, or another number out of its range.
         """
         super().__init__(peaks)
-        if updates < 1:
-            raise UserError(f"TrackedPresence takes at least 1 update per batch, not {updates}.")
+        check_whole("TrackedPresence", 1, 1000, updates=updates)
+        check_number("TrackedPresence", 0, LARGEST_JITTER, jitter=jitter)
         self.updates = updates
         self.jitter = jitter
         self.rule = rule

@@ -8,9 +8,10 @@ from relo.geometry import xyxy_to_xywh
 from relo.learning.base import box_losses, clamped_xyxy, mean_loss, regression_loss
 from relo.learning.policy import PolicyObjective
 from relo.learning.priors import Prior, ScorePrior, prior_boxes_xyxy
-from relo.learning.rollout import Rollout
+from relo.learning.rollout import Rollout, check_groups
 from relo.learning.warmup import FrameObjective
 from relo.models.network import LocalizationMaps
+from relo.settings import LARGEST, check_number
 
 
 class PriorObjective(FrameObjective):
@@ -33,7 +34,12 @@ class PriorObjective(FrameObjective):
             box_weight: weight of 2 GIoU + 5 L1 on the boxes of the prior's best cells, for the control to a policy
                 whose box head is trained along; with 0 the box head is frozen, too.
             frames_per_group: see `relo.learning.rollout.groups_of`.
+
+        Raises:
+            UserError: a number out of its range.
         """
+        check_number("PriorObjective", 0, LARGEST, prior_weight=prior_weight, box_weight=box_weight)
+        check_groups("PriorObjective", frames_per_group)
         self.prior = prior
         self.prior_weight = prior_weight
         self.box_weight = box_weight

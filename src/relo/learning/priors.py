@@ -11,6 +11,7 @@ from relo.learning.base import box_losses, clamped_xyxy, masked_mean, regression
 from relo.models.checkpoints.plugin import Plugin
 from relo.models.heads import at_cells
 from relo.models.network import LocalizationMaps
+from relo.settings import LARGEST, check_number
 
 
 class Prior(Plugin):
@@ -55,7 +56,12 @@ class GaussianPrior(ScorePrior):
             beta: how strongly cells near the centre are spared.
             released: as the public release does, draw the bump as `gaussian_map` has it, and divide the loss by the
                 number of peaks that lie on the map.
+
+        Raises:
+            UserError: a number out of its range.
         """
+        check_number("GaussianPrior", 0.01, 0.99, min_overlap=min_overlap)
+        check_number("GaussianPrior", 0, 100, alpha=alpha, beta=beta)
         self.min_overlap = min_overlap
         self.alpha = alpha
         self.beta = beta
@@ -109,7 +115,11 @@ class CornerExpectation(Prior):
         Args:
             giou_weight: weight of 1 - GIoU.
             l1_weight: weight of the mean absolute error of x1, y1, x2, y2 (shares of the search side).
+
+        Raises:
+            UserError: a weight below 0, or that is no number.
         """
+        check_number("CornerExpectation", 0, LARGEST, giou_weight=giou_weight, l1_weight=l1_weight)
         self.giou_weight = giou_weight
         self.l1_weight = l1_weight
 

@@ -17,6 +17,7 @@ from relo.metrics.functional import (
     success_auc,
 )
 from relo.models.checkpoints.plugin import Plugin
+from relo.settings import LARGEST, check_number, check_whole
 
 
 class RewardTerm(Plugin):
@@ -29,7 +30,8 @@ class RewardTerm(Plugin):
     weight: float = 1.0
 
     def __init__(self, weight: float = 1.0) -> None:
-        """Args: `weight`, factor of the term."""
+        """Args: `weight`, factor of the term, at least 0."""
+        check_number(type(self).__name__, 0, LARGEST, weight=weight)
         self.weight = weight
 
     @abstractmethod
@@ -101,8 +103,12 @@ class AUCReward(RewardTerm):
             integration: how the curve becomes a number: trapezoid as in the paper's reward, mean as in the benchmarks.
             thresholds: how many, evenly from 0 to 1.
             strict: a frame succeeds when its IoU is above the threshold (else: at or above it).
+
+        Raises:
+            UserError: a number out of its range.
         """
         super().__init__(weight)
+        check_whole("AUCReward", 2, 10001, thresholds=thresholds)
         self.integration = integration
         self.thresholds = thresholds
         self.strict = strict

@@ -16,6 +16,7 @@ from relo.learning.rewards import RewardTerm, reward_terms
 from relo.models.checkpoints.plugin import Plugin
 from relo.models.heads import at_cells
 from relo.models.network import Head, LocalizationMaps, LocalizationNetwork
+from relo.settings import check_whole
 
 POLICY_HEADS: tuple[Head, ...] = ("policy", "box", "critic")
 
@@ -152,12 +153,22 @@ def groups_of(clip: ClipBatch, frames_per_group: int | None) -> int:
     frames = clip.search_images.shape[1]
     if frames_per_group is None:
         return 1
-    if frames_per_group < 1 or frames % frames_per_group:
+    if frames % frames_per_group:
         raise UserError(
             f"The {frames} search frames of a clip do not form groups of {frames_per_group}: set frames_per_group to a "
             f"divisor of the sampler's search_frames."
         )
     return frames // frames_per_group
+
+
+def check_groups(owner: str, frames_per_group: int | None) -> None:
+    """Refuse a `frames_per_group` (see `groups_of`) that no clip has; `owner` begins the sentence.
+
+    Raises:
+        UserError: it is neither None nor a number of frames.
+    """
+    if frames_per_group is not None:
+        check_whole(owner, 1, 4096, frames_per_group=frames_per_group)
 
 
 def in_groups(frames: Tensor, groups: int) -> Tensor:
@@ -191,6 +202,7 @@ class TeacherForced(RolloutRule):
 
     def __init__(self, frames_per_group: int | None = None) -> None:
         """Args: `frames_per_group`, see `groups_of`; rewards are those of the whole clip all the same."""
+        check_groups(type(self).__name__, frames_per_group)
         self.frames_per_group = frames_per_group
 
     def __call__(

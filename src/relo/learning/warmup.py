@@ -20,9 +20,10 @@ from relo.learning.base import (
 )
 from relo.learning.presence import presence_loss, require_presence
 from relo.learning.priors import Prior
-from relo.learning.rollout import groups_of, unroll
+from relo.learning.rollout import check_groups, groups_of, unroll
 from relo.models.heads import at_cells
 from relo.models.network import Head, LocalizationMaps, LocalizationNetwork
+from relo.settings import LARGEST, check_number
 
 
 class FrameObjective(Objective):
@@ -99,8 +100,12 @@ class WarmupObjective(FrameObjective):
                 whose gradient reaches the encoder: it then sees frames without their target (`data.absence`).
 
         Raises:
-            UserError: boxes of the prior's best cell, or presence, are to be trained, but there is no prior.
+            UserError: a number out of its range; or boxes of the prior's best cell, or presence, are to be trained, but
+                there is no prior.
         """
+        check_number("WarmupObjective", 0, LARGEST, giou_weight=giou_weight, l1_weight=l1_weight)
+        check_number("WarmupObjective", 0, LARGEST, prior_weight=prior_weight, presence_weight=presence_weight)
+        check_groups("WarmupObjective", frames_per_group)
         if presence_weight and prior is None:
             raise UserError("presence_weight needs a prior, which chooses boxes: set the objective's prior.")
         if box_cell == "prior" and prior is None:

@@ -107,5 +107,9 @@ def best_peaks(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """
     is_peak = scores == max_pool2d(scores[:, None], 3, stride=1, padding=1)[:, 0]
     least = scores.amin((1, 2), keepdim=True)
-    values, cells = torch.where(is_peak, scores, least).flatten(1).topk(count)
+    peaks = torch.where(is_peak, scores, least).flatten(1)
+    lacking = max(count - peaks.shape[1], 0)
+    values, cells = peaks.topk(count - lacking)
+    if lacking:
+        values, cells = (torch.cat([each, each[:, -1:].expand(-1, lacking)], 1) for each in (values, cells))
     return values, cells

@@ -7,8 +7,11 @@ from functools import cache
 from pathlib import Path
 
 from relo.errors import UserError
+from relo.settings import check_whole
 from relo.studies.steps import Evaluation, Step, Training, digest
 from relo.studies.study import Stage, Study, resolved
+
+_LARGEST_SEED = 2**32 - 1  # Lightning's
 
 Plan = dict[tuple[str, int], Evaluation]
 """Evaluations by row and seed, the rows of one seed before those of the next."""
@@ -18,8 +21,10 @@ def make_plan(study: Study, seeds: Sequence[int], output: Path) -> Plan:
     """The evaluations of all rows with some seeds, and in them what they need; their results lie in `output`.
 
     Raises:
-        UserError: a config is no YAML.
+        UserError: a config cannot be read, or a seed is out of range.
     """
+    for seed in seeds:
+        check_whole("A training", 0, _LARGEST_SEED, seed=seed)
     settings_in, digest_of = cache(resolved), cache(_digest_of_files)  # each file is read once
     clips = {name: asdict(rendering) for name, rendering in study.data.items()}
     validation = {name: asdict(entry) for name, entry in study.validation.items()}

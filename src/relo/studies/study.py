@@ -1,17 +1,24 @@
 """A study: what to train, what to evaluate on, and which rows to compare, as its YAML file describes it."""
 
+import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
 from jsonargparse import ArgumentParser
 
 from relo.data.synthetic.command import Difficulty
-from relo.errors import UserError, one_sentence
-from relo.files import read_yaml
+from relo.errors import UserError, excerpt, one_sentence
+from relo.files import MOST_LEVELS, MOST_NODES, read_yaml
+from relo.models.checkpoints.weights import load_network
 from relo.models.inference import Precision
+from relo.settings import check_whole
+from relo.tracking.rule import load_rule, rule_from_settings
 
 RowLocalization = Literal["policy", "prior", "oracle"]
 Stage = Literal["warmup", "rl"]
@@ -139,6 +146,7 @@ class Study:
         return settings
 
 
+_LARGEST_BATCH = 2**16
 _TABLES = {"data": Rendering, "tests": Rendering, "validation": Rendering, "rows": Row, "groups": Group}
 
 
@@ -157,7 +165,7 @@ def read_study(path: Path) -> Study:
             settings = _table(entry or {}, place)
             is_recorded = name in ("tests", "validation") and "path" in settings
             tables[name][key] = _typed(Recorded if is_recorded else kind, settings, place)
-    changes = _table(_resolved(content.pop("changes", None) or {}, path.parent), f"{path}, changes")
+    changes = _table(_Resolver(path).resolved(content.pop("changes", None) or {}), f"{path}, changes")
     for name, change in changes.items():
         _table(change, f"{path}, changes.{name}")
     content["pooled"] = content.get("pooled") or list(tables["tests"])
@@ -170,9 +178,9 @@ def resolved(path: Path) -> dict[str, Any]:
     """The settings in a YAML file, those of the YAML files that it names in their place.
 
     Raises:
-        UserError: a file cannot be read, or holds anything else.
+        UserError: a file cannot be read, holds anything else or too much, or names itself.
     """
-    return _table(_resolved(read_yaml(path, "The config"), path.parent), str(path))
+    return _table(_Resolver(path).resolved(read_yaml(path, "The config")), str(path))
 
 
 def merged(settings: Any, change: Any) -> Any:
@@ -188,14 +196,49 @@ def _table(content: Any, place: str) -> dict[str, Any]:
     return content
 
 
-def _resolved(value: Any, folder: Path) -> Any:
-    if isinstance(value, dict):
-        return {str(name): _resolved(entry, folder) for name, entry in value.items()}
-    if isinstance(value, list):
-        return [_resolved(entry, folder) for entry in value]
-    if isinstance(value, str) and value.endswith((".yaml", ".yml")) and (folder / value).is_file():
-        return resolved(folder / value)
-    return value
+class _Resolver:
+    """Puts the settings of YAML files into the place of their names."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin with a file, whose values may name others."""
+        self._path = path
+        self._read = cache(read_yaml)  # each file once
+        self._count = 0  # of values, those of a file as often as it is named
+
+    def resolved(self, value: Any) -> Any:
+        """A value of the file.
+
+        Raises:
+            UserError: a file that is named cannot be read, or names itself; there are too many values, or one is none
+                that a config can hold.
+        """
+        return self._resolved(value, (self._path,), 0)
+
+    def _resolved(self, value: Any, within: tuple[Path, ...], level: int) -> Any:
+        """A value of the last of files of which each names the next."""
+        path = within[-1]
+        self._count += 1
+        if self._count > MOST_NODES or level > MOST_LEVELS:
+            raise UserError(
+                f"{self._path} has more than {MOST_NODES:,} values, or values within one another over {MOST_LEVELS} "
+                "times, each file that it names counted as often as it is named."
+            )
+        if isinstance(value, dict):
+            return {str(name): self._resolved(entry, within, level + 1) for name, entry in value.items()}
+        if isinstance(value, list):
+            return [self._resolved(entry, within, level + 1) for entry in value]
+        if isinstance(value, str) and value.endswith((".yaml", ".yml")) and os.path.isfile(path.parent / value):
+            named = path.parent / value
+            if any(named.samefile(other) for other in within):
+                raise UserError(f"{named} names itself, or a file that names it: its settings would have no end.")
+            return _table(self._resolved(self._read(named, "The config"), (*within, named), level + 1), str(named))
+        if isinstance(value, date):
+            return str(value)  # `relo fit` reads it as text
+        if value is not None and not isinstance(value, (str, int, float)):
+            raise UserError(
+                f"{path} holds {excerpt(value)}; a setting is a text, a number, true, false, null or a list."
+            )
+        return value
 
 
 def _typed(kind: type, settings: dict[str, Any], place: str, **given: Any) -> Any:
@@ -223,13 +266,19 @@ def _check(study: Study) -> None:
         require(is_plain, f"{name!r} names folders, so letters, digits, - and _ only")
     exponents = study.evaluation.window_exponents
     require(bool(exponents) == bool(study.validation), "window_exponents and validation sets need each other")
-    require(all(exponent >= 0 for exponent in exponents), f"window_exponents start at 0: {exponents}")
+    for exponent in exponents:
+        rule_from_settings({"window_exponent": exponent}, f"{study.path}, evaluation.window_exponents")
+    check_whole(f"{study.path}, evaluation", 1, _LARGEST_BATCH, batch_size=study.evaluation.batch_size)
     for name in study.pooled:
         require(name in study.tests, f"pooled names {name!r}, which is no test set ({', '.join(study.tests)})")
-    files = [study.warmup, study.rl, study.evaluation.rule, *(row.rule for row in study.rows.values())]
-    for name in filter(None, files):
-        require(study.file(name).is_file(), f"there is no file {study.file(name)}")
-    require(study.weights is None or study.file(study.weights).exists(), f"there are no weights {study.weights}")
+    rules = dict.fromkeys([study.evaluation.rule, *(row.rule for row in study.rows.values())])
+    for name in filter(None, [study.warmup, study.rl, *rules]):
+        require(os.path.isfile(study.file(name)), f"there is no file {study.file(name)}")
+    for name in filter(None, rules):
+        load_rule(study.file(name))
+    if study.weights is not None:
+        require(os.path.exists(study.file(study.weights)), f"there are no weights {study.weights}")
+        load_network(study.file(study.weights))
     for row_name, row in study.rows.items():
         place = f"rows.{row_name}"
         require(row.stages in (("warmup", "rl"), ("warmup",), ("rl",)), f"{place} has no such stages: {row.stages}")
@@ -238,7 +287,7 @@ def _check(study: Study) -> None:
             is_trained = stage in row.stages and study.stage(stage) is not None
             require(is_trained or not changes, f"{place} changes the config of {stage}, which is not trained")
             for name in changes:
-                known = name in study.changes or study.file(name).is_file()
+                known = name in study.changes or os.path.isfile(study.file(name))
                 require(known, f"{place} names {name!r}: there is no such change, and there is no file {name}")
         has_map = "rl" in row.stages or row.localization != "policy"
         require(has_map, f"{place} localizes by the policy, which the warm-up does not train")
@@ -249,12 +298,11 @@ def _check(study: Study) -> None:
             require(name in study.rows, f"{place} has {name!r}, which is no row")
         require(group.reference in group.rows, f"{place} has the reference {group.reference!r}, which is none of it")
         are_numbers = all(map(_is_number, group.rows.values()))
-        require(group.axis is None or are_numbers, f"{place} has an axis, so its rows' titles must be numbers")
+        require(group.axis is None or are_numbers, f"{place} has an axis, so its rows' titles must be finite numbers")
 
 
 def _is_number(title: str) -> bool:
     try:
-        float(title)
+        return math.isfinite(float(title))
     except ValueError:
         return False
-    return True

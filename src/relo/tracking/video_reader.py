@@ -1,11 +1,11 @@
 """A video file or network stream, decoded frame by frame by FFmpeg."""
 
 import errno
+import re
 from collections.abc import Generator
 from functools import partial
 from time import monotonic
 from typing import Any
-from urllib.parse import urlsplit
 
 import av
 import numpy as np
@@ -146,8 +146,7 @@ def _reason(error: av.error.FFmpegError) -> str:
 
 
 def _without_password(address: str) -> str:
-    parts = urlsplit(address)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return re.sub(r"^([^/]*//)[^/?#]*@", r"\1", address)
 
 
 def _video_stream(container: InputContainer, name: str) -> VideoStream:

@@ -11,6 +11,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from relo.errors import UserError
 from relo.files import atomic_write, remove_leftovers
@@ -38,8 +39,14 @@ class InertCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint; one of another scheme than a file's, such as s3://, as Lightning does.
 
         Raises:
-            UserError: it cannot be written; an earlier one of its name stays.
+            UserError: it cannot be written, or a weight is not a number; an earlier one of its name stays.
         """
+        for name, weight in checkpoint["state_dict"].items():
+            if isinstance(weight, Tensor) and torch.isnan(weight).any():
+                raise UserError(
+                    f"{path} is not saved, since {name} is no number any more: look at the settings of optimizer, "
+                    "schedule and averaging, and go on from an earlier checkpoint."
+                )
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return

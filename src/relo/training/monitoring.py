@@ -11,9 +11,10 @@ from rich import box, get_console
 from rich.table import Table
 from torch import Tensor
 
-from relo.errors import UserError
+from relo.errors import UserError, excerpt
 from relo.evaluation.plots import save_png
 from relo.learning.health import action_histogram
+from relo.settings import check_whole
 from relo.training.figures import policy_figure, seen_frames
 from relo.training.module import RELOModule
 
@@ -37,11 +38,14 @@ _COLUMNS = {
 
 _HEADER_EVERY = 20  # rows
 
+_MOST_STEPS = 2**31
+
 
 class _EveryNSteps(Callback):
     def __init__(self, every_n_steps: int) -> None:
-        if every_n_steps < 1:
-            raise UserError(f"{type(self).__name__}'s every_n_steps must be at least 1, not {every_n_steps}.")
+        if not 1 <= every_n_steps <= _MOST_STEPS:
+            bound = "at least 1" if every_n_steps < 1 else f"at most {_MOST_STEPS}"
+            raise UserError(f"{type(self).__name__}'s every_n_steps must be {bound}, not {excerpt(every_n_steps)}.")
         self.every_n_steps = every_n_steps
         self._last_step = 0
 
@@ -120,6 +124,7 @@ class PolicyFigures(_EveryNSteps):
     def __init__(self, every_n_steps: int = 500, frames: int = 4) -> None:
         """Args: `every_n_steps`, steps between two figures; `frames`, how many frames of the batch to show."""
         super().__init__(every_n_steps)
+        check_whole("PolicyFigures", 1, 64, frames=frames)
         self.frames = frames
         # Actions and present of each step: [R, T]. Small, and counted only when a figure is due: counting would wait.
         self._acted: deque[tuple[Tensor, Tensor]] = deque(maxlen=every_n_steps)
