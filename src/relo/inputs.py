@@ -3,6 +3,7 @@
 import re
 import stat
 from pathlib import Path
+from typing import IO
 
 from relo.errors import UserError, excerpt
 
@@ -10,6 +11,8 @@ MEBIBYTE = 2**20
 
 LARGEST_TEXT = 16 * MEBIBYTE
 """Of a text file, in bytes: the boxes of hours of video."""
+
+_PIECE = 2**16  # bytes that are read at once: what lies about its size is not read whole
 
 
 def is_pipe_or_device(mode: int) -> bool:
@@ -39,11 +42,25 @@ def read_bounded(path: Path, most: int = LARGEST_TEXT) -> bytes:
         UserError: the file is larger, a pipe or a device.
         OSError: it cannot be read.
     """
-    if isinstance(path, Path) and (size := require_regular(path)) > most:
+    size = require_regular(path) if isinstance(path, Path) else 0
+    if size <= most:
+        with path.open("rb") as file:
+            content = _read_pieces(file, most)
+        size = len(content)
+    if size > most:
         raise UserError(
             f"{path} has {size / MEBIBYTE:,.0f} MiB; at most {most // MEBIBYTE} MiB of such a file are read."
         )
-    return path.read_bytes()
+    return content
+
+
+def _read_pieces(file: IO[bytes], most: int) -> bytes:
+    """What is in a file, or somewhat more than `most` bytes of it."""
+    pieces, size = [], 0
+    while size <= most and (piece := file.read(_PIECE)):
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join(pieces)
 
 
 def leads_outside(name: str) -> bool:

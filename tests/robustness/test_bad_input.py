@@ -189,7 +189,7 @@ def checkpoint_of_another_network(good, tmp_path):
 
 def validation_of_another_network(good, tmp_path):
     arguments, words = checkpoint_of_another_network(good, tmp_path)
-    return ["validate", *arguments[1:]], words
+    return ["validate", *arguments[1:], "--trainer.limit_val_batches=1.0"], words
 
 
 def start_from_another_network(good, tmp_path):

@@ -93,12 +93,12 @@ def test_checkpoints_that_only_lightning_knows(command, word, data, tmp_path, mo
     assert f"no checkpoint '{word}'" in said
 
 
-@pytest.mark.parametrize(("section", "settings"), [("data", {"validation": []}), ("trainer", {"limit_val_batches": 0})])
-def test_nothing_to_validate_on(section, settings, data, tmp_path, monkeypatch, capsys):
-    content = config(data, WARMUP)
-    content[section] |= settings
-    path = write_config(tmp_path / "config.yaml", content)
-    assert "nothing to validate on" in refused(monkeypatch, capsys, tmp_path, "validate", "--config", path)
+def test_nothing_to_validate_on(data, tmp_path, monkeypatch, capsys):
+    path = write_config(tmp_path / "config.yaml", config(data, WARMUP))
+    relo_here(monkeypatch, "fit", "--config", path, cwd=tmp_path)
+    for change in ("--data.validation=[]", "--trainer.limit_val_batches=0"):
+        arguments = ("validate", "--config", path, "--ckpt_path=last", "--trainer.limit_val_batches=1.0", change)
+        assert "nothing to validate on" in refused(monkeypatch, capsys, tmp_path, *arguments)
 
 
 def test_a_split_without_a_dataset(data):

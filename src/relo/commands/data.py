@@ -18,7 +18,7 @@ from relo.data.sequences.datasets import DATASETS, find_dataset
 from relo.data.store_parts import Part, open_store, store_folders
 from relo.data.synthetic.command import synthesize
 from relo.data.synthetic.layouts import LAYOUTS
-from relo.errors import UserError
+from relo.errors import UserError, excerpt
 
 __all__ = ["doctor", "pack", "synthesize", "verify"]
 
@@ -72,6 +72,10 @@ def pack(
     """
     console = Console()
     options = PackingOptions(cut, max_side, quality)
+    if strange := [name for name in reader or {} if not isinstance(name, str)]:
+        raise UserError(
+            f"--reader has {excerpt(strange[0])} in place of a setting's name, such as partial; correct it."
+        )
     if reserved := {"dataset", "root", "split"} & (reader or {}).keys():
         raise UserError(f"--reader cannot set {min(reserved)}, which the command line has by itself.")
     split = split or find_dataset(dataset).splits[0]
@@ -164,7 +168,7 @@ def doctor(
             findings = [examination.Finding("-", 0, 0, [str(error)])]
         for found in findings:
             counts = (found.sequences, found.frames, len(found.problems))
-            table.add_row(escape(str(path)), found.what, *(f"{count:,}" for count in counts))
+            table.add_row(escape(str(path)), escape(found.what), *(f"{count:,}" for count in counts))
             problems.update(dict.fromkeys(found.problems))
             remarks.update(dict.fromkeys(found.remarks))
     console.print(table)

@@ -83,7 +83,7 @@ def _select(
 
 
 def _print_scores(scores: Sequence[TrackerScore]) -> None:
-    console = Console()
+    console = Console(emoji=False)  # a tracker may be named :100:
     first = scores[0]
     frames = sum(sequence.frames for sequence in first.sequences)
     title = f"{first.benchmark.title}, {len(first.sequences)} sequences, {frames:,} frames, rule {first.rule.name}"
@@ -133,4 +133,4 @@ def submit(
     from relo.evaluation.submissions import pack_submission
 
     count = pack_submission(results, benchmark, dataset, output)
-    Console().print(f"{output}: {count} sequences, ready for the server.", markup=False)
+    Console(emoji=False).print(f"{output}: {count} sequences, ready for the server.", markup=False)

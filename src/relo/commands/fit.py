@@ -152,17 +152,17 @@ class CLI(LightningCLI):
             _require_folders(self.trainer)
             _keep_logs(self.trainer.loggers)
             return
-        if not self.datamodule.validation_sources or not self.trainer.limit_val_batches:
-            raise UserError(
-                "There is nothing to validate on: name sequences in data.validation, with a "
-                "trainer.limit_val_batches above 0."
-            )
         self.trainer.loggers = [logger for logger in self.trainer.loggers if not isinstance(logger, CSVLogger)]
         if settings.ckpt_path is None:
             init_from = self.model.recipe.init_from
             if init_from is None:
                 raise UserError(f"There are no weights to {self.subcommand}: give --ckpt_path or --model.init_from.")
             load_stage(self.model.network, init_from)
+        if not self.datamodule.validation_sources or not self.trainer.limit_val_batches:
+            raise UserError(
+                "There is nothing to validate on: name sequences in data.validation, with a "
+                "trainer.limit_val_batches above 0."
+            )
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Do the work; where processes or memory end it, say which, and what to do."""

@@ -1,5 +1,6 @@
 """The `relo` command: finds a command's function, and calls it with what the command line says."""
 
+import errno
 import importlib
 import inspect
 import os
@@ -49,6 +50,7 @@ COMMANDS: dict[str, dict[str, Command] | Command] = {
 
 
 _LONGEST_NAME = 255  # bytes; Linux, macOS and Windows agree
+_LONGEST_PATH = 4000  # bytes; Linux takes 4,095
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -66,10 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         _print_error(str(error))
         sys.exit(2)
-    except PermissionError as error:  # of any look at a folder that may not be entered
-        if error.filename is None:
+    except OSError as error:
+        # Of any look at a folder that may not be entered, or at a name that has become too long.
+        expected = isinstance(error, PermissionError) or error.errno == errno.ENAMETOOLONG
+        if not expected or not isinstance(error.filename, (str, bytes, os.PathLike)):
             raise
-        _print_error(f"{printable(os.fsdecode(error.filename))} cannot be opened ({reason(error)}).")
+        name = printable(os.fsdecode(error.filename))
+        quoted = name if error.errno != errno.ENAMETOOLONG else excerpt(name)
+        _print_error(f"{quoted} cannot be opened ({reason(error)}).")
         sys.exit(2)
     except KeyboardInterrupt:
         Console(stderr=True).print("relo: stopped; what was finished is kept.")
@@ -173,11 +179,13 @@ def _require_names(setting: str, value: Any) -> None:
     """Refuse paths, and words that may be one, that no file can have."""
     for text in value if isinstance(value, list) else [value]:
         if isinstance(text, (str, Path)) and (
-            "\0" in str(text) or any(len(os.fsencode(name)) > _LONGEST_NAME for name in str(text).split(os.sep))
+            "\0" in str(text)
+            or len(os.fsencode(text)) > _LONGEST_PATH
+            or any(len(os.fsencode(name)) > _LONGEST_NAME for name in str(text).split(os.sep))
         ):
             raise UserError(
                 f"Setting '{setting}': {excerpt(str(text))} is no name that a file can have: at most {_LONGEST_NAME} "
-                "bytes between two separators."
+                f"bytes between two separators, and {_LONGEST_PATH:,} in all."
             )
 
 

@@ -21,7 +21,10 @@ from relo.models.devices import find_device
 from relo.models.heads import Localization
 from relo.models.inference import Precision
 from relo.progress import FrameRate, progress_bar
+from relo.settings import check_whole
 from relo.tracking.engine import EngineChoice
+
+_LARGEST_BATCH = 2**16
 
 
 @fill_help(datasets=DATASETS)
@@ -81,12 +84,14 @@ def run_benchmark(
     workers = workers or os.cpu_count() or 1
     if batch_size < 1 or workers < 1:
         raise UserError(f"Cannot track with --batch_size {batch_size} and --workers {workers}; both start at 1.")
+    check_whole("This command", 1, _LARGEST_BATCH, batch_size=batch_size)
+    check_whole("This command", 1, 1024, workers=workers)
     if not 0 <= shard < shards:
         raise UserError(f"There is no shard {shard} of {shards}: --shard goes from 0 to --shards less one.")
     split = split or find_dataset(dataset).test_split
     chosen = benchmark_rule(model, rule, benchmark, dataset, localization, split)
     reader = open_reader(dataset, root, split)
-    console = Console()
+    console = Console(emoji=False)  # a sequence may be named :100:
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     say(chosen.summary)
     remarks = reader.unused

@@ -8,13 +8,19 @@ JPEG = b"\xff\xd8"
 SEQUENTIAL_FRAMES, DCT_FRAMES = (0xC0, 0xC1), (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
 HUFFMAN_TABLES, START_OF_SCAN, END_OF_IMAGE = 0xC4, 0xDA, 0xD9
 
-_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG, _TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*")
 _FRAMES = {*range(0xC0, 0xD0)} - {HUFFMAN_TABLES, 0xC8, 0xCC}
 _APPLICATION_1, _BITS, _COMPONENTS_AT = 0xE1, 8, 5
 _TIFF_SIDES, _TIFF_SHORT = (256, 257), 3
 _WITHOUT_CONTENT = (0x01, 0xD8)
 # Not a zero byte after 0xFF, which belongs to a scan's data as the restarts 0xD0 to 0xD7 do.
 _MARKER = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
+
+
+def is_known_kind(encoded: bytes) -> bool:
+    """Whether it begins as a JPEG, PNG, BMP, WebP or TIFF does, whose header can be read here."""
+    is_webp = encoded.startswith(b"RIFF") and encoded[8:12] == b"WEBP"
+    return is_webp or encoded.startswith((JPEG, _PNG, b"BM", *_TIFF))
 
 
 def announced_pixels(encoded: bytes) -> tuple[int, int] | None:
@@ -29,7 +35,7 @@ def announced_pixels(encoded: bytes) -> tuple[int, int] | None:
         return abs(width), abs(height)  # a negative height counts rows from the top
     if encoded.startswith(b"RIFF") and encoded[8:12] == b"WEBP":
         return _webp_pixels(encoded)
-    if encoded.startswith((b"II*\0", b"MM\0*")):
+    if encoded.startswith(_TIFF):
         return _tiff_pixels(encoded)
     if encoded.startswith(JPEG):
         for marker, content, _ in jpeg_segments(encoded):

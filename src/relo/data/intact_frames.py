@@ -124,7 +124,7 @@ def _has_zeros_for_coefficients(encoded: bytes) -> bool:
             sequential = True
         elif marker == HUFFMAN_TABLES:
             while content:  # table's class and number, 16 counts of codes, the symbols
-                if content[0] == _FIRST_AC_TABLE:
+                if content[0] == _FIRST_AC_TABLE and any(content[1:17]) and len(content) > 17:
                     first_symbol = content[17]
                 content = content[17 + sum(content[1:17]) :]
         elif marker == START_OF_SCAN:

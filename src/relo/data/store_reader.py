@@ -92,6 +92,7 @@ class ClipStore(SequenceReader):
         manifest_number = int(self._manifest_numbers[index])
         header = self._header(manifest_number)
         frames: int = header["frames"]
+        image_sizes = self._array(manifest_number, "sizes", "<i4", 2, (frames,))  # before memory is taken for so many
         image_boxes_xywh = self._array(manifest_number, "boxes", "<f8", 4, (1, frames)).astype(np.float64)
         if self.manifest.options.changes_frames:
             geometry = self._array(manifest_number, "geometry", "<f8", 4, (frames,)).astype(np.float64)
@@ -106,7 +107,7 @@ class ClipStore(SequenceReader):
             class_name=header["class_name"],
             sentence=header["sentence"],
             attributes={
-                "image_sizes": self._array(manifest_number, "sizes", "<i4", 2, (frames,)),
+                "image_sizes": image_sizes,
                 "image_boxes_xywh": image_boxes_xywh,
                 "geometry": geometry,
             },

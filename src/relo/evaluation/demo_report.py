@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from relo.data.clip_store import ClipStore
-from relo.errors import UserError
+from relo.data.sequences.parsing import numbers_in, read_json, read_text
+from relo.errors import UserError, excerpt
 from relo.evaluation.plots import curve_plot
 from relo.evaluation.report_page import ReportTable, html_figure, html_gallery, html_page, html_section
 from relo.files import write_text
 from relo.metrics.functional import success_thresholds
+from relo.settings import check_number
 from relo.tracking.render import draw_frame
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
@@ -32,11 +34,13 @@ Scores = dict[str, Any]  # what `relo validate` writes as scores.json
 # The sequences in the video and the film strips, by their place among the policy's AUCs.
 _SHOWN_QUANTILES = {"a good sequence": 0.9, "a middling one": 0.5, "a bad one": 0.1}
 _STRIP_FRAMES = 6
+_LARGEST_LOG = 2**28  # bytes
 _METRICS = {
     "auc": "success AUC",
     "precision": "precision (20 px)",
     "normalized_precision": "normalized precision (0.2)",
 }
+_LATEST = 1e11  # seconds since 1970
 _RL_IOUS = {"train/best_iou": "best cell", "train/greedy_iou": "most probable cell", "train/iou": "sampled cell"}
 # Title, stage, columns of its log with their labels, what the axis shows, and its scale.
 _LOG_PLOTS = (
@@ -63,9 +67,16 @@ def write_report(
     Raises:
         UserError: a stage has not been run, or its files are damaged.
     """
-    scores = _read_scores(folder / "rl" / "validation" / "scores.json")
+    if started is not None:
+        check_number("The report", 0, _LATEST, started=started)
+    path = folder / "rl" / "validation" / "scores.json"
+    scores = _read_scores(path)
     tracker = Tracker.from_pretrained(folder / "rl" / "rl.ckpt")
-    strips = _render(tracker, ClipStore(sequences), scores, folder)
+    store = ClipStore(sequences)
+    lacking = [name for name in scores["per_sequence"]["policy"] if name.partition("/")[2] not in store.names]
+    if lacking:
+        raise UserError(f"{path} scores {excerpt(lacking[0])}, which is not in {sequences}: name their store.")
+    strips = _render(tracker, store, scores, folder)
     seconds = None if started is None else round(time.time() - started)
     sections = {
         "Result": _result(scores, tracker.rule),
@@ -84,13 +95,44 @@ def write_report(
 
 def _read_scores(path: Path) -> Scores:
     try:
-        scores: Scores = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): run `relo validate` on the demo's second stage.") from error
+        scores: Scores = read_json(path)
+    except UserError as error:
+        raise UserError(
+            f"The scores cannot be read ({str(error).rstrip('.')}): run `relo validate` on the demo's second stage."
+        ) from error
+    if not isinstance(scores, dict):
+        raise UserError(f"{path} holds no scores: run `relo validate` on the demo's second stage.")
     missing = [key for key in ("policy", "prior", "per_sequence", "sequences") if key not in scores]
     if missing:
         raise UserError(f"{path} has no {' and no '.join(missing)}: validate with both policy and prior.")
+    try:
+        _check_scores(scores)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path} holds other things than scores ({excerpt(str(error))}): run `relo validate` on the demo's "
+            "second stage again."
+        ) from error
     return scores
+
+
+def _check_scores(scores: Scores) -> None:
+    """Refuse what is not of the form of scores.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: it is not.
+    """
+    by_sequence = [scores["per_sequence"][name] for name in ("policy", "prior")]
+    if not by_sequence[0] or by_sequence[0].keys() != by_sequence[1].keys():
+        raise ValueError("policy and prior of other sequences")
+    numbers = [numbers_in(list(each.values())) for each in by_sequence]
+    for name in ("policy", "prior"):
+        numbers.append(numbers_in([scores[name][key] for key in (*_METRICS, "auc_standard_error")]))
+        curve = numbers_in(scores[name]["success_curve"])
+        if curve.shape != success_thresholds().shape:
+            raise ValueError("a curve of another length")
+        numbers.append(curve)
+    if any(each.ndim != 1 for each in numbers) or not isinstance(scores["sequences"], int):
+        raise ValueError("lists in place of numbers")
 
 
 def _render(tracker: Tracker, store: ClipStore, scores: Scores, folder: Path) -> list[Figure]:
@@ -179,15 +221,18 @@ def _strip_figure(caption: str, strip: NDArray[np.uint8]) -> Figure:
 def _log_figure(folder: Path, title: str, stage: str, columns: Mapping[str, str], unit: str, scale: str) -> Figure:
     path = folder / stage / "log" / "metrics.csv"
     try:
-        with path.open() as file:
-            log: Sequence[Mapping[str, str]] = list(csv.DictReader(file))
-    except OSError as error:
-        raise UserError(f"The log {path} cannot be read ({error.strerror}).") from error
+        log: Sequence[Mapping[str, str]] = list(csv.DictReader(read_text(path, _LARGEST_LOG).splitlines()))
+        points = {
+            column: [(int(row["step"]), float(row[column])) for row in log if row.get(column)] for column in columns
+        }
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"The log {path} is no table of numbers by step ({excerpt(str(error))}); train again."
+        ) from error
     figure = Figure(figsize=(4, 2.8), layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel=unit, title=title, yscale=scale)
     for column, label in columns.items():
-        points = [(int(row["step"]), float(row[column])) for row in log if row.get(column)]
-        axes.plot(*zip(*points, strict=True), label=label)
+        axes.plot(*zip(*points[column], strict=True), label=label)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure

@@ -23,7 +23,7 @@ from relo.data.sequence_checks import remarks_on_sizes
 from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.data.sequences.base import SequenceReader
 from relo.errors import UserError
-from relo.evaluation.result_folder import SequenceResult, claim, read_finished, write_result
+from relo.evaluation.result_folder import SequenceResult, check_names, claim, read_finished, write_result
 from relo.models.memory import shortage
 from relo.tracking.crops import RGBImage, SearchView
 from relo.tracking.state import TargetState
@@ -86,10 +86,12 @@ def run_one_pass(
 
     Raises:
         FailedSequences: sequences that cannot be read or tracked, by name, after all the others are done.
-        UserError: the folder holds results of another dataset, tracker or rule, or two sequences would share a file.
+        UserError: the folder holds results of another dataset, tracker or rule, or two sequences would share a file, or
+            a name leads out of it.
         torch.OutOfMemoryError, MemoryError: the memory does not suffice; finished sequences are in the folder.
     """
     if folder is not None:
+        check_names(_names(sequences))
         claim(folder, tracker, _dataset(sequences), split, notes)
     with tracker.fixed_batches(), ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         queue = _SlotQueue(tracker, pool, batch_size, 4 * workers, folder, on_result, on_frames)
@@ -107,6 +109,10 @@ def _dataset(sequences: SequenceReader | Sequence[AnnotatedSequence]) -> str:
     if isinstance(sequences, SequenceReader):
         return sequences.dataset
     return " and ".join(sorted({sequence.dataset for sequence in sequences}))
+
+
+def _names(sequences: SequenceReader | Sequence[AnnotatedSequence]) -> list[str]:
+    return sequences.names if isinstance(sequences, SequenceReader) else [each.name for each in sequences]
 
 
 @dataclass
@@ -212,7 +218,7 @@ class _SlotQueue:
         self, sequences: SequenceReader | Sequence[AnnotatedSequence], numbers: Sequence[int]
     ) -> Iterator[_Slot]:
         """Slots for the sequences that no earlier run has finished; each sequence is opened when it is its turn."""
-        names = sequences.names if isinstance(sequences, SequenceReader) else [each.name for each in sequences]
+        names = _names(sequences)
         filed: set[str] = set()
         for place, number in enumerate(numbers):
             try:

@@ -102,5 +102,5 @@ def attribute_radar(scores: Mapping[str, Mapping[str, float]], counts: Mapping[s
 
 
 def _plain(name: str) -> str:
-    """A name in which matplotlib finds no formula."""
-    return name.replace("$", r"\$")
+    """A name in which matplotlib finds no formula, and which it lists, unlike those that begin with "_"."""
+    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")

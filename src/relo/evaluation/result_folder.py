@@ -1,7 +1,8 @@
 """The folder of one tracker's results on one dataset: what made them, and the files of each sequence."""
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,15 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relo.data.sequences.base import Sequence as AnnotatedSequence
-from relo.data.sequences.parsing import read_boxes
-from relo.errors import UserError
+from relo.data.sequences.parsing import read_boxes, read_json
+from relo.errors import UserError, excerpt
 from relo.files import write_text
+from relo.inputs import leads_outside
 from relo.models.checkpoints.states import state_hash
 from relo.tracking.boxes_file import read_values, write_boxes, write_values
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 
 RUN_FILE = "run.json"
+_BESIDE_BOXES = ("_score", "_time", "_presence")
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,42 @@ class SequenceResult:
         return self.sequence.name
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Refuse sequences whose results would lie elsewhere, or in one another's files.
+
+    Raises:
+        UserError: a name that no file can have, that leads out of the folder, or that is another's with `_score`,
+            `_time` or `_presence` behind it.
+    """
+    names = set(names)
+    for name in names:
+        if leads_outside(name) or not _is_possible(name):
+            raise UserError(
+                f"Results cannot be named after the sequence {excerpt(name)}, which is no name of a file, or leads out "
+                "of their folder; rename it in the dataset."
+            )
+        for ending in _BESIDE_BOXES:
+            if name + ending in names:
+                raise UserError(
+                    f"The sequences {excerpt(name)} and {excerpt(name + ending)} cannot be in one dataset: "
+                    f"{excerpt(f'{name}{ending}.txt')} would be a result of both; rename one of them."
+                )
+
+
+def _is_possible(name: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+
+
 def write_result(folder: Path, result: SequenceResult) -> None:
-    """Write `<name>_score.txt`, `<name>_time.txt`, `<name>_presence.txt` where there is one, and `<name>.txt`."""
+    """Write `<name>_score.txt`, `<name>_time.txt`, `<name>_presence.txt` where there is one, and `<name>.txt`.
+
+    Raises:
+        UserError: a file cannot be written, or the name leads elsewhere.
+    """
+    check_names([result.name])
     write_values(folder / f"{result.name}_score.txt", result.scores)
     write_values(folder / f"{result.name}_time.txt", result.seconds)
     if result.presence is not None:
@@ -78,9 +115,11 @@ def claim(
     try:
         if not path.exists():
             write_text(path, json.dumps({**ours, **(notes or {})}, indent=2) + "\n")
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"The results folder {folder} cannot be used ({error}); choose another.") from error
+        found = read_json(path)
+    except (OSError, UserError) as error:
+        raise UserError(
+            f"The results folder {folder} cannot be used ({str(error).rstrip('.')}); choose another."
+        ) from error
     found = found if isinstance(found, dict) else {}
     if isinstance(found.get("rule"), dict):
         # A setting that is younger than the file was at its default.

@@ -2,8 +2,10 @@
 
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from relo.data.sequences.parsing import numbers_in, read_boxes, read_json, read_numbers
+from relo.data.sequences.parsing import read_boxes, read_numbers
 from relo.data.sequences.specification import Dataset, canonical_name
 from relo.errors import UserError, excerpt, printable
 from relo.evaluation.archives import is_text_name, open_zip
+from relo.evaluation.json_files import json_boxes, read_json
 from relo.evaluation.result_folder import RUN_FILE
 from relo.inputs import require_regular
 
@@ -22,6 +25,7 @@ from relo.inputs import require_regular
 _BESIDE_BOXES = re.compile(r"(.+)_(times?|all_boxes|all_scores|scores?|confidence|presence|object_presence_scores)")
 _REPETITION = re.compile(r"(.+)_(\d{3})")
 TRAINING_NOTE = "training.txt"
+_LOOKED_AT = 1000  # entries of a folder without results, to say what it holds
 
 
 @dataclass
@@ -76,7 +80,7 @@ def find_results(
 
     Raises:
         UserError: there is nothing at a path, or no file in it is named after a sequence, or two files are of one
-            sequence.
+            sequence, or two trackers are of one name.
     """
     matcher = NameMatcher(names, benchmark)
     trackers: list[TrackerResults] = []
@@ -85,11 +89,29 @@ def find_results(
         if not found:
             raise UserError(f"{path} holds no result of {benchmark.title}: {_what_is_there(path, names)}.")
         trackers += found
-    all_names = [tracker.tracker for tracker in trackers]
-    for tracker in trackers:
-        if all_names.count(tracker.tracker) > 1:
-            tracker.tracker = f"{printable(tracker.origin.parent.name)}/{tracker.tracker}"
+    _name_apart(trackers)
     return trackers
+
+
+def _name_apart(trackers: Sequence[TrackerResults]) -> None:
+    """Give trackers of one name that of the folder above, too, and its whole path where that does not tell them apart.
+
+    Raises:
+        UserError: one is given twice.
+    """
+    names = [tracker.tracker for tracker in trackers]
+    for above in (lambda folder: folder.name, str):
+        found = Counter(tracker.tracker for tracker in trackers)
+        for tracker, name in zip(trackers, names, strict=True):
+            if found[tracker.tracker] > 1:
+                tracker.tracker = f"{printable(above(tracker.origin.parent))}/{name}"
+    first: dict[str, TrackerResults] = {}
+    for tracker in trackers:
+        if (other := first.setdefault(tracker.tracker, tracker)) is not tracker:
+            raise UserError(
+                f"{other.origin} and {tracker.origin} are both results of a tracker {tracker.tracker}; give each once, "
+                "under a name of its own."
+            )
 
 
 def _trackers_at(path: Path, matcher: NameMatcher, annotations: Path | None) -> list[TrackerResults]:
@@ -175,13 +197,16 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _what_is_there(path: Path, names: Collection[str]) -> str:
+    empty = True
     if path.is_dir():
-        files = [str(file.relative_to(path)) for file in path.rglob("*") if not file.is_dir()]
+        entries = list(islice(path.rglob("*"), _LOOKED_AT))  # not all of a disk
+        files = [str(file.relative_to(path)) for file in entries if not file.is_dir()]
+        empty = len(entries) < _LOOKED_AT
     else:
         files = [name for name in zipfile.ZipFile(path).namelist() if not name.endswith("/")]
     wanted = f"a file named after a sequence of the annotations, such as {min(names)}.txt, was expected"
     if not files:
-        return f"it is empty; {wanted}"
+        return f"{'it is empty' if empty else f'its first {_LOOKED_AT} entries are folders'}; {wanted}"
     first = min(files, key=lambda file: (not is_text_name(Path(file).name), file))
     remedy = ": extract it, or give it by itself" if first.lower().endswith(".zip") else ""
     return f"{wanted}, but there is {first}{remedy}"
@@ -205,12 +230,14 @@ def read_result(file: Path) -> Tensor:
 
 
 def _read_otb_json(file: Path) -> Tensor:
-    """OTB's own result format: a list of runs with `res`, the boxes, and `type`, which must be `rect`."""
+    """OTB's own result format: a list of runs, here one, with `res`, the boxes, and `type`, which must be `rect`."""
     content = read_json(file)
+    if isinstance(content, list) and len(content) > 1:
+        raise UserError(f"{file} holds {len(content)} runs, but one is scored; keep one of them.")
     try:
         run = content[0] if isinstance(content, list) else content
         kind = run.get("type") or run.get("resType") or "rect"
-        boxes_xywh = numbers_in(run["res"])
+        boxes_xywh = json_boxes(run["res"])
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is not a result in OTB's JSON format, which keeps boxes under 'res'.") from error
     if kind != "rect" or boxes_xywh.ndim != 2 or boxes_xywh.shape[1] != 4:

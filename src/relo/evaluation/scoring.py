@@ -110,8 +110,17 @@ class ScoringRule(Plugin, ABC):
         """
 
     def summarize(self, scores: Sequence[SequenceScore]) -> BenchmarkScore:
-        """The benchmark's scores: means of the sequences' by their weights."""
+        """The benchmark's scores: means of the sequences' by their weights.
+
+        Raises:
+            UserError: no sequence has a weight.
+        """
         weights = torch.tensor([score.weight for score in scores], dtype=torch.float64)
+        if not weights.any():
+            raise UserError(
+                f"No frame of the {len(scores)} sequences counts by rule {self.name}, for their flags say that the "
+                "targets are not seen after the first; correct the annotations, or name other sequences."
+            )
         weights = weights / weights.sum()
         values, errors = {}, {}
         for name in scores[0].values:

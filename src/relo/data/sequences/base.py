@@ -11,13 +11,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from relo.data.image_headers import announced_pixels, has_one_bit
+from relo.data.image_headers import announced_pixels, has_one_bit, is_known_kind
 from relo.errors import UserError
+from relo.inputs import read_bounded
 
 # A damaged header can ask for gigabytes. Even a black frame takes a byte for 512 pixels as JPEG, for 1032 as PNG, and
 # for 8256 as a PNG of 1 bit, as masks may be.
 _HARMLESS_PIXELS, _PIXELS_PER_BYTE, _MOST_PIXELS = 1 << 24, 1 << 12, 1 << 27
 _ONE_BIT_PIXELS_PER_BYTE = 1 << 14  # of a PNG of one bit
+
+LARGEST_IMAGE = 1 << 29
+"""Of an image file, in bytes; of 8 bits, the most pixels that are read take 403 MB if not compressed."""
 
 
 def decode_frame(encoded: bytes, name: str, flags: int = cv2.IMREAD_COLOR_RGB) -> NDArray[np.uint8]:
@@ -44,8 +48,13 @@ def require_possible_size(encoded: bytes, name: str) -> None:
     """Refuse an image whose header announces more pixels than `decode_frame` reads, before memory is taken.
 
     Raises:
-        UserError: it does.
+        UserError: it does, or it is of a kind whose header is not read.
     """
+    if not is_known_kind(encoded):
+        raise UserError(
+            f"{name} is not a readable image ({len(encoded)} bytes, neither JPEG, PNG, BMP, WebP nor TIFF); copy or "
+            "extract it again."
+        )
     width, height = announced_pixels(encoded) or (0, 0)
     per_byte = _ONE_BIT_PIXELS_PER_BYTE if has_one_bit(encoded) else _PIXELS_PER_BYTE
     most = min(max(_HARMLESS_PIXELS, per_byte * len(encoded)), _MOST_PIXELS)
@@ -94,7 +103,7 @@ class ImageFiles(FrameSource):
         try:
             if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
                 raise UserError(f"Frame {path} is not a regular file; copy or extract it again.")
-            return path.read_bytes()
+            return read_bounded(path, LARGEST_IMAGE)
         except OSError as error:
             raise UserError(f"Frame {self.name(index)} cannot be read ({error.strerror}).") from error
 

@@ -17,8 +17,10 @@ from relo.data.sequences.base import ImageFiles, Sequence, SequenceReader
 from relo.data.sequences.listings import require_folder
 from relo.data.sequences.parsing import numbers_in, positive_size, read_json
 from relo.errors import UserError, excerpt
+from relo.inputs import leads_outside
 
 _LARGEST_ANNOTATIONS = 2**30  # bytes; those of train2017 are 448 MB
+_LARGEST_NUMBER = 2**63  # of an annotation; its number is the sequence's name, and so of result files
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,11 @@ class COCO(SequenceReader):
     def __init__(self, root: str | Path, split: str = "train2017") -> None:
         self.root = require_folder(root, "COCO")
         self._annotations = self.root / "annotations" / f"instances_{split}.json"
-        if not self._annotations.is_file():
+        if not os.path.isfile(self._annotations):  # False for a name that no file can have
             raise UserError(f"There is no file {self._annotations}; extract COCO's annotations, or name another split.")
         folders = [self.root / "images" / split, self.root / split]
-        self._images = next((folder for folder in folders if folder.is_dir()), folders[0])
-        if not self._images.is_dir():
+        self._images = next(filter(os.path.isdir, folders), folders[0])
+        if not os.path.isdir(self._images):
             raise UserError(f"There is no folder {self._images}; extract COCO's images there.")
 
     @cached_property
@@ -71,6 +73,10 @@ class COCO(SequenceReader):
                 raise ValueError("there are no objects, or a bbox is not four numbers")
             if not all(isinstance(word, str) for word in (*objects.image_files, *objects.class_names)):
                 raise ValueError("a file_name or name is no text")
+            if any(type(target["id"]) is not int or abs(target["id"]) >= _LARGEST_NUMBER for target in targets):
+                raise ValueError("the id of an annotation is no whole number")
+            if outside := next(filter(leads_outside, objects.image_files), None):
+                raise ValueError(f"file_name {excerpt(outside)} leads out of the images' folder")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{self._annotations} is not a COCO annotation file ({excerpt(error)}).") from error
         return objects

@@ -98,10 +98,16 @@ def numbered_frames(folder: Path, first: int, last: int | None = None) -> ImageF
     return ImageFiles(folder, frames)
 
 
-def natural_key(text: str) -> list[tuple[int, int, str]]:
+def natural_key(text: str) -> list[tuple[bool, int, str]]:
     """A sorting key by which numbers in a text count as numbers, whatever their padding, and case does not count."""
     parts = re.findall(r"\d+|\D+", text.casefold())
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+    return [_number_key(part) if part.isdecimal() else (True, 0, part) for part in parts]
+
+
+def _number_key(digits: str) -> tuple[bool, int, str]:
+    """A key that sorts as the number does; Python makes no numbers of thousands of digits."""
+    significant = (digits if digits.isascii() else "".join(str(int(digit)) for digit in digits)).lstrip("0")
+    return False, len(significant), significant
 
 
 def _in_natural_order(folder: Path, names: list[str]) -> list[str]:

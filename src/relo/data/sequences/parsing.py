@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,18 @@ def numbers_in(value: object) -> NDArray[np.float64]:
     return numbers.astype(np.float64)
 
 
+def to_numbers(words: Iterable[str]) -> list[float]:
+    """Words of a text file as numbers; unlike Python's, they have no underscores.
+
+    Raises:
+        ValueError: a word is none.
+    """
+    words = list(words)
+    if any("_" in word for word in words):
+        raise ValueError("a number has no underscore")
+    return list(map(float, words))
+
+
 def parse_rows(text: str, columns: int) -> NDArray[np.float64]:
     """A table [N, columns] of numbers (NaN allowed), delimited by commas, semicolons, tabs or spaces; N may be 0.
 
@@ -113,7 +126,7 @@ def parse_rows(text: str, columns: int) -> NDArray[np.float64]:
         if len(cells) != columns:
             raise ValueError(f"line {row + 1}: {columns} numbers expected, {len(cells)} found.")
         try:
-            values[row] = list(map(float, cells))
+            values[row] = to_numbers(cells)
         except ValueError:
             raise ValueError(f"line {row + 1}: {line.strip()[:60]!r} is not {columns} numbers.") from None
     return values
@@ -151,7 +164,7 @@ def read_numbers(path: Path) -> NDArray[np.float64]:
     numbers: list[float] = []
     for number, line in enumerate(read_text(path).translate(_DELIMITERS).splitlines(), start=1):
         try:
-            numbers.extend(map(float, line.split()))
+            numbers.extend(to_numbers(line.split()))
         except ValueError:
             raise UserError(f"{path}, line {number}: numbers expected, {line.strip()[:60]!r} found.") from None
     return np.array(numbers, np.float64)

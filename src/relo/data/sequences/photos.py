@@ -24,11 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relo.data.image_splits import SPLITS, image_hash, split_of_hash
-from relo.data.sequences.base import ImageFiles, Sequence, SequenceReader
+from relo.data.sequences.base import LARGEST_IMAGE, ImageFiles, Sequence, SequenceReader
 from relo.data.sequences.frame_files import is_image_name, natural_key, stem
 from relo.data.sequences.listings import require_folder, require_split
 from relo.data.sequences.parsing import is_given, numbers_in, out_of_reach, positive_size, read_text
 from relo.errors import UserError, excerpt
+from relo.inputs import read_bounded
 
 _SPLITS = ("all", *SPLITS)
 _LARGEST_BOXES = 2**30  # bytes of the one file of all boxes; of a million images it has 100 MB
@@ -144,7 +145,7 @@ class Photographs(SequenceReader):
     def _split_of(self, image: str) -> str:
         path = self._images / image
         try:
-            return split_of_hash(image_hash(path.read_bytes()))
+            return split_of_hash(image_hash(read_bounded(path, LARGEST_IMAGE)))
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror}).") from error
 
@@ -209,7 +210,7 @@ def _parse(line: str) -> tuple[str, list[NDArray[np.float64] | None], list[str |
     content = json.loads(line)
     if not isinstance(content, dict) or not isinstance(image := content.get("image"), str):
         raise ValueError('an object with "image", a file\'s name, is expected')
-    if os.path.basename(image) != image or not is_image_name(image):
+    if os.path.basename(image) != image or not is_image_name(image) or not _can_be_a_name(image):
         raise ValueError(f"{excerpt(image)} is not the name of an image in the folder images")
     boxes = content.get("boxes_xywh")
     if not isinstance(boxes, list):
@@ -222,6 +223,14 @@ def _parse(line: str) -> tuple[str, list[NDArray[np.float64] | None], list[str |
     if not all(label is None or isinstance(label, str) for label in labels):
         raise ValueError('"labels" must be words')
     return image, [_box(box) for box in boxes], labels
+
+
+def _can_be_a_name(text: str) -> bool:
+    """Whether a file can be called so."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half of a character
+        return False
 
 
 def _box(value: object) -> NDArray[np.float64] | None:

@@ -1,6 +1,6 @@
 """The form in which everything known of a dataset is written down; `datasets` holds one of each."""
 
-import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -225,5 +225,10 @@ class Dataset:
 
 
 def canonical_name(name: str) -> str:
-    """A name without its case, and with every run of separators as one underscore: `Jogging(2)` is `jogging_2`."""
-    return re.sub(r"[^0-9a-z]+", "_", name.lower()).strip("_")
+    """A name without its case, and with every run of separators as one underscore: `Jogging(2)` is `jogging_2`.
+
+    Letters and numbers of any script stay, with their accents; a name without any stays as it is.
+    """
+    folded = unicodedata.normalize("NFC", name).casefold()
+    kept = (sign if sign.isalnum() or unicodedata.category(sign)[0] == "M" else " " for sign in folded)
+    return "_".join("".join(kept).split()) or name

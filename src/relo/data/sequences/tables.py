@@ -34,7 +34,7 @@ def read_table(name: str, override: Path | None = None) -> dict[str, dict[str, s
         if not _is_range(row["first"], row["last"]):
             raise UserError(
                 f"{override}: {sequence[:EXCERPT]} has no range of frames, but first {excerpt(row['first'])} and last "
-                f"{excerpt(row['last'])}."
+                f"{excerpt(row['last'])}; frames are counted from 1."
             )
     return table
 
@@ -62,10 +62,10 @@ def rows_before(dataset: Dataset, row: Mapping[str, str], rows: int) -> int:
 
 
 def _is_range(first: str, last: str) -> bool:
-    """Whether these are frame numbers in order, the last of which may be left open."""
+    """Whether these are frame numbers, from 1 on and in order, the last of which may be left open."""
     if not re.fullmatch(r"\d{1,18}", first) or not re.fullmatch(r"\d{0,18}", last):
         return False
-    return not last or int(first) <= int(last)
+    return int(first) >= 1 and (not last or int(first) <= int(last))
 
 
 @cache

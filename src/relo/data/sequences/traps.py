@@ -17,10 +17,11 @@ from relo.data.sequences.parsing import (
     read_names,
     read_optional_text,
     read_text,
+    to_numbers,
 )
 from relo.data.sequences.specification import Boxes, Dataset, Facts, Flags, Listing, Place
 from relo.data.sequences.tables import read_table
-from relo.errors import EXCERPT, UserError
+from relo.errors import EXCERPT, UserError, excerpt
 
 # --- LaSOT: the official split, and the challenges of its test sequences.
 
@@ -116,15 +117,22 @@ def got10k_facts(place: Place) -> Facts:
 
 
 def got10k_image_size(place: Place) -> tuple[int, int] | None:
-    """The width and height that `meta_info.ini` notes as `resolution: (1920, 1080)`; None without the file.
+    """The width and height that `meta_info.ini` notes as `resolution: (1920, 1080)`; None without file or line.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or the line is something else.
     """
     path = place.path("{name}/meta_info.ini")
-    noted = r"resolution\s*[:=]\s*\((\d{1,6}),\s*(\d{1,6})\)"
-    match = re.search(noted, read_text(path)) if is_given(path) else None
-    return None if match is None else (int(match[1]), int(match[2]))
+    line = re.search(r"^[ \t]*resolution[ \t]*[:=](.*)", read_text(path), re.MULTILINE) if is_given(path) else None
+    if line is None:
+        return None
+    noted = re.fullmatch(r"\(\s*(\d{1,6})\s*,\s*(\d{1,6})\s*\)", line[1].strip())
+    size = (int(noted[1]), int(noted[2])) if noted else (0, 0)
+    if not all(size):
+        raise UserError(
+            f"{path} has resolution {excerpt(line[1].strip())}, which is no size such as (1920, 1080); copy it again."
+        )
+    return size
 
 
 # --- TrackingNet: training videos in twelve folders.
@@ -180,7 +188,7 @@ def read_vatic(path: Path) -> tuple[Boxes, Flags]:
         if not cells:
             continue
         try:
-            numbers.append([float(cell) for cell in cells[1:7]])
+            numbers.append(to_numbers(cells[1:7]))
         except ValueError:
             numbers.append([])
         if len(numbers[-1]) != 6:

@@ -31,6 +31,7 @@ from relo.data.synthetic.settings import (
 )
 from relo.errors import UserError
 from relo.files import reason, write_text
+from relo.inputs import read_bounded
 from relo.progress import sequence_progress
 from relo.settings import check_whole
 
@@ -147,7 +148,7 @@ def _claim(writer: LayoutWriter, settings: dict[str, object]) -> None:
     note = writer.root / f"synthetic_{writer.split}.json"
     text = json.dumps(settings, indent=2) + "\n"
     try:
-        found = note.read_bytes() if note.exists() else None
+        found = read_bounded(note) if note.exists() else None
     except OSError as error:
         raise UserError(f"{note} cannot be read ({reason(error)}).") from error
     if found is not None:

@@ -24,13 +24,15 @@ from numpy.typing import NDArray
 from relo.data.image_headers import JPEG, announced_pixels
 from relo.data.image_splits import SPLITS, image_hash, split_of_hash
 from relo.data.intact_frames import decode_intact
-from relo.data.sequences.base import decode_frame
+from relo.data.sequences.base import LARGEST_IMAGE, decode_frame
 from relo.errors import UserError
+from relo.inputs import read_bounded
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 _IMAGE_FOLDER = re.compile(r"(^|[_ -])(images?|imgs?|photos?)$")
 _MASK_FOLDER = re.compile(r"(^|[_ -])((ground[_ -]?truth[_ -]?)?masks?|gt|ground[_ -]?truth)$")
 _MASK_MARK = re.compile(r"[_ .-](mask|matte)$")
+_LARGEST_BOXES = 2**30  # bytes of a `boxes.jsonl`
 _SMALLEST_SIDE = 48  # px of a photograph
 _SMALLEST_AREA = 150  # px of a cut-out
 _LARGE = 1000  # px; a JPEG is decoded at a half, a quarter or an eighth of its size down to this longer side
@@ -219,14 +221,20 @@ def _labels(folder: Path) -> dict[tuple[Path, str, int], str]:
     """The labels in every `boxes.jsonl` below a folder: by its folder, the image's name and the box's number."""
     found = {}
     for listing in sorted(folder.rglob("boxes.jsonl")):
-        for number, line in enumerate(_read(listing).decode(errors="replace").splitlines()):
+        for number, line in enumerate(_read(listing, _LARGEST_BOXES).decode(errors="replace").splitlines()):
+            if not line.strip():
+                continue
             try:
                 entry = json.loads(line)
-                for box, label in enumerate(entry.get("labels", ())):
+                labels = entry.get("labels", ())
+                if isinstance(labels, str):
+                    raise TypeError("one word stands for the list of labels")
+                for box, label in enumerate(labels):
                     found[listing.parent, str(entry["image"]), box] = str(label)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise UserError(
-                    f"{listing}, line {number + 1}, is no JSON object with `image` and `labels`; correct it."
+                    f"{listing}, line {number + 1}, is no JSON object with `image` and `labels`, a list of words; "
+                    "correct it."
                 ) from error
     return found
 
@@ -234,9 +242,9 @@ def _labels(folder: Path) -> dict[tuple[Path, str, int], str]:
 # ------------------------------------------------------------------------------------------------------------- looking
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, most: int = LARGEST_IMAGE) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bounded(path, most)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
 
@@ -267,6 +275,8 @@ def _decode(encoded: bytes, name: str) -> NDArray[np.uint8]:
     if encoded.startswith(JPEG):
         return decode_intact(encoded, name)
     image = decode_frame(encoded, name, cv2.IMREAD_UNCHANGED)
+    if image.dtype not in (np.uint8, np.uint16):
+        raise UserError(f"{name} has pixels of type {image.dtype}; save it with 8 or 16 bits per channel.")
     if image.ndim < 3 or image.shape[2] < 4:
         return decode_frame(encoded, name)
     if image.dtype == np.uint16:

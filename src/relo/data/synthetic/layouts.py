@@ -5,7 +5,8 @@ Where frames and annotations lie stands in the dataset's specification; here sta
 
 import csv
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from relo.data.sequences.datasets import DATASETS
 from relo.data.sequences.specification import Boxes, Dataset, Place
 from relo.data.synthetic.scene import Scene, SceneAnnotation
 from relo.errors import UserError
-from relo.files import atomic_write, write_text
+from relo.files import atomic_write, reason, write_text
 
 _JPEG_QUALITY = 85
 
@@ -260,13 +261,25 @@ def _uav123(dataset: Dataset, split: str, name: str, truth: SceneAnnotation) -> 
     return {dataset.boxes[0].format(name=part): _rows(part_xywh) for part, part_xywh in parts.items()}
 
 
+@contextmanager
+def _damaged(sequence: Path) -> Iterator[None]:
+    """Say what to delete where a file of a sequence that was written before is missing."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{error.filename} cannot be read ({reason(error)}); delete {sequence}, and run again to have it made anew."
+        ) from error
+
+
 def _uav123_table(dataset: Dataset, root: Path, split: str, names: list[str]) -> None:
     """The table of ranges, which stands in for the benchmark's own."""
     table = [("sequence", "folder", "first", "last")]
     for folder in names:
         last = 1
         for part in (folder,) if int(folder[5:]) % 2 == 1 else (f"{folder}_1", f"{folder}_2"):
-            text = (root / dataset.boxes[0].format(name=part)).read_text()
+            with _damaged(root / dataset.folder.format(folder=folder)):
+                text = (root / dataset.boxes[0].format(name=part)).read_text()
             first, last = last, last - 1 + len(text.splitlines())
             table.append((part, folder, str(first), str(last)))
     _table(root / dataset.own_table, table)
@@ -286,7 +299,8 @@ def _otb100_table(dataset: Dataset, root: Path, split: str, names: list[str]) ->
     """The table of frames that count, which stands in for the benchmark's own."""
     table = [("sequence", "folder", "annotation", "first", "last")]
     for name in names:
-        images = len(list((root / name / "img").iterdir()))
+        with _damaged(root / name):
+            images = len(list((root / name / "img").iterdir()))
         kind = int(name[5:]) % 4
         first, last = (6 if kind in (2, 3) else 1), (str(images - 3) if kind == 0 else str(images))
         table.append((name, name, "groundtruth_rect.txt", str(first), "" if kind == 1 else last))
