@@ -45,7 +45,7 @@ def read_bounded(path: Path, most: int = LARGEST_TEXT) -> bytes:
     size = require_regular(path) if isinstance(path, Path) else 0
     if size <= most:
         with path.open("rb") as file:
-            content = _read_pieces(file, most)
+            content = _read_pieces(file, max(_PIECE, size + 1), most)
         size = len(content)
     if size > most:
         raise UserError(
@@ -54,10 +54,10 @@ def read_bounded(path: Path, most: int = LARGEST_TEXT) -> bytes:
     return content
 
 
-def _read_pieces(file: IO[bytes], most: int) -> bytes:
+def _read_pieces(file: IO[bytes], piece_size: int, most: int) -> bytes:
     """What is in a file, or somewhat more than `most` bytes of it."""
     pieces, size = [], 0
-    while size <= most and (piece := file.read(_PIECE)):
+    while size <= most and (piece := file.read(piece_size)):
         pieces.append(piece)
         size += len(piece)
     return b"".join(pieces)

@@ -130,7 +130,8 @@ def test_objects_in_a_checkpoint_do_not_stop_what_can_do_without_them(data, tmp_
 
     for place in [("callbacks", 0, "best_model_score"), ("optimizer_states", 0, "state", 0, "step")]:
         changed = with_objects(last, {place: somebodys})
-        relo_here(monkeypatch, "validate", "--config", path, "--ckpt_path", changed, cwd=tmp_path)
+        tracked = ("--ckpt_path", changed, "--trainer.limit_val_batches=1.0")
+        relo_here(monkeypatch, "validate", "--config", path, *tracked, cwd=tmp_path)
         capsys.readouterr()
         with pytest.raises(SystemExit, match="2"):
             relo_here(monkeypatch, "fit", "--config", path, "--ckpt_path", changed, cwd=tmp_path)
@@ -145,8 +146,9 @@ def test_a_file_that_no_fit_has_saved(data, network, tmp_path, monkeypatch, caps
     path = write_config(tmp_path / "config.yaml", config(data, WARMUP))
     state = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     torch.save({"state_dict": state, "relo_network": network.config()}, tmp_path / "weights.ckpt")
+    named = ("--ckpt_path", tmp_path / "weights.ckpt", "--trainer.limit_val_batches=1.0")
     with pytest.raises(SystemExit, match="2"):
-        relo_here(monkeypatch, command, "--config", path, "--ckpt_path", tmp_path / "weights.ckpt", cwd=tmp_path)
+        relo_here(monkeypatch, command, "--config", path, *named, cwd=tmp_path)
     assert "weights.ckpt lacks 'pytorch-lightning_version', so no fit has saved it" in capsys.readouterr().err
 
 

@@ -73,7 +73,7 @@ def refusal(*arguments: object, capsys) -> str:
 
 
 def _checkpoint(path: Path) -> None:
-    InertCheckpointIO(None).save_checkpoint({"weights": torch.zeros(100_000)}, path)
+    InertCheckpointIO(None).save_checkpoint({"state_dict": {"weight": torch.zeros(100_000)}}, path)
 
 
 @pytest.mark.parametrize(
