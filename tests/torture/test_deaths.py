@@ -16,6 +16,7 @@ pytestmark = pytest.mark.torture
 
 DDP = ("--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu")
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory.py"
+STEPS, PREFETCHED = 9, 3
 
 
 @pytest.mark.parametrize("objective", [WARMUP, ACTOR_CRITIC], ids=["warm-up", "RL"])
@@ -33,7 +34,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory.py"
 def test_ranks_end_together_and_the_newest_checkpoint_goes_on(data, tmp_path, generator, objective, deaths, code, said):
     content = config(data, objective)
     content["trainer"]["callbacks"][0]["init_args"]["every_n_train_steps"] = 1
-    content["data"] |= {"clips_per_epoch": 24, "workers": 1}
+    content["data"] |= {"clips_per_epoch": 4 * STEPS, "workers": 1}
     path = write_config(tmp_path / "config.yaml", content)
     (tmp_path / "whole").mkdir()
     (tmp_path / "died").mkdir()
@@ -45,11 +46,14 @@ def test_ranks_end_together_and_the_newest_checkpoint_goes_on(data, tmp_path, ge
     _, err = process.communicate(timeout=240)
     assert time.time() - (tmp_path / "died/died").stat().st_mtime < 60
     assert process.returncode == code, err
-    assert said in err
+    assert said in err, err
     check_none_left(process.pid)
     relo("fit", "--config", path, "--ckpt_path=last", *DDP, cwd=tmp_path / "died")
     whole, rest = losses(tmp_path / "whole/run"), losses(tmp_path / "died/run")
-    assert rest == {number: whole[number] for number in range(step, 6)}
+    # Batches that a killed loader's process had ready are trained on before it is missed.
+    ahead = PREFETCHED if deaths == [("loader", 1)] else 0
+    assert step <= min(rest) <= step + ahead
+    assert rest == {number: whole[number] for number in range(min(rest), STEPS)}
 
 
 def check_none_left(group: int) -> None:
