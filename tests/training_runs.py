@@ -152,3 +152,15 @@ def losses(run: Path, log: str = "metrics.csv") -> dict[int, float]:
     """The loss of every step that a run has logged."""
     with (run / "log" / log).open() as file:
         return {int(row["step"]): float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]}
+
+
+def refused(monkeypatch, capsys, cwd: Path, *arguments: object) -> str:
+    """The one sentence that a command ends with."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        relo_here(monkeypatch, *arguments, cwd=cwd)
+    captured = capsys.readouterr()
+    assert stop.value.code == 2, captured
+    (sentence,) = [line for line in captured.err.splitlines() if line.startswith("relo: error: ")]
+    assert len(sentence) < 600
+    return sentence

@@ -1,5 +1,6 @@
 """Files that people hand in, read whole: regular files of a bounded size."""
 
+import os
 import re
 import stat
 from pathlib import Path
@@ -61,6 +62,14 @@ def _read_pieces(file: IO[bytes], piece_size: int, most: int) -> bytes:
         pieces.append(piece)
         size += len(piece)
     return b"".join(pieces)
+
+
+def can_be_a_name(text: str) -> bool:
+    """Whether a file can be called so: it has no null character, and no half of a character."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def leads_outside(name: str) -> bool:

@@ -1,7 +1,6 @@
 """Parts of Lightning, torch and albumentations whose settings they refuse late or not at all: one sentence, in time."""
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from relo.data.datamodule import SequenceDataset, SequenceSource
 from relo.data.photometric import compose
 from relo.errors import UserError
 from relo.training.checkpoints import InertCheckpointIO
-from training_runs import WARMUP, Data, config, make_data, relo_here, write_config
+from training_runs import WARMUP, Data, config, make_data, refused, relo_here, write_config
 
 CALLBACKS = "lightning.pytorch.callbacks"
 SCHEDULERS = "torch.optim.lr_scheduler"
@@ -23,17 +22,6 @@ def data(tmp_path_factory) -> Data:
 
 def part(class_path: str, /, **settings: object) -> dict:
     return {"class_path": class_path, "init_args": settings}
-
-
-def refused(monkeypatch, capsys, cwd: Path, *arguments: object) -> str:
-    """The one sentence that a command ends with."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        relo_here(monkeypatch, *arguments, cwd=cwd)
-    captured = capsys.readouterr()
-    assert stop.value.code == 2, captured
-    (sentence,) = [line for line in captured.err.splitlines() if line.startswith("relo: error: ")]
-    return sentence
 
 
 @pytest.mark.parametrize(

@@ -16,24 +16,12 @@ from relo.models.checkpoints.weights import load_network, save_network
 from relo.settings import check_arguments, check_number, check_whole, is_of
 from relo.training.recipe import Recipe
 from small_networks import make_network
-from training_runs import NETWORK, WARMUP, Data, config, make_data, relo_here, write_config
+from training_runs import NETWORK, WARMUP, Data, config, make_data, refused, write_config
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Data:
     return make_data(tmp_path_factory.mktemp("data"))
-
-
-def refused(monkeypatch, capsys, cwd: Path, *arguments: object) -> str:
-    """The one sentence that a command ends with."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        relo_here(monkeypatch, *arguments, cwd=cwd)
-    captured = capsys.readouterr()
-    assert stop.value.code == 2, captured
-    (sentence,) = [line for line in captured.err.splitlines() if line.startswith("relo: error: ")]
-    assert len(sentence) < 600
-    return sentence
 
 
 def optimizer(**settings: object) -> dict:

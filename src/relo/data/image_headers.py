@@ -19,8 +19,11 @@ _MARKER = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
 
 def is_known_kind(encoded: bytes) -> bool:
     """Whether it begins as a JPEG, PNG, BMP, WebP or TIFF does, whose header can be read here."""
-    is_webp = encoded.startswith(b"RIFF") and encoded[8:12] == b"WEBP"
-    return is_webp or encoded.startswith((JPEG, _PNG, b"BM", *_TIFF))
+    return _is_webp(encoded) or encoded.startswith((JPEG, _PNG, b"BM", *_TIFF))
+
+
+def _is_webp(encoded: bytes) -> bool:
+    return encoded.startswith(b"RIFF") and encoded[8:12] == b"WEBP"
 
 
 def announced_pixels(encoded: bytes) -> tuple[int, int] | None:
@@ -33,7 +36,7 @@ def announced_pixels(encoded: bytes) -> tuple[int, int] | None:
     if encoded.startswith(b"BM"):
         width, height = (int.from_bytes(encoded[start : start + 4], "little", signed=True) for start in (18, 22))
         return abs(width), abs(height)  # a negative height counts rows from the top
-    if encoded.startswith(b"RIFF") and encoded[8:12] == b"WEBP":
+    if _is_webp(encoded):
         return _webp_pixels(encoded)
     if encoded.startswith(_TIFF):
         return _tiff_pixels(encoded)

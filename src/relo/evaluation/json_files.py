@@ -1,14 +1,13 @@
 """JSON files of boxes that people hand in, in which nothing is passed over."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from relo.data.sequences.parsing import numbers_in, read_text
-from relo.errors import EXCERPT, UserError, excerpt
+from relo.data.sequences import parsing
+from relo.errors import UserError, excerpt
 from relo.inputs import LARGEST_TEXT
 
 
@@ -27,11 +26,7 @@ def read_json(path: Path, most: int = LARGEST_TEXT) -> Any:
             raise UserError(f"{path} has two values named {excerpt(twice)}; keep one of them.")
         return content
 
-    text = read_text(path, most)
-    try:
-        return json.loads(text, object_pairs_hook=once)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({str(error)[:EXCERPT]}).") from error
+    return parsing.read_json(path, most, once)
 
 
 def json_boxes(value: object) -> NDArray[np.float64]:
@@ -40,7 +35,7 @@ def json_boxes(value: object) -> NDArray[np.float64]:
     Raises:
         ValueError: there is something else, or lists differ in length.
     """
-    numbers = numbers_in(value)
+    numbers = parsing.numbers_in(value)
     if _holds_flag(value):
         raise ValueError("something is true or false")
     return numbers

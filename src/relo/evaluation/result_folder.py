@@ -1,7 +1,6 @@
 """The folder of one tracker's results on one dataset: what made them, and the files of each sequence."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.data.sequences.parsing import read_boxes, read_json
 from relo.errors import UserError, excerpt
 from relo.files import write_text
-from relo.inputs import leads_outside
+from relo.inputs import can_be_a_name, leads_outside
 from relo.models.checkpoints.states import state_hash
 from relo.tracking.boxes_file import read_values, write_boxes, write_values
 from relo.tracking.rule import TrackingRule
@@ -51,7 +50,7 @@ def check_names(names: Iterable[str]) -> None:
     """
     names = set(names)
     for name in names:
-        if leads_outside(name) or not _is_possible(name):
+        if leads_outside(name) or not can_be_a_name(name):
             raise UserError(
                 f"Results cannot be named after the sequence {excerpt(name)}, which is no name of a file, or leads out "
                 "of their folder; rename it in the dataset."
@@ -62,13 +61,6 @@ def check_names(names: Iterable[str]) -> None:
                     f"The sequences {excerpt(name)} and {excerpt(name + ending)} cannot be in one dataset: "
                     f"{excerpt(f'{name}{ending}.txt')} would be a result of both; rename one of them."
                 )
-
-
-def _is_possible(name: str) -> bool:
-    try:
-        return b"\0" not in os.fsencode(name)
-    except UnicodeEncodeError:
-        return False
 
 
 def write_result(folder: Path, result: SequenceResult) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +73,19 @@ def read_names(path: Path) -> list[str]:
     return names
 
 
-def read_json(path: Path, most: int = LARGEST_TEXT) -> Any:
-    """The content of a JSON file of at most `most` bytes.
+def read_json(
+    path: Path,
+    most: int = LARGEST_TEXT,
+    object_pairs_hook: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None = None,
+) -> Any:
+    """The content of a JSON file of at most `most` bytes; the hook is `json.loads`'s.
 
     Raises:
         UserError: the file cannot be read, is too large, is no JSON or is nested too deeply.
     """
     text = read_text(path, most)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=object_pairs_hook)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({str(error)[:EXCERPT]}).") from error
 

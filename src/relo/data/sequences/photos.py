@@ -29,7 +29,7 @@ from relo.data.sequences.frame_files import is_image_name, natural_key, stem
 from relo.data.sequences.listings import require_folder, require_split
 from relo.data.sequences.parsing import is_given, numbers_in, out_of_reach, positive_size, read_text
 from relo.errors import UserError, excerpt
-from relo.inputs import read_bounded
+from relo.inputs import can_be_a_name, read_bounded
 
 _SPLITS = ("all", *SPLITS)
 _LARGEST_BOXES = 2**30  # bytes of the one file of all boxes; of a million images it has 100 MB
@@ -210,7 +210,7 @@ def _parse(line: str) -> tuple[str, list[NDArray[np.float64] | None], list[str |
     content = json.loads(line)
     if not isinstance(content, dict) or not isinstance(image := content.get("image"), str):
         raise ValueError('an object with "image", a file\'s name, is expected')
-    if os.path.basename(image) != image or not is_image_name(image) or not _can_be_a_name(image):
+    if os.path.basename(image) != image or not is_image_name(image) or not can_be_a_name(image):
         raise ValueError(f"{excerpt(image)} is not the name of an image in the folder images")
     boxes = content.get("boxes_xywh")
     if not isinstance(boxes, list):
@@ -223,14 +223,6 @@ def _parse(line: str) -> tuple[str, list[NDArray[np.float64] | None], list[str |
     if not all(label is None or isinstance(label, str) for label in labels):
         raise ValueError('"labels" must be words')
     return image, [_box(box) for box in boxes], labels
-
-
-def _can_be_a_name(text: str) -> bool:
-    """Whether a file can be called so."""
-    try:
-        return b"\0" not in os.fsencode(text)
-    except UnicodeEncodeError:  # half of a character
-        return False
 
 
 def _box(value: object) -> NDArray[np.float64] | None:
