@@ -349,7 +349,9 @@ def test_coco_broken_root(coco):
     with pytest.raises(UserError, match=r"instances_val2017\.json"):
         COCO(coco, "val2017")
     content = json.loads((coco / "annotations" / "instances_train2017.json").read_text())
-    for broken in ({"images": []}, content | {"annotations": [5]}, content["annotations"][0] | {"bbox": [10**400] * 4}):
+    twice = [content | {key: content[key] * 2} for key in ("images", "categories", "annotations")]
+    huge = content["annotations"][0] | {"bbox": [10**400] * 4}
+    for broken in ({"images": []}, content | {"annotations": [5]}, huge, *twice):
         write(coco / "annotations", instances_train2017__json=json.dumps(broken))
         with pytest.raises(UserError, match="not a COCO annotation file"):
             len(COCO(coco))

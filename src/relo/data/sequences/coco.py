@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,8 +61,8 @@ class COCO(SequenceReader):
     def _objects(self) -> _Objects:
         content = read_json(self._annotations, _LARGEST_ANNOTATIONS)
         try:
-            files = {image["id"]: image["file_name"] for image in content["images"]}
-            labels = {category["id"]: category["name"] for category in content["categories"]}
+            files = _by_id(content["images"], "file_name")
+            labels = _by_id(content["categories"], "name")
             targets = [target for target in content["annotations"] if not target.get("iscrowd", 0)]
             objects = _Objects(
                 names=[str(target["id"]) for target in targets],
@@ -75,6 +76,8 @@ class COCO(SequenceReader):
                 raise ValueError("a file_name or name is no text")
             if any(type(target["id"]) is not int or abs(target["id"]) >= _LARGEST_NUMBER for target in targets):
                 raise ValueError("the id of an annotation is no whole number")
+            if len(set(objects.names)) < len(objects.names):
+                raise ValueError("two annotations have one id")
             if outside := next(filter(leads_outside, objects.image_files), None):
                 raise ValueError(f"file_name {excerpt(outside)} leads out of the images' folder")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -107,3 +110,15 @@ class COCO(SequenceReader):
             class_name=objects.class_names[index],
             remarks=remarks_on_reach(box_xywh, f"{self._annotations}, object {objects.names[index]}"),
         )
+
+
+def _by_id(entries: list[dict[str, Any]], key: str) -> dict[int, Any]:
+    """The values of a key by the entries' ids.
+
+    Raises:
+        ValueError: two entries have one id, so that it is not known which of them is meant.
+    """
+    values = {entry["id"]: entry[key] for entry in entries}
+    if len(values) < len(entries):
+        raise ValueError(f"two entries with a {key} have one id")
+    return values

@@ -219,18 +219,19 @@ def _shared_name(path: Path) -> str:
 
 def _labels(folder: Path) -> dict[tuple[Path, str, int], str]:
     """The labels in every `boxes.jsonl` below a folder: by its folder, the image's name and the box's number."""
-    found = {}
+    found: dict[tuple[Path, str, int], str] = {}
     for listing in sorted(folder.rglob("boxes.jsonl")):
         for number, line in enumerate(_read(listing, _LARGEST_BOXES).decode(errors="replace").splitlines()):
             if not line.strip():
                 continue
             try:
                 entry = json.loads(line)
-                labels = entry.get("labels", ())
-                if isinstance(labels, str):
-                    raise TypeError("one word stands for the list of labels")
-                for box, label in enumerate(labels):
-                    found[listing.parent, str(entry["image"]), box] = str(label)
+                image, labels = entry["image"], entry.get("labels")
+                labels = [] if labels is None else labels
+                words = [image, *(label for label in labels if label is not None)]  # of null, nothing is known
+                if not isinstance(labels, list) or not all(isinstance(word, str) for word in words):
+                    raise TypeError("another thing stands for a word")
+                found |= {(listing.parent, image, box): label for box, label in enumerate(labels) if label is not None}
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise UserError(
                     f"{listing}, line {number + 1}, is no JSON object with `image` and `labels`, a list of words; "
