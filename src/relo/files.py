@@ -31,6 +31,9 @@ REFUSALS = frozenset(REASONS)
 _LONGEST_PATH = 1000  # characters that an error quotes whole; a name that is filled in may have billions
 _READER_COMES = 5.0  # seconds
 
+# Of values that are none of their kind, such as 2001-13-45 or `!!bool x`.
+_BAD_VALUES = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+
 _LIFETIME = 24 * 60 * 60.0  # seconds, after which another machine's unfinished file is nobody's
 _LONGEST_NAME = 255  # bytes
 _LONGEST_PROCESS = 10  # digits
@@ -297,7 +300,7 @@ def read_yaml(path: Path, what: str) -> Any:
         text = read_bounded(path, LARGEST_YAML).decode("utf-8")
         try:
             return load_yaml(text)
-        except (ValueError, AttributeError, OverflowError, RecursionError) as error:  # 2001-13-45 is no date
+        except _BAD_VALUES as error:
             raise yaml.YAMLError(str(error)) from error
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 import relo
 from relo.errors import UserError
 from relo.models.checkpoints.weights import SHIPPED
+from relo.tracking.arguments import as_boxes
 from relo.tracking.crops import RGBImage
 from relo.tracking.rule import TrackingRule
-from relo.tracking.run import as_boxes
 from relo.tracking.state import TargetState
 
 _CONVERSIONS = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}  # by the number of channels

@@ -18,6 +18,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from relo.commands.main import main
 from relo.data.sequences import open_reader
 from relo.errors import UserError
 from relo.evaluation.one_pass import run_one_pass
@@ -453,6 +454,24 @@ def test_mistakes_in_a_study_are_named(changes, said, tmp_path):
         read_study(path)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data": {"clips": {"sequences": 0}}}, "data.clips: The synthesis has sequences = 0"),
+        ({"tests": {"short": {"sequences": 1, "frames": 1}}}, "tests.short: A synthetic sequence has frames = 1"),
+        ({"tests": {"short": {"path": "x", "dataset": "lasso"}}}, "tests.short: "),
+        ({"tests": {"short": {"path": "nowhere", "dataset": "lasot"}}}, "nowhere"),
+    ],
+)
+def test_sequences_that_cannot_be_had_are_named_before_anything_is_done(changes, said, tmp_path, capsys):
+    path = write_study(tmp_path, **changes)
+    with pytest.raises(SystemExit) as error:
+        main(["ablate", str(path), f"--output={tmp_path / 'out'}"])
+    assert error.value.code == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 2**80])

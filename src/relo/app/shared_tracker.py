@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from relo.tracking.arguments import as_boxes
 from relo.tracking.crops import RGBImage
 from relo.tracking.frame_result import FrameResult
-from relo.tracking.run import as_boxes, follow, timed
+from relo.tracking.run import follow, timed
 from relo.tracking.sources import Frames
 from relo.tracking.state import TargetState
 from relo.tracking.tracker import Tracker

@@ -16,7 +16,7 @@ from relo.studies.plan import chosen_rows, make_plan, steps_of
 from relo.studies.report import write_results
 from relo.studies.results import entries
 from relo.studies.run import run_steps
-from relo.studies.sequences import missing_sequences, render
+from relo.studies.sequences import check_sequences, missing_sequences, render
 from relo.studies.steps import Evaluation, Step, Training
 from relo.studies.study import read_study
 
@@ -68,6 +68,7 @@ def ablate(
     whole = make_plan(described, sorted({*described.seeds, *chosen}), output)
     rows = chosen_rows(described, only or [])
     steps = steps_of({(row, seed): whole[row, seed] for seed in chosen for row in rows})
+    check_sequences(described, output)
     missing = missing_sequences(described, output)
     ahead = [step for step in steps if not step.is_finished()]
     for line in _summary(steps, ahead, missing):

@@ -8,6 +8,7 @@ import signal
 import sys
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -18,7 +19,7 @@ from rich.text import Text
 from relo.commands.arguments import NEGATIVE_NUMBER, regrouped
 from relo.commands.process import set_defaults
 from relo.errors import UserError, excerpt, one_sentence, printable
-from relo.files import reason
+from relo.files import REFUSALS, reason
 from relo.processes import end_with_parent
 
 Command = tuple[str, str]
@@ -64,11 +65,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if os.getcwd() not in sys.path:  # configs may name parts of the user's own, in a file beside them
         sys.path.append(os.getcwd())
     try:
-        run(arguments)
+        try:
+            run(arguments)
+        finally:
+            if sys.stdout is not None:  # None: it was closed
+                sys.stdout.flush()
     except UserError as error:
         _print_error(str(error))
         sys.exit(2)
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        _abandon(sys.stdout)  # whoever read it has read enough, as `head` does
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
+        if error.errno in REFUSALS and error.filename is None:  # what has a name is refused by it
+            _abandon(sys.stdout)
+            _print_error(f"What is to be printed cannot be written ({reason(error)}).")
+            sys.exit(2)
         # Of any look at a folder that may not be entered, or at a name that has become too long.
         expected = isinstance(error, PermissionError) or error.errno == errno.ENAMETOOLONG
         if not expected or not isinstance(error.filename, (str, bytes, os.PathLike)):
@@ -82,8 +96,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(128 + signal.SIGINT)
 
 
+def _abandon(stream: Any) -> None:
+    """Forget what is still to be written to a stream that cannot be written: Python would try again at its end."""
+    with suppress(OSError):  # it is not a file, but a test's
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def _print_error(sentence: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(Text.assemble(("relo: error:", "bold red"), f" {sentence}"))
+    with suppress(OSError):  # of a full disk; the exit code says that there was one
+        Console(stderr=True, soft_wrap=True).print(Text.assemble(("relo: error:", "bold red"), f" {sentence}"))
 
 
 def run(

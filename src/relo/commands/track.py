@@ -22,6 +22,7 @@ from relo.models.heads import Localization
 from relo.models.inference import PrecisionChoice
 from relo.models.memory import enough_memory
 from relo.progress import FrameRate, progress_bar
+from relo.tracking.arguments import as_boxes
 from relo.tracking.background import written_behind
 from relo.tracking.engine import EngineChoice
 from relo.tracking.frame_result import FrameResult
@@ -29,7 +30,7 @@ from relo.tracking.frames_folder import FramesFolder, open_render
 from relo.tracking.outputs import LineFile, open_output, output_paths
 from relo.tracking.render import draw_result
 from relo.tracking.rule import read_rule_file
-from relo.tracking.run import as_boxes, decoded_ahead, follow
+from relo.tracking.run import decoded_ahead, follow
 from relo.tracking.sources import open_frames
 from relo.tracking.tracker import Tracker
 from relo.tracking.video_writer import VideoWriter

@@ -1,5 +1,6 @@
 """Long work on many sequences: several processes, and few jobs in flight."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,7 @@ from relo.errors import UserError
 from relo.settings import check_whole
 
 _READERS = 2
+_NO_MORE = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)  # files, processes or memory
 _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
 
@@ -39,13 +41,19 @@ def in_order(function: Callable[[_Job], _Result], jobs: Iterable[_Job], workers:
         return
     # Spawned, not forked: the caller may hold threads (torch, OpenCV) that a fork would break.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start_worker, (function,)) as pool:
-        try:
+    try:
+        with ProcessPoolExecutor(workers, context, _start_worker, (function,)) as pool:
             yield from _results(pool, _do, jobs, workers + 2)
-        except BrokenProcessPool as error:
-            raise UserError(
-                "A worker process was killed, perhaps for want of memory: run again with fewer workers."
-            ) from error
+    except BrokenProcessPool as error:
+        raise UserError(
+            "A worker process was killed, perhaps for want of memory: run again with fewer workers."
+        ) from error
+    except OSError as error:
+        if error.errno not in _NO_MORE:
+            raise
+        for process in multiprocessing.active_children():  # those that a pool has begun with, it does not end
+            process.terminate()
+        raise UserError(f"No process could be started ({error.strerror}): run again with fewer workers.") from error
 
 
 def ahead(function: Callable[[_Job], _Result], jobs: Iterable[_Job]) -> Generator[_Result, None, None]:

@@ -5,7 +5,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from timm.layers import BatchNormAct2d, LayerScale, Mlp, SwiGLU
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from relo.errors import UserError, excerpt
 from relo.models.encoders.fast_itpn import Attention, Block, StemBlock
 from relo.models.encoders.timm_cnn import TimmCNN
 from relo.models.network import LocalizationNetwork
@@ -25,6 +26,16 @@ WORTHWHILE = 1.5
 """Reduced precision is taken where it makes a matrix product at least so many times as fast."""
 
 TRIALS = 25
+
+
+def check_precision(precision: str) -> None:
+    """Refuse what is no precision of a network's layers.
+
+    Raises:
+        UserError: there is no such precision.
+    """
+    if precision not in get_args(Precision):
+        raise UserError(f"There is no precision {excerpt(precision)}; give {', '.join(get_args(Precision))}.")
 
 
 def optimize_for_inference(network: LocalizationNetwork, precision: Precision = "float32") -> LocalizationNetwork:

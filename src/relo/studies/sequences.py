@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -10,10 +11,37 @@ from rich.console import Console
 
 from relo.data.packing import pack
 from relo.data.sequences import SequenceReader, open_reader
-from relo.data.synthetic.command import synthesize
+from relo.data.synthetic.command import check_numbers, synthesize
 from relo.errors import UserError
 from relo.files import write_text
-from relo.studies.study import Rendering, Study
+from relo.inputs import read_bounded
+from relo.studies.study import Recorded, Rendering, Study
+
+
+def check_sequences(study: Study, output: Path) -> None:
+    """Refuse sequences that cannot be rendered or, where they are recorded, be opened.
+
+    Raises:
+        UserError: a number is out of range, or a dataset has no such name, folder or split; the place is named.
+    """
+    kinds: tuple[Literal["tests", "validation"], ...] = ("tests", "validation")
+    for kind in kinds:
+        for name, settings in getattr(study, kind).items():
+            if isinstance(settings, Recorded):
+                with _named(study, f"{kind}.{name}"):
+                    open_set(study, output, kind, name)
+    for place, rendering, _ in _renderings(study, output):
+        with _named(study, place):
+            check_numbers(**{name: value for name, value in asdict(rendering).items() if name != "difficulty"})
+
+
+@contextmanager
+def _named(study: Study, place: str) -> Iterator[None]:
+    """Let errors say which place of a study they are about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{study.path}, {place}: {error}") from error
 
 
 def missing_sequences(study: Study, output: Path) -> list[str]:
@@ -25,11 +53,11 @@ def missing_sequences(study: Study, output: Path) -> list[str]:
     missing = []
     for place, settings, folder in _renderings(study, output):
         try:
-            found = json.loads(_note(folder).read_text())
+            found = json.loads(read_bounded(_note(folder)))
         except FileNotFoundError:
             missing.append(place)
             continue
-        except ValueError:
+        except (OSError, ValueError, RecursionError):
             found = None
         if found != asdict(settings):
             raise UserError(

@@ -39,28 +39,6 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def check_images(images: Sequence[RGBImage], targets: int) -> None:
-    """Refuse what is not one RGB image for each target.
-
-    Raises:
-        ValueError: another number, type or shape.
-    """
-    if len(images) != targets:
-        raise ValueError(f"{len(images)} images for {targets} targets; give one image per target.")
-    for image in images:
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            found = f"{image.dtype} {list(image.shape)}{_advice(image)}"
-            raise ValueError(f"An image must be RGB uint8 [H, W, 3], not {found}.")
-
-
-def _advice(image: NDArray) -> str:
-    """How to make an RGB image of one with another number of channels."""
-    if image.dtype != np.uint8 or image.ndim not in (2, 3):
-        return ""
-    conversion = {1: "GRAY2RGB", 4: "RGBA2RGB"}.get(1 if image.ndim == 2 else image.shape[2])
-    return "" if conversion is None else f"; convert it, as by cv2.cvtColor(image, cv2.COLOR_{conversion})"
-
-
 def cut(rule: CropRule, images: Sequence[RGBImage], regions: Tensor) -> Tensor:
     """Crops [B, size, size, 3] uint8 of B images at regions [B, 3]."""
     return torch.from_numpy(np.stack([rule.cut(image, region) for image, region in zip(images, regions, strict=True)]))

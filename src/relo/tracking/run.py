@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,18 +75,6 @@ def follow(
         yield FrameResult(index, seconds, image, states)
     if not states:
         raise UserError("The source has no frame to track in.")
-
-
-def as_boxes(boxes_xywh: Any) -> NDArray[np.float64]:
-    """One box [4] or several [B, 4], of any array or sequence, as boxes [B, 4].
-
-    Raises:
-        ValueError: another shape, or no box.
-    """
-    boxes = np.asarray(boxes_xywh, np.float64)
-    if boxes.ndim not in (1, 2) or boxes.shape[-1] != 4 or not boxes.size:
-        raise ValueError(f"Give one box x, y, w, h or several [B, 4], not an array {list(boxes.shape)}.")
-    return boxes.reshape(-1, 4)
 
 
 def timed(frames: Frames) -> Iterator[TimedFrame]:

@@ -16,8 +16,9 @@ from relo.models.checkpoints.weights import SHIPPED, load_network, resolve
 from relo.models.devices import find_device
 from relo.models.exported import ExportedNetwork, TrackableNetwork, is_onnx
 from relo.models.heads import Localization
-from relo.models.inference import Precision, PrecisionChoice, fastest_precision, optimize_for_inference
-from relo.tracking.crops import Cropper, DeviceCropper, RGBImage, SearchFrame, SearchView, check_images, normalised
+from relo.models.inference import Precision, PrecisionChoice, check_precision, fastest_precision, optimize_for_inference
+from relo.tracking.arguments import as_boxes, check_images
+from relo.tracking.crops import Cropper, DeviceCropper, RGBImage, SearchFrame, SearchView, normalised
 from relo.tracking.cuda_graphs import find_recorder
 from relo.tracking.engine import EngineChoice
 from relo.tracking.fixed_batches import ROWS
@@ -25,7 +26,7 @@ from relo.tracking.frame_result import FrameResult
 from relo.tracking.localizer import Localizer, Located
 from relo.tracking.lost_and_found import apply_presence, lost_region
 from relo.tracking.rule import TrackingRule, check_heads, has_presence, own_rules, rules_from_settings
-from relo.tracking.run import Source, as_boxes, follow, open_timed
+from relo.tracking.run import Source, follow, open_timed
 from relo.tracking.state import TargetState, by_memory
 from relo.tracking.templates import TemplateMaker
 
@@ -73,9 +74,11 @@ class Tracker:
             engine: "torch", "onnxruntime" (the weights must not change any more) or "auto": see `relo.tracking.engine`.
 
         Raises:
-            UserError: there is no such device, the rule does not fit the network, or the engine cannot compute it here.
+            UserError: there is no such device or precision, the rule does not fit the network, or the engine cannot
+                compute it here.
             ValueError: CUDA graphs are asked for where they cannot be.
         """
+        check_precision(precision)
         self.rule = rule or TrackingRule()
         self.device = find_device(device) if device is not None else next(network.parameters()).device
         self.network = network.to(self.device).eval()
@@ -137,6 +140,7 @@ class Tracker:
         rule = replace(rule, localization=localization or rule.localization)
         if precision == "auto":
             precision = fastest_precision(found)
+        check_precision(precision)
         network = optimize_for_inference(load_network(path), precision)
         return cls(network, rule, found, precision, cuda_graphs=cuda_graphs, engine=engine)
 
@@ -234,11 +238,11 @@ class Tracker:
 
         Raises:
             UserError: a box is not finite, has no area, lies outside its image, or is far larger.
-            ValueError: an image of another type or shape, or other than one box per image.
+            ValueError: an image or boxes of another type or shape, or other than one box per image.
         """
-        boxes = torch.as_tensor(boxes_xywh, dtype=torch.float64).reshape(-1, 4)
+        boxes = as_boxes(boxes_xywh, least=0)
         check_images(images, len(boxes))
-        return self._templates.first(images, boxes)
+        return self._templates.first(images, torch.from_numpy(boxes))
 
     @torch.inference_mode()
     def step(

@@ -105,7 +105,7 @@ class ValidationReport(Callback):
             for name, results in pl_module.validation_results.items():
                 for result in results:
                     write_result(folder / name / result.sequence.dataset, result)
-                shutil.rmtree(pl_module.unfinished[name], ignore_errors=True)  # other ranks do it, too
+            trainer.strategy.barrier()  # what ranks found is written before it goes where a stopped validation left it
         if not trainer.is_global_zero:
             return
         Console().print(score_table(report, count))
@@ -113,6 +113,8 @@ class ValidationReport(Callback):
             content = {**report, "sequences": count, "per_sequence": sequences}
             write_text(folder / "scores.json", json.dumps(content, indent=2) + "\n")
             success_plot({name: scores["success_curve"] for name, scores in report.items()}, folder / "success.png")
+            for unfinished in pl_module.unfinished.values():
+                shutil.rmtree(unfinished, ignore_errors=True)
             Console().print(f"Boxes, scores and plots are in {folder}.")
 
 

@@ -93,13 +93,11 @@ def synthesize(
         UserError: there is no such layout or it has no such split, a setting is out of range, the folder cannot be
             written or holds synthetic sequences of other settings, or the images are broken, of no use, or too few.
     """
-    check_whole("The synthesis", 1, _MOST_SEQUENCES, sequences=sequences)
-    check_whole("The synthesis", 0, _LARGEST_SEED, seed=seed)
+    check_numbers(sequences=sequences, frames=frames, width=width, height=height, seed=seed)
     roots = {name: output / name for name in _ALL} if layout == "all" else {_layout_called(layout): output}
     writers = [LayoutWriter(name, root, split) for name, root in roots.items()]
     settings = DIFFICULTIES[difficulty]
     plan = partial(Scene, frames=frames, width=width, height=height, seed=seed, split=split)
-    plan("settings", settings=settings)  # refuses bad settings before anything is written
     note = {"frames": frames, "width": width, "height": height, "seed": seed, "settings": asdict(settings)}
     console = Console()
     material_of: Callable[[SceneSettings], Material] = ProceduralMaterial
@@ -129,6 +127,17 @@ def synthesize(
     for writer in writers:
         writer.finish(writer.sequence_names(sequences))
         console.print(f"{writer.root}: {sequences} {split} sequences of {frames} frames.", markup=False)
+
+
+def check_numbers(*, sequences: int, frames: int, width: int, height: int, seed: int) -> None:
+    """Refuse numbers that cannot be synthesized, before anything is written.
+
+    Raises:
+        UserError: one is out of range.
+    """
+    check_whole("The synthesis", 1, _MOST_SEQUENCES, sequences=sequences)
+    check_whole("The synthesis", 0, _LARGEST_SEED, seed=seed)
+    Scene("numbers", frames=frames, width=width, height=height, seed=seed, split="test", settings=SceneSettings())
 
 
 def _layout_called(name: str) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from relo.errors import UserError
+from relo.errors import UserError, excerpt
 from relo.inputs import require_regular
 from relo.models.checkpoints import inert_pickle
 from relo.models.checkpoints.inert_pickle import Foreign, ForeignCode, foreign_parts
@@ -39,6 +40,7 @@ def read_torch_file(path: Path) -> Any:
     """
     try:
         require_regular(path)
+        _require_stored(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -62,6 +64,22 @@ def read_torch_file(path: Path) -> Any:
     if isinstance(contents, Foreign):
         require_restored(contents, str(path))
     return contents
+
+
+def _require_stored(path: Path) -> None:
+    """Refuse a zip whose entries are compressed, which may expand far; `torch.save` compresses nothing.
+
+    Raises:
+        UserError: there is one.
+        zipfile.BadZipFile: it is a zip, but a damaged one.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            compressed = [entry for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+        if compressed:
+            raise UserError(
+                f"{path} is refused: its {excerpt(compressed[0].filename)} is compressed, and may expand far."
+            )
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
