@@ -3,14 +3,21 @@
 import signal
 import sys
 
+STOPPED = 128 + signal.SIGINT
+"""The exit code after Ctrl-C."""
+
 
 def main() -> None:
-    """Run the command line; Ctrl-C is taken well from the first import on."""
+    """Run the command line; Ctrl-C is taken well from the first import on, and any number of times."""
     try:
         from relo.commands.main import main as run_commands
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-    run_commands()
+
+        run_commands()
+    except (KeyboardInterrupt, SystemExit) as error:
+        if isinstance(error, SystemExit) and error.code != STOPPED:
+            raise
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows is the way out
+        sys.exit(STOPPED)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,46 @@ def test_a_failing_job_ends_the_work_after_the_results_before_it(workers):
         next(results)
 
 
+STOPPED = """
+from relo.data.parallel import in_order
+import time
+if __name__ == "__main__":
+    try:
+        print("begun", flush=True)
+        for result in in_order(time.sleep, [0.01] * 5000, 2):
+            pass
+    except KeyboardInterrupt:
+        print("stopped")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("seconds", [0.1, 0.4, 1.0])  # workers are started, and import
+def test_ctrl_c_again_and_again_stops_the_pool_in_silence(seconds, tmp_path):
+    (tmp_path / "stopped.py").write_text(STOPPED)
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "stopped.py"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    assert process.stdout.readline() == "begun\n"
+    time.sleep(seconds)
+    for _ in range(3):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.02)
+    out, err = process.communicate(timeout=60)
+    assert (out, err) == ("stopped\n", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count files otherwise")
+def test_processes_that_cannot_be_started_are_one_sentence(tmp_path):
+    limited = STOPPED.replace("import time", "import resource, time").replace(
+        "    try:", "    resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))\n    try:"
+    )
+    (tmp_path / "few.py").write_text(limited)
+    ended = subprocess.run([sys.executable, tmp_path / "few.py"], capture_output=True, text=True, timeout=60)
+    assert "UserError: No process could be started (Too many open files): run again with fewer" in ended.stderr
+
+
 def test_a_killed_worker_is_one_sentence():
     with pytest.raises(UserError, match="A worker process was killed"):
         list(in_order(kill_itself, range(3), 1))

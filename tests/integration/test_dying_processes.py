@@ -114,6 +114,24 @@ def test_a_killed_rank_ends_the_others(data, tmp_path, monkeypatch):
     assert (tmp_path / "run/checkpoints/last.ckpt").exists()
 
 
+@pytest.mark.slow
+def test_a_terminated_first_rank_ends_the_others(data, tmp_path):
+    path = write_config(tmp_path / "config.yaml", settings(data))
+    process = start_relo("fit", "--config", path, *DDP, "--trainer.max_epochs=1000", cwd=tmp_path)
+    wait_for(tmp_path / "run/checkpoints/last.ckpt")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGTERM
+    check_none_left(process.pid)
+
+
+def wait_for(file, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not file.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert file.exists()
+
+
 def check_none_left(group):
     """No process of a group is left; those that have ended and nobody has asked for do not count."""
     deadline = time.monotonic() + 10

@@ -86,18 +86,33 @@ def test_killed_run_goes_on(data, uninterrupted, tmp_path, monkeypatch):
     assert rest == {step: uninterrupted[step] for step in rest}
 
 
-def test_interrupted_run_keeps_what_is_done(data, uninterrupted, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("number", "code", "said"), [
+    (signal.SIGINT, 130, "what was finished is kept"), (signal.SIGTERM, 143, "stopped by SIGTERM"),
+])  # fmt: skip
+def test_interrupted_run_keeps_what_is_done(number, code, said, data, uninterrupted, tmp_path, monkeypatch):
     process, path = _start_long_run(data, tmp_path, every_n_train_steps=1000, workers=1)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the loader's processes get it too
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does: the loader's processes get it too
+    process.send_signal(number)
     out, err = process.communicate(timeout=200)
-    assert process.returncode == 130, out + err
+    assert process.returncode == code, out + err
     assert "Traceback" not in err
-    assert "what was finished is kept" in err
+    assert said in err
     assert (tmp_path / "run/checkpoints/last.ckpt").exists()
     relo_here(monkeypatch, "fit", "--config", path, "--ckpt_path", "last", cwd=tmp_path)
     rest = losses(tmp_path / "run")
     assert min(rest) > 0
     assert rest == {step: pytest.approx(uninterrupted[step], rel=1e-4) for step in rest}
+
+
+def test_a_checkpoint_that_a_killed_run_saved_last_is_saved_over(data, tmp_path, monkeypatch):
+    path, folder = write_config(tmp_path / "config.yaml", settings(data)), tmp_path / "run/checkpoints"
+    relo_here(monkeypatch, "fit", "--config", path, "--trainer.max_steps", "4", cwd=tmp_path)
+    last = shutil.copy(folder / "last.ckpt", tmp_path)
+    relo_here(monkeypatch, "fit", "--config", path, "--ckpt_path", "last", "--trainer.max_steps", "8", cwd=tmp_path)
+    shutil.copy(last, folder)  # it was killed before it saved its own
+    relo_here(monkeypatch, "fit", "--config", path, "--ckpt_path", "last", cwd=tmp_path)
+    assert {file.name for file in folder.iterdir()} == {"epoch=2-step=12.ckpt", "last.ckpt"}
 
 
 def with_objects(path, changes):

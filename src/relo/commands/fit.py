@@ -1,8 +1,11 @@
 """`relo fit | validate`: the Lightning CLI over our module and data module."""
 
+import errno
+import itertools
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -21,6 +24,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from rich.console import Console
 
 from relo.data.datamodule import TrackingDataModule, named_workers
 from relo.errors import UserError, excerpt, one_sentence
@@ -31,7 +36,13 @@ from relo.models.checkpoints.weights import load_stage, read_checkpoint
 from relo.models.memory import enough_memory
 from relo.settings import LARGEST, check_number, check_whole
 from relo.training.callbacks import EffectiveBatch, GradientHealth, NetworkSummary
-from relo.training.checkpoints import InertCheckpointIO, InterruptCheckpoint, checkpoint_folders, last_checkpoint
+from relo.training.checkpoints import (
+    InertCheckpointIO,
+    InterruptCheckpoint,
+    checkpoint_folders,
+    last_checkpoint,
+    save_over_later_ones,
+)
 from relo.training.module import RELOModule
 from relo.training.ranks import watch_ranks
 from relo.training.validation import ValidationReport
@@ -147,6 +158,7 @@ class CLI(LightningCLI):
             path = last_checkpoint(self.trainer)
             read_checkpoint(path)
             settings.ckpt_path = str(path)
+            save_over_later_ones(self.trainer)
         if self.subcommand == "fit":
             _require_names(self.trainer)
             _require_folders(self.trainer)
@@ -236,10 +248,13 @@ def run(arguments: list[str]) -> None:
             )
         except MisconfigurationException as error:
             raise UserError(one_sentence(str(error))) from error
-        except OSError as error:  # of Lightning's loggers
-            if error.errno not in REFUSALS:
+        except OSError as error:  # of Lightning's loggers, or their folder was removed
+            if error.errno not in REFUSALS | {errno.ENOENT, errno.ENOTDIR}:
                 raise
             raise UserError(f"{error.filename or 'The log'} cannot be written ({reason(error)}).") from error
+        except SIGTERMException:  # an exit without a code would say that all is done
+            Console(stderr=True).print("relo: stopped by SIGTERM; what was saved is kept.")
+            sys.exit(128 + signal.SIGTERM)
         except SystemExit as error:
             if isinstance(error.__context__, KeyboardInterrupt):  # Lightning's way out, with exit code 1
                 raise KeyboardInterrupt from None
@@ -342,8 +357,8 @@ def _keep_logs(loggers: list[Any]) -> None:
         if isinstance(logger, CSVLogger):
             log = Path(logger.log_dir) / "metrics.csv"
             if log.exists():
-                number = 1 + len(list(log.parent.glob("metrics_*.csv")))
-                log.rename(log.with_name(f"metrics_{number}.csv"))
+                names = (log.with_name(f"metrics_{number}.csv") for number in itertools.count(1))
+                log.rename(next(name for name in names if not name.exists()))
 
 
 @contextmanager

@@ -6,9 +6,11 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 import cv2
@@ -34,16 +36,28 @@ def in_order(function: Callable[[_Job], _Result], jobs: Iterable[_Job], workers:
         workers: processes; 0 does the work in this one.
 
     Raises:
-        UserError: a worker was killed.
+        UserError: a worker was killed, or could not be started.
     """
     if workers == 0:
         yield from map(function, jobs)
         return
     # Spawned, not forked: the caller may hold threads (torch, OpenCV) that a fork would break.
     context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(workers, context, _start_worker, (function,)) as pool:
+    with _named_failures():
+        pool = ProcessPoolExecutor(workers, context, _start_worker, (function,))
+        resource_tracker.ensure_running()  # its start would let Ctrl-C through
+        try:
             yield from _results(pool, _do, jobs, workers + 2)
+        finally:
+            with _interrupts_wait():  # a second Ctrl-C, too: what is in work takes seconds
+                pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _named_failures() -> Iterator[None]:
+    """Say what ended a pool of processes, or kept it from its beginning."""
+    try:
+        yield
     except BrokenProcessPool as error:
         raise UserError(
             "A worker process was killed, perhaps for want of memory: run again with fewer workers."
@@ -52,8 +66,21 @@ def in_order(function: Callable[[_Job], _Result], jobs: Iterable[_Job], workers:
         if error.errno not in _NO_MORE:
             raise
         for process in multiprocessing.active_children():  # those that a pool has begun with, it does not end
-            process.terminate()
+            process.kill()
         raise UserError(f"No process could be started ({error.strerror}): run again with fewer workers.") from error
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Let Ctrl-C wait for the end; processes that are started here never see it."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def ahead(function: Callable[[_Job], _Result], jobs: Iterable[_Job]) -> Generator[_Result, None, None]:
@@ -69,7 +96,8 @@ def _results(
     in_flight: deque[Future[_Result]] = deque()
     try:
         for job in jobs:
-            in_flight.append(pool.submit(function, job))
+            with _interrupts_wait():  # a process may be started
+                in_flight.append(pool.submit(function, job))
             if len(in_flight) >= most:
                 yield in_flight.popleft().result()
         while in_flight:

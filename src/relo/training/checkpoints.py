@@ -1,4 +1,4 @@
-"""Checkpoints of a fit: saved on Ctrl-C, found again, and read without running anything of the file's."""
+"""Checkpoints of a fit: saved when it is stopped, found again, and read without running anything of the file's."""
 
 import signal
 import threading
@@ -11,6 +11,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from relo.errors import UserError
@@ -85,7 +86,7 @@ class InertCheckpointIO(TorchCheckpointIO):
 
 
 class InterruptCheckpoint(Callback):
-    """On Ctrl-C, ends the step in hand and saves `last.ckpt` beside the other checkpoints, for `--ckpt_path last`.
+    """On Ctrl-C or SIGTERM, ends the step in hand and saves `last.ckpt` beside the others, for `--ckpt_path last`.
 
     A second Ctrl-C stops at once. With several processes, which do not stop in the same step, what was saved is kept,
     and nothing is added.
@@ -113,24 +114,41 @@ class InterruptCheckpoint(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Stop here, if asked to."""
-        if self._asked:
+        if self._handler_before is not None and (self._asked or trainer.received_sigterm):
             self._save(trainer)
-            raise KeyboardInterrupt
+        if self._asked:
+            raise KeyboardInterrupt  # on SIGTERM, Lightning stops by itself
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save, if a validation within the fit was stopped."""
-        if isinstance(exception, KeyboardInterrupt) and self._handler_before is not None and trainer.validating:
+        if (
+            isinstance(exception, (KeyboardInterrupt, SIGTERMException))
+            and self._handler_before is not None
+            and trainer.validating
+        ):
             self._save(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give Ctrl-C back."""
+        """Give Ctrl-C back; where it has stopped us, it is ignored from now on, as Lightning has it."""
         if self._handler_before is not None:
-            signal.signal(signal.SIGINT, self._handler_before)
+            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+                signal.signal(signal.SIGINT, self._handler_before)
             self._handler_before = None
 
     def _save(self, trainer: Trainer) -> None:
         for folder in checkpoint_folders(trainer)[:1]:
             trainer.save_checkpoint(folder / f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}.ckpt")
+
+
+def save_over_later_ones(trainer: Trainer) -> None:
+    """Let a fit that goes on from its last checkpoint save over what came after it.
+
+    Where a fit is killed when a checkpoint is saved, but not yet the last one, that step is done again: under a new
+    name its checkpoint would stay for ever, as its own callback does not know the first one.
+    """
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint):
+            callback._enable_version_counter = False
 
 
 def checkpoint_folders(trainer: Trainer) -> list[Path]:

@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any
 
 import torch
@@ -40,6 +41,14 @@ def watch_ranks(trainer: Trainer) -> None:
     if type(launcher) is _SubprocessScriptLauncher:
         places = launcher.cluster_environment, launcher.num_processes, launcher.num_nodes
         trainer.strategy._launcher = RankLauncher(*places)
+        if not launcher.cluster_environment.creates_processes_externally:
+            trainer._signal_connector._sigterm_notifier_fn = _end_by  # type: ignore[assignment]
+
+
+def _end_by(number: int, _: FrameType | None) -> None:
+    """End this rank, and the others with it; Lightning's own way waits in the handler for ranks that got no signal."""
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
 
 
 def is_lost_rank(error: BaseException) -> bool:
