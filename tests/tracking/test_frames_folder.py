@@ -49,6 +49,14 @@ def test_place_that_cannot_be_written(tmp_path):
         folder.write(flat(0))
 
 
+def test_a_frame_that_is_too_large_for_an_image_is_named(tmp_path):
+    with open_render(tmp_path / "frames") as folder:
+        folder.write(flat(0))
+        with pytest.raises(UserError, match=r"00000001\.jpg.*70000 x 2 px is too large.*; 1 frames before it"):
+            folder.write(np.zeros((2, 70_000, 3), np.uint8))
+    assert [path.name for path in folder.path.iterdir()] == ["00000000.jpg"]
+
+
 def test_a_full_disk_leaves_whole_frames(tmp_path, monkeypatch):
     with open_render(tmp_path / "frames") as folder:
         folder.write(flat(0))

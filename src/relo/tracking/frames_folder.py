@@ -41,10 +41,13 @@ class FramesFolder:
             UserError: the file cannot be written.
         """
         path = self.path / f"{self._count:08d}.jpg"
-        _, data = cv2.imencode(
+        is_encoded, data = cv2.imencode(
             ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
         )
         try:
+            if not is_encoded:
+                height, width = image.shape[:2]
+                raise UserError(f"{path} cannot be written: a frame of {width} x {height} px is too large for JPEG.")
             with atomic_write(path, synced=False) as partial:  # as a video's frames are
                 partial.write_bytes(data.tobytes())
         except UserError as error:
