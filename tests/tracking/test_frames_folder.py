@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -35,9 +34,12 @@ def test_the_name_says_whether_it_is_a_folder_or_a_video(tmp_path):
         open_render(tmp_path / "video.gif")
 
 
-def test_images_that_are_there_are_left_alone(tmp_path):
-    cv2.imwrite(str(tmp_path / "1.png"), flat(0))
-    with pytest.raises(UserError, match=f"{tmp_path} holds images already"):
+@pytest.mark.parametrize("name", ["1.png", "notes.txt"])
+def test_files_that_are_there_are_left_alone(tmp_path, name):
+    (tmp_path / ".hidden").touch()
+    assert isinstance(open_render(tmp_path), FramesFolder)
+    (tmp_path / name).touch()
+    with pytest.raises(UserError, match=f"{tmp_path} holds files already"):
         open_render(tmp_path)
 
 

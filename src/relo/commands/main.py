@@ -178,6 +178,7 @@ def _parse(program: str, function: Any, arguments: list[str]) -> dict[str, Any]:
         positionals += flag == name and "default" not in settings
         lists += [flag] if settings.get("nargs") == "+" else []
         switches += [flag] if settings.get("nargs") == "?" else []
+    _require_values(arguments)
     try:
         values: dict[str, Any] = parser.parse_args(regrouped(arguments, lists, switches, positionals)).as_dict()
     except ArgumentError as error:
@@ -194,6 +195,20 @@ def _parse(program: str, function: Any, arguments: list[str]) -> dict[str, Any]:
     for name, value in values.items():
         _require_names(name, value)
     return values
+
+
+def _require_values(arguments: Sequence[str]) -> None:
+    """Refuse an empty value, which as a path would be the working folder."""
+    option = ""
+    for word in arguments:
+        name, equals, value = word.partition("=")
+        if name.startswith("--"):
+            option = name
+        if not word or (word.startswith("--") and equals and not value):
+            raise UserError(
+                f"{f'Option {option}' if option else 'The command'} was given an empty value, as by a shell's variable "
+                "that is not set; give one, or leave it out."
+            )
 
 
 def _require_names(setting: str, value: Any) -> None:

@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from relo.data.sequences.frame_files import is_image_name
 from relo.errors import UserError
 from relo.files import atomic_write, unwritable
 from relo.tracking.sources import DEFAULT_FRAMES_PER_SECOND
@@ -24,11 +23,11 @@ class FramesFolder:
         """Prepare; the folder is made with the first frame.
 
         Raises:
-            UserError: the folder holds images already, among which the frames would be lost, or is no folder.
+            UserError: the folder holds files already, among which the frames would be lost, or is no folder.
         """
         try:
-            if path.exists() and any(map(is_image_name, os.listdir(path))):
-                raise UserError(f"The folder {path} holds images already; give another, or empty it.")
+            if path.exists() and any(not name.startswith(".") for name in os.listdir(path)):
+                raise UserError(f"The folder {path} holds files already; give another, or empty it.")
         except OSError as error:
             raise unwritable(path, error) from error
         self.path = path
