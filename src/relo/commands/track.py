@@ -1,6 +1,6 @@
 """`relo track`: follow targets through a video."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import chain
@@ -118,7 +118,7 @@ def track(
     saved = save or []
     if presence is not None:
         check_presence_name(presence)
-    inputs = {
+    inputs: dict[str, Iterable[str | Path | None]] = {
         "the source": [source],
         "a frame of the source": [frames.folder / name for name in frames.files],
         "a file of the model": model_files(model),
