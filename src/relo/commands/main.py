@@ -178,7 +178,6 @@ def _parse(program: str, function: Any, arguments: list[str]) -> dict[str, Any]:
         positionals += flag == name and "default" not in settings
         lists += [flag] if settings.get("nargs") == "+" else []
         switches += [flag] if settings.get("nargs") == "?" else []
-    _require_values(arguments)
     try:
         values: dict[str, Any] = parser.parse_args(regrouped(arguments, lists, switches, positionals)).as_dict()
     except ArgumentError as error:
@@ -192,6 +191,7 @@ def _parse(program: str, function: Any, arguments: list[str]) -> dict[str, Any]:
     except OverflowError as error:  # of an option that takes numbers with fractions
         number = excerpt(max(arguments, key=lambda word: sum(map(str.isdigit, word))))
         raise UserError(f"{number} is too large a number (see `{program} --help`).") from error
+    _require_values(arguments)
     for name, value in values.items():
         _require_names(name, value)
     return values
