@@ -1,4 +1,4 @@
-"""Videos of frames that nobody has memory for."""
+"""Videos of frames that nobody has memory for, and what is not refused beside them."""
 
 import resource
 import struct
@@ -7,7 +7,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from test_video_reader import encode, picture
+from test_video_reader import FRAMES, encode, picture
 
 from relo.errors import UserError
 from relo.tracking import video_limits
@@ -37,6 +37,23 @@ def test_frames_larger_than_8k_are_refused_before_memory_is_taken(tmp_path, capf
         open_frames(tmp_path / "a.gif")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
     assert "".join(capfd.readouterr()) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt"),
+    [
+        ("a.mpg", "mpeg1video", "yuv420p"),
+        ("a.flv", "flv", "yuv420p"),
+        ("a.wmv", "wmv2", "yuv420p"),
+        ("a.mxf", "mpeg2video", "yuv420p"),
+        ("a.y4m", "wrapped_avframe", "yuv420p"),
+        ("a.h264", "libx264", "yuv420p"),
+        ("a.mjpeg", "mjpeg", "yuvj420p"),
+        ("a.apng", "apng", "rgb24"),
+    ],
+)
+def test_other_containers_are_no_lists(tmp_path, name, codec, pix_fmt):
+    assert len(list(open_frames(encode(tmp_path / name, codec, pix_fmt=pix_fmt)))) == FRAMES
 
 
 def test_a_small_gif_is_read(tmp_path):
