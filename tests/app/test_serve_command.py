@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
@@ -113,6 +115,51 @@ def test_a_selection_can_be_interrupted():
     threading.Timer(1.0, _thread.interrupt_main).start()
     with pytest.raises(KeyboardInterrupt):
         select_boxes(np.zeros((8, 8, 3), np.uint8), open_browser=False)
+
+
+@contextmanager
+def half_upload(port, session):
+    """A connection on which a file has begun to come."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as sender:
+        head = f"PUT /sessions/{session}/video?name=a.mp4 HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n"
+        sender.sendall(head.encode() + b"\0")
+        yield sender
+
+
+def test_the_end_of_the_server_ends_uploads(make_small_app, capfd):
+    app = make_small_app()
+    with (
+        ExitStack() as uploads,
+        listen("127.0.0.1", 0) as listener,
+        Server(app, app.state.sessions.announce_end).in_background(listener),
+    ):
+        port = listener.getsockname()[1]
+        for _ in range(3):
+            uploads.enter_context(half_upload(port, ask(port, "POST", "/sessions")[1]["id"]))
+        while not all(session.is_receiving for session in app.state.sessions._sessions.values()):
+            time.sleep(0.01)
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_an_upload_that_stops_coming_is_given_up(make_small_app, monkeypatch):
+    from relo.app import uploads
+    from relo.app.server import Limits
+
+    monkeypatch.setattr(uploads, "PATIENCE", 0.3)
+    monkeypatch.setattr(uploads, "_GLANCE", 0.1)
+    app = make_small_app(Limits(max_sessions=1, grace_seconds=0.2))
+    with listen("127.0.0.1", 0) as listener, Server(app, app.state.sessions.announce_end).in_background(listener):
+        port = listener.getsockname()[1]
+        with half_upload(port, ask(port, "POST", "/sessions")[1]["id"]) as sender:
+            answer = b""
+            while b"}" not in answer:
+                answer += sender.recv(1000)
+            assert answer.startswith(b"HTTP/1.1 408")
+            assert b"Nothing came for 0.3 seconds" in answer
+            end = time.monotonic() + 5
+            while (status := ask(port, "POST", "/sessions")[0]) == 503 and time.monotonic() < end:
+                time.sleep(0.05)
+            assert status == 201
 
 
 def test_a_file_that_grows_too_large_is_refused_while_it_is_sent(make_small_app, tmp_path):

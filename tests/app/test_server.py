@@ -5,6 +5,7 @@ import json
 import math
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from moving_square import FRAMES, write_video
@@ -15,6 +16,7 @@ pytest.importorskip("httpx")
 from starlette.testclient import TestClient
 
 from relo.app.server import Limits
+from relo.errors import UserError
 
 BOX = [10, 24, 16, 16]
 
@@ -162,6 +164,44 @@ def test_a_stopped_run_keeps_what_was_found(client, tmp_path):
     assert state["phase"] == "stopped"
     assert 0 < state["frames"] < 2000
     assert len(client.get(f"{session}/files/boxes.txt").text.splitlines()) == state["frames"]
+
+
+def test_of_several_requests_to_track_at_once_one_is_taken(client, tmp_path):
+    session = open_session(client)
+    upload(client, session, write_video(tmp_path / "long.avi", 2000))
+    for _ in range(2):  # also where there are results to delete
+        with ThreadPoolExecutor(6) as threads:
+            answers = list(threads.map(lambda _: track(client, session), range(6)))
+        assert sorted(answer.status_code for answer in answers) == [202, *[409] * 5]
+        assert all("tracked already" in answer.text for answer in answers if answer.status_code == 409)
+        client.post(f"{session}/stop")
+        assert wait_for_end(client, session)["phase"] == "stopped"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space", "/srv/v/a b.txt"), RuntimeError("'/srv/v/a.txt' is gone")])
+def test_no_answer_has_a_path_of_the_server(client, video, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    session = open_session(client)
+    monkeypatch.setattr("relo.app.server.receive_file", fail)
+    answer = upload(client, session, video)
+    assert answer.status_code == 500
+    assert answer.json()["error"] in (
+        "Something went wrong on the server: No space.",
+        "Something went wrong on the server: a file is gone.",
+    )
+
+
+def test_a_result_that_cannot_be_written_is_named_without_its_folder(client, video, monkeypatch, tmp_path):
+    def fail(path, *_):
+        raise UserError(f"The video {path} cannot be written (the disk is full).")
+
+    session = open_session(client)
+    upload(client, session, video)
+    monkeypatch.setattr("relo.app.result_files.VideoWriter", fail)
+    answer = track(client, session)
+    assert answer.json() == {"error": "The video tracked.mp4 cannot be written (the disk is full)."}
 
 
 @pytest.mark.parametrize(

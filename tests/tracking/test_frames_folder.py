@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -35,9 +34,12 @@ def test_the_name_says_whether_it_is_a_folder_or_a_video(tmp_path):
         open_render(tmp_path / "video.gif")
 
 
-def test_images_that_are_there_are_left_alone(tmp_path):
-    cv2.imwrite(str(tmp_path / "1.png"), flat(0))
-    with pytest.raises(UserError, match=f"{tmp_path} holds images already"):
+@pytest.mark.parametrize("name", ["1.png", "notes.txt"])
+def test_files_that_are_there_are_left_alone(tmp_path, name):
+    (tmp_path / ".hidden").touch()
+    assert isinstance(open_render(tmp_path), FramesFolder)
+    (tmp_path / name).touch()
+    with pytest.raises(UserError, match=f"{tmp_path} holds files already"):
         open_render(tmp_path)
 
 
@@ -47,6 +49,14 @@ def test_place_that_cannot_be_written(tmp_path):
         open_render(tmp_path / "file")
     with open_render(tmp_path / "file" / "frames") as folder, pytest.raises(UserError, match="cannot be written"):
         folder.write(flat(0))
+
+
+def test_a_frame_that_is_too_large_for_an_image_is_named(tmp_path):
+    with open_render(tmp_path / "frames") as folder:
+        folder.write(flat(0))
+        with pytest.raises(UserError, match=r"00000001\.jpg.*70000 x 2 px is too large.*; 1 frames before it"):
+            folder.write(np.zeros((2, 70_000, 3), np.uint8))
+    assert [path.name for path in folder.path.iterdir()] == ["00000000.jpg"]
 
 
 def test_a_full_disk_leaves_whole_frames(tmp_path, monkeypatch):

@@ -133,6 +133,11 @@ def test_a_limit_before_the_end_is_no_error(server):
     assert len(list(open_frames(f"{server.address}/cut/video.avi", limit=10))) == 10
 
 
+def test_an_address_in_capitals(server):
+    address = server.address.replace("http://", "HTTP://")
+    assert len(list(open_frames(f"{address}/video.avi", limit=3))) == 3
+
+
 @pytest.mark.parametrize(
     ("address", "reason"),
     [

@@ -5,6 +5,7 @@ import torch
 from relo.tracking.frame_result import FrameResult
 from relo.tracking.render import (
     FOUND,
+    LONGEST_SIDE,
     LOST,
     PALETTE,
     SHORT_SIDE,
@@ -36,6 +37,15 @@ def test_everything_is_drawn_at_any_size(shape):
         assert has_color(corner, color)
     assert has_color(drawn, FOUND)
     assert has_color(drawn, TRUTH)
+
+
+@pytest.mark.parametrize("shape", [(1, 2000), (8, 3000), (2000, 1), (1, 20_000)])
+def test_thin_frames_do_not_grow_without_end(shape):
+    box_xywh = [0, 0, shape[1], shape[0]]
+    targets = [DrawnTarget(box_xywh, f"{number} lost", number == 1, np.zeros((4, 4)), box_xywh) for number in range(3)]
+    drawn = draw_targets(np.zeros((*shape, 3), np.uint8), targets, "#3  score 0.50")
+    assert max(drawn.shape[:2]) <= max(LONGEST_SIDE, *shape)
+    assert max(drawn.shape[:2]) / min(drawn.shape[:2]) == max(shape) / min(shape)
 
 
 def test_box_lies_where_it_was_found():

@@ -140,6 +140,7 @@ def test_frames_of_another_size_are_named(folder):
         ("text.mp4", "cannot be opened as a video"),
         ("frames/3.png", "single image"),
         ("x" * 300, "does not exist"),
+        ("/dev/zero", "is a pipe or a device; give a folder"),
     ],
 )
 def test_bad_source_is_named(folder, source, message):

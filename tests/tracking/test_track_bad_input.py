@@ -79,6 +79,9 @@ def kept_after(track, folder, tmp_path, message):
         (["--boxes", "none.txt"], "none.txt cannot be read"),
         (["--box", BOX, "--save", "boxes.xml"], "boxes.xml; end the name in"),
         (["--box", BOX, "--start", "12"], "12 frames; it cannot start at frame 12"),
+        (["--box", BOX, "--start", "-1"], "There is no frame -1 to start at; start at 0 or later"),
+        (["--box", BOX, "--limit", "0"], "Cannot take 0 frames; take 1 or more"),
+        (["--box", BOX, "--presence", "presence.yaml"], r"presence as presence\.yaml; end the name in \.txt or \.csv"),
     ],
 )
 def test_a_wrong_target_is_one_sentence_and_touches_no_file(track, folder, tmp_path, words, message):
@@ -107,6 +110,38 @@ def test_an_output_on_the_source_or_on_another_output_is_refused(track, folder, 
     code, error, _ = track(video, *words)  # a file for each target
     assert code == 2
     assert "a_2.txt would be written twice" in error
+
+
+def test_an_output_on_the_model_or_on_a_frame_is_refused(track, folder, tmp_path):
+    for name, target in {"rule.txt": "model/config.yaml", "frame.txt": "frames/3.png"}.items():
+        (tmp_path / name).symlink_to(tmp_path / target)
+        before = (tmp_path / target).read_bytes()
+        for option in ("--save", "--presence"):
+            code, error, _ = track(folder, "--box", BOX, option, tmp_path / name)
+            assert code == 2
+            assert re.search(rf"{name} is a (file of the model|frame of the source) itself", error), error
+        assert (tmp_path / target).read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["--save", "--render", "--presence", "--truth", "--rule", "--boxes"])
+def test_an_empty_value_is_refused(track, folder, tmp_path, monkeypatch, option):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for words in ([option, ""], [f"{option}="]):
+        code, error, _ = track(folder, "--box", BOX, *words)
+        assert code == 2
+        assert f"Option {option} was given an empty value" in error
+    assert "The command was given an empty value" in track("", "--box", BOX)[1]
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_a_folder_of_other_files_is_not_rendered_into(track, folder, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("kept")
+    code, error, _ = track(folder, "--box", BOX, "--render", tmp_path / "notes")
+    assert code == 2
+    assert "notes holds files already; give another, or empty it" in error
+    assert [path.name for path in (tmp_path / "notes").iterdir()] == ["a.txt"]
 
 
 def test_an_output_that_is_a_link_to_itself(track, folder, tmp_path):

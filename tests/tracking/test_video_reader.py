@@ -327,11 +327,14 @@ def test_title_in_an_old_encoding(tmp_path):
         ("a.srt", "1\n00:00:00,000 --> 00:00:02,000\nHello\n"),
         ("a.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:2,\nhttp://127.0.0.1:1/a.ts\n"),
         ("a.mp4", "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"),
+        ("a.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:2,\nwhole.ts\n#EXT-X-ENDLIST\n"),
+        ("a.mp4", "ffconcat version 1.0\nfile whole.ts\n"),
         ("b.mp4", ""),
     ],
 )
 def test_what_is_no_video_is_refused(tmp_path, monkeypatch, capfd, name, content):
     monkeypatch.setattr(relo.tracking.video_reader, "PATIENCE", 1.0)
+    encode(tmp_path / "whole.ts", "libx264")
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=rf"{name} (holds no video|cannot be opened as a video)"):
         open_frames(tmp_path / name)

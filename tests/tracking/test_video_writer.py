@@ -259,6 +259,8 @@ def test_place_that_cannot_be_written(tmp_path):
     assert (tmp_path / "file").read_text() == "kept"
 
 
-def test_frames_that_no_encoder_takes(tmp_path):
-    with pytest.raises(UserError, match="cannot be written"), VideoWriter(tmp_path / "video.mp4") as video:
+@pytest.mark.parametrize("ending", [".mp4", ".webm", ".avi"])
+def test_frames_that_no_encoder_takes(tmp_path, ending):
+    path, refusal = tmp_path / f"video{ending}", r"cannot be written \(.*frames of 70000 x 2 px may be too large"
+    with pytest.raises(UserError, match=refusal), VideoWriter(path) as video:
         video.write(flat(0, height=2, width=70_000))

@@ -1,5 +1,6 @@
 """Tracking for one visitor: a thread that goes through the video, and what it has found so far."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -74,7 +75,7 @@ class Job:
                 self._track()
             phase = "stopped" if self._is_stopped.is_set() else "done"
         except UserError as error:
-            self.error = str(error)
+            self.error = str(error).replace(f"{self._folder}{os.sep}", "")
         except Exception as error:
             self.error = unexpected(error)
         self.phase = phase

@@ -1,6 +1,7 @@
 """What a request that cannot be done is answered: a status and one sentence."""
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from functools import wraps
 
@@ -10,6 +11,8 @@ from starlette.responses import JSONResponse, Response
 from relo.errors import UserError
 
 logger = logging.getLogger(__name__)
+
+_PATH = re.compile(r"(?<![\w.])['\"]?(?:/|[A-Za-z]:\\)[^\s'\",:;]+['\"]?")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -45,8 +48,12 @@ def answered(endpoint: Endpoint) -> Endpoint:
 
 
 def unexpected(error: Exception) -> str:
-    """A sentence about a fault of the program, or of the machine; it is logged, its traceback as a debug record."""
+    """A sentence about a fault of the program, or of the machine; it is logged, its traceback as a debug record.
+
+    The log has all words; the sentence is for visitors, and has no path of the server.
+    """
     words = " ".join(str(error).split()) or type(error).__name__
     logger.error("%s: %s", type(error).__name__, words)
     logger.debug("Traceback", exc_info=error)
-    return f"Something went wrong on the server: {words[:300]}."
+    said = error.strerror if isinstance(error, OSError) and error.strerror else _PATH.sub("a file", words)
+    return f"Something went wrong on the server: {said[:300]}."

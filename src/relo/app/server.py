@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from relo.app.refusals import RefusedError, answered, error_response
 from relo.app.result_files import LABELS
 from relo.app.sessions import Session, Sessions
 from relo.app.shared_tracker import SharedTracker
-from relo.app.uploads import receive_file
+from relo.app.uploads import arriving, receive_file
 from relo.app.video import UploadedVideo
 from relo.errors import excerpt
 
@@ -139,6 +139,8 @@ class _Pages:
         session = self._session(request)
         if session.is_receiving:
             raise RefusedError(409, "Another file is on its way; wait for it, or reload the page.")
+        if session.is_starting:
+            raise RefusedError(409, "Tracking is about to start; wait for it, or reload the page.")
         session.is_receiving = True
         try:
             video = await self._received(request, session)
@@ -162,7 +164,13 @@ class _Pages:
         length = request.headers.get("content-length", "")
         announced = int(length) if length.isdecimal() else None
         limits = self._limits
-        await receive_file(request.stream(), path, announced, limits.max_megabytes, lambda: not session.is_closed)
+        await receive_file(
+            request.stream(),
+            path,
+            announced,
+            limits.max_megabytes,
+            lambda: not session.is_closed and not self.sessions.is_closing,
+        )
         try:
             video = await run_in_threadpool(UploadedVideo, path, name)
             if video.count is not None and video.count > limits.max_frames:
@@ -188,11 +196,26 @@ class _Pages:
 
     async def track(self, request: Request) -> Response:
         session, video = self._session(request), self._video(request)
-        asked = await read_json(request)
+        asked = await read_json(request, lambda: not self.sessions.is_closing)
         start, boxes_xywh = _read_start(asked), read_boxes(asked)
-        if session.job is not None and session.job.is_running:
+        if session.is_receiving:
+            raise RefusedError(409, "Another file is on its way; wait for it, or reload the page.")
+        if session.is_starting or (session.job is not None and session.job.is_running):
             raise RefusedError(409, "This video is being tracked already; stop that first.")
+        session.is_starting = True
+        try:
+            total = await self._started(session, video, boxes_xywh, start)
+        finally:
+            session.is_starting = False
+        return JSONResponse({"first": start, "total": total}, 202)
+
+    async def _started(
+        self, session: Session, video: UploadedVideo, boxes_xywh: list[list[float]], start: int
+    ) -> int | None:
+        """Begin a job, and wait for its first frame; the number of frames to track."""
         await run_in_threadpool(session.drop_job)
+        if session.is_closed:
+            raise RefusedError(410, "The page was closed.")
         session.results.mkdir(parents=True)
         job = Job(self._tracker, video, boxes_xywh, start, self._limits.max_frames, session.results)
         session.job = job
@@ -200,7 +223,7 @@ class _Pages:
         if job.error is not None and not job.records:
             await run_in_threadpool(session.drop_job)
             raise RefusedError(422, job.error)
-        return JSONResponse({"first": start, "total": job.total}, 202)
+        return job.total
 
     async def stop(self, request: Request) -> Response:
         job = self._session(request).job
@@ -227,14 +250,14 @@ class _Pages:
         return video
 
 
-async def read_json(request: Request) -> dict[str, Any]:
+async def read_json(request: Request, is_wanted: Callable[[], bool] = lambda: True) -> dict[str, Any]:
     """What a page has sent, by name; nothing where it is something else.
 
     Raises:
-        RefusedError: it is too large.
+        RefusedError: it is too large, or as of `arriving`.
     """
     body = bytearray()
-    async for chunk in request.stream():
+    async for chunk in arriving(request.stream(), is_wanted):
         body += chunk
         if len(body) > _LARGEST_JSON:
             raise RefusedError(413, f"The request is larger than {_LARGEST_JSON // 1000} kB, the most that is read.")

@@ -25,6 +25,7 @@ class Session:
         self.video: UploadedVideo | None = None
         self.job: Job | None = None
         self.is_receiving = False  # a file is on its way
+        self.is_starting = False  # a job is about to take the place of the one before
         self.is_closed = False
         self.streams = 0  # of events; an open page has one
         self.last_seen = time.monotonic()

@@ -191,9 +191,24 @@ def _parse(program: str, function: Any, arguments: list[str]) -> dict[str, Any]:
     except OverflowError as error:  # of an option that takes numbers with fractions
         number = excerpt(max(arguments, key=lambda word: sum(map(str.isdigit, word))))
         raise UserError(f"{number} is too large a number (see `{program} --help`).") from error
+    _require_values(arguments)
     for name, value in values.items():
         _require_names(name, value)
     return values
+
+
+def _require_values(arguments: Sequence[str]) -> None:
+    """Refuse an empty value, which as a path would be the working folder."""
+    option = ""
+    for word in arguments:
+        name, equals, value = word.partition("=")
+        if name.startswith("--"):
+            option = name
+        if not word or (word.startswith("--") and equals and not value):
+            raise UserError(
+                f"{f'Option {option}' if option else 'The command'} was given an empty value, as by a shell's variable "
+                "that is not set; give one, or leave it out."
+            )
 
 
 def _require_names(setting: str, value: Any) -> None:

@@ -1,7 +1,6 @@
 """`relo track`: follow targets through a video."""
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import chain
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from relo.commands.targets import check_choice, drawn_boxes, written_boxes
+from relo.commands.track_outputs import check_outputs, check_presence_name, model_files
 from relo.commands.track_report import Tracked, comparison, report
 from relo.data.sequences.parsing import read_boxes
 from relo.errors import UserError
@@ -83,7 +83,8 @@ def track(
             per frame with all that is known, .csv MOTChallenge's lines, .json COCO's video format. Of a lost target,
             the first two have the last box that was believed, the others none.
         presence: write here the probability that the box found in a frame is right, one line per frame; 1 for the
-            first. Several targets are separated by commas. It needs a model with a presence head.
+            first. Several targets are separated by commas. The name ends in .txt or .csv. It needs a model with a
+            presence head.
         render: write a video (.mp4, .webm, .avi, .mkv or .mov), or images into a folder (a name without an ending, or
             with a slash behind it), with the boxes, scores and each target's localization map; a target that is lost
             has a grey box. Small frames are enlarged there; boxes in files are in pixels of the source.
@@ -115,10 +116,20 @@ def track(
         raise UserError(f"--truth {truth} holds the boxes of one target, but {len(boxes_xywh)} are tracked; give one.")
     truth_xywh = None if truth is None else read_boxes(truth)
     saved = save or []
-    inputs = {"the source": [source], "--box": box or (), "--boxes": [boxes], "--truth": [truth], "--rule": [rule]}
+    if presence is not None:
+        check_presence_name(presence)
+    inputs: dict[str, Iterable[str | Path | None]] = {
+        "the source": [source],
+        "a frame of the source": [frames.folder / name for name in frames.files],
+        "a file of the model": model_files(model),
+        "--box": box or (),
+        "--boxes": [boxes],
+        "--truth": [truth],
+        "--rule": [rule],
+    }
     written = [*chain(*(output_paths(path, len(boxes_xywh)) for path in saved))]
     written += [Path(path) for path in (presence, render) if path is not None]
-    _check_outputs(inputs, written)
+    check_outputs(inputs, written)
     outputs = [open_output(path, frames, len(boxes_xywh)) for path in saved]
     video = None if render is None else open_render(render, frames.frames_per_second)
     settings = None if rule is None else read_rule_file(rule, model).rule
@@ -163,21 +174,6 @@ def track(
                 console.print(sentence, markup=False, soft_wrap=True)
     if stopped is not None:
         raise stopped
-
-
-def _check_outputs(inputs: Mapping[str, Iterable[str | Path | None]], outputs: Sequence[Path]) -> None:
-    """Refuse to write two things to one file, or onto one that is read.
-
-    Raises:
-        UserError: an output names an input, or another output.
-    """
-    for i, path in enumerate(outputs):
-        for name, files in inputs.items():
-            if any(file and os.path.isfile(file) and path.exists() and path.samefile(file) for file in files):
-                raise UserError(f"{path} is {name} itself; write to another file.")
-        is_device = path.exists() and not path.is_file()
-        if not is_device and os.path.realpath(path) in map(os.path.realpath, outputs[:i]):
-            raise UserError(f"{path} would be written twice; give each output a name of its own.")
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from relo.data.sequences.frame_files import is_image_name
 from relo.errors import UserError
 from relo.files import atomic_write, unwritable
 from relo.tracking.sources import DEFAULT_FRAMES_PER_SECOND
@@ -24,11 +23,11 @@ class FramesFolder:
         """Prepare; the folder is made with the first frame.
 
         Raises:
-            UserError: the folder holds images already, among which the frames would be lost, or is no folder.
+            UserError: the folder holds files already, among which the frames would be lost, or is no folder.
         """
         try:
-            if path.exists() and any(map(is_image_name, os.listdir(path))):
-                raise UserError(f"The folder {path} holds images already; give another, or empty it.")
+            if path.exists() and any(not name.startswith(".") for name in os.listdir(path)):
+                raise UserError(f"The folder {path} holds files already; give another, or empty it.")
         except OSError as error:
             raise unwritable(path, error) from error
         self.path = path
@@ -41,10 +40,13 @@ class FramesFolder:
             UserError: the file cannot be written.
         """
         path = self.path / f"{self._count:08d}.jpg"
-        _, data = cv2.imencode(
+        is_encoded, data = cv2.imencode(
             ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
         )
         try:
+            if not is_encoded:
+                height, width = image.shape[:2]
+                raise UserError(f"{path} cannot be written: a frame of {width} x {height} px is too large for JPEG.")
             with atomic_write(path, synced=False) as partial:  # as a video's frames are
                 partial.write_bytes(data.tobytes())
         except UserError as error:

@@ -32,6 +32,7 @@ PALETTE: tuple[Color, ...] = (
 """For several targets: Okabe and Ito's colors, which color-blind people tell apart, with white in black's place."""
 
 SHORT_SIDE = 480  # smaller frames are enlarged, so that text and lines can be read
+LONGEST_SIDE = 8192  # thin frames are enlarged up to this; larger ones few encoders take
 FAR = 2**24  # pixels; OpenCV takes no corner beyond 32 bits
 MAP_SHARE = 0.3  # side of a map, as a share of the frame's short side
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -97,6 +98,8 @@ def draw_result(result: FrameResult, truth_xywh: Sequence[float] | None = None) 
 def draw_targets(image: RGBImage, targets: Sequence[DrawnTarget], caption: str = "") -> RGBImage:
     """The frame [H, W, 3] with targets on it; one with a short side under 480 px is enlarged by a whole factor.
 
+    No side is enlarged beyond 8192 px.
+
     A single target's box is red, several have the colors of `PALETTE` in turn, as the rims of their maps do; annotated
     boxes are green. Labels keep clear of each other, of the maps and of the caption, as long as there is room.
 
@@ -105,7 +108,7 @@ def draw_targets(image: RGBImage, targets: Sequence[DrawnTarget], caption: str =
         targets: what is drawn.
         caption: a line for the top left corner.
     """
-    factor = math.ceil(SHORT_SIDE / min(image.shape[:2]))
+    factor = max(1, min(math.ceil(SHORT_SIDE / min(image.shape[:2])), LONGEST_SIDE // max(image.shape[:2])))
     enlarged = (image.shape[1] * factor, image.shape[0] * factor)
     canvas = np.asarray(cv2.resize(image, enlarged), np.uint8) if factor > 1 else image.copy()
     unit = min(canvas.shape[:2]) / SHORT_SIDE  # line widths and letters grow with the frame
@@ -190,7 +193,7 @@ def _draw_label(
     canvas: RGBImage, label: str, box: Rectangle, color: Color, unit: float, taken: Sequence[Rectangle]
 ) -> Rectangle:
     """Draw a label beside a box, clear of what is `taken` if there is such a place; the place that it takes."""
-    plate = _plate(label, color, unit)
+    plate = _plate(label, color, unit)[: canvas.shape[0], : canvas.shape[1]]
     height, width = plate.shape[:2]
     left, top, right, bottom = box
     rim = max(2, round(2 * unit))

@@ -45,7 +45,8 @@ class Frames:
         is_live: a camera or an endless network stream. Frames that come while the last one is in use are dropped, so
             that the next one is always the newest; reading ahead would make it old.
         start: the number of the first of them in the source.
-        files: of images, their names in the folder that holds them all.
+        files: of images, their names in `folder`.
+        folder: the one that holds them all.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Frames:
     is_live: bool = False
     start: int = 0
     files: Sequence[str] = ()
+    folder: Path = Path()
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         return iter(self.images)
@@ -76,8 +78,10 @@ def open_frames(source: str | Path | int, start: int = 0, limit: int | None = No
         UserError: the source does not exist, holds no frames, or cannot be read. Iterating the frames raises it where
             the source breaks off: an image is broken, a connection is lost, a camera unplugged.
     """
-    if start < 0 or (limit is not None and limit < 1):
-        raise UserError(f"Cannot take {limit} frames from frame {start}: start at 0 or later and take 1 or more.")
+    if start < 0:
+        raise UserError(f"There is no frame {start} to start at; start at 0 or later.")
+    if limit is not None and limit < 1:
+        raise UserError(f"Cannot take {limit} frames; take 1 or more.")
     text, path = str(source), Path(str(source))
     if os.path.isdir(text):  # unlike pathlib's, false for a text that is too long for a name
         return _image_frames(text, [path / name for name in image_names(path)], start, limit)
@@ -92,13 +96,16 @@ def open_frames(source: str | Path | int, start: int = 0, limit: int | None = No
             )
         return _video_frames(CameraReader(int(text)), start, limit)
     if (address := re.match(r"(\w{2,})://", text)) is not None:
-        if address[1].lower() not in NETWORK_SCHEMES:
+        scheme = address[1].lower()  # as FFmpeg knows it
+        if scheme not in NETWORK_SCHEMES:
             raise UserError(f"{address[0]} is no kind of address that can be read; give {', '.join(NETWORK_SCHEMES)}.")
-        return _video_frames(VideoReader(text, is_address=True), start, limit)
+        return _video_frames(VideoReader(f"{scheme}{text[len(scheme) :]}", is_address=True), start, limit)
     if glob.has_magic(text):
         return _image_frames(text, _matching_images(text), start, limit)
+    found = "is a pipe or a device" if os.path.exists(text) else "does not exist"
     raise UserError(
-        f"{text} does not exist; give a folder of images, a pattern, a video file, a camera's number or an address."
+        f"{text or 'An empty name'} {found}; give a folder of images, a pattern, a video file, a camera's number or an "
+        "address."
     )
 
 
@@ -128,9 +135,11 @@ def _image_frames(name: str, paths: list[Path], start: int, limit: int | None) -
             yield image
 
     checked = _with_sizes_checked(images(), name, start, remarks)
-    folder = os.path.commonpath([path.parent for path in ordered])
+    folder = Path(os.path.commonpath([path.parent for path in ordered]))
     names = [path.relative_to(folder).as_posix() for path in ordered]
-    return Frames(name, checked, len(files), DEFAULT_FRAMES_PER_SECOND, remarks, seconds, start=start, files=names)
+    return Frames(
+        name, checked, len(files), DEFAULT_FRAMES_PER_SECOND, remarks, seconds, start=start, files=names, folder=folder
+    )
 
 
 def _video_frames(reader: VideoReader | CameraReader, start: int, limit: int | None) -> Frames:

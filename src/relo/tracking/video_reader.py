@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from relo.errors import UserError
 from relo.tracking.timed_frame import TimedFrame
+from relo.tracking.video_limits import DECODER_OPTIONS, announced_size, file_options, require_readable_size
 
 PATIENCE = 10.0
 """Seconds without an answer, or without data, after which a source counts as dead."""
 
 _MOST_FAILURES = 100  # damaged places in a row, without a packet between them, after which a file is given up
 _NETWORK_OPTIONS = {"rtsp_transport": "tcp"}  # over UDP, pictures of a busy network have holes
-_FILE_OPTIONS = {"protocol_whitelist": "file"}  # a playlist from elsewhere may not lead into the network
 _UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
 _SILENCE = f"nothing came for {PATIENCE:g} seconds"
 _HIGHEST_RATE = 1000  # frames per second; what is above is the unit of the time stamps
@@ -47,15 +47,18 @@ class VideoReader:
         """Open a file, or an address such as `rtsp://...`.
 
         Raises:
-            UserError: it cannot be opened, or holds no video that can be decoded.
+            UserError: it cannot be opened, holds no video that can be decoded, or one of frames larger than 8K; or it
+                is a local file that lists others, as a playlist does.
         """
         self.name = _without_password(source) if is_address else source
         self._container = _opened(source, self.name, is_address)
         try:
             self._stream = _video_stream(self._container, self.name)
+            require_readable_size(*_size(self._stream, source, is_address), self.name)
         except UserError:
             self._container.close()
             raise
+        self._stream.codec_context.options = DECODER_OPTIONS
         self._reformatter = VideoReformatter()
         self.frames_per_second = _frames_per_second(self._stream)
         # The duration of a transport stream that cannot be sought is a guess by its bit rate.
@@ -72,7 +75,8 @@ class VideoReader:
         """The frames; closes the source at the end, or when the iterator is closed.
 
         Raises:
-            UserError: the source breaks off, as the connection or the disk fails; the frames before have been given.
+            UserError: the source breaks off, as the connection or the disk fails, or its frames become larger than 8K;
+                the frames before have been given.
         """
         failures = 0
         try:
@@ -99,6 +103,7 @@ class VideoReader:
         except av.error.FFmpegError:
             return
         for frame in frames:
+            require_readable_size(frame.width, frame.height, self.name)
             unit = self._stream.time_base
             stamp = None if frame.pts is None or unit is None else float(frame.pts * unit)
             yield TimedFrame(stamp, partial(self._image, frame))
@@ -117,22 +122,35 @@ class VideoReader:
         return np.ascontiguousarray(image)
 
 
-def _opened(source: str, name: str, is_address: bool) -> InputContainer:
+def _opened(source: str, name: str, is_address: bool, **options: str) -> InputContainer:
     started = monotonic()
     try:
         # Without "file:", what precedes a colon in a file's name would be a protocol.
         return av.open(
             source if is_address else f"file:{source}",
-            options=_NETWORK_OPTIONS if is_address else _FILE_OPTIONS,
+            options={**(_NETWORK_OPTIONS if is_address else file_options()), **DECODER_OPTIONS, **options},
             timeout=PATIENCE,
             metadata_errors="replace",
         )
     except av.error.FFmpegError as error:
         if not is_address:
-            raise UserError(f"{name} cannot be opened as a video; the file is broken or its codec unknown.") from error
+            cause = "the file is broken or its codec unknown"
+            if isinstance(error, av.error.ArgumentError):  # what FFmpeg gives for a format that may not be read
+                cause = "it is broken, or lists other files as a playlist does: give one of those"
+            raise UserError(f"{name} cannot be opened as a video; {cause}.") from error
         # Some protocols have an error of their own when FFmpeg is interrupted.
         reason = _SILENCE if monotonic() - started >= PATIENCE else _reason(error)
         raise UserError(f"{name} cannot be opened: {reason}; is the address right?") from error
+
+
+def _size(stream: VideoStream, source: str, is_address: bool) -> tuple[int, int]:
+    """Width and height of a stream; 0, 0 where they are not known."""
+    context = stream.codec_context
+    if is_address or (context.width and context.height):
+        return context.width, context.height
+    # Nothing could be decoded, perhaps for its size.
+    with _opened(source, source, is_address, codec_whitelist="none") as container:
+        return announced_size(container, _video_stream(container, source))
 
 
 def _reason(error: av.error.FFmpegError) -> str:

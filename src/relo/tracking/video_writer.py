@@ -151,7 +151,10 @@ class VideoWriter:
             with suppress(OSError, av.FFmpegError):
                 self._container.close()
             self._container = None
-        sentence = f"The video {self.path} cannot be written ({reason(error) or error.strerror or error})"
+        cause = reason(error) or error.strerror or error
+        if not self._count and isinstance(error, av.error.ExternalError | av.error.ArgumentError):  # of encoders
+            cause = f"{cause}; frames of {' x '.join(map(str, self._size))} px may be too large for its encoder"
+        sentence = f"The video {self.path} cannot be written ({cause})"
         if self._is_begun:
             if kept := _count_of_frames(self.path):
                 return UserError(f"{sentence}; its first {kept} frames can be played.")
