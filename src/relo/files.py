@@ -16,6 +16,7 @@ import yaml  # type: ignore[import-untyped]
 
 from relo.errors import EXCERPT, UserError, excerpt
 from relo.inputs import read_bounded
+from relo.yaml_traps import AmbiguousYAML, without_traps
 
 REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -247,7 +248,7 @@ def load_yaml(text: str) -> Any:
     """YAML of plain data.
 
     Raises:
-        yaml.YAMLError: it is no YAML, or has more values than are taken.
+        yaml.YAMLError: it is no YAML, has a name twice, or has more values than are taken.
         ValueError, AttributeError, OverflowError, RecursionError: a value that Python cannot hold.
     """
     require_few_nodes(text)
@@ -258,12 +259,13 @@ def require_few_nodes(text: str) -> None:
     """Refuse YAML whose aliases stand for one another again and again, or that is too much, before memory is taken.
 
     Raises:
+        AmbiguousYAML: a mapping has a name twice, or a number is written as few people read it.
         yaml.YAMLError: it has more values than are taken, or an alias within what it stands for.
     """
     sizes: dict[str, int] = {}
     opened: list[tuple[str | None, int]] = []  # of each open collection, its anchor and how many values came before
     count = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in without_traps(yaml.parse(text, Loader=yaml.SafeLoader)):
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _ in opened):
                 raise yaml.YAMLError(f"alias {event.anchor[:EXCERPT]} lies within what it stands for")
@@ -294,7 +296,7 @@ def read_yaml(path: Path, what: str) -> Any:
     """The contents of a YAML file of plain data; `what` it is begins the sentence of an error, such as "The config".
 
     Raises:
-        UserError: it cannot be read, or is no YAML.
+        UserError: it cannot be read, is no YAML, or can be read in two ways.
     """
     try:
         text = read_bounded(path, LARGEST_YAML).decode("utf-8")
@@ -309,4 +311,5 @@ def read_yaml(path: Path, what: str) -> Any:
         place = getattr(error, "problem_mark", None)
         where = "" if place is None else f" in line {place.line + 1}"
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise UserError(f"{what} {path} is no YAML: {problem[:200]}{where}.") from error
+        fault = "is ambiguous" if isinstance(error, AmbiguousYAML) else "is no YAML"
+        raise UserError(f"{what} {path} {fault}{where}: {problem[:300]}.") from error

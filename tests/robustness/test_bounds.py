@@ -417,3 +417,9 @@ def test_a_number_beyond_floats(number, tmp_path, capsys):
     assert "cut" in refused(capsys, "data", "pack", "plain", tmp_path, tmp_path / "store", f"--cut={number}")
     said = refused(capsys, "serve", f"--max_size={number}")
     assert ("999...' is too large a number (see" if number[0] == "9" else "Setting 'max_size'") in said
+
+
+@pytest.mark.parametrize("settings", ["data: {batch_size: 010}", "data: {batch_size: 1}\ndata: {batch_size: 2}"])
+def test_a_config_that_can_be_read_in_two_ways(settings, tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(f"{settings}\n")
+    assert "is ambiguous in line" in refused(capsys, "fit", "--config", tmp_path / "config.yaml")
