@@ -256,13 +256,31 @@ def test_a_list_file_given_as_text(tmp_path):
     assert reader.names == ["Bird-1"]
 
 
-def test_a_blank_first_line_of_a_table(tmp_path, capsys):
+@pytest.fixture
+def uav123(tmp_path):
     (tmp_path / "data_seq/UAV123/bike1").mkdir(parents=True)
     (tmp_path / "anno/UAV123").mkdir(parents=True)
     (tmp_path / "data_seq/UAV123/bike1/000001.jpg").write_bytes(FRAME)
     (tmp_path / "anno/UAV123/bike1.txt").write_text("1,1,9,9\n")
-    (tmp_path / "anno/UAV123/ranges.csv").write_text("\nsequence,folder,first,last\nbike1,bike1,1,1\n")
-    assert [sequence.name for sequence in open_reader("uav123", tmp_path)] == ["bike1"]
+    return tmp_path
+
+
+def test_a_blank_first_line_of_a_table(uav123):
+    (uav123 / "anno/UAV123/ranges.csv").write_text("\nsequence,folder,first,last\nbike1,bike1,1,1\n")
+    assert [sequence.name for sequence in open_reader("uav123", uav123)] == ["bike1"]
+
+
+@pytest.mark.parametrize(
+    ("table", "twice"),
+    [
+        ("sequence,folder,first,last\nbike1,bike1,1,1\nbike1,bike1,1,\n", "two rows named 'bike1'"),
+        ("sequence,folder,first,last,first\nbike1,bike1,1,1,1\n", "two columns named 'first'"),
+    ],
+)
+def test_a_table_that_contradicts_itself(table, twice, uav123, capsys):
+    (uav123 / "anno/UAV123/ranges.csv").write_text(table)
+    said = refused(capsys, "data", "pack", "uav123", uav123, uav123 / "store", "--split", "test")
+    assert f"ranges.csv has {twice}; keep one of them." in said
 
 
 @pytest.mark.parametrize(
@@ -271,7 +289,14 @@ def test_a_blank_first_line_of_a_table(tmp_path, capsys):
         {"bbox": []},
         {"bbox": [1] * 8},
         {"bbox": [10**400, 1, 1, 1]},
-        {"iscrowd": 1},
+        {"bbox": [True, 1, 9, 9]},
+        {"iscrowd": 1},  # there is nothing beside the crowd
+        {"iscrowd": float("nan")},
+        {"iscrowd": [1]},
+        {"iscrowd": 99},
+        {"image_id": True},
+        {"image_id": 1.0},
+        {"category_id": 1.0},
     ],
 )
 def test_coco_with_something_else(change, tmp_path):

@@ -64,6 +64,13 @@ def test_an_image_of_coco_lies_in_its_folder(tmp_path, image):
         COCO(coco(tmp_path, image=image), "val2017").names  # noqa: B018
 
 
+def test_a_name_stands_once_in_an_object_of_coco(tmp_path):
+    file = coco(tmp_path) / "annotations/instances_val2017.json"
+    file.write_text(file.read_text().replace('"id": 7', '"id": 7, "id": 8'))
+    with pytest.raises(UserError, match=r"instances_val2017\.json has two values named 'id'; keep one of them"):
+        COCO(tmp_path, "val2017").names  # noqa: B018
+
+
 def test_coco_as_it_is(tmp_path):
     assert COCO(coco(tmp_path, 2**62), "val2017")[0].name == str(2**62)
 

@@ -14,12 +14,11 @@ from relo.data.sequences.annotation import absent_frames, annotated_boxes
 from relo.data.sequences.datasets import BENCHMARKS, forms_of
 from relo.data.sequences.frame_files import numbered_frames
 from relo.data.sequences.listings import subfolders
-from relo.data.sequences.parsing import is_given, numbers_in, read_names
+from relo.data.sequences.parsing import is_given, json_boxes, numbers_in, read_json, read_names
 from relo.data.sequences.specification import Dataset, Place, canonical_name, rows_of_boxes
 from relo.data.sequences.tables import frame_range, read_table, table_row
 from relo.errors import EXCERPT, UserError
 from relo.evaluation.archives import is_text_name, open_zip
-from relo.evaluation.json_files import json_boxes, read_json
 from relo.evaluation.scoring import SequenceTruth
 from relo.inputs import require_regular
 

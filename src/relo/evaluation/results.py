@@ -13,11 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from relo.data.sequences.parsing import read_boxes, read_numbers
+from relo.data.sequences.parsing import json_boxes, read_boxes, read_json, read_numbers
 from relo.data.sequences.specification import Dataset, canonical_name
 from relo.errors import UserError, excerpt, printable
 from relo.evaluation.archives import is_text_name, open_zip
-from relo.evaluation.json_files import json_boxes, read_json
 from relo.evaluation.result_folder import RUN_FILE
 from relo.inputs import require_regular
 
