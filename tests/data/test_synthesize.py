@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from relo.data.sequences import GOT10k, LaSOT, TrackingNet
+from relo.data.sequences import GOT10k, LaSOT, TrackingNet, open_reader
 from relo.data.synthetic import render_sequence
 from relo.data.synthetic.command import synthesize
 from relo.data.synthetic.layouts import LayoutWriter
@@ -143,12 +143,18 @@ def test_foreign_dataset_is_not_overwritten(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [({"sequences": 0}, "sequences = 0"), ({"seed": -1}, "seed = -1"), ({"split": "val"}, "train or test"),
+     ({"layout": "otb100", "split": "test", "frames": 5}, "at least 6 frames, not 5"),
      ({"frames": 1}, "frames = 1"), ({"frames": 10**9}, "100000"), ({"width": 10**9}, "4096")],
 )  # fmt: skip
 def test_wrong_settings_leave_nothing_behind(tmp_path, wrong, message):
     with pytest.raises(UserError, match=message):
         synthesize(tmp_path / "out", **{"layout": "lasot", "sequences": 1, "workers": 0, **SMALL, **wrong})
     assert not (tmp_path / "out").exists()
+
+
+def test_the_fewest_frames_that_otbs_layout_has_can_be_read(tmp_path):
+    synthesize(tmp_path, layout="otb100", split="test", sequences=4, workers=0, **{**SMALL, "frames": 6})
+    assert [len(sequence) for sequence in open_reader("otb100", tmp_path)] == [6, 1, 1, 3]
 
 
 def test_unwritable_output(tmp_path):

@@ -96,6 +96,8 @@ def synthesize(
     check_numbers(sequences=sequences, frames=frames, width=width, height=height, seed=seed)
     roots = {name: output / name for name in _ALL} if layout == "all" else {_layout_called(layout): output}
     writers = [LayoutWriter(name, root, split) for name, root in roots.items()]
+    for writer in writers:
+        writer.require_frames(frames)
     settings = DIFFICULTIES[difficulty]
     plan = partial(Scene, frames=frames, width=width, height=height, seed=seed, split=split)
     note = {"frames": frames, "width": width, "height": height, "seed": seed, "settings": asdict(settings)}
