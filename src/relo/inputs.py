@@ -40,13 +40,16 @@ def read_bounded(path: Path, most: int = LARGEST_TEXT) -> bytes:
     """The bytes of a file of at most `most` bytes; one in a zip, which has no size here, was measured at its opening.
 
     Raises:
-        UserError: the file is larger, a pipe or a device.
+        UserError: the file is larger, or would be waited for, as a pipe or device.
         OSError: it cannot be read.
     """
     size = require_regular(path) if isinstance(path, Path) else 0
     if size <= most:
-        with path.open("rb") as file:
-            content = _read_pieces(file, max(_PIECE, size + 1), most)
+        with open(path, "rb", opener=_unblocked) if isinstance(path, Path) else path.open("rb") as file:
+            try:
+                content = _read_pieces(file, max(_PIECE, size + 1), most)
+            except BlockingIOError as error:
+                raise UserError(f"{path} would be waited for; give a regular file.") from error
         size = len(content)
     if size > most:
         raise UserError(
@@ -55,10 +58,21 @@ def read_bounded(path: Path, most: int = LARGEST_TEXT) -> bytes:
     return content
 
 
+def _unblocked(path: str, flags: int) -> int:
+    """Opens a file that is not waited for: some in `/proc` are regular by their mode, and wait nevertheless."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has none
+
+
 def _read_pieces(file: IO[bytes], piece_size: int, most: int) -> bytes:
-    """What is in a file, or somewhat more than `most` bytes of it."""
+    """What is in a file, or somewhat more than `most` bytes of it.
+
+    Raises:
+        BlockingIOError: there is no more as yet, but it is not the end.
+    """
     pieces, size = [], 0
-    while size <= most and (piece := file.read(piece_size)):
+    while size <= most and (piece := file.read(piece_size)) != b"":
+        if piece is None:
+            raise BlockingIOError
         pieces.append(piece)
         size += len(piece)
     return b"".join(pieces)

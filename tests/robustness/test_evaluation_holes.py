@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+import threading
 import time
 import zipfile
 import zlib
@@ -157,6 +158,18 @@ def test_a_file_that_grows_is_not_read_whole(tmp_path, monkeypatch):
     path = write(tmp_path / "s.txt", "1" * 300_000)
     with pytest.raises(UserError, match="at most 0 MiB of such a file are read"):
         read_bounded(path, 100_000)
+
+
+def test_a_regular_file_that_would_be_waited_for(tmp_path, monkeypatch, capsys):
+    """Such as /proc/kmsg, which is regular by its mode; here a pipe that someone holds open for two seconds."""
+    monkeypatch.setattr("relo.inputs.require_regular", lambda path: 0)
+    os.mkfifo(tmp_path / "s.txt")
+    writer = threading.Timer(2.0, os.close, [os.open(tmp_path / "s.txt", os.O_RDWR)])
+    writer.start()
+    said = refused(capsys, "evaluate", tmp_path, "--benchmark", "plain", "--annotations", tmp_path)
+    assert "s.txt would be waited for; give a regular file." in said
+    assert writer.is_alive()
+    writer.join()
 
 
 class TestLongNames:
