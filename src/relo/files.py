@@ -7,7 +7,7 @@ import shutil
 import socket
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,20 @@ def write_text(path: Path, text: str) -> None:
     """
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def require_kept(folder: Path, written: Iterable[Path]) -> None:
+    """Refuse to call work done of which something is gone.
+
+    Raises:
+        UserError: something that was written in the folder is not there.
+    """
+    gone = [path for path in written if not path.exists()]
+    if gone:
+        raise UserError(
+            f"{len(gone)} of what was written in {folder} are gone, such as {gone[0].name}: they were removed or moved "
+            "meanwhile; run again, and what is missing is made anew."
+        )
 
 
 def remove_leftovers(folder: Path, names: str) -> None:

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -101,6 +102,18 @@ def test_stopped_run_is_completed(tmp_path):
     (leftover / "00000001.jpg").write_bytes(b"half")
     synthesize(stopped, layout="lasot", sequences=3, workers=0, **SMALL)
     assert tree(stopped) == tree(tmp_path / "whole")
+
+
+def test_sequences_that_are_removed_meanwhile_are_missed(tmp_path, monkeypatch):
+    write = LayoutWriter.write
+
+    def write_alone(writer, name, scene):
+        shutil.rmtree(writer.root)
+        write(writer, name, scene)
+
+    monkeypatch.setattr(LayoutWriter, "write", write_alone)
+    with pytest.raises(UserError, match=r"^3 of what was written in .*out are gone, such as synthetic_train\.json"):
+        synthesize(tmp_path / "out", layout="got10k", sequences=3, workers=0, **SMALL)
 
 
 def test_failure_in_the_middle_leaves_no_sequence(tmp_path):
