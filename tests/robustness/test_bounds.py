@@ -226,6 +226,12 @@ def test_a_name_of_300_characters(arguments, capsys):
     assert "at most 255 bytes" in refused(capsys, *arguments, "x" * 300)
 
 
+@pytest.mark.parametrize("command", [["data", "verify"], ["data", "doctor"], ["data", "synthesize"]])
+def test_a_name_of_bytes_that_are_no_text(command, capsys):
+    said = refused(capsys, *command, os.fsdecode(b"x\xff"))
+    assert r"The name 'x\udcff' has bytes that are no UTF-8; rename the file or folder." in said
+
+
 @pytest.mark.parametrize("workers", ["-1", "5000"])
 def test_a_number_of_workers_out_of_range(workers, tmp_path, capsys):
     arguments = ["data", "pack", "plain", plain(tmp_path / "root"), tmp_path / "store", "--workers", workers]

@@ -187,6 +187,11 @@ def _parse(program: str, function: Any, arguments: list[str]) -> dict[str, Any]:
                 f"{excerpt(surplus[0])} and {len(surplus) - 1} more files are one source too many: put a pattern such "
                 f'as "*.png" in quotation marks (see `{program} --help`).'
             ) from error
+        if "surrogates not allowed" in str(error):  # which stand for such bytes
+            name = next((word for word in arguments if word.encode(errors="ignore").decode() != word), "")
+            raise UserError(
+                f"The name {excerpt(name)} has bytes that are no UTF-8; rename the file or folder."
+            ) from error
         raise UserError(f"{one_sentence(str(error))} (see `{program} --help`)") from error
     except OverflowError as error:  # of an option that takes numbers with fractions
         number = excerpt(max(arguments, key=lambda word: sum(map(str.isdigit, word))))
