@@ -15,7 +15,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from relo.errors import EXCERPT, UserError, excerpt
-from relo.inputs import read_bounded
+from relo.inputs import LONGEST_NAME, read_bounded
 from relo.yaml_traps import AmbiguousYAML, without_traps
 
 REASONS = {
@@ -36,7 +36,6 @@ _READER_COMES = 5.0  # seconds
 _BAD_VALUES = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 
 _LIFETIME = 24 * 60 * 60.0  # seconds, after which another machine's unfinished file is nobody's
-_LONGEST_NAME = 255  # bytes
 _LONGEST_PROCESS = 10  # digits
 _UNFINISHED = re.compile(r"\.(.+)\.(\d+)(?:@(.+))?", re.DOTALL)  # the file's name, the process, and its machine
 _FILES_PER_WRITE = 64  # that are looked through for unfinished ones, on average
@@ -92,7 +91,7 @@ def atomic_write(path: Path, synced: bool = True) -> Iterator[Path]:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         target.parent.mkdir(parents=True, exist_ok=True)
         # Shortened alike by every process, so that each knows what another left.
-        name = _shortened(target.name, _LONGEST_NAME - len(os.fsencode(f"..@{machine()}")) - _LONGEST_PROCESS)
+        name = _shortened(target.name, LONGEST_NAME - len(os.fsencode(f"..@{machine()}")) - _LONGEST_PROCESS)
         remove_leftovers(target.parent, re.escape(name))
         partial = target.with_name(f".{name}.{os.getpid()}@{machine()}")
         try:

@@ -13,6 +13,9 @@ MEBIBYTE = 2**20
 LARGEST_TEXT = 16 * MEBIBYTE
 """Of a text file, in bytes: the boxes of hours of video."""
 
+LONGEST_NAME = 255
+"""Of a file or folder, in bytes; Linux, macOS and Windows agree."""
+
 _PIECE = 2**16  # bytes that are read at once: what lies about its size is not read whole
 
 
@@ -79,9 +82,10 @@ def _read_pieces(file: IO[bytes], piece_size: int, most: int) -> bytes:
 
 
 def can_be_a_name(text: str) -> bool:
-    """Whether a file can be called so: it has no null character, and no half of a character."""
+    """Whether a file can be called so: it has no null or half character, and no part is too long."""
     try:
-        return b"\0" not in os.fsencode(text)
+        name = os.fsencode(text)
+        return b"\0" not in name and all(len(part) <= LONGEST_NAME for part in name.split(b"/"))
     except UnicodeEncodeError:
         return False
 

@@ -351,5 +351,38 @@ def test_what_is_in_a_folder_is_not_looked_for_everywhere(tmp_path, monkeypatch)
             yield tmp_path / "r" / "a" / "x.bin"
 
     monkeypatch.setattr(Path, "rglob", endless)
-    with pytest.raises(UserError, match=r"but there is a/x\.bin"):
+    with pytest.raises(UserError, match=r"but there is 'a/x\.bin'"):
         find_results([tmp_path / "r"], ["s"], PLAIN)
+
+
+class TestNamesThatAreQuotedInPart:
+    """A name in a file may be as long as the file; each of the sentences names it, and is short."""
+
+    def said(self, capsys, *arguments):
+        sentence = refused(capsys, *arguments)
+        assert "sssss" in sentence
+        assert len(sentence) < 600
+        return sentence
+
+    @pytest.fixture
+    def evaluation(self, annotations, tmp_path):
+        write(tmp_path / "mine/s.txt")
+        return ["evaluate", tmp_path / "mine", "--benchmark", "lasot", "--annotations"]
+
+    def test_lists(self, evaluation, annotations, tmp_path, capsys):
+        names = write(tmp_path / "names.txt", "s" * 100_000)
+        assert "no annotation" in self.said(capsys, *evaluation, annotations, "--sequences", names)
+        write(annotations / "testing_set.txt", "s" * 100_000)
+        assert "without an annotation" in self.said(capsys, *evaluation, annotations)
+
+    def test_json(self, evaluation, tmp_path, capsys):
+        path = write(tmp_path / "a.json", json.dumps({"s" * 100_000: {"gt_rect": [[1, 1, 9, 9]] * 2}}))
+        assert "was expected" in self.said(capsys, *evaluation, path)
+
+    def test_a_name_in_a_damaged_zip(self, evaluation, tmp_path, capsys):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.writestr("s.txt", "1,1,9,9\n" + "s" * 70_000)
+        content = bytearray((tmp_path / "a.zip").read_bytes())
+        content[26:28] = b"\xff\xff"  # the length of the name
+        (tmp_path / "a.zip").write_bytes(content)
+        assert "cannot be read" in self.said(capsys, *evaluation, tmp_path / "a.zip")

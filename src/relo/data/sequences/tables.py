@@ -10,7 +10,7 @@ from pathlib import Path
 from relo.data.sequences.parsing import NamedTwiceError, first_doubled, is_given, read_text
 from relo.data.sequences.specification import Dataset
 from relo.errors import EXCERPT, UserError, excerpt
-from relo.inputs import leads_outside
+from relo.inputs import can_be_a_name, leads_outside
 
 
 def read_table(name: str, override: Path | None = None) -> dict[str, dict[str, str]]:
@@ -33,6 +33,8 @@ def read_table(name: str, override: Path | None = None) -> dict[str, dict[str, s
             raise UserError(f"{override} needs the columns {', '.join(sorted(wanted))}.")
         if any(map(leads_outside, row.values())):
             raise UserError(f"{override}: {excerpt(sequence)} leads out of the dataset's folder.")
+        if not all(map(can_be_a_name, row.values())):
+            raise UserError(f"{override}: {excerpt(sequence)} is no name that a file can have.")
         if not _is_range(row["first"], row["last"]):
             raise UserError(
                 f"{override}: {sequence[:EXCERPT]} has no range of frames, but first {excerpt(row['first'])} and last "
