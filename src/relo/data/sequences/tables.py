@@ -33,13 +33,14 @@ def read_table(name: str, override: Path | None = None) -> dict[str, dict[str, s
             raise UserError(f"{override} needs the columns {', '.join(sorted(wanted))}.")
         if any(map(leads_outside, row.values())):
             raise UserError(f"{override}: {excerpt(sequence)} leads out of the dataset's folder.")
-        if not all(map(can_be_a_name, row.values())):
-            raise UserError(f"{override}: {excerpt(sequence)} is no name that a file can have.")
         if not _is_range(row["first"], row["last"]):
             raise UserError(
                 f"{override}: {sequence[:EXCERPT]} has no range of frames, but first {excerpt(row['first'])} and last "
                 f"{excerpt(row['last'])}; frames are counted from 1."
             )
+        for name in row.values():
+            if not can_be_a_name(name):
+                raise UserError(f"{override}: {excerpt(name)} is no name that a file can have.")
     return table
 
 
