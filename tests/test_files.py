@@ -117,8 +117,12 @@ def test_a_folder_is_written_whole(tmp_path):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"a: [1", r"is no YAML: .* in line 1\."),
+        (b"a: [1", r"is no YAML in line 1: .*\."),
         (b"a: 2001-13-45", r"is no YAML: month must be in 1\.\.12\."),
+        (b"a: 1\nb: {c: 1, c: 2}", r"is ambiguous in line 2: 'c' is given twice; keep one of them\."),
+        (b"a: 010", r"is ambiguous in line 1: 010 stands for the number 8; write 8, or '010' for a text\."),
+        (b"- 1:30", r"is ambiguous in line 1: 1:30 stands for the number 90; write 90, or '1:30' for a text\."),
+        (b"a: 1:30.5", r"is ambiguous in line 1: 1:30\.5 stands for the number 90\.5; "),
         (b"\xff\xfe\xff", r"cannot be read \(it is no text\)\."),
         (None, r"cannot be read \(No such file or directory\)\."),
     ],
@@ -134,6 +138,9 @@ def test_what_is_wrong_with_yaml_is_one_sentence(tmp_path, content, problem):
 def test_yaml_is_read(tmp_path):
     write_text(tmp_path / "a.yaml", "a: [1, b]\n")
     assert read_yaml(tmp_path / "a.yaml", "The file") == {"a": [1, "b"]}
+    write_text(tmp_path / "a.yaml", "a: &a {t: 00:12:00:00, u: '010', w: [a, a]}\nb: {<<: *a, t: 1, v: {t: 0}}\n")
+    found = {"t": "00:12:00:00", "u": "010", "w": ["a", "a"]}
+    assert read_yaml(tmp_path / "a.yaml", "The file") == {"a": found, "b": {**found, "t": 1, "v": {"t": 0}}}
 
 
 @pytest.mark.parametrize("name", [".", "..", "/", "folder", "folder/.."])

@@ -7,7 +7,7 @@ import shutil
 import socket
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from relo.errors import EXCERPT, UserError, excerpt
-from relo.inputs import read_bounded
+from relo.inputs import LONGEST_NAME, read_bounded
+from relo.yaml_traps import AmbiguousYAML, without_traps
 
 REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -35,7 +36,6 @@ _READER_COMES = 5.0  # seconds
 _BAD_VALUES = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 
 _LIFETIME = 24 * 60 * 60.0  # seconds, after which another machine's unfinished file is nobody's
-_LONGEST_NAME = 255  # bytes
 _LONGEST_PROCESS = 10  # digits
 _UNFINISHED = re.compile(r"\.(.+)\.(\d+)(?:@(.+))?", re.DOTALL)  # the file's name, the process, and its machine
 _FILES_PER_WRITE = 64  # that are looked through for unfinished ones, on average
@@ -91,7 +91,7 @@ def atomic_write(path: Path, synced: bool = True) -> Iterator[Path]:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         target.parent.mkdir(parents=True, exist_ok=True)
         # Shortened alike by every process, so that each knows what another left.
-        name = _shortened(target.name, _LONGEST_NAME - len(os.fsencode(f"..@{machine()}")) - _LONGEST_PROCESS)
+        name = _shortened(target.name, LONGEST_NAME - len(os.fsencode(f"..@{machine()}")) - _LONGEST_PROCESS)
         remove_leftovers(target.parent, re.escape(name))
         partial = target.with_name(f".{name}.{os.getpid()}@{machine()}")
         try:
@@ -143,6 +143,20 @@ def write_text(path: Path, text: str) -> None:
     """
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def require_kept(folder: Path, written: Iterable[Path]) -> None:
+    """Refuse to call work done of which something is gone.
+
+    Raises:
+        UserError: something that was written in the folder is not there.
+    """
+    gone = [path for path in written if not path.exists()]
+    if gone:
+        raise UserError(
+            f"{len(gone)} of what was written in {folder} are gone, such as {gone[0].name}: they were removed or moved "
+            "meanwhile; run again, and what is missing is made anew."
+        )
 
 
 def remove_leftovers(folder: Path, names: str) -> None:
@@ -247,7 +261,7 @@ def load_yaml(text: str) -> Any:
     """YAML of plain data.
 
     Raises:
-        yaml.YAMLError: it is no YAML, or has more values than are taken.
+        yaml.YAMLError: it is no YAML, has a name twice, or has more values than are taken.
         ValueError, AttributeError, OverflowError, RecursionError: a value that Python cannot hold.
     """
     require_few_nodes(text)
@@ -258,12 +272,13 @@ def require_few_nodes(text: str) -> None:
     """Refuse YAML whose aliases stand for one another again and again, or that is too much, before memory is taken.
 
     Raises:
+        AmbiguousYAML: a mapping has a name twice, or a number is written as few people read it.
         yaml.YAMLError: it has more values than are taken, or an alias within what it stands for.
     """
     sizes: dict[str, int] = {}
     opened: list[tuple[str | None, int]] = []  # of each open collection, its anchor and how many values came before
     count = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in without_traps(yaml.parse(text, Loader=yaml.SafeLoader)):
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _ in opened):
                 raise yaml.YAMLError(f"alias {event.anchor[:EXCERPT]} lies within what it stands for")
@@ -294,7 +309,7 @@ def read_yaml(path: Path, what: str) -> Any:
     """The contents of a YAML file of plain data; `what` it is begins the sentence of an error, such as "The config".
 
     Raises:
-        UserError: it cannot be read, or is no YAML.
+        UserError: it cannot be read, is no YAML, or can be read in two ways.
     """
     try:
         text = read_bounded(path, LARGEST_YAML).decode("utf-8")
@@ -309,4 +324,5 @@ def read_yaml(path: Path, what: str) -> Any:
         place = getattr(error, "problem_mark", None)
         where = "" if place is None else f" in line {place.line + 1}"
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise UserError(f"{what} {path} is no YAML: {problem[:200]}{where}.") from error
+        fault = "is ambiguous" if isinstance(error, AmbiguousYAML) else "is no YAML"
+        raise UserError(f"{what} {path} {fault}{where}: {problem[:300]}.") from error

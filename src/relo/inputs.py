@@ -13,6 +13,9 @@ MEBIBYTE = 2**20
 LARGEST_TEXT = 16 * MEBIBYTE
 """Of a text file, in bytes: the boxes of hours of video."""
 
+LONGEST_NAME = 255
+"""Of a file or folder, in bytes; Linux, macOS and Windows agree."""
+
 _PIECE = 2**16  # bytes that are read at once: what lies about its size is not read whole
 
 
@@ -40,13 +43,16 @@ def read_bounded(path: Path, most: int = LARGEST_TEXT) -> bytes:
     """The bytes of a file of at most `most` bytes; one in a zip, which has no size here, was measured at its opening.
 
     Raises:
-        UserError: the file is larger, a pipe or a device.
+        UserError: the file is larger, or would be waited for, as a pipe or device.
         OSError: it cannot be read.
     """
     size = require_regular(path) if isinstance(path, Path) else 0
     if size <= most:
-        with path.open("rb") as file:
-            content = _read_pieces(file, max(_PIECE, size + 1), most)
+        with open(path, "rb", opener=_unblocked) if isinstance(path, Path) else path.open("rb") as file:
+            try:
+                content = _read_pieces(file, max(_PIECE, size + 1), most)
+            except BlockingIOError as error:
+                raise UserError(f"{path} would be waited for; give a regular file.") from error
         size = len(content)
     if size > most:
         raise UserError(
@@ -55,19 +61,31 @@ def read_bounded(path: Path, most: int = LARGEST_TEXT) -> bytes:
     return content
 
 
+def _unblocked(path: str, flags: int) -> int:
+    """Opens a file that is not waited for: some in `/proc` are regular by their mode, and wait nevertheless."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has none
+
+
 def _read_pieces(file: IO[bytes], piece_size: int, most: int) -> bytes:
-    """What is in a file, or somewhat more than `most` bytes of it."""
+    """What is in a file, or somewhat more than `most` bytes of it.
+
+    Raises:
+        BlockingIOError: there is no more as yet, but it is not the end.
+    """
     pieces, size = [], 0
-    while size <= most and (piece := file.read(piece_size)):
+    while size <= most and (piece := file.read(piece_size)) != b"":
+        if piece is None:
+            raise BlockingIOError
         pieces.append(piece)
         size += len(piece)
     return b"".join(pieces)
 
 
 def can_be_a_name(text: str) -> bool:
-    """Whether a file can be called so: it has no null character, and no half of a character."""
+    """Whether a file can be called so: it has no null or half character, and no part is too long."""
     try:
-        return b"\0" not in os.fsencode(text)
+        name = os.fsencode(text)
+        return b"\0" not in name and all(len(part) <= LONGEST_NAME for part in name.split(b"/"))
     except UnicodeEncodeError:
         return False
 

@@ -151,6 +151,8 @@ BOX = {"image": "cat_1.jpg", "boxes_xywh": [[1, 1, 9, 9]]}
         (BOX | {"boxes_xywh": [["a", 1, 9, 9]]}, 'box \\["a", 1, 9, 9\\] is not four numbers'),
         (BOX | {"boxes_xywh": [[[1, 2], 1, 9, 9]]}, r"box \[\[1, 2\], 1, 9, 9\] is not four numbers"),
         (BOX | {"boxes_xywh": [[float("nan"), 1, 9, 9]]}, r"box \[NaN, 1, 9, 9\] is not four numbers"),
+        (BOX | {"boxes_xywh": [[True, 1, 9, 9]]}, r"box \[true, 1, 9, 9\] is not four numbers"),
+        ('{"image": "cat_1.jpg", "image": "10.png", "boxes_xywh": []}', "two values named 'image'"),
         (BOX | {"boxes_xywh": [[10**400, 1, 9, 9]]}, "is not four numbers"),
         (BOX | {"labels": ["a", "b"]}, '"labels" must be a list of 1 words'),
         (BOX | {"labels": "a"}, '"labels" must be a list of 1 words'),

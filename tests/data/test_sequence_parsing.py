@@ -90,7 +90,7 @@ def test_unreadable_files(tmp_path):
         read_boxes(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["0,0,1,0", "0\n0\n1\n0\n", "0.0 0.0 1.0 0.0\n"])
+@pytest.mark.parametrize("text", ["0,0,1,0", "0\n0\n1\n0\n", "0.0 0.0 1.0 0.0\n", "0,\n0,\n1,\n0,\n"])
 def test_flags_in_one_line_or_one_a_line(tmp_path, text):
     (tmp_path / "f.txt").write_text(text)
     assert read_flags(tmp_path / "f.txt").tolist() == [False, False, True, False]
@@ -103,6 +103,13 @@ def test_wrong_flags(tmp_path):
     (tmp_path / "f.txt").write_text("0\nyes\n")
     with pytest.raises(UserError, match="line 2: numbers expected, 'yes' found"):
         read_numbers(tmp_path / "f.txt")
+
+
+@pytest.mark.parametrize("text", ["0,,0,1,0", ",0,0,1", "0,0\n;0,1", "0\n, ,0"])
+def test_a_flag_that_is_left_out(tmp_path, text):
+    (tmp_path / "f.txt").write_text(text)
+    with pytest.raises(UserError, match=r"line \d: numbers expected, '.*\?.*' found"):
+        read_flags(tmp_path / "f.txt")
 
 
 def test_last_name_needs_no_newline(tmp_path):

@@ -1,9 +1,10 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 
-from relo.data.sequences import GOT10k, LaSOT, TrackingNet
+from relo.data.sequences import GOT10k, LaSOT, TrackingNet, open_reader
 from relo.data.synthetic import render_sequence
 from relo.data.synthetic.command import synthesize
 from relo.data.synthetic.layouts import LayoutWriter
@@ -103,6 +104,18 @@ def test_stopped_run_is_completed(tmp_path):
     assert tree(stopped) == tree(tmp_path / "whole")
 
 
+def test_sequences_that_are_removed_meanwhile_are_missed(tmp_path, monkeypatch):
+    write = LayoutWriter.write
+
+    def write_alone(writer, name, scene):
+        shutil.rmtree(writer.root)
+        write(writer, name, scene)
+
+    monkeypatch.setattr(LayoutWriter, "write", write_alone)
+    with pytest.raises(UserError, match=r"^3 of what was written in .*out are gone, such as synthetic_train\.json"):
+        synthesize(tmp_path / "out", layout="got10k", sequences=3, workers=0, **SMALL)
+
+
 def test_failure_in_the_middle_leaves_no_sequence(tmp_path):
     writer = LayoutWriter("lasot", tmp_path, "train")
     scene = Scene("badge-1", frames=5, width=96, height=72, seed=0, split="train")
@@ -143,12 +156,18 @@ def test_foreign_dataset_is_not_overwritten(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [({"sequences": 0}, "sequences = 0"), ({"seed": -1}, "seed = -1"), ({"split": "val"}, "train or test"),
+     ({"layout": "otb100", "split": "test", "frames": 5}, "at least 6 frames, not 5"),
      ({"frames": 1}, "frames = 1"), ({"frames": 10**9}, "100000"), ({"width": 10**9}, "4096")],
 )  # fmt: skip
 def test_wrong_settings_leave_nothing_behind(tmp_path, wrong, message):
     with pytest.raises(UserError, match=message):
         synthesize(tmp_path / "out", **{"layout": "lasot", "sequences": 1, "workers": 0, **SMALL, **wrong})
     assert not (tmp_path / "out").exists()
+
+
+def test_the_fewest_frames_that_otbs_layout_has_can_be_read(tmp_path):
+    synthesize(tmp_path, layout="otb100", split="test", sequences=4, workers=0, **{**SMALL, "frames": 6})
+    assert [len(sequence) for sequence in open_reader("otb100", tmp_path)] == [6, 1, 1, 3]
 
 
 def test_unwritable_output(tmp_path):

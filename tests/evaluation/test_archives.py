@@ -134,7 +134,7 @@ def test_each_folder_of_a_zip_is_a_tracker(tmp_path, wrapper):
 
 @pytest.mark.parametrize("name", ["inner.zip", "INNER.ZIP", "alpha-1.mat"])
 def test_a_zip_without_texts_says_what_it_holds(tmp_path, name):
-    words = f"alpha-1.txt, was expected, but there is {name}" + (": extract it" if name != "alpha-1.mat" else ".")
+    words = f"'alpha-1.txt', was expected, but there is {name!r}" + (": extract it" if name != "alpha-1.mat" else ".")
     zipped(tmp_path / "folder.zip", {name: ROWS})
     (tmp_path / "folder").mkdir()
     zipped(tmp_path / "folder" / name, {"alpha-1.txt": ROWS})

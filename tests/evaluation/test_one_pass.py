@@ -1,6 +1,7 @@
 import json
 import logging
 import re
+import shutil
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -14,9 +15,11 @@ from relo.data.sequences.base import FrameSource, Sequence, SequenceReader
 from relo.data.sequences.parsing import read_boxes
 from relo.errors import UserError
 from relo.evaluation.one_pass import FailedSequences, run_one_pass
+from relo.models.presence import ConvPresence
 from relo.tracking.boxes_file import read_values
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
+from small_networks import make_network
 
 
 @dataclass(frozen=True)
@@ -243,7 +246,36 @@ def test_stopped_run_goes_on_where_it_was(network, sequences, tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("damage", ["", "1,2,3,4\n", "no boxes\n"])
+def test_results_that_are_removed_meanwhile_are_missed(tracker, sequences, tmp_path):
+    first = []
+
+    def remove_first(result):
+        if not first:
+            first.append(result.name)
+            shutil.rmtree(tmp_path / "mine")
+
+    with pytest.raises(UserError, match=r"^2 of what was written in .*mine are gone, such as run\.json: .* run again"):
+        run_one_pass(tracker, sequences[:3], batch_size=1, folder=tmp_path / "mine", on_result=remove_first)
+    results = run_one_pass(tracker, sequences[:3], folder=tmp_path / "mine")
+    assert len(results) == 3
+    assert (tmp_path / "mine" / f"{first[0]}.txt").exists()
+
+
+@pytest.mark.parametrize("damage", [None, "", "1\n2\n", "\0", "nan\n" * 12, "1e999\n" * 12])
+def test_a_damaged_presence_is_made_again(sequences, tmp_path, damage):
+    network = make_network()
+    network.presence = ConvPresence(16, (8, 8))
+    run_one_pass(Tracker(network), sequences[1:3], folder=tmp_path)
+    path = tmp_path / "made-1_presence.txt"
+    good = path.read_text()
+    path.unlink() if damage is None else path.write_text(damage)
+    again = CountingTracker(network)
+    run_one_pass(again, sequences[1:3], folder=tmp_path)
+    assert path.read_text() == good
+    assert again.frames == len(sequences[1]) - 1  # and not the sequence of one frame, which has no presence
+
+
+@pytest.mark.parametrize("damage", ["", "1,2,3,4\n", "no boxes\n", "nan,nan,nan,nan\n" * 12])
 def test_incomplete_result_is_made_again(tracker, sequences, tmp_path, damage):
     run_one_pass(tracker, sequences[:2], folder=tmp_path)
     good = (tmp_path / "made-1.txt").read_text()

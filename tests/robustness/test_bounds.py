@@ -226,6 +226,12 @@ def test_a_name_of_300_characters(arguments, capsys):
     assert "at most 255 bytes" in refused(capsys, *arguments, "x" * 300)
 
 
+@pytest.mark.parametrize("command", [["data", "verify"], ["data", "doctor"], ["data", "synthesize"]])
+def test_a_name_of_bytes_that_are_no_text(command, capsys):
+    said = refused(capsys, *command, os.fsdecode(b"x\xff"))
+    assert r"The name 'x\udcff' has bytes that are no UTF-8; rename the file or folder." in said
+
+
 @pytest.mark.parametrize("workers", ["-1", "5000"])
 def test_a_number_of_workers_out_of_range(workers, tmp_path, capsys):
     arguments = ["data", "pack", "plain", plain(tmp_path / "root"), tmp_path / "store", "--workers", workers]
@@ -256,13 +262,33 @@ def test_a_list_file_given_as_text(tmp_path):
     assert reader.names == ["Bird-1"]
 
 
-def test_a_blank_first_line_of_a_table(tmp_path, capsys):
+@pytest.fixture
+def uav123(tmp_path):
     (tmp_path / "data_seq/UAV123/bike1").mkdir(parents=True)
     (tmp_path / "anno/UAV123").mkdir(parents=True)
     (tmp_path / "data_seq/UAV123/bike1/000001.jpg").write_bytes(FRAME)
     (tmp_path / "anno/UAV123/bike1.txt").write_text("1,1,9,9\n")
-    (tmp_path / "anno/UAV123/ranges.csv").write_text("\nsequence,folder,first,last\nbike1,bike1,1,1\n")
-    assert [sequence.name for sequence in open_reader("uav123", tmp_path)] == ["bike1"]
+    return tmp_path
+
+
+def test_a_blank_first_line_of_a_table(uav123):
+    (uav123 / "anno/UAV123/ranges.csv").write_text("\nsequence,folder,first,last\nbike1,bike1,1,1\n")
+    assert [sequence.name for sequence in open_reader("uav123", uav123)] == ["bike1"]
+
+
+@pytest.mark.parametrize(
+    ("table", "fault"),
+    [
+        ("sequence,folder,first,last\nb,bike1,1,1\nb,bike1,1,\n", " has two rows named 'b'; keep one of them."),
+        ("sequence,folder,first,last,first\nb,bike1,1,1,1\n", " has two columns named 'first'; keep one of them."),
+        (f"sequence,folder,first,last\n{'b' * 3000},bike1,1,1\n", "bbb...' is no name that a file can have."),
+    ],
+)
+def test_a_table_that_cannot_be_used(table, fault, uav123, capsys):
+    (uav123 / "anno/UAV123/ranges.csv").write_text(table)
+    said = refused(capsys, "data", "pack", "uav123", uav123, uav123 / "store", "--split", "test")
+    assert "ranges.csv" in said
+    assert said.endswith(fault)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +297,14 @@ def test_a_blank_first_line_of_a_table(tmp_path, capsys):
         {"bbox": []},
         {"bbox": [1] * 8},
         {"bbox": [10**400, 1, 1, 1]},
-        {"iscrowd": 1},
+        {"bbox": [True, 1, 9, 9]},
+        {"iscrowd": 1},  # there is nothing beside the crowd
+        {"iscrowd": float("nan")},
+        {"iscrowd": [1]},
+        {"iscrowd": 99},
+        {"image_id": True},
+        {"image_id": 1.0},
+        {"category_id": 1.0},
     ],
 )
 def test_coco_with_something_else(change, tmp_path):
@@ -417,3 +450,9 @@ def test_a_number_beyond_floats(number, tmp_path, capsys):
     assert "cut" in refused(capsys, "data", "pack", "plain", tmp_path, tmp_path / "store", f"--cut={number}")
     said = refused(capsys, "serve", f"--max_size={number}")
     assert ("999...' is too large a number (see" if number[0] == "9" else "Setting 'max_size'") in said
+
+
+@pytest.mark.parametrize("settings", ["data: {batch_size: 010}", "data: {batch_size: 1}\ndata: {batch_size: 2}"])
+def test_a_config_that_can_be_read_in_two_ways(settings, tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(f"{settings}\n")
+    assert "is ambiguous in line" in refused(capsys, "fit", "--config", tmp_path / "config.yaml")

@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+import threading
 import time
 import zipfile
 import zlib
@@ -157,6 +158,18 @@ def test_a_file_that_grows_is_not_read_whole(tmp_path, monkeypatch):
     path = write(tmp_path / "s.txt", "1" * 300_000)
     with pytest.raises(UserError, match="at most 0 MiB of such a file are read"):
         read_bounded(path, 100_000)
+
+
+def test_a_regular_file_that_would_be_waited_for(tmp_path, monkeypatch, capsys):
+    """Such as /proc/kmsg, which is regular by its mode; here a pipe that someone holds open for two seconds."""
+    monkeypatch.setattr("relo.inputs.require_regular", lambda path: 0)
+    os.mkfifo(tmp_path / "s.txt")
+    writer = threading.Timer(2.0, os.close, [os.open(tmp_path / "s.txt", os.O_RDWR)])
+    writer.start()
+    said = refused(capsys, "evaluate", tmp_path, "--benchmark", "plain", "--annotations", tmp_path)
+    assert "s.txt would be waited for; give a regular file." in said
+    assert writer.is_alive()
+    writer.join()
 
 
 class TestLongNames:
@@ -338,5 +351,38 @@ def test_what_is_in_a_folder_is_not_looked_for_everywhere(tmp_path, monkeypatch)
             yield tmp_path / "r" / "a" / "x.bin"
 
     monkeypatch.setattr(Path, "rglob", endless)
-    with pytest.raises(UserError, match=r"but there is a/x\.bin"):
+    with pytest.raises(UserError, match=r"but there is 'a/x\.bin'"):
         find_results([tmp_path / "r"], ["s"], PLAIN)
+
+
+class TestNamesThatAreQuotedInPart:
+    """A name in a file may be as long as the file; each of the sentences names it, and is short."""
+
+    def said(self, capsys, *arguments):
+        sentence = refused(capsys, *arguments)
+        assert "sssss" in sentence
+        assert len(sentence) < 600
+        return sentence
+
+    @pytest.fixture
+    def evaluation(self, annotations, tmp_path):
+        write(tmp_path / "mine/s.txt")
+        return ["evaluate", tmp_path / "mine", "--benchmark", "lasot", "--annotations"]
+
+    def test_lists(self, evaluation, annotations, tmp_path, capsys):
+        names = write(tmp_path / "names.txt", "s" * 100_000)
+        assert "no annotation" in self.said(capsys, *evaluation, annotations, "--sequences", names)
+        write(annotations / "testing_set.txt", "s" * 100_000)
+        assert "without an annotation" in self.said(capsys, *evaluation, annotations)
+
+    def test_json(self, evaluation, tmp_path, capsys):
+        path = write(tmp_path / "a.json", json.dumps({"s" * 100_000: {"gt_rect": [[1, 1, 9, 9]] * 2}}))
+        assert "was expected" in self.said(capsys, *evaluation, path)
+
+    def test_a_name_in_a_damaged_zip(self, evaluation, tmp_path, capsys):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.writestr("s.txt", "1,1,9,9\n" + "s" * 70_000)
+        content = bytearray((tmp_path / "a.zip").read_bytes())
+        content[26:28] = b"\xff\xff"  # the length of the name
+        (tmp_path / "a.zip").write_bytes(content)
+        assert "cannot be read" in self.said(capsys, *evaluation, tmp_path / "a.zip")

@@ -431,6 +431,7 @@ def group(reference="prior", **titles):
         ({"groups": {"main": {**group(prior="-inf", policy="2"), "axis": "T"}}}, "must be finite numbers"),
         ({"tests": {"short": {"sequences": "many"}}}, "tests.short: Setting 'sequences'"),
         ({"tests": {"short": {"path": "x"}}}, "dataset"),
+        ({"tests": {"pooled": {"sequences": 2}}, "pooled": ["pooled"]}, "'pooled' is what tables call"),
         ({"tests": 3}, "settings by name"),
         ({"evaluation": {"window_exponents": [1]}}, "need each other"),
         ({"validation": {"one": {"sequences": 2}}}, "need each other"),

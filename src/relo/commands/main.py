@@ -20,6 +20,7 @@ from relo.commands.arguments import NEGATIVE_NUMBER, regrouped
 from relo.commands.process import set_defaults
 from relo.errors import UserError, excerpt, one_sentence, printable
 from relo.files import REFUSALS, reason
+from relo.inputs import LONGEST_NAME
 from relo.processes import end_with_parent
 
 Command = tuple[str, str]
@@ -50,7 +51,6 @@ COMMANDS: dict[str, dict[str, Command] | Command] = {
 }
 
 
-_LONGEST_NAME = 255  # bytes; Linux, macOS and Windows agree
 _LONGEST_PATH = 4000  # bytes; Linux takes 4,095
 
 
@@ -187,6 +187,11 @@ def _parse(program: str, function: Any, arguments: list[str]) -> dict[str, Any]:
                 f"{excerpt(surplus[0])} and {len(surplus) - 1} more files are one source too many: put a pattern such "
                 f'as "*.png" in quotation marks (see `{program} --help`).'
             ) from error
+        if "surrogates not allowed" in str(error):  # which stand for such bytes
+            name = next((word for word in arguments if word.encode(errors="ignore").decode() != word), "")
+            raise UserError(
+                f"The name {excerpt(name)} has bytes that are no UTF-8; rename the file or folder."
+            ) from error
         raise UserError(f"{one_sentence(str(error))} (see `{program} --help`)") from error
     except OverflowError as error:  # of an option that takes numbers with fractions
         number = excerpt(max(arguments, key=lambda word: sum(map(str.isdigit, word))))
@@ -217,10 +222,10 @@ def _require_names(setting: str, value: Any) -> None:
         if isinstance(text, (str, Path)) and (
             "\0" in str(text)
             or len(os.fsencode(text)) > _LONGEST_PATH
-            or any(len(os.fsencode(name)) > _LONGEST_NAME for name in str(text).split(os.sep))
+            or any(len(os.fsencode(name)) > LONGEST_NAME for name in str(text).split(os.sep))
         ):
             raise UserError(
-                f"Setting '{setting}': {excerpt(str(text))} is no name that a file can have: at most {_LONGEST_NAME} "
+                f"Setting '{setting}': {excerpt(str(text))} is no name that a file can have: at most {LONGEST_NAME} "
                 f"bytes between two separators, and {_LONGEST_PATH:,} in all."
             )
 

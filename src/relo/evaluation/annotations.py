@@ -14,12 +14,11 @@ from relo.data.sequences.annotation import absent_frames, annotated_boxes
 from relo.data.sequences.datasets import BENCHMARKS, forms_of
 from relo.data.sequences.frame_files import numbered_frames
 from relo.data.sequences.listings import subfolders
-from relo.data.sequences.parsing import is_given, numbers_in, read_names
+from relo.data.sequences.parsing import is_given, json_boxes, numbers_in, read_json, read_names
 from relo.data.sequences.specification import Dataset, Place, canonical_name, rows_of_boxes
 from relo.data.sequences.tables import frame_range, read_table, table_row
-from relo.errors import EXCERPT, UserError
+from relo.errors import EXCERPT, UserError, excerpt
 from relo.evaluation.archives import is_text_name, open_zip
-from relo.evaluation.json_files import json_boxes, read_json
 from relo.evaluation.scoring import SequenceTruth
 from relo.inputs import require_regular
 
@@ -78,7 +77,8 @@ def _test_set(path: Path, names: Mapping[str, Any], benchmark: Dataset) -> list[
         listed = read_names(own_list)
         lacking = [name for name in listed if name not in names]
         if lacking:
-            raise UserError(f"{own_list} names {len(lacking)} sequences without an annotation, such as {lacking[0]}.")
+            example = excerpt(lacking[0])
+            raise UserError(f"{own_list} names {len(lacking)} sequences without an annotation, such as {example}.")
         return listed
     official = benchmark.official("test") if benchmark.official else []
     return official if official and set(official) <= set(names) else list(names)
@@ -206,7 +206,7 @@ def _json_truth(path: Path, name: str, entry: Mapping[str, Any]) -> SequenceTrut
         if not np.isin(present, (0, 1)).all():
             raise UserError(f"{origin} has flags 'absent' that are not all 0 or 1.")
         absent = torch.from_numpy(present == 0)
-    return SequenceTruth(name, torch.from_numpy(boxes_xywh), absent, origin=f"{path}, sequence {name}")
+    return SequenceTruth(name, torch.from_numpy(boxes_xywh), absent, origin=f"{path}, sequence {name[:EXCERPT]}")
 
 
 def _check_origin(benchmark: Dataset, lengths: Mapping[str, int], origin: Path) -> None:
@@ -224,8 +224,8 @@ def _check_origin(benchmark: Dataset, lengths: Mapping[str, int], origin: Path) 
             return
         likeliest = at_this_rate[0]
     raise UserError(
-        f"{origin} holds annotations of {likeliest.title} (such as {min(lengths)}), not of {benchmark.title}; give "
-        f"those of {benchmark.title}, or --benchmark {likeliest.name}."
+        f"{origin} holds annotations of {likeliest.title} (such as {excerpt(min(lengths))}), not of "
+        f"{benchmark.title}; give those of {benchmark.title}, or --benchmark {likeliest.name}."
     )
 
 

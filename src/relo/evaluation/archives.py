@@ -84,7 +84,7 @@ def open_zip(path: Path) -> Path:
             archive.read(file)
     except _DAMAGE as error:
         raise UserError(
-            f"The zip {path} cannot be read ({error!r}): copy it again, or extract it and give the folder."
+            f"The zip {path} cannot be read ({excerpt(error)}): copy it again, or extract it and give the folder."
         ) from error
     return cast(Path, _ZipFolder(archive))
 

@@ -23,7 +23,14 @@ from relo.data.sequence_checks import remarks_on_sizes
 from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.data.sequences.base import SequenceReader
 from relo.errors import UserError
-from relo.evaluation.result_folder import SequenceResult, check_names, claim, read_finished, write_result
+from relo.evaluation.result_folder import (
+    SequenceResult,
+    check_names,
+    claim,
+    read_finished,
+    require_results,
+    write_result,
+)
 from relo.models.memory import shortage
 from relo.tracking.crops import RGBImage, SearchView
 from relo.tracking.state import TargetState
@@ -87,7 +94,7 @@ def run_one_pass(
     Raises:
         FailedSequences: sequences that cannot be read or tracked, by name, after all the others are done.
         UserError: the folder holds results of another dataset, tracker or rule, or two sequences would share a file, or
-            a name leads out of it.
+            a name leads out of it, or what was written there is gone.
         torch.OutOfMemoryError, MemoryError: the memory does not suffice; finished sequences are in the folder.
     """
     if folder is not None:
@@ -100,6 +107,8 @@ def run_one_pass(
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     ordered = [queue.results[place] for place in sorted(queue.results)]
+    if folder is not None:
+        require_results(folder, [result.name for result in ordered])
     if queue.failures:
         raise FailedSequences(queue.failures, ordered)
     return ordered
@@ -232,7 +241,7 @@ class _SlotQueue:
                 if sequence.name in filed:
                     raise UserError(f"Two sequences are named {sequence.name}; give each dataset a folder of its own.")
                 filed.add(sequence.name)
-                finished = read_finished(self._folder, sequence)
+                finished = read_finished(self._folder, sequence, self._tracker.tells_presence)
                 if finished is not None:
                     self.results[place] = finished
                     self._on_frames(len(sequence))

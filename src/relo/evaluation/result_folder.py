@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relo.data.sequences.base import Sequence as AnnotatedSequence
-from relo.data.sequences.parsing import read_boxes, read_json
+from relo.data.sequences.parsing import is_given, read_boxes, read_json
 from relo.errors import UserError, excerpt
-from relo.files import write_text
+from relo.files import require_kept, write_text
 from relo.inputs import can_be_a_name, leads_outside
 from relo.models.checkpoints.states import state_hash
 from relo.tracking.boxes_file import read_values, write_boxes, write_values
@@ -77,17 +77,39 @@ def write_result(folder: Path, result: SequenceResult) -> None:
     write_boxes(folder / f"{result.name}.txt", result.boxes_xywh)  # last: a sequence with boxes is done
 
 
-def read_finished(folder: Path, sequence: AnnotatedSequence) -> SequenceResult | None:
-    """The result of an earlier run; None if it is missing or incomplete."""
+def read_finished(folder: Path, sequence: AnnotatedSequence, tells_presence: bool = False) -> SequenceResult | None:
+    """The result of an earlier run; None if it is missing, incomplete or damaged.
+
+    Args:
+        folder: the results' folder.
+        sequence: what was tracked.
+        tells_presence: whether the tracker does, so that there must be a file of it (`Tracker.tells_presence`).
+    """
     count = len(sequence)
+    presence_file = folder / f"{sequence.name}_presence.txt"
     with suppress(UserError):
         boxes_xywh = read_boxes(folder / f"{sequence.name}.txt")
         scores = read_values(folder / f"{sequence.name}_score.txt", count)
         seconds = read_values(folder / f"{sequence.name}_time.txt", count)
-        presence = read_values(folder / f"{sequence.name}_presence.txt", count)
-        if len(boxes_xywh) == count and scores is not None and seconds is not None:
+        presence = read_values(presence_file, count)
+        # Of a first frame alone, where the target is given, there is none.
+        has_presence = (tells_presence and count > 1) or is_given(presence_file)
+        if scores is None or seconds is None or (has_presence and presence is None) or len(boxes_xywh) != count:
+            return None
+        if all(
+            np.isfinite(numbers).all() for numbers in (boxes_xywh, scores, seconds, presence) if numbers is not None
+        ):
             return SequenceResult(sequence, boxes_xywh, scores, seconds, presence)
     return None
+
+
+def require_results(folder: Path, names: Iterable[str]) -> None:
+    """Refuse to call sequences done whose files, or the note of what made them, were removed meanwhile.
+
+    Raises:
+        UserError: one is gone.
+    """
+    require_kept(folder, [folder / RUN_FILE, *(folder / f"{name}.txt" for name in names)])
 
 
 def claim(
@@ -117,9 +139,10 @@ def claim(
         # A setting that is younger than the file was at its default.
         found["rule"] = asdict(TrackingRule()) | found["rule"]
     if "dataset" not in found:
+        lacking = {key: value for key, value in source.items() if key not in found}
         raise UserError(
             f"The results in {folder} may be of another dataset, for its {path.name} names none: choose another "
-            f"folder, or add {json.dumps(source)[1:-1]} there if it is that."
+            f"folder, or add {json.dumps(lacking)[1:-1]} there if it is that."
         )
     if any(found.get(key) != value for key, value in source.items()):
         raise UserError(

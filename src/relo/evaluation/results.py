@@ -13,11 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from relo.data.sequences.parsing import read_boxes, read_numbers
+from relo.data.sequences.parsing import json_boxes, read_boxes, read_json, read_numbers
 from relo.data.sequences.specification import Dataset, canonical_name
-from relo.errors import UserError, excerpt, printable
+from relo.errors import EXCERPT, UserError, excerpt, printable
 from relo.evaluation.archives import is_text_name, open_zip
-from relo.evaluation.json_files import json_boxes, read_json
 from relo.evaluation.result_folder import RUN_FILE
 from relo.inputs import require_regular
 
@@ -204,18 +203,19 @@ def _what_is_there(path: Path, names: Collection[str]) -> str:
         empty = len(entries) < _LOOKED_AT
     else:
         files = [name for name in zipfile.ZipFile(path).namelist() if not name.endswith("/")]
-    wanted = f"a file named after a sequence of the annotations, such as {min(names)}.txt, was expected"
+    example = excerpt(f"{min(names)}.txt")
+    wanted = f"a file named after a sequence of the annotations, such as {example}, was expected"
     if not files:
         return f"{'it is empty' if empty else f'its first {_LOOKED_AT} entries are folders'}; {wanted}"
     first = min(files, key=lambda file: (not is_text_name(Path(file).name), file))
     remedy = ": extract it, or give it by itself" if first.lower().endswith(".zip") else ""
-    return f"{wanted}, but there is {first}{remedy}"
+    return f"{wanted}, but there is {excerpt(first)}{remedy}"
 
 
-def listed(names: Sequence[str], most: int = 10) -> str:
-    """Names as a sentence's part, cut where there are many."""
+def listed(names: Sequence[str], most: int = 10, longest: int = EXCERPT) -> str:
+    """Names as a sentence's part, cut where there are many, and where one has more than `longest` letters."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(name if len(name) <= longest else excerpt(name) for name in names[:most]) + more
 
 
 def read_result(file: Path) -> Tensor:

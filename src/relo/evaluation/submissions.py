@@ -17,6 +17,8 @@ from relo.errors import UserError
 from relo.evaluation.results import find_results, listed, read_result, read_times, repetition
 from relo.files import atomic_write
 
+_LONGEST_REASON = 1000  # characters: whole sentences
+
 
 @dataclass(frozen=True)
 class _Run:
@@ -67,7 +69,8 @@ def pack_submission(results: Path, benchmark: Literal["got10k", "trackingnet"], 
             else:
                 runs.setdefault(sequence.name, []).append(run)
     if problems:
-        raise UserError(f"{results} cannot be submitted; {len(problems)} results are incomplete: {listed(problems)}.")
+        reasons = listed(problems, longest=_LONGEST_REASON)
+        raise UserError(f"{results} cannot be submitted; {len(problems)} results are incomplete: {reasons}.")
     _write_zip(output, _files(submission, runs))
     return len(runs)
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from relo.studies.results import POOLED, Entry
+from relo.studies.results import Entry
+from relo.studies.study import POOLED
 
 
 def scores_over(axis: str, of_group: Sequence[Entry]) -> Figure:

@@ -14,10 +14,10 @@ from relo.evaluation.report_page import ReportTable, html_figure, html_page
 from relo.files import write_text
 from relo.studies.figures import differences, scores_over
 from relo.studies.plan import Plan, steps_of
-from relo.studies.results import POOLED, Entry
+from relo.studies.results import Entry
 from relo.studies.statistics import CONFIDENCE, DRAWS
 from relo.studies.steps import Training
-from relo.studies.study import Study
+from relo.studies.study import POOLED, Study
 
 _MISSING = "-"
 _COLUMNS = (

@@ -9,10 +9,7 @@ import numpy as np
 from relo.errors import UserError
 from relo.studies.plan import Plan
 from relo.studies.statistics import Comparison, Scores, Summary, compare, summarize
-from relo.studies.study import Study
-
-POOLED = "pooled"
-"""What tables call the sequences of all pooled test sets."""
+from relo.studies.study import POOLED, Study
 
 BySeed = dict[int, dict[str, float]]
 """The AUCs of a row's sequences, by seed and name."""

@@ -23,6 +23,9 @@ from relo.tracking.rule import load_rule, rule_from_settings
 RowLocalization = Literal["policy", "prior", "oracle"]
 Stage = Literal["warmup", "rl"]
 
+POOLED = "pooled"
+"""What tables call the sequences of all pooled test sets."""
+
 
 @dataclass(frozen=True)
 class Rendering:
@@ -269,6 +272,7 @@ def _check(study: Study) -> None:
     for exponent in exponents:
         rule_from_settings({"window_exponent": exponent}, f"{study.path}, evaluation.window_exponents")
     check_whole(f"{study.path}, evaluation", 1, _LARGEST_BATCH, batch_size=study.evaluation.batch_size)
+    require(POOLED not in study.tests, f"{POOLED!r} is what tables call the pooled test sets; name the set otherwise")
     for name in study.pooled:
         require(name in study.tests, f"pooled names {name!r}, which is no test set ({', '.join(study.tests)})")
     rules = dict.fromkeys([study.evaluation.rule, *(row.rule for row in study.rows.values())])

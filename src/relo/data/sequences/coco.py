@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from relo.data.sequences.annotation import remarks_on_reach
 from relo.data.sequences.base import ImageFiles, Sequence, SequenceReader
 from relo.data.sequences.listings import require_folder
-from relo.data.sequences.parsing import numbers_in, positive_size, read_json
+from relo.data.sequences.parsing import json_boxes, positive_size, read_json
 from relo.errors import UserError, excerpt
 from relo.inputs import leads_outside
 
@@ -63,19 +63,20 @@ class COCO(SequenceReader):
         try:
             files = _by_id(content["images"], "file_name")
             labels = _by_id(content["categories"], "name")
-            targets = [target for target in content["annotations"] if not target.get("iscrowd", 0)]
+            targets = [target for target in content["annotations"] if not _is_crowd(target)]
             objects = _Objects(
                 names=[str(target["id"]) for target in targets],
                 image_files=[files[target["image_id"]] for target in targets],
                 class_names=[labels[target["category_id"]] for target in targets],
-                boxes_xywh=numbers_in([target["bbox"] for target in targets]),
+                boxes_xywh=json_boxes([target["bbox"] for target in targets]),
             )
             if objects.boxes_xywh.shape != (len(targets), 4):
                 raise ValueError("there are no objects, or a bbox is not four numbers")
             if not all(isinstance(word, str) for word in (*objects.image_files, *objects.class_names)):
                 raise ValueError("a file_name or name is no text")
-            if any(type(target["id"]) is not int or abs(target["id"]) >= _LARGEST_NUMBER for target in targets):
-                raise ValueError("the id of an annotation is no whole number")
+            for key in ("id", "image_id", "category_id"):
+                if not all(type(target[key]) is int and abs(target[key]) < _LARGEST_NUMBER for target in targets):
+                    raise ValueError(f"the {key} of an annotation is no whole number")
             if len(set(objects.names)) < len(objects.names):
                 raise ValueError("two annotations have one id")
             if outside := next(filter(leads_outside, objects.image_files), None):
@@ -116,9 +117,23 @@ def _by_id(entries: list[dict[str, Any]], key: str) -> dict[int, Any]:
     """The values of a key by the entries' ids.
 
     Raises:
-        ValueError: two entries have one id, so that it is not known which of them is meant.
+        ValueError: an id is no whole number, or two entries have one, so that it is not known which of them is meant.
     """
+    if not all(type(entry["id"]) is int for entry in entries):
+        raise ValueError(f"the id of an entry with a {key} is no whole number")
     values = {entry["id"]: entry[key] for entry in entries}
     if len(values) < len(entries):
         raise ValueError(f"two entries with a {key} have one id")
     return values
+
+
+def _is_crowd(target: dict[str, Any]) -> bool:
+    """Whether what is annotated is a crowd, and no single object.
+
+    Raises:
+        ValueError: it is said otherwise than by 0 or 1.
+    """
+    flag = target.get("iscrowd", 0)
+    if flag not in (0, 1):
+        raise ValueError(f"iscrowd is {excerpt(flag)}, not 0 or 1")
+    return bool(flag)

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -73,19 +73,44 @@ def read_names(path: Path) -> list[str]:
     return names
 
 
-def read_json(
-    path: Path,
-    most: int = LARGEST_TEXT,
-    object_pairs_hook: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None = None,
-) -> Any:
-    """The content of a JSON file of at most `most` bytes; the hook is `json.loads`'s.
+class NamedTwiceError(ValueError):
+    """An object of JSON has two values of one name, or a table two rows or columns."""
+
+
+def first_doubled(names: Iterable[str]) -> str | None:
+    """The first name that was there before; None where all differ."""
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
+
+
+def parse_json(text: str) -> Any:
+    """The content of JSON in which nothing is passed over.
 
     Raises:
-        UserError: the file cannot be read, is too large, is no JSON or is nested too deeply.
+        NamedTwiceError: an object has two values of one name.
+        ValueError, RecursionError: it is no JSON, or is nested too deeply.
+    """
+    return json.loads(text, object_pairs_hook=_content)
+
+
+def _content(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise NamedTwiceError(f"two values named {excerpt(first_doubled(name for name, _ in pairs))}")
+    return content
+
+
+def read_json(path: Path, most: int = LARGEST_TEXT) -> Any:
+    """The content of a JSON file of at most `most` bytes, in which no object has two values of one name.
+
+    Raises:
+        UserError: the file cannot be read, is too large, is no JSON or is nested too deeply, or has a name twice.
     """
     text = read_text(path, most)
     try:
-        return json.loads(text, object_pairs_hook=object_pairs_hook)
+        return parse_json(text)
+    except NamedTwiceError as error:
+        raise UserError(f"{path} has {error}; keep one of them.") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({str(error)[:EXCERPT]}).") from error
 
@@ -102,6 +127,22 @@ def numbers_in(value: object) -> NDArray[np.float64]:
     return numbers.astype(np.float64)
 
 
+def json_boxes(value: object) -> NDArray[np.float64]:
+    """Lists of numbers as JSON holds them, as an array of the same shape; true and false are none.
+
+    Raises:
+        ValueError: there is something else, or lists differ in length.
+    """
+    numbers = numbers_in(value)
+    if _holds_flag(value):
+        raise ValueError("something is true or false")
+    return numbers
+
+
+def _holds_flag(value: object) -> bool:
+    return any(map(_holds_flag, value)) if isinstance(value, list) else isinstance(value, bool)
+
+
 def to_numbers(words: Iterable[str]) -> list[float]:
     """Words of a text file as numbers; unlike Python's, they have no underscores.
 
@@ -114,6 +155,12 @@ def to_numbers(words: Iterable[str]) -> list[float]:
     return list(map(float, words))
 
 
+def _lines(text: str) -> list[str]:
+    """Lines whose words stand between blanks, with a question mark where one is left out."""
+    marked = _LEFT_OUT.sub(r"\1?", "\n" + text)[1:]
+    return marked.translate(_DELIMITERS).splitlines()
+
+
 def parse_rows(text: str, columns: int) -> NDArray[np.float64]:
     """A table [N, columns] of numbers (NaN allowed), delimited by commas, semicolons, tabs or spaces; N may be 0.
 
@@ -122,8 +169,7 @@ def parse_rows(text: str, columns: int) -> NDArray[np.float64]:
     Raises:
         ValueError: a line does not hold `columns` numbers; the message gives the line.
     """
-    marked = _LEFT_OUT.sub(r"\1?", "\n" + text.rstrip())[1:]
-    lines = marked.translate(_DELIMITERS).splitlines()
+    lines = _lines(text.rstrip())
     values = np.empty((len(lines), columns))
     for row, line in enumerate(lines):
         cells = line.split()
@@ -166,7 +212,7 @@ def read_numbers(path: Path) -> NDArray[np.float64]:
         UserError: the file cannot be read, or holds something else.
     """
     numbers: list[float] = []
-    for number, line in enumerate(read_text(path).translate(_DELIMITERS).splitlines(), start=1):
+    for number, line in enumerate(_lines(read_text(path)), start=1):
         try:
             numbers.extend(to_numbers(line.split()))
         except ValueError:

@@ -27,7 +27,7 @@ from relo.data.image_splits import SPLITS, image_hash, split_of_hash
 from relo.data.sequences.base import LARGEST_IMAGE, ImageFiles, Sequence, SequenceReader
 from relo.data.sequences.frame_files import is_image_name, natural_key, stem
 from relo.data.sequences.listings import require_folder, require_split
-from relo.data.sequences.parsing import is_given, numbers_in, out_of_reach, positive_size, read_text
+from relo.data.sequences.parsing import is_given, json_boxes, out_of_reach, parse_json, positive_size, read_text
 from relo.errors import UserError, excerpt
 from relo.inputs import can_be_a_name, read_bounded
 
@@ -207,7 +207,7 @@ def _parse(line: str) -> tuple[str, list[NDArray[np.float64] | None], list[str |
     Raises:
         ValueError: the line is something else.
     """
-    content = json.loads(line)
+    content = parse_json(line)
     if not isinstance(content, dict) or not isinstance(image := content.get("image"), str):
         raise ValueError('an object with "image", a file\'s name, is expected')
     if os.path.basename(image) != image or not is_image_name(image) or not can_be_a_name(image):
@@ -230,7 +230,7 @@ def _box(value: object) -> NDArray[np.float64] | None:
     if value is None:
         return None
     try:
-        numbers = numbers_in(value)
+        numbers = json_boxes(value)
     except ValueError:
         numbers = np.empty(0)
     if numbers.shape != (4,) or np.isnan(numbers).any() or out_of_reach(numbers[None])[0]:

@@ -7,10 +7,10 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from relo.data.sequences.parsing import is_given, read_text
+from relo.data.sequences.parsing import NamedTwiceError, first_doubled, is_given, read_text
 from relo.data.sequences.specification import Dataset
 from relo.errors import EXCERPT, UserError, excerpt
-from relo.inputs import leads_outside
+from relo.inputs import can_be_a_name, leads_outside
 
 
 def read_table(name: str, override: Path | None = None) -> dict[str, dict[str, str]]:
@@ -26,6 +26,8 @@ def read_table(name: str, override: Path | None = None) -> dict[str, dict[str, s
         table = _rows(read_text(override))
     except csv.Error as error:
         raise UserError(f"{override} is not a table of comma-separated columns ({error}).") from error
+    except NamedTwiceError as error:
+        raise UserError(f"{override} has {error}; keep one of them.") from error
     for sequence, row in table.items():
         if set(row) != wanted or None in row.values():
             raise UserError(f"{override} needs the columns {', '.join(sorted(wanted))}.")
@@ -36,6 +38,9 @@ def read_table(name: str, override: Path | None = None) -> dict[str, dict[str, s
                 f"{override}: {sequence[:EXCERPT]} has no range of frames, but first {excerpt(row['first'])} and last "
                 f"{excerpt(row['last'])}; frames are counted from 1."
             )
+        for name in row.values():
+            if not can_be_a_name(name):
+                raise UserError(f"{override}: {excerpt(name)} is no name that a file can have.")
     return table
 
 
@@ -74,4 +79,10 @@ def _packaged(name: str) -> dict[str, dict[str, str]]:
 
 
 def _rows(text: str) -> dict[str, dict[str, str]]:
-    return {next(iter(row.values())): row for row in csv.DictReader(line for line in text.splitlines() if line.strip())}
+    table = csv.DictReader(line for line in text.splitlines() if line.strip())
+    if (column := first_doubled(table.fieldnames or ())) is not None:
+        raise NamedTwiceError(f"two columns named {excerpt(column)}")
+    rows = [(next(iter(row.values())), row) for row in table]
+    if (name := first_doubled(name for name, _ in rows)) is not None:
+        raise NamedTwiceError(f"two rows named {excerpt(name)}")
+    return dict(rows)

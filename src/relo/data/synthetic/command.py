@@ -30,7 +30,7 @@ from relo.data.synthetic.settings import (
     photographic,
 )
 from relo.errors import UserError
-from relo.files import reason, write_text
+from relo.files import reason, require_kept, write_text
 from relo.inputs import read_bounded
 from relo.progress import sequence_progress
 from relo.settings import check_whole
@@ -91,11 +91,14 @@ def synthesize(
 
     Raises:
         UserError: there is no such layout or it has no such split, a setting is out of range, the folder cannot be
-            written or holds synthetic sequences of other settings, or the images are broken, of no use, or too few.
+            written, holds synthetic sequences of other settings or loses some meanwhile, or the images are broken, of
+            no use, or too few.
     """
     check_numbers(sequences=sequences, frames=frames, width=width, height=height, seed=seed)
     roots = {name: output / name for name in _ALL} if layout == "all" else {_layout_called(layout): output}
     writers = [LayoutWriter(name, root, split) for name, root in roots.items()]
+    for writer in writers:
+        writer.require_frames(frames)
     settings = DIFFICULTIES[difficulty]
     plan = partial(Scene, frames=frames, width=width, height=height, seed=seed, split=split)
     note = {"frames": frames, "width": width, "height": height, "seed": seed, "settings": asdict(settings)}
@@ -125,7 +128,9 @@ def synthesize(
         for _ in written:
             count(frames, 0)
     for writer in writers:
-        writer.finish(writer.sequence_names(sequences))
+        names = writer.sequence_names(sequences)
+        require_kept(writer.root, [_note_of(writer), *map(writer.sequence_folder, names)])
+        writer.finish(names)
         console.print(f"{writer.root}: {sequences} {split} sequences of {frames} frames.", markup=False)
 
 
@@ -152,9 +157,13 @@ def _write(plan: Callable[..., Scene], material: Callable[[], Material], job: tu
     writer.write(name, plan(name, material=material()))
 
 
+def _note_of(writer: LayoutWriter) -> Path:
+    return writer.root / f"synthetic_{writer.split}.json"
+
+
 def _claim(writer: LayoutWriter, settings: dict[str, object]) -> None:
     """Note the settings in the root, or refuse to mix in sequences of other settings."""
-    note = writer.root / f"synthetic_{writer.split}.json"
+    note = _note_of(writer)
     text = json.dumps(settings, indent=2) + "\n"
     try:
         found = read_bounded(note) if note.exists() else None

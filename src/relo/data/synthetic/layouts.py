@@ -37,6 +37,7 @@ class Layout:
         base: the folder in the root that a sequence's paths start from.
         finish: what belongs to the whole split, once all its sequences are there.
         splits: the splits that can be written, if not the dataset's.
+        least_frames: of a sequence.
     """
 
     names: Callable[[str, int], list[str]]
@@ -46,6 +47,7 @@ class Layout:
     base: Callable[[str, str], str] = lambda split, name: ""
     finish: Callable[[Dataset, Path, str, list[str]], None] | None = None
     splits: tuple[str, ...] = ()
+    least_frames: int = 1
 
 
 class LayoutWriter:
@@ -66,6 +68,16 @@ class LayoutWriter:
             raise UserError(f"Layout {layout} has split {' or '.join(splits)}, not {split!r}.")
         self.root = root
         self.split = split
+
+    def require_frames(self, count: int) -> None:
+        """Refuse sequences of `count` frames where the layout leaves out as many.
+
+        Raises:
+            UserError: it needs more.
+        """
+        least = LAYOUTS[self._layout].least_frames
+        if count < least:
+            raise UserError(f"Sequences in the layout {self._layout} have at least {least} frames, not {count}.")
 
     def sequence_names(self, count: int) -> list[str]:
         """The names of the first `count` sequences of the split."""
@@ -336,7 +348,7 @@ LAYOUTS = {
     "nfs_released": Layout(_numbered("badge_"), _boxes_alone),
     "uav123": Layout(_numbered("badge"), _uav123, "{:06d}.jpg", finish=_uav123_table),
     "uav123_10fps": Layout(_numbered("badge"), _uav123, "{:06d}.jpg", finish=_uav123_table),
-    "otb100": Layout(_numbered("Badge"), _otb100, finish=_otb100_table),
+    "otb100": Layout(_numbered("Badge"), _otb100, finish=_otb100_table, least_frames=6),
     "dtb70": Layout(_numbered("Badge"), _boxes_alone),
     "plain": Layout(_numbered("Badge"), _plain, splits=("train", "val", "test")),
 }
