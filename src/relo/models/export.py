@@ -14,8 +14,9 @@ from relo.errors import UserError
 from relo.files import atomic_write
 from relo.models.checkpoints.states import state_hash
 from relo.models.encoders.base import Templates
-from relo.models.exported import NEXT_MEMORY, ExportedNetwork
+from relo.models.exported import ExportedNetwork
 from relo.models.graph_metadata import ENTRY, FILES, GraphKind, GraphMetadata
+from relo.models.graph_tensors import NEXT_MEMORY
 from relo.models.network import HEADS, Head, LocalizationNetwork
 from relo.models.temporal import TemporalPropagator
 
