@@ -1,6 +1,5 @@
 """Networks that `relo export` wrote, computed by onnxruntime from their two graphs alone."""
 
-import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from relo.errors import UserError
 from relo.models.encoders.base import Templates
-from relo.models.graph_metadata import FILES, GraphMetadata, read_metadata
+from relo.models.graph_metadata import FILES, GraphMetadata, graphs_in, read_metadata
 from relo.models.graph_tensors import (
     HEAD_OF,
     NEXT_MEMORY,
@@ -228,7 +227,7 @@ def _has(device: torch.device, providers: Collection[str]) -> bool:
 def is_onnx(path: str | Path) -> bool:
     """Whether a path means exported graphs: an `.onnx` file, or a folder with one of the two."""
     path = Path(path)
-    return path.suffix == ".onnx" or any(os.path.isfile(path / name) for name in FILES.values())
+    return path.suffix == ".onnx" or bool(graphs_in(path))
 
 
 def exported_metadata(path: str | Path) -> GraphMetadata:

@@ -1,6 +1,7 @@
 """What exported graphs say of themselves, so that whoever has the two files can track with them alone."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -80,6 +81,11 @@ class GraphMetadata:
         own = {"format": FORMAT, "version": __version__, "graph": graph}
         pixels = {"pixel_mean": IMAGENET_DEFAULT_MEAN, "pixel_deviation": IMAGENET_DEFAULT_STD}
         return json.dumps(own | pixels | asdict(self))
+
+
+def graphs_in(folder: Path) -> list[str]:
+    """The names of the exported graphs that a folder holds."""
+    return [name for name in FILES.values() if os.path.isfile(folder / name)]
 
 
 def read_metadata(entries: Mapping[str, str], path: Path) -> tuple[GraphKind, GraphMetadata]:

@@ -29,6 +29,7 @@ from relo.models.checkpoints.states import (
     read_torch_file,
     require_restored,
 )
+from relo.models.graph_metadata import graphs_in
 from relo.models.network import LocalizationNetwork
 
 WEIGHTS_FILE = "model.safetensors"
@@ -57,9 +58,11 @@ def save_network(network: LocalizationNetwork, folder: str | Path, tracking: Map
         tracking: settings of the tracking rule; no `tracking.yaml` is written if not given.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder holds exported graphs, or cannot be written.
     """
     folder = Path(folder)
+    if graphs := graphs_in(folder):
+        raise UserError(f"{folder} holds exported graphs ({', '.join(graphs)}); give the model a folder of its own.")
     # Shared memory and strides do not survive in a safetensors file.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     with atomic_write(folder / WEIGHTS_FILE) as partial:
@@ -138,12 +141,18 @@ def resolve(model: str | Path) -> Path:
             the network that comes with the package; a folder of that name is "./relo-small".
 
     Raises:
-        UserError: there is no such path or name, or the hub cannot be reached.
+        UserError: there is no such path or name, the folder holds both a model and exported graphs, or the hub cannot
+            be reached.
     """
     if model == SHIPPED:
         return SHIPPED_FOLDER
     path = Path(model)
     if os.path.exists(path):  # False for a name that no file can have
+        if os.path.lexists(path / WEIGHTS_FILE) and (graphs := graphs_in(path)):
+            raise UserError(
+                f"{path} holds a model ({WEIGHTS_FILE}) and exported graphs ({', '.join(graphs)}), which may be of "
+                "another network: give each a folder of its own."
+            )
         return path
     variants = {f"relo-{variant}": variant for variant in VARIANTS}
     if str(model) not in variants:
