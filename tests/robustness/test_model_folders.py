@@ -4,9 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from relo.commands.main import main
 from relo.errors import UserError
+from relo.evaluation.benchmark_rule import benchmark_rule
 from relo.models.checkpoints.weights import load_network, load_stage, save_network
 from relo.models.export import export_onnx
 from relo.tracking.tracker import Tracker
@@ -44,3 +47,23 @@ def test_a_folder_of_both_is_not_read(model):
     for read in (load_network, Tracker.from_pretrained, lambda path: load_stage(make_network(), path)):
         with pytest.raises(UserError, match=r"holds a model \(model\.safetensors\) and exported graphs \(step\.onnx\)"):
             read(model)
+
+
+@pytest.mark.parametrize("kind", ["dead link", "folder", "pipe"])
+def test_a_rule_that_is_no_file_is_named(model, kind):
+    rule = model / "tracking.yaml"
+    rule.unlink()
+    {"dead link": lambda: rule.symlink_to("gone"), "folder": rule.mkdir, "pipe": lambda: os.mkfifo(rule)}[kind]()
+    with pytest.raises(UserError, match=r"model/tracking\.yaml (cannot be read|is a pipe)"):
+        Tracker.from_pretrained(model)
+    with pytest.raises(UserError, match=r"model/tracking\.yaml (cannot be read|is a pipe)"):
+        benchmark_rule(str(model), None, "lasot", "lasot")
+
+
+def test_types_of_tensors_are_those_of_checkpoints(model):
+    weights = load_file(model / "model.safetensors")
+    name = "policy.tower.0.0.weight"
+    weights[name] = torch.ones_like(weights[name]).to(torch.float8_e8m0fnu)
+    save_file(weights, model / "model.safetensors")
+    with pytest.raises(UserError, match=r"model\.safetensors is refused: .* plain arrays of real numbers.*policy\.tow"):
+        load_network(model)

@@ -218,7 +218,7 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], State]:
     config = read_yaml(config_file, "The network's config")
     if not isinstance(config, dict):
         raise UserError(f"{config_file} does not name the network's class_path and init_args.")
-    state = read_safetensors(weights_file)
+    state = as_state(read_safetensors(weights_file), str(weights_file))
     with safe_open(weights_file, framework="pt") as file:
         _require_format((file.metadata() or {}).get(FORMAT_ENTRY, FORMAT), weights_file)
     return config, state
