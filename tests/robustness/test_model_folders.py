@@ -1,17 +1,21 @@
 """Model folders in which files are missing, of another kind, or beside others that mean another network."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from relo.commands.main import main
 from relo.errors import UserError
 from relo.evaluation.benchmark_rule import benchmark_rule
+from relo.models.checkpoints.plugin import build
 from relo.models.checkpoints.weights import load_network, load_stage, save_network
 from relo.models.export import export_onnx
+from relo.models.heads import ConvPolicy
 from relo.tracking.tracker import Tracker
 from small_networks import make_network
 
@@ -67,3 +71,49 @@ def test_types_of_tensors_are_those_of_checkpoints(model):
     save_file(weights, model / "model.safetensors")
     with pytest.raises(UserError, match=r"model\.safetensors is refused: .* plain arrays of real numbers.*policy\.tow"):
         load_network(model)
+
+
+class ReadsItself(ConvPolicy):
+    """Cannot be built without memory, and draws numbers."""
+
+    def __init__(self, channels: int, hidden: Sequence[int]) -> None:
+        super().__init__(channels, hidden)
+        self.first = torch.rand((), device="cpu").item() + next(self.parameters()).sum().item()
+
+
+def changed(model: Path, change) -> None:
+    config = yaml.safe_load((model / "config.yaml").read_text())
+    change(config["init_args"])
+    (model / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+@pytest.mark.parametrize(
+    ("part", "settings", "words"),
+    [
+        ("prior", {"hidden": [16384] * 30}, r"does not fit the network .*prior\.tower"),
+        ("encoder", {"depth": 512}, r"does not fit the network .*encoder\.blocks"),
+        ("propagator", {"width": 16384}, "set the propagator's width to the encoder's"),
+    ],
+)
+def test_a_network_of_other_sizes_than_the_weights_takes_no_memory(model, monkeypatch, part, settings, words):
+    def build_without_memory(config):
+        assert torch.get_default_device().type == "meta"
+        return build(config)
+
+    monkeypatch.setattr("relo.models.checkpoints.weights.build", build_without_memory)
+    changed(model, lambda parts: parts[part]["init_args"].update(settings))
+    with pytest.raises(UserError, match=words):
+        load_network(model)
+
+
+@pytest.mark.parametrize("policy", [ConvPolicy, ReadsItself])
+def test_a_network_is_built_as_if_once(model, policy):
+    changed(model, lambda parts: parts["policy"].update(class_path=f"{policy.__module__}.{policy.__name__}"))
+    torch.manual_seed(0)
+    loaded = load_network(model)
+    drawn = torch.get_rng_state()
+    torch.manual_seed(0)
+    build(loaded.config())
+    assert type(loaded.policy) is policy
+    assert torch.equal(torch.get_rng_state(), drawn)
+    torch.testing.assert_close(loaded.state_dict(), make_network().state_dict(), rtol=0, atol=0)

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml  # type: ignore[import-untyped]
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
@@ -27,6 +28,7 @@ from relo.models.checkpoints.states import (
     load_state_strictly,
     read_safetensors,
     read_torch_file,
+    require_fit,
     require_restored,
 )
 from relo.models.graph_metadata import graphs_in
@@ -84,9 +86,9 @@ def load_network(model: str | Path) -> LocalizationNetwork:
     """
     path = resolve(model)
     config, state = _read_model(path)
-    network = build(config)
-    if not isinstance(network, LocalizationNetwork):
-        raise UserError(f"{path} describes a {type(network).__name__}, not a network to track with.")
+    if (tensors := _tensors_without_memory(config, path)) is not None:
+        require_fit(tensors, state, str(path))
+    network = _build_network(config, path)
     load_state_strictly(network, state, str(path))
     return network.eval()
 
@@ -209,6 +211,33 @@ def _read_model(path: Path) -> tuple[dict[str, Any], State]:
         for name, tensor in checkpoint["state_dict"].items()
         if name.startswith(prefix)
     }
+
+
+def _build_network(config: dict[str, Any], path: Path) -> LocalizationNetwork:
+    network = build(config)
+    if not isinstance(network, LocalizationNetwork):
+        raise UserError(f"{path} describes a {type(network).__name__}, not a network to track with.")
+    return network
+
+
+def _tensors_without_memory(config: dict[str, Any], path: Path) -> State | None:
+    """The names, shapes and types of a network's tensors, whose numbers are nowhere: it may be larger than the memory.
+
+    Returns:
+        None where a part cannot be built without memory.
+
+    Raises:
+        UserError: the config cannot be used, or is not a network's.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            return _build_network(config, path).state_dict()
+    except UserError as error:
+        if error.__context__ is None:  # else an operation that needs memory may lie behind it
+            raise
+    except Exception:  # a part's constructor may read its own tensors
+        pass
+    return None
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, Any], State]:
