@@ -35,7 +35,7 @@ def test_what_is_written_is_read_back_to_the_bit(tmp_path_factory, boxes_xywh, n
     visible = data.draw(arrays(np.bool_, len(boxes_xywh)))
     frames = frames[: len(boxes_xywh)]
     path = tmp_path_factory.mktemp("store")
-    sizes = np.arange(2 * len(frames), dtype=np.int32).reshape(-1, 2)
+    sizes = 1 + np.arange(2 * len(frames), dtype=np.int32).reshape(-1, 2)
     made = Sequence(name, "made", ImageFiles(path, ()), boxes_xywh, visible, None, sentence)
     packed = PackedFrames(list(map(closed, frames)), sizes, np.zeros((len(frames), 4)))
     with ClipStoreWriter(path, Manifest("made", "train", PackingOptions(), (name,))) as writer:

@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 from fake_sequences import FakeReader
 
+from relo.data.clip_dataset import ClipDataset, StoreSource
 from relo.data.clip_store import ClipStore, ClipStoreWriter, PackingOptions
 from relo.data.frame_packing import pack_frames
 from relo.data.packing import pack
 from relo.data.sampler import ConsecutiveSampler, OrderSampler
 from relo.data.store_environment import closed, forget_environment
 from relo.data.store_tables import Names, Visibility
+from relo.data.transforms import ClipTransform
+from relo.errors import UserError
+from relo.geometry import CropRule
 
 NAMES = ("one", "", "naïve \udce9", "four")
 
@@ -77,6 +81,17 @@ def leave_out_a_sequence(store):
     change_records(store, put)
 
 
+def lengthen_one_at_the_cost_of_another(store):
+    def move(transaction, key):
+        value = transaction.get(key)[:-4]
+        if key == b"all/lengths":
+            first, second, *others = np.frombuffer(value, "<i8").tolist()
+            value = np.array([-5, first + second + 5, *others], "<i8").tobytes()
+        transaction.put(key, closed(value))
+
+    change_records(store, move)
+
+
 def cut_short(store):
     change_records(store, lambda transaction, key: transaction.put(key, closed(transaction.get(key)[:6])))
 
@@ -93,7 +108,16 @@ def change_records(store, change):
 
 
 @pytest.mark.parametrize(
-    "change", [None, remove_tables, flip_a_bit, leave_out_a_sequence, cut_short, leave_out_the_end]
+    "change",
+    [
+        None,
+        remove_tables,
+        flip_a_bit,
+        leave_out_a_sequence,
+        lengthen_one_at_the_cost_of_another,
+        cut_short,
+        leave_out_the_end,
+    ],
 )
 def test_visibility_is_the_sequences_with_and_without_good_tables(store, change, monkeypatch):
     expected = [sequence.visible for sequence in store]
@@ -128,3 +152,23 @@ def test_tables_pass_over_broken_sequences_and_wait_for_the_last(tmp_path, reade
     store = ClipStore(tmp_path / "part")
     assert store.names == [manifest.names[0], manifest.names[2]]
     assert store.visibility().lengths.tolist() == [len(sequence.visible) for sequence in store]
+
+
+def put(store, key, value):
+    forget_environment(store.path)
+    with lmdb.open(str(store.path)) as environment, environment.begin(write=True) as transaction:
+        transaction.put(key, closed(value))
+
+
+def test_a_sequence_that_does_not_show_what_the_table_says(store):
+    put(store, b"00000000/visible", bytes(len(store[0].visible)))
+    settings = OrderSampler(1, 2), ClipTransform(CropRule(2.0, 16), CropRule(4.0, 32)), 1
+    clips = ClipDataset([StoreSource(str(store.path), stop=1)], *settings)
+    with pytest.raises(UserError, match=rf"'visible' of .*/{store.names[0]} .* is not what the store's table says"):
+        clips[0]
+
+
+def test_images_without_pixels(store):
+    put(store, b"00000000/sizes", np.array([[64, 0]] * len(store[0]), "<i4").tobytes())
+    with pytest.raises(UserError, match=r"The record 'sizes' of .* is damaged"):
+        ClipStore(store.path)[0]

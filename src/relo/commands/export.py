@@ -11,7 +11,7 @@ from relo.errors import UserError
 from relo.models.checkpoints.plugin import trust as trust_modules
 from relo.models.checkpoints.weights import load_network, resolve, save_network
 from relo.models.export import TOLERANCE, export_onnx, largest_difference
-from relo.models.graph_metadata import FILES
+from relo.models.graph_metadata import FILES, MOST_TARGETS, MOST_TEMPLATES
 from relo.settings import check_whole
 from relo.tracking.localizer import tracking_heads
 from relo.tracking.rule import own_rules
@@ -45,9 +45,9 @@ def export(
         UserError: the model cannot be read or exported, or the folder cannot be written.
     """
     if templates is not None:
-        check_whole("The export", 1, 64, templates=templates)
+        check_whole("The export", 1, MOST_TEMPLATES, templates=templates)
     if batch is not None:
-        check_whole("The export", 1, 4096, batch=batch)
+        check_whole("The export", 1, MOST_TARGETS, batch=batch)
     trust_modules(trust or ())
     network = load_network(model)
     path = Path(model)

@@ -207,6 +207,11 @@ class ClipDataset(Dataset[ClipBatch]):
     def _draw_sequence(self, rng: np.random.Generator) -> AnnotatedSequence:
         which = int(rng.choice(len(self.stores), p=self.odds))
         sequence = self.stores[which][int(rng.choice(self.usable[which]))]
+        if not self._accepts(sequence.visible):
+            raise UserError(
+                f"The record 'visible' of {sequence.dataset}/{sequence.name} in {self.stores[which].path} is not what "
+                "the store's table says of it: pack the dataset again."
+            )
         if self.still_motion and len(sequence) == 1:
             sequence = in_motion(sequence, self.still_motion, rng)
         return sequence

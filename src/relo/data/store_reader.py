@@ -93,6 +93,8 @@ class ClipStore(SequenceReader):
         header = self._header(manifest_number)
         frames: int = header["frames"]
         image_sizes = self._array(manifest_number, "sizes", "<i4", 2, (frames,))  # before memory is taken for so many
+        if (image_sizes < 1).any():
+            raise self._damaged(manifest_number, "sizes")
         image_boxes_xywh = self._array(manifest_number, "boxes", "<f8", 4, (1, frames)).astype(np.float64)
         if self.manifest.options.changes_frames:
             geometry = self._array(manifest_number, "geometry", "<f8", 4, (frames,)).astype(np.float64)
@@ -127,7 +129,7 @@ class ClipStore(SequenceReader):
                 for key, kind in ((ALL_VISIBLE, "u1"), (ALL_LENGTHS, "<i8"))
             )
             found = lengths[self._manifest_numbers]
-            if self.manifest.complete and found.all() and found.sum() == lengths.sum() == len(flags):
+            if self.manifest.complete and (found > 0).all() and found.sum() == lengths.sum() == len(flags):
                 return Visibility(flags.astype(bool), found.astype(np.int64))
         visible = [self._visible(number) for number in self._manifest_numbers.tolist()]
         return Visibility(np.concatenate([*visible, np.empty(0, bool)]), np.array([*map(len, visible)], np.int64))
@@ -160,7 +162,7 @@ class ClipStore(SequenceReader):
         except (ValueError, KeyError, TypeError, RecursionError):
             is_sound = False
         if not is_sound:
-            raise UserError(f"{self.describe_record(manifest_number, 'header')} in {self.path} is damaged: {_REMEDY}.")
+            raise self._damaged(manifest_number, "header")
         return header
 
     def describe_record(self, manifest_number: int, record: str) -> str:
@@ -183,8 +185,11 @@ class ClipStore(SequenceReader):
         content = self.read_record(manifest_number, record)
         rows, rest = divmod(len(content), columns * np.dtype(kind).itemsize)
         if rest or (lengths is not None and rows not in lengths):
-            raise UserError(f"{self.describe_record(manifest_number, record)} in {self.path} is damaged: {_REMEDY}.")
+            raise self._damaged(manifest_number, record)
         return np.frombuffer(content, kind).reshape(-1, columns)
+
+    def _damaged(self, manifest_number: int, record: str) -> UserError:
+        return UserError(f"{self.describe_record(manifest_number, record)} in {self.path} is damaged: {_REMEDY}.")
 
     def _read(self, key: bytes, described: str) -> bytes:
         try:

@@ -1,5 +1,6 @@
 """Which tracking rule holds on a benchmark: a model's, or a file's, with what it changes there; and how to say so."""
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -69,7 +70,7 @@ def benchmark_rule(
         origin, file = f"{rule} for {model}", read_rule_file(rule, model)
     else:
         own = resolve(model)
-        has_file = (own / RULE_FILE).is_file()
+        has_file = os.path.lexists(own / RULE_FILE)
         if not has_file and name is not None and benchmark is not None:
             raise UserError(f"The model {model} has no {RULE_FILE} with settings for benchmarks; give one with --rule.")
         origin, file = str(own / RULE_FILE) if has_file else model, own_rules(own)

@@ -1,5 +1,6 @@
 """Networks as ONNX graphs: one encodes a target's templates, one makes a tracking step, memory in and out."""
 
+import os
 import warnings
 from collections.abc import Collection, Mapping
 from importlib.util import find_spec
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 from relo.errors import UserError
 from relo.files import atomic_write
 from relo.models.checkpoints.states import state_hash
+from relo.models.checkpoints.weights import WEIGHTS_FILE
 from relo.models.encoders.base import Templates
-from relo.models.exported import NEXT_MEMORY, ExportedNetwork
+from relo.models.exported import ExportedNetwork
 from relo.models.graph_metadata import ENTRY, FILES, GraphKind, GraphMetadata
+from relo.models.graph_tensors import NEXT_MEMORY
 from relo.models.network import HEADS, Head, LocalizationNetwork
 from relo.models.temporal import TemporalPropagator
 
@@ -148,11 +151,13 @@ def export_onnx(
         The names of the step's outputs.
 
     Raises:
-        UserError: the export extra is not installed, the network cannot be exported with the batch left open, or a
-            file cannot be written.
+        UserError: the export extra is not installed, the network cannot be exported with the batch left open, the
+            folder holds a model, or a file cannot be written.
     """
     require_exporter()
     folder = Path(folder)
+    if os.path.lexists(folder / WEIGHTS_FILE):
+        raise UserError(f"{folder} holds a model ({WEIGHTS_FILE}); give graphs a folder of their own.")
     network = network.eval()
     template_inputs, step_inputs = _example_inputs(network, templates, batch or 2)
     if "memory" in step_inputs:

@@ -1,6 +1,5 @@
 """Networks that `relo export` wrote, computed by onnxruntime from their two graphs alone."""
 
-import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,21 +11,18 @@ from torch import Tensor, nn
 
 from relo.errors import UserError
 from relo.models.encoders.base import Templates
-from relo.models.graph_metadata import FILES, GraphMetadata, read_metadata
+from relo.models.graph_metadata import FILES, GraphMetadata, graphs_in, read_metadata
+from relo.models.graph_tensors import (
+    HEAD_OF,
+    NEXT_MEMORY,
+    GraphTensor,
+    are_of_step,
+    are_of_templates,
+    batch_axis,
+    graph_tensors,
+)
 from relo.models.heads import Localization
 from relo.models.network import HEADS, Head, LocalizationMaps, LocalizationNetwork
-
-NEXT_MEMORY = "next_memory"
-
-HEAD_OF: Mapping[str, Head] = {
-    "policy_logits": "policy",
-    "boxes_cxcywh": "box",
-    "value": "critic",
-    "prior_scores": "prior",
-    "prior_boxes_cxcywh": "prior",
-    "presence": "presence",
-}
-"""The head that gives an output of a step."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +61,9 @@ class ExportedNetwork(nn.Module):
             device: where onnxruntime computes: "cpu", or "cuda" or "cuda:1" where it can; None is "cpu".
 
         Raises:
-            UserError: a file is missing, is not such a graph, is broken or of a newer version; the two are not of one
-                network; or onnxruntime cannot compute on the device.
+            UserError: a file is missing, is not such a graph, is broken or of a newer version, or has other inputs and
+                outputs than its metadata say; the two are not of one network; or onnxruntime cannot compute on the
+                device.
         """
         super().__init__()
         first = _graph_file(Path(path))
@@ -83,6 +80,7 @@ class ExportedNetwork(nn.Module):
                 f"{self._templates.path} and {self._step.path.name} are not of one network or one export: export the "
                 "model again."
             )
+        _require_described(self._templates, self._step)
         sizes, presence = self.metadata, self.metadata.presence_localization
         self.encoder = Sizes(sizes.search_size, sizes.template_size, sizes.map_size)
         self.prior = ExportedHead("prior") if "prior" in sizes.heads else None
@@ -108,7 +106,7 @@ class ExportedNetwork(nn.Module):
         inputs: dict[str, Tensor | None] = {"images": search_images, **vars(templates)}
         if "memory" in self._step.inputs:
             count = len(search_images)
-            layers, _, *token_shape = self._step.inputs["memory"]
+            _, (layers, _, *token_shape) = self._step.inputs["memory"]
             inputs["memory"] = torch.zeros(layers, count, *token_shape) if memory is None else memory
             inputs["is_first"] = torch.full((count,), memory is None)
         outputs = self._step({name: tensor for name, tensor in inputs.items() if tensor is not None})
@@ -126,7 +124,7 @@ class Graph:
     Attributes:
         path: its file.
         kind, metadata: which graph it is, and of what.
-        inputs: their shapes by name; an open number of targets is a name.
+        inputs, outputs: their types and shapes by name.
     """
 
     def __init__(self, path: Path, device: str | torch.device | None = None) -> None:
@@ -135,8 +133,8 @@ class Graph:
         self._device = torch.device("cpu") if device is None else _device(device)
         self._start()
         self.kind, self.metadata = read_metadata(self._session.get_modelmeta().custom_metadata_map, path)
-        self.inputs: dict[str, list[Any]] = {entry.name: entry.shape for entry in self._session.get_inputs()}
-        self._outputs = [entry.name for entry in self._session.get_outputs()]
+        self.inputs: dict[str, GraphTensor] = graph_tensors(self._session.get_inputs())
+        self.outputs: dict[str, GraphTensor] = graph_tensors(self._session.get_outputs())
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Outputs by name for B targets; a graph with a fixed number of targets runs as often as it takes."""
@@ -147,18 +145,33 @@ class Graph:
         runs = [self._run(inputs, range(start, min(start + size, count)), size) for start in range(0, count, size)]
         if len(runs) == 1:
             return runs[0]
-        return {name: torch.cat([run[name] for run in runs], dim=_batch_axis(name)) for name in self._outputs}
+        return {name: torch.cat([run[name] for run in runs], dim=batch_axis(name)) for name in self.outputs}
 
     def _run(self, inputs: Mapping[str, Tensor], targets: range, size: int) -> dict[str, Tensor]:
         """Run some of the targets; where they are fewer than a run has, the last one fills the places."""
         rows = torch.tensor([*targets] + [targets[-1]] * (size - len(targets)))
-        arrays = {name: tensor.index_select(_batch_axis(name), rows).numpy() for name, tensor in inputs.items()}
-        outputs = zip(self._outputs, self._session.run(self._outputs, arrays), strict=True)
-        return {name: torch.from_numpy(array).narrow(_batch_axis(name), 0, len(targets)) for name, array in outputs}
+        arrays = {name: tensor.index_select(batch_axis(name), rows).numpy() for name, tensor in inputs.items()}
+        outputs = zip(self.outputs, self._session.run([*self.outputs], arrays), strict=True)
+        return {name: torch.from_numpy(array).narrow(batch_axis(name), 0, len(targets)) for name, array in outputs}
 
     def _start(self) -> None:
         self._threads = torch.get_num_threads()
         self._session = open_session(self.path, self._device)
+
+
+def _require_described(templates: Graph, step: Graph) -> None:
+    """Refuse graphs whose inputs or outputs are not what their metadata say.
+
+    Raises:
+        UserError: one is; it is named.
+    """
+    metadata = step.metadata
+    for graph, is_described in (
+        (templates, are_of_templates(metadata, templates.inputs, templates.outputs)),
+        (step, are_of_step(metadata, templates.outputs, step.inputs, step.outputs)),
+    ):
+        if not is_described:
+            raise UserError(f"{graph.path} is not a graph that its metadata describe: export the model again.")
 
 
 def session_options(threads: int) -> Any:
@@ -214,7 +227,7 @@ def _has(device: torch.device, providers: Collection[str]) -> bool:
 def is_onnx(path: str | Path) -> bool:
     """Whether a path means exported graphs: an `.onnx` file, or a folder with one of the two."""
     path = Path(path)
-    return path.suffix == ".onnx" or any(os.path.isfile(path / name) for name in FILES.values())
+    return path.suffix == ".onnx" or bool(graphs_in(path))
 
 
 def exported_metadata(path: str | Path) -> GraphMetadata:
@@ -242,11 +255,6 @@ def _sibling(file: Path, name: str) -> Path:
     if not sibling.is_file():
         raise UserError(f"There is no {name} in {file.parent}: both graphs of `relo export` belong in one folder.")
     return sibling
-
-
-def _batch_axis(name: str) -> int:
-    """The first axis of everything but the memory, where the batch follows the layers."""
-    return 1 if name in ("memory", NEXT_MEMORY) else 0
 
 
 def _device(name: str | torch.device) -> torch.device:

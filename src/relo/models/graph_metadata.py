@@ -1,6 +1,7 @@
 """What exported graphs say of themselves, so that whoever has the two files can track with them alone."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -9,15 +10,22 @@ from typing import Any, Literal, get_args
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from relo import __version__
-from relo.errors import EXCERPT, UserError
+from relo.errors import EXCERPT, UserError, excerpt
 from relo.models.heads import Localization
 from relo.models.network import HEADS, Head
+from relo.settings import LARGEST, LARGEST_SIDE, check_whole
 
 GraphKind = Literal["templates", "step"]
 FILES: dict[GraphKind, str] = {"templates": "templates.onnx", "step": "step.onnx"}
 
 ENTRY = "relo"
 """The name under which the metadata of an ONNX model hold ours, as JSON."""
+
+MOST_TEMPLATES = 64
+"""Of a target."""
+
+MOST_TARGETS = 4096
+"""Of a run, where their number is fixed."""
 
 FORMAT = 1
 """The version of what is written: the metadata, and the meaning of the graphs' inputs and outputs."""
@@ -51,10 +59,21 @@ class GraphMetadata:
     tracking: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        numbers = (self.search_size, self.template_size, self.map_size, self.templates, self.batch or 1)
-        has_numbers = all(type(number) is int and number > 0 for number in (*numbers, self.parameters))
-        has_names = set(self.heads) <= set(HEADS) and self.presence_localization in (None, *get_args(Localization))
-        if not (has_numbers and has_names and len(bytes.fromhex(self.weights)) and isinstance(self.tracking, Mapping)):
+        """Refuse what no export writes.
+
+        Raises:
+            UserError: a number is out of its range.
+            ValueError: the others are of no network.
+        """
+        sizes = {name: getattr(self, name) for name in ("search_size", "template_size", "map_size")}
+        check_whole("The export", 1, LARGEST_SIDE, **sizes)
+        check_whole("The export", 1, MOST_TEMPLATES, templates=self.templates)
+        if self.batch is not None:
+            check_whole("The export", 1, MOST_TARGETS, batch=self.batch)
+        check_whole("The export", 1, int(LARGEST), parameters=self.parameters)
+        has_heads = {"policy", "box"} <= set(self.heads) <= set(HEADS)
+        has_presence = self.presence_localization in (get_args(Localization) if "presence" in self.heads else (None,))
+        if not (has_heads and has_presence and bytes.fromhex(self.weights) and isinstance(self.tracking, Mapping)):
             raise ValueError("settings that no export writes")
 
     def to_json(self, graph: GraphKind) -> str:
@@ -62,6 +81,11 @@ class GraphMetadata:
         own = {"format": FORMAT, "version": __version__, "graph": graph}
         pixels = {"pixel_mean": IMAGENET_DEFAULT_MEAN, "pixel_deviation": IMAGENET_DEFAULT_STD}
         return json.dumps(own | pixels | asdict(self))
+
+
+def graphs_in(folder: Path) -> list[str]:
+    """The names of the exported graphs that a folder holds."""
+    return [name for name in FILES.values() if os.path.isfile(folder / name)]
 
 
 def read_metadata(entries: Mapping[str, str], path: Path) -> tuple[GraphKind, GraphMetadata]:
@@ -87,8 +111,8 @@ def read_metadata(entries: Mapping[str, str], path: Path) -> tuple[GraphKind, Gr
             FILES[graph]  # there are no others
             settings = {setting.name: entry[setting.name] for setting in fields(GraphMetadata)}
             return graph, GraphMetadata(**settings | {"heads": tuple(entry["heads"])})
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} has broken metadata ({error}): export the model again.") from error
+    except (UserError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} has broken metadata ({excerpt(str(error))}): export the model again.") from error
     raise UserError(
         f"{path} is a graph of format {str(found)[:EXCERPT]}, and relo {__version__} reads format {FORMAT}: "
         "export the model with this version of relo, or take the version that wrote it."

@@ -29,7 +29,8 @@ from relo.models.checkpoints.cache import cache_folder
 from relo.models.devices import is_small
 from relo.models.encoders.base import Templates
 from relo.models.export import TOLERANCE, MissingExporterError, require_exporter, step_graph, step_tensors
-from relo.models.exported import NEXT_MEMORY, TrackableNetwork, session_options
+from relo.models.exported import TrackableNetwork, session_options
+from relo.models.graph_tensors import NEXT_MEMORY
 from relo.models.inference import Precision, computing
 from relo.models.network import HEADS, Head, LocalizationMaps, LocalizationNetwork
 

@@ -1,5 +1,6 @@
 """The rule by which a tracker turns a network's maps into boxes: every setting is visible here."""
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -249,7 +250,8 @@ def own_rules(path: Path) -> RuleFile:
         return rules_from_settings(exported_metadata(path).tracking, path)
     if path.is_file():
         return RuleFile(rule_from_settings(read_checkpoint(path).get("relo_rule", {}), str(path)))
-    return read_rule_file(path / RULE_FILE) if (path / RULE_FILE).is_file() else RuleFile(TrackingRule())
+    # What is there but cannot be read, such as a link to nothing, is refused by its name.
+    return read_rule_file(path / RULE_FILE) if os.path.lexists(path / RULE_FILE) else RuleFile(TrackingRule())
 
 
 def check_heads(rule: TrackingRule, network: TrackableNetwork) -> None:

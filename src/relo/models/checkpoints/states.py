@@ -171,19 +171,28 @@ def misfit(expected: Mapping[str, torch.Size], state: State) -> str | None:
     return "; ".join(f"{len(names)} {kind}: {_listed(names)}" for kind, names in found if names) or None
 
 
-def load_state_strictly(module: nn.Module, state: State, source: str) -> None:
-    """Load every tensor of a module; `source` names the state in the error.
+def require_fit(own: State, state: State, source: str) -> None:
+    """Refuse a state that is not of the tensors `own`, whose shapes and types alone are read; `source` names it.
 
     Raises:
-        UserError: tensors are missing, surplus or of another shape; the module is left as it was.
+        UserError: tensors are missing, surplus or of another shape; they are named.
     """
-    own = module.state_dict()
     difference = misfit({name: tensor.shape for name, tensor in own.items()}, state)
     if difference is None:
         odd = [name for name in own if own[name].is_floating_point() != state[name].is_floating_point()]
         difference = f"{len(odd)} of whole numbers where others belong, or the reverse: {_listed(odd)}" if odd else None
     if difference is not None:
         raise UserError(f"{source} does not fit the network ({difference}).")
+
+
+def load_state_strictly(module: nn.Module, state: State, source: str) -> None:
+    """Load every tensor of a module; `source` names the state in the error.
+
+    Raises:
+        UserError: as of `require_fit`, or a tensor holds what is no number; the module is left as it was.
+    """
+    own = module.state_dict()
+    require_fit(own, state, source)
     if broken := [name for name in own if not state[name].float().isfinite().all()]:
         raise UserError(f"{source} is broken: weights are not a number, or infinite: {_listed(broken)}.")
     module.load_state_dict(dict(state))

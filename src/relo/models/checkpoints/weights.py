@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml  # type: ignore[import-untyped]
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
@@ -27,8 +28,10 @@ from relo.models.checkpoints.states import (
     load_state_strictly,
     read_safetensors,
     read_torch_file,
+    require_fit,
     require_restored,
 )
+from relo.models.graph_metadata import graphs_in
 from relo.models.network import LocalizationNetwork
 
 WEIGHTS_FILE = "model.safetensors"
@@ -57,9 +60,11 @@ def save_network(network: LocalizationNetwork, folder: str | Path, tracking: Map
         tracking: settings of the tracking rule; no `tracking.yaml` is written if not given.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder holds exported graphs, or cannot be written.
     """
     folder = Path(folder)
+    if graphs := graphs_in(folder):
+        raise UserError(f"{folder} holds exported graphs ({', '.join(graphs)}); give the model a folder of its own.")
     # Shared memory and strides do not survive in a safetensors file.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     with atomic_write(folder / WEIGHTS_FILE) as partial:
@@ -81,9 +86,9 @@ def load_network(model: str | Path) -> LocalizationNetwork:
     """
     path = resolve(model)
     config, state = _read_model(path)
-    network = build(config)
-    if not isinstance(network, LocalizationNetwork):
-        raise UserError(f"{path} describes a {type(network).__name__}, not a network to track with.")
+    if (tensors := _tensors_without_memory(config, path)) is not None:
+        require_fit(tensors, state, str(path))
+    network = _build_network(config, path)
     load_state_strictly(network, state, str(path))
     return network.eval()
 
@@ -138,12 +143,18 @@ def resolve(model: str | Path) -> Path:
             the network that comes with the package; a folder of that name is "./relo-small".
 
     Raises:
-        UserError: there is no such path or name, or the hub cannot be reached.
+        UserError: there is no such path or name, the folder holds both a model and exported graphs, or the hub cannot
+            be reached.
     """
     if model == SHIPPED:
         return SHIPPED_FOLDER
     path = Path(model)
     if os.path.exists(path):  # False for a name that no file can have
+        if os.path.lexists(path / WEIGHTS_FILE) and (graphs := graphs_in(path)):
+            raise UserError(
+                f"{path} holds a model ({WEIGHTS_FILE}) and exported graphs ({', '.join(graphs)}), which may be of "
+                "another network: give each a folder of its own."
+            )
         return path
     variants = {f"relo-{variant}": variant for variant in VARIANTS}
     if str(model) not in variants:
@@ -202,6 +213,33 @@ def _read_model(path: Path) -> tuple[dict[str, Any], State]:
     }
 
 
+def _build_network(config: dict[str, Any], path: Path) -> LocalizationNetwork:
+    network = build(config)
+    if not isinstance(network, LocalizationNetwork):
+        raise UserError(f"{path} describes a {type(network).__name__}, not a network to track with.")
+    return network
+
+
+def _tensors_without_memory(config: dict[str, Any], path: Path) -> State | None:
+    """The names, shapes and types of a network's tensors, whose numbers are nowhere: it may be larger than the memory.
+
+    Returns:
+        None where a part cannot be built without memory.
+
+    Raises:
+        UserError: the config cannot be used, or is not a network's.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            return _build_network(config, path).state_dict()
+    except UserError as error:
+        if error.__context__ is None:  # else an operation that needs memory may lie behind it
+            raise
+    except Exception:  # a part's constructor may read its own tensors
+        pass
+    return None
+
+
 def _read_folder(folder: Path) -> tuple[dict[str, Any], State]:
     config_file, weights_file = folder / CONFIG_FILE, folder / WEIGHTS_FILE
     if not config_file.exists():
@@ -209,7 +247,7 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], State]:
     config = read_yaml(config_file, "The network's config")
     if not isinstance(config, dict):
         raise UserError(f"{config_file} does not name the network's class_path and init_args.")
-    state = read_safetensors(weights_file)
+    state = as_state(read_safetensors(weights_file), str(weights_file))
     with safe_open(weights_file, framework="pt") as file:
         _require_format((file.metadata() or {}).get(FORMAT_ENTRY, FORMAT), weights_file)
     return config, state
