@@ -525,3 +525,13 @@ def test_a_dtype_named_by_something_endless(tmp_path):
             archive.writestr(name, pickled if name.endswith("data.pkl") else record)
     with pytest.raises(UserError, match=r"numpy"):
         as_state(read_torch_file(path)["n"], "it")
+
+
+def test_a_compressed_checkpoint_is_refused_before_it_expands(network, tmp_path):
+    path, compressed = tmp_path / "x.ckpt", tmp_path / "compressed.ckpt"
+    torch.save(our_checkpoint(network), path)
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(compressed, "w", zipfile.ZIP_DEFLATED) as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+    with pytest.raises(UserError, match=r"compressed\.ckpt is refused: .* is compressed, and may expand far"):
+        load_network(compressed)

@@ -23,6 +23,7 @@ State = Mapping[str, Tensor]
 NAMED_AT_MOST = 4
 """Tensors of one kind that an error spells out before it only counts them."""
 
+_ZIP = b"PK\3\4"  # a zip's first bytes
 _NAME_LETTERS = 120  # of a place and what is wrong with it: its end says most
 
 _FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2}
@@ -73,7 +74,9 @@ def _require_stored(path: Path) -> None:
         UserError: there is one.
         zipfile.BadZipFile: it is a zip, but a damaged one.
     """
-    if zipfile.is_zipfile(path):
+    with path.open("rb") as file:
+        is_zip = file.read(len(_ZIP)) == _ZIP  # as torch sees it; other formats may hold one
+    if is_zip:
         with zipfile.ZipFile(path) as archive:
             compressed = [entry for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
         if compressed:
