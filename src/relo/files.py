@@ -155,7 +155,7 @@ def require_kept(folder: Path, written: Iterable[Path]) -> None:
     if gone:
         raise UserError(
             f"{len(gone)} of what was written in {folder} are gone, such as {gone[0].name}: they were removed or moved "
-            "meanwhile; run again, and what is missing is made anew."
+            "meanwhile; run again, and what is missing is made again."
         )
 
 

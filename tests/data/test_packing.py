@@ -112,6 +112,15 @@ def test_packing_again_does_nothing(store, reader):
     assert content(store.path) == before
 
 
+def test_a_complete_store_stays_so_while_another_packer_looks_at_it(store):
+    manifest = replace(store.manifest, complete=False, broken={})
+    for damaged in ([], [1]):
+        with ClipStoreWriter(store.path, manifest, damaged) as writer:
+            assert writer.missing == damaged
+        forget_environment(store.path)
+        assert ClipStore(store.path, partial=True).manifest == (manifest if damaged else store.manifest)
+
+
 def test_ctrl_c_keeps_what_is_done(reader, tmp_path, monkeypatch):
     written = []
     write = ClipStoreWriter.write

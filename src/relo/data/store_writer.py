@@ -4,8 +4,9 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import lmdb
@@ -76,11 +77,7 @@ class ClipStoreWriter:
             raise self._unwritable(error) from error
         self._manifest = manifest
         try:
-            self._write({MANIFEST: closed(manifest.encode())}, [record_key(number, "header") for number in damaged])
-            with self._environment.begin() as transaction:
-                self.missing = [
-                    i for i in range(len(manifest.names)) if transaction.get(record_key(i, "header")) is None
-                ]
+            self._change(partial(self._begin, damaged))
         except UserError:
             self._environment.close()
             raise
@@ -108,7 +105,7 @@ class ClipStoreWriter:
         if self._manifest.options.changes_frames:
             records["geometry"] = packed.geometry.astype("<f8").tobytes()
         frames = {record_key(index, f"{i:08d}"): value for i, value in enumerate(packed.values)}
-        self._write(frames | {record_key(index, name): closed(value) for name, value in records.items()})
+        self._put(frames | {record_key(index, name): closed(value) for name, value in records.items()})
 
     def finish(self, broken: Mapping[str, str]) -> None:
         """Mark the store as complete, but for the sequences that are broken."""
@@ -118,22 +115,37 @@ class ClipStoreWriter:
         visible = [record[:-CHECKSUM_BYTES] for record in records]
         lengths = np.array([len(flags) for flags in visible], "<i8")
         tables = {ALL_VISIBLE: b"".join(visible), ALL_LENGTHS: lengths.tobytes(), MANIFEST: manifest.encode()}
-        self._write({key: closed(value) for key, value in tables.items()})
+        self._put({key: closed(value) for key, value in tables.items()})
 
-    def _write(self, records: Mapping[bytes, bytes], deleted: Iterable[bytes] = ()) -> None:
+    def _begin(self, damaged: Collection[int], transaction: lmdb.Transaction) -> None:
+        """Find what is missing, and call the store unfinished where something is: another may have finished it."""
+        for number in damaged:
+            transaction.delete(record_key(number, "header"))
+        numbers = range(len(self._manifest.names))
+        self.missing = [number for number in numbers if transaction.get(record_key(number, "header")) is None]
+        if self.missing or transaction.get(MANIFEST) is None:
+            transaction.put(MANIFEST, closed(self._manifest.encode()))
+
+    def _put(self, records: Mapping[bytes, bytes]) -> None:
         """Write values that end with their checksums."""
+
+        def put(transaction: lmdb.Transaction) -> None:
+            for key, value in records.items():
+                transaction.put(key, value)
+
+        self._change(put, sum(map(len, records.values())))
+
+    def _change(self, change: Callable[[lmdb.Transaction], None], size: int = 0) -> None:
+        """Make a change, which adds so many bytes, in one transaction."""
         while True:
             try:
                 with self._environment.begin(write=True) as transaction:
-                    for key in deleted:
-                        transaction.delete(key)
-                    for key, value in records.items():
-                        transaction.put(key, value)
+                    change(transaction)
                 return
             except lmdb.MapFullError:
                 self._environment.set_mapsize(2 * self._environment.info()["map_size"])
             except lmdb.Error as error:
-                raise self._unwritable(error, sum(map(len, records.values()))) from error
+                raise self._unwritable(error, size) from error
 
     def _unwritable(self, error: OSError | lmdb.Error, size: int = 0) -> UserError:
         """What to raise where so many bytes could not be written."""
