@@ -125,7 +125,7 @@ def test_moving_stills_give_consecutive_clips(stills):
 
 @pytest.mark.parametrize("strength", [-0.1, 2.5, float("nan")])
 def test_motion_beyond_reason_is_refused(stills, strength):
-    with pytest.raises(UserError, match=r"still_motion must be between 0 and 2, not"):
+    with pytest.raises(UserError, match=r"has still_motion = .*; it must be a number from 0 to 2"):
         clips(stills, replace(PLAIN, still_motion=strength))
 
 

@@ -111,7 +111,7 @@ def test_what_cannot_be_had_is_said(tmp_path, monkeypatch):
         TimmCNN(LITE, **TINY | {"search_size": 80})
     with pytest.raises(UserError, match="correlation_groups 7"):
         TimmCNN(LITE, **TINY, correlation_groups=7)
-    with pytest.raises(UserError, match="has 7 stages"):
+    with pytest.raises(UserError, match="has trained_stages = 8; it must be a whole number from 0 to 7"):
         TimmCNN(LITE, **TINY, trained_stages=8)
     torch.save({"a": torch.zeros(1)}, tmp_path / "foreign.pth")
     with pytest.raises(UserError, match="does not fit"):

@@ -49,6 +49,21 @@ def part(name: str, **settings: object) -> dict:
         ("trainer", "devices", 10**9, "devices = 1000000000"),
         ("trainer", "gradient_clip_val", -1.0, "gradient_clip_val = -1.0"),
         ("trainer", "precision", "bf16-true", "trainer.precision is bf16-true"),
+        (
+            "trainer",
+            "accumulate_grad_batches",
+            None,
+            "trainer.accumulate_grad_batches: null, where a whole number belongs",
+        ),
+        ("model", "fresh_parts", None, "model.fresh_parts: null"),
+        (
+            "model",
+            "optimizer",
+            optimizer(differentiable=None),
+            "model.optimizer.init_args.differentiable: null, where true",
+        ),
+        ("model", "network", part("encoder", stem=None), "model.network.init_args.encoder.init_args.stem: null"),
+        ("data", "augmentation", {"still_motion": None}, "data.augmentation.still_motion: null"),
     ],
 )
 def test_a_number_out_of_range(section, setting, value, word, data, tmp_path, monkeypatch, capsys):

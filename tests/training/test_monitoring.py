@@ -121,7 +121,7 @@ def test_every_no_steps(data, callback, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         relo_here(monkeypatch, "fit", "--config", path, cwd=tmp_path)
     assert stop.value.code == 2
-    assert f"{callback}'s every_n_steps must be at least 1, not 0" in capsys.readouterr().err
+    assert f"{callback} has every_n_steps = 0; it must be a whole number from 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("samples", [1, 4])

@@ -27,6 +27,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
+from relo.commands.null_settings import require_values
 from relo.data.datamodule import TrackingDataModule, named_workers
 from relo.errors import UserError, excerpt, one_sentence
 from relo.files import MOST_DIGITS, MOST_LEVELS, REFUSALS, read_yaml, reason, require_few_nodes
@@ -45,6 +46,7 @@ from relo.training.checkpoints import (
 )
 from relo.training.module import RELOModule
 from relo.training.ranks import watch_ranks
+from relo.training.recipe import Recipe
 from relo.training.validation import ValidationReport
 
 # Said of every run by Lightning and its dependencies, and nothing that the user could change.
@@ -113,6 +115,9 @@ class CLI(LightningCLI):
         for name in ("augmentation", "absence"):  # the parser looks at what is in them, not at whether they are such
             if not isinstance(found := settings.data[name], Namespace):
                 raise UserError(f"The config has data.{name}: {excerpt(found)}, where settings by name belong.")
+        parts = ("trainer", Trainer), ("model", RELOModule), ("model", Recipe), ("data", TrackingDataModule)
+        for name, kind in parts:
+            require_values(settings[name], kind, name)
         _check_trainer(settings)
         if settings.ckpt_path in ("best", "hpc"):  # Lightning's words; what they stand for is not known here
             raise UserError(f"There is no checkpoint {settings.ckpt_path!r} here: name a file, or take `last`.")

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from relo.errors import UserError
 from relo.geometry import CropRule, cxcywh_to_xywh, mirror_xywh, xywh_to_cxcywh
 from relo.settings import check_number
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 Image = NDArray[np.uint8]
 
-_MOST_MOTION = 2.0
+_MOST_MOTION = 2.0  # beyond it boxes could not follow
 _PLACES_TRIED = 20
 
 
@@ -62,10 +61,7 @@ class Augmentation:
         check_number("data.augmentation", 0, 100, center_jitter=self.center_jitter)
         check_number("data.augmentation", 0, 10, scale_jitter=self.scale_jitter)
         check_number("data.augmentation", -100, 100, mirror_offset=self.mirror_offset)
-        if not 0 <= self.still_motion <= _MOST_MOTION:  # beyond it boxes could not follow
-            raise UserError(
-                f"data.augmentation.still_motion must be between 0 and {_MOST_MOTION:g}, not {self.still_motion:g}."
-            )
+        check_number("data.augmentation", 0, _MOST_MOTION, still_motion=self.still_motion)
 
 
 class ClipTransform:

@@ -11,7 +11,7 @@ from rich import box, get_console
 from rich.table import Table
 from torch import Tensor
 
-from relo.errors import UserError, excerpt
+from relo.errors import UserError
 from relo.evaluation.plots import save_png
 from relo.learning.health import action_histogram
 from relo.settings import check_whole
@@ -43,9 +43,7 @@ _MOST_STEPS = 2**31
 
 class _EveryNSteps(Callback):
     def __init__(self, every_n_steps: int) -> None:
-        if not 1 <= every_n_steps <= _MOST_STEPS:
-            bound = "at least 1" if every_n_steps < 1 else f"at most {_MOST_STEPS}"
-            raise UserError(f"{type(self).__name__}'s every_n_steps must be {bound}, not {excerpt(every_n_steps)}.")
+        check_whole(type(self).__name__, 1, _MOST_STEPS, every_n_steps=every_n_steps)
         self.every_n_steps = every_n_steps
         self._last_step = 0
 

@@ -17,6 +17,7 @@ from relo.models.checkpoints.states import load_state_strictly, read_state
 from relo.models.encoders.base import Templates
 from relo.models.encoders.correlation import FINE_STRIDE, TOKEN_STRIDE, CorrelatingEncoder, correlate, target_kernel
 from relo.models.encoders.layers import FROM_HUB, check_blocks, check_sizes, create_timm
+from relo.settings import check_whole
 
 FROM_PACKAGE = "package"
 
@@ -93,8 +94,7 @@ class TimmCNN(CorrelatingEncoder):
         self.embed_fine = nn.Conv2d(channels, width, kernel_size=2, stride=2)
         self._add_blocks(heads, max_templates)
         stages = _stages(self.stem)
-        if not 0 <= trained_stages <= len(stages):
-            raise UserError(f"The stem {name} has {len(stages)} stages; trained_stages cannot be {trained_stages}.")
+        check_whole(f"The stem {name}", 0, len(stages), trained_stages=trained_stages)
         self._frozen_stages = stages[: len(stages) - trained_stages]
         self.requires_grad_(True)
         self.to(memory_format=torch.channels_last)  # a quarter faster on CPUs
