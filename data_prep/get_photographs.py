@@ -21,12 +21,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Column, Table
 
 from relo.commands.main import main as relo
+from relo.commands.scripts import run_script
 from relo.data.doctor import recognise
 from relo.data.sequences.frame_files import is_image_name
 from relo.errors import UserError
@@ -309,10 +309,4 @@ def _overview(output: Path, sets: dict[str, Path]) -> Table:
 
 
 if __name__ == "__main__":
-    parser = ArgumentParser(description=__doc__)
-    parser.add_function_arguments(get_photographs, as_group=False)
-    try:
-        get_photographs(**parser.parse_args().as_dict())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_script(get_photographs, __doc__)

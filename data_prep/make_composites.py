@@ -7,12 +7,10 @@ from relo.commands.process import set_defaults
 
 set_defaults()  # before torch loads
 
-import sys
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from relo.commands.main import main as relo
+from relo.commands.scripts import run_script
 from relo.errors import UserError
 
 COMPOSITES = {
@@ -66,13 +64,7 @@ def make_composites(output: Path = Path("data"), photos: Path | None = None, wor
 
 def main(arguments: list[str] | None = None) -> None:
     """Make the composites; a mistake is one sentence and exit code 2."""
-    parser = ArgumentParser(description=__doc__)
-    parser.add_function_arguments(make_composites, as_group=False)
-    try:
-        make_composites(**parser.parse_args(arguments).as_dict())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_script(make_composites, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,14 @@ from relo.commands.process import set_defaults
 set_defaults()  # before torch loads
 
 import csv
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 from get_photographs import SETS
-from jsonargparse import ArgumentParser
 from rich.console import Console
 
+from relo.commands.scripts import run_script
 from relo.errors import UserError
 from relo.files import read_yaml, write_text
 
@@ -57,13 +56,7 @@ def write_present(configs: list[Path], output: Path, stores: Path = Path("data")
 
 def main(arguments: list[str] | None = None) -> None:
     """Write the config; a mistake is one sentence and exit code 2."""
-    parser = ArgumentParser(description=__doc__)
-    parser.add_function_arguments(write_present, as_group=False)
-    try:
-        write_present(**parser.parse_args(arguments).as_dict())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_script(write_present, __doc__, arguments)
 
 
 if __name__ == "__main__":

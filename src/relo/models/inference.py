@@ -51,10 +51,14 @@ def optimize_for_inference(network: LocalizationNetwork, precision: Precision = 
         network: the network; left as it is.
         precision: of products. Other than float32, the result must run under `torch.autocast` of this precision.
 
+    Raises:
+        UserError: there is no such precision.
+
     Returns:
         The copy, in evaluation mode and without gradients. It is for running, not for saving: its tensors are no longer
         those that its config describes. In float32 its outputs are the network's but for rounding.
     """
+    check_precision(precision)
     network = copy.deepcopy(network).eval().requires_grad_(False)
     if isinstance(network.encoder, TimmCNN):
         network.encoder.stem = _folded_stem(network.encoder)

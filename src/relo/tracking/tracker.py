@@ -140,7 +140,6 @@ class Tracker:
         rule = replace(rule, localization=localization or rule.localization)
         if precision == "auto":
             precision = fastest_precision(found)
-        check_precision(precision)
         network = optimize_for_inference(load_network(path), precision)
         return cls(network, rule, found, precision, cuda_graphs=cuda_graphs, engine=engine)
 
