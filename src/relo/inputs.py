@@ -50,7 +50,7 @@ def read_bounded(path: Path, most: int = LARGEST_TEXT) -> bytes:
     if size <= most:
         with open(path, "rb", opener=_unblocked) if isinstance(path, Path) else path.open("rb") as file:
             try:
-                content = _read_pieces(file, max(_PIECE, size + 1), most)
+                content = _read_pieces(file, size + 1, most)
             except BlockingIOError as error:
                 raise UserError(f"{path} would be waited for; give a regular file.") from error
         size = len(content)
@@ -66,14 +66,17 @@ def _unblocked(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has none
 
 
-def _read_pieces(file: IO[bytes], piece_size: int, most: int) -> bytes:
+def _read_pieces(file: IO[bytes], first_piece: int, most: int) -> bytes:
     """What is in a file, or somewhat more than `most` bytes of it.
+
+    Room for a piece is taken before it is read: a large one that finds the end of the file would cost as much again.
 
     Raises:
         BlockingIOError: there is no more as yet, but it is not the end.
     """
-    pieces, size = [], 0
-    while size <= most and (piece := file.read(piece_size)) != b"":
+    pieces: list[bytes] = []
+    size = 0
+    while size <= most and (piece := file.read(_PIECE if pieces else first_piece)) != b"":
         if piece is None:
             raise BlockingIOError
         pieces.append(piece)

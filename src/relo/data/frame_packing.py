@@ -16,6 +16,7 @@ from relo.errors import UserError
 
 _KEPT = (b"\xff\xd8", b"\x89PNG")  # how files begin whose bytes can be kept
 _REDUCTIONS = (8, 4, 2)  # at which a JPEG is decoded in less time
+_NEARLY_WHOLE = 0.75  # from this scale on, two pixels by two show as much as the area does, in an eighth of the time
 
 
 def pack_frames(sequence: Sequence, options: PackingOptions, decode: bool = True) -> PackedFrames:
@@ -89,7 +90,8 @@ def _changed(
         assert options.max_side is not None
         scale = options.max_side / max(width_of_part, height_of_part)
         side = max(1, round(width_of_part * scale)), max(1, round(height_of_part * scale))
-        part = np.asarray(cv2.resize(part, side, interpolation=cv2.INTER_AREA), np.uint8)
+        interpolation = cv2.INTER_LINEAR if scale * reduction > _NEARLY_WHOLE else cv2.INTER_AREA
+        part = np.asarray(cv2.resize(part, side, interpolation=interpolation), np.uint8)
     shown = part.shape[1] / width_of_part, part.shape[0] / height_of_part
     bgr = cv2.cvtColor(part, cv2.COLOR_RGB2BGR)
     encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, options.quality])[1].tobytes()
