@@ -12,7 +12,7 @@ from dying import dies
 from relo.models.checkpoints.weights import save_network
 from relo.models.network import LocalizationNetwork
 from small_networks import make_network
-from training_runs import WARMUP, config, losses, relo_here, start_relo, write_config
+from training_runs import WARMUP, config, losses, refused, relo_here, start_relo, write_config
 
 DDP = ("--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu")
 OUT_OF_MEMORY = (
@@ -27,17 +27,6 @@ def settings(data, *callbacks, workers=0):
     content["trainer"]["callbacks"] += callbacks
     content["data"]["workers"] = workers
     return content
-
-
-def refused(monkeypatch, capsys, *arguments, cwd):
-    """The sentence with which a command ends."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        relo_here(monkeypatch, *arguments, cwd=cwd)
-    assert stop.value.code == 2
-    said = [line for line in capsys.readouterr().err.splitlines() if "relo: error: " in line]
-    assert len(said) == 1
-    return said[0].partition("relo: error: ")[2]
 
 
 def check_resumes(data, folder, monkeypatch, steps):
@@ -65,8 +54,8 @@ def too_large(monkeypatch):
 
 def test_a_killed_process_of_a_loader(data, tmp_path, monkeypatch, capsys):
     path = write_config(tmp_path / "config.yaml", settings(data, dies("loader"), workers=1))
-    said = refused(monkeypatch, capsys, "fit", "--config", path, cwd=tmp_path)
-    assert said.startswith("Process ")
+    said = refused(monkeypatch, capsys, tmp_path, "fit", "--config", path)
+    assert said.startswith("relo: error: Process ")
     assert "which prepared clips, was killed" in said
     assert "lower data.workers" in said
     check_resumes(data, tmp_path, monkeypatch, [2, 3])
@@ -76,12 +65,12 @@ def test_a_gpu_that_is_full_in_training_and_in_validation(data, tmp_path, monkey
     path = write_config(tmp_path / "config.yaml", settings(data))
     with monkeypatch.context() as patches:
         too_large(5, patches)  # two frames of two steps, and one more
-        said = refused(patches, capsys, "fit", "--config", path, cwd=tmp_path)
-    assert said.startswith("The memory of GPU 1 does not suffice (2.00 GiB more were asked for): lower data.batch_size")
+        said = refused(patches, capsys, tmp_path, "fit", "--config", path)
+    assert "error: The memory of GPU 1 does not suffice (2.00 GiB more were asked for): lower data.batch_size" in said
     check_resumes(data, tmp_path, monkeypatch, [2, 3])
     too_large(3)
     weights = ("--ckpt_path=last", "--trainer.limit_val_batches=1.0")
-    said = refused(monkeypatch, capsys, "validate", "--config", path, *weights, cwd=tmp_path)
+    said = refused(monkeypatch, capsys, tmp_path, "validate", "--config", path, *weights)
     assert said.endswith("lower data.validation_batch.")
 
 
@@ -89,13 +78,9 @@ def test_a_gpu_that_is_full_in_a_benchmark(data, tmp_path, monkeypatch, capsys, 
     save_network(make_network(), tmp_path / "model")
     source = ("--dataset=lasot", "--root", data.test_root, "--device=cpu", "--engine=torch")
     too_large(20)  # sequences are 12 frames long
-    said = refused(
-        monkeypatch,
-        capsys,
-        *("test", "--model", tmp_path / "model", *source, "--batch_size=1", "--workers=1", "--output", "results"),
-        cwd=tmp_path,
-    )
-    assert said.startswith("The memory of GPU 1 does not suffice (2.00 GiB more were asked for): on cpu, lower")
+    command = ("test", "--model", tmp_path / "model", *source, "--batch_size=1", "--workers=1", "--output", "results")
+    said = refused(monkeypatch, capsys, tmp_path, *command)
+    assert "error: The memory of GPU 1 does not suffice (2.00 GiB more were asked for): on cpu, lower" in said
     assert (tmp_path / "results/run.json").exists()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
+from refusals import refused
 from relo.commands.main import main
 from relo.data.clip_store import ClipStore
 from relo.data.image_headers import announced_pixels
@@ -26,18 +27,6 @@ from relo.files import MOST_NODES, load_yaml, read_yaml, unwritable, write_text
 from relo.models.checkpoints.states import read_torch_file
 
 FRAME = cv2.imencode(".jpg", np.zeros((32, 40, 3), np.uint8))[1].tobytes()
-
-
-def refused(capsys, *arguments: object) -> str:
-    """The one sentence that a command ends with."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    assert stop.value.code == 2, captured
-    (sentence,) = [line for line in captured.err.splitlines() if line.startswith("relo: error: ")]
-    assert len(sentence) < 700
-    return sentence
 
 
 @pytest.fixture

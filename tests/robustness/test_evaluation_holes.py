@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from refusals import refused
 from relo.commands.evaluate import evaluate
-from relo.commands.main import main
 from relo.commands.test import run_benchmark
 from relo.data.sequences.base import ImageFiles
 from relo.data.sequences.base import Sequence as AnnotatedSequence
@@ -39,13 +39,6 @@ def write(path: Path, text: str = ROWS) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path
-
-
-def refused(capsys, *arguments) -> str:
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    assert stop.value.code == 2
-    return capsys.readouterr().err
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from relo.commands.main import main
+from refusals import refused
 from relo.errors import UserError
 from relo.evaluation.benchmark_rule import benchmark_rule
 from relo.models.checkpoints.plugin import build
@@ -24,12 +24,6 @@ from small_networks import make_network
 def model(tmp_path) -> Path:
     save_network(make_network(), tmp_path / "model", {"window_exponent": 0.5})
     return tmp_path / "model"
-
-
-def refused(capsys, *arguments: object) -> str:
-    with pytest.raises(SystemExit, match="2"):
-        main([str(argument) for argument in arguments])
-    return " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("graph", ["step.onnx", "templates.onnx"])

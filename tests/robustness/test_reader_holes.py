@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from relo.commands.main import main
+from refusals import refused
 from relo.data.intact_frames import decode_intact
 from relo.data.sequences import COCO, Photographs
 from relo.data.sequences.base import ImageFiles, decode_frame
@@ -25,14 +25,6 @@ from relo.errors import UserError
 
 JPEG = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (72, 96, 3), np.uint8))[1].tobytes()
 SMALL = {"sequences": 2, "frames": 4, "width": 96, "height": 72, "workers": 0, "split": "test"}
-
-
-def refused(capsys, *arguments: object) -> str:
-    """The one sentence that a command ends with."""
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    assert stop.value.code == 2
-    return capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------------------------- COCO
