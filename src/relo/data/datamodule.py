@@ -163,7 +163,7 @@ class TrackingDataModule(lightning.LightningDataModule):
         method = start_method(self.multiprocessing_context, ranks) if self.workers else None
         if method == "forkserver":
             share_imports()
-        numbers.resume(*self._progress(len(numbers) // self.batch_size))
+        numbers.resume(*self._progress())
         return ClipLoader(
             self.clips,
             batch_size=self.batch_size,
@@ -196,7 +196,7 @@ class TrackingDataModule(lightning.LightningDataModule):
         """The number of ranks, and ours."""
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
-    def _progress(self, batches_per_epoch: int) -> tuple[int, int]:
+    def _progress(self) -> tuple[int, int]:
         """The epoch to start with and how many of its batches are done: other than 0, 0 only where a run is resumed.
 
         Lightning restores these counts, but leaves it to the loader to go on from there.
@@ -205,11 +205,10 @@ class TrackingDataModule(lightning.LightningDataModule):
             return 0, 0
         loop = self.trainer.fit_loop
         epochs = cast(Any, loop.epoch_progress.current)
-        batches = cast(Any, loop.epoch_loop.batch_progress.current)
-        if batches.processed < batches_per_epoch:
-            return epochs.processed, batches.processed
-        # All batches of an epoch are done; its validation may have been under way.
-        return epochs.started, 0
+        batches = cast(Any, loop.epoch_loop.batch_progress)
+        if batches.is_last_batch:  # its validation may have been under way
+            return epochs.started, 0
+        return epochs.processed, batches.current.processed
 
 
 class ClipLoader(DataLoader[ClipBatch]):

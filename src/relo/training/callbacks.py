@@ -124,9 +124,20 @@ class AveragedWeights(EMAWeightAveraging):
     network alone is.
     """
 
+    _is_swapped = False
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Copy the network."""
         assert isinstance(pl_module, RELOModule)
         if stage == "fit":
             network = nn.ModuleDict({"network": pl_module.network})  # under the names that checkpoints have
             self._average_model = AveragedModel(network, self._device, use_buffers=self._use_buffers, **self._kwargs)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Put the weights back in their places, which a validation that is stopped leaves exchanged."""
+        if self._is_swapped:
+            self._swap_models(pl_module)
+
+    def _swap_models(self, pl_module: LightningModule) -> None:
+        super()._swap_models(pl_module)
+        self._is_swapped = not self._is_swapped

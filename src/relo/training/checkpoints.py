@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -88,16 +88,30 @@ class InertCheckpointIO(TorchCheckpointIO):
 class InterruptCheckpoint(Callback):
     """On Ctrl-C or SIGTERM, ends the step in hand and saves `last.ckpt` beside the others, for `--ckpt_path last`.
 
-    A second Ctrl-C stops at once. With several processes, which do not stop in the same step, what was saved is kept,
-    and nothing is added.
+    A step may be of several batches, whose gradients are in no checkpoint. A second Ctrl-C stops at once. With several
+    processes, which do not stop in the same step, what was saved is kept, and nothing is added.
     """
 
     def __init__(self) -> None:
         self._asked = False
+        self._must_end = False  # SIGTERM came within a step
+        self._is_saved = False
         self._handler_before: Any = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take Ctrl-C over, and remove what a killed fit left of a checkpoint."""
+        """Take Ctrl-C over, and remove what a killed fit left of a checkpoint.
+
+        Raises:
+            UserError: checkpoints may be saved within a step.
+        """
+        if trainer.accumulate_grad_batches > 1 and any(
+            isinstance(callback, ModelCheckpoint) and callback._train_time_interval is not None
+            for callback in trainer.checkpoint_callbacks
+        ):
+            raise UserError(
+                "A checkpoint by train_time_interval may fall between batches whose gradients are added up, and lose "
+                "them: give ModelCheckpoint every_n_train_steps instead, or set trainer.accumulate_grad_batches to 1."
+            )
         if trainer.is_global_zero:
             for folder in checkpoint_folders(trainer):
                 remove_leftovers(folder, r".+\.ckpt")
@@ -109,23 +123,40 @@ class InterruptCheckpoint(Callback):
                 raise KeyboardInterrupt
             self._asked = True
 
-        self._asked = False
+        self._asked = self._must_end = self._is_saved = False
         self._handler_before = signal.signal(signal.SIGINT, stop)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Stop here, if asked to."""
-        if self._handler_before is not None and (self._asked or trainer.received_sigterm):
+        """Stop here, if asked to and a step is whole."""
+        if self._handler_before is None:
+            return
+        signals = trainer._signal_connector
+        if trainer.fit_loop._should_accumulate():
+            if signals.received_sigterm:  # Lightning would stop at it
+                self._must_end, signals.received_sigterm = True, False
+            return
+        signals.received_sigterm = signals.received_sigterm or self._must_end
+        if self._asked or signals.received_sigterm:
             self._save(trainer)
         if self._asked:
             raise KeyboardInterrupt  # on SIGTERM, Lightning stops by itself
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save, if a validation within the fit was stopped."""
-        if (
-            isinstance(exception, (KeyboardInterrupt, SIGTERMException))
-            and self._handler_before is not None
-            and trainer.validating
-        ):
+        """Save, if a validation within the fit was stopped, or SIGTERM came behind a step."""
+        if self._handler_before is None or self._is_saved:
+            return
+        loop = trainer.fit_loop.epoch_loop
+        if trainer.validating and isinstance(exception, (KeyboardInterrupt, SIGTERMException)):
+            progress = cast(Any, loop.val_loop.batch_progress)
+            progress.reset()
+            progress.total.ready = progress.total.started = 1  # one under way: it will be run, as a whole
+            self._save(trainer)
+        elif isinstance(exception, SIGTERMException) and not loop._should_accumulate():
+            epoch = trainer.fit_loop.epoch_progress.current
+            if epoch.completed < epoch.ready:  # as it was at the end of the batch
+                for counts in (loop.batch_progress.total, loop.batch_progress.current):
+                    counts.completed -= 1
+                loop._batches_that_stepped -= 1
             self._save(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -137,7 +168,11 @@ class InterruptCheckpoint(Callback):
 
     def _save(self, trainer: Trainer) -> None:
         for folder in checkpoint_folders(trainer)[:1]:
-            trainer.save_checkpoint(folder / f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}.ckpt")
+            path = folder / f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}.ckpt"
+            if path.is_symlink():  # of `save_last: link`; what it names stays as it is
+                path.unlink()
+            trainer.save_checkpoint(path)
+        self._is_saved = True
 
 
 def save_over_later_ones(trainer: Trainer) -> None:
@@ -164,23 +199,26 @@ def last_checkpoint(trainer: Trainer) -> Path:
         UserError: there is none.
     """
     folders = checkpoint_folders(trainer)
-    found = [path for folder in folders for path in folder.glob(f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}*.ckpt")]
+    pattern = f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}*.ckpt"
+    found = [path for folder in folders for path in folder.glob(pattern) if path.exists()]  # a link may lead nowhere
     if not found:
         where = f"in {', '.join(map(str, folders))}" if folders else "as the config gives checkpoints no folder"
         raise UserError(f"There is no last checkpoint {where}: leave --ckpt_path out to start from the beginning.")
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
-def correct_progress(fit_loop: dict[str, Any], batches: float) -> None:
+def correct_progress(fit_loop: dict[str, Any], batches: float, is_validation_due: bool = False) -> None:
     """Let a resumed run go on where Lightning (2.6) would count on wrongly from the state of its loop.
 
     - Within an epoch that was cut short (by max_steps, say), it counts the epoch as done.
-    - From the last batch of an epoch, it gives the next one no number of its own, and at the second resume begins that
-      epoch's count of batches again: the epoch is noted as over.
+    - From the last batch of an epoch, it leaves a validation out that is due, gives the next epoch no number of its
+      own, and at the second resume begins that epoch's count of batches again. A validation is noted as under way;
+      where none is due, the epoch is noted as over.
 
     Args:
         fit_loop: the state of Lightning's loop, in a checkpoint.
         batches: of an epoch.
+        is_validation_due: after this batch.
     """
     batch, epoch = fit_loop["epoch_loop.batch_progress"], fit_loop["epoch_progress"]
     current = batch["current"]
@@ -189,6 +227,13 @@ def correct_progress(fit_loop: dict[str, Any], batches: float) -> None:
             progress["processed"] = progress["completed"] = progress["ready"] - 1
     elif current["processed"] >= batches and current["completed"] == current["processed"] - 1:
         batch["total"]["completed"] = batch["total"]["processed"]
+        if is_validation_due:
+            current["completed"] = current["processed"]
+            validation = fit_loop["epoch_loop.val_loop.batch_progress"]
+            for counts in (validation["total"], validation["current"]):
+                counts.update(dict.fromkeys(counts, 0))
+            validation["total"].update(ready=1, started=1)
+            return
         batch["is_last_batch"] = False
         optimizer = fit_loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
         for counts in (current, fit_loop["epoch_loop.scheduler_progress"]["current"]):
@@ -198,3 +243,40 @@ def correct_progress(fit_loop: dict[str, Any], batches: float) -> None:
         fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
         for progress in epoch.values():
             progress["processed"] = progress["completed"] = progress["ready"]
+
+
+def is_validation_due(trainer: Trainer) -> bool:
+    """Whether a validation follows the batch that was trained on last, by the count of batches."""
+    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+    is_by_time = getattr(trainer, "_val_check_time_interval", None) is not None  # since Lightning 2.6
+    return fetcher is not None and not is_by_time and loop._should_check_val_fx(fetcher)
+
+
+def settle_progress(trainer: Trainer) -> None:
+    """Before a resumed run begins, set right what Lightning (2.6) would make of the counts of its checkpoint.
+
+    - With max_steps, it takes one more batch of an epoch that is over, as also where a validation was due that this
+      run does not have, and leaves the next epoch out.
+    - A validation that was under way would be without the sequences before.
+    - A checkpoint that this run goes on from would be saved once more within the next step, if that is of several
+      batches.
+    """
+    loop = trainer.fit_loop
+    if not loop.is_resuming:
+        return
+    epoch, inner = cast(Any, loop.epoch_progress), loop.epoch_loop  # their types are of other counts
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and (n := callback._every_n_train_steps):
+            callback._last_global_step_saved = trainer.global_step if trainer.global_step % n == 0 else 0
+    if inner.val_loop.restarted_mid_evaluation:
+        inner.val_loop.batch_progress.reset()
+    is_over = epoch.current.ready == epoch.current.processed
+    if not is_over and inner.batch_progress.is_last_batch and not is_validation_due(trainer):
+        is_over = True
+        inner._batches_that_stepped += 1  # as at the end of a batch
+    if is_over:
+        for counts in (epoch.total, epoch.current):
+            counts.processed = counts.completed = counts.ready
+        loop._restarting = inner.restarting = False
+        loop.reset_restart_stage()
+        inner.reset_restart_stage()

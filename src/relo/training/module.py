@@ -25,7 +25,7 @@ from relo.models.network import LocalizationNetwork
 from relo.settings import check_whole
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
-from relo.training.checkpoints import correct_progress
+from relo.training.checkpoints import correct_progress, is_validation_due, settle_progress
 from relo.training.recipe import Recipe
 from relo.training.validation import results_folder, track, tracking_metrics, unfinished_folder
 
@@ -111,6 +111,10 @@ class RELOModule(lightning.LightningModule):
         if mode:
             self.recipe.rest(self.frozen_parts.values())
         return self
+
+    def on_train_start(self) -> None:
+        """Go on where a checkpoint was saved."""
+        settle_progress(self.trainer)
 
     def on_train_batch_start(self, batch: ClipBatch, batch_index: int) -> None:
         """Seed what the batch draws, and begin with its first update."""
@@ -198,4 +202,5 @@ class RELOModule(lightning.LightningModule):
             rule = replace(rule, localization=self.localizations[0])
         checkpoint |= {FORMAT_ENTRY: FORMAT, "relo_network": self.network.config(), "relo_rule": asdict(rule)}
         if self.trainer.state.fn == "fit":
-            correct_progress(checkpoint["loops"]["fit_loop"], self.trainer.num_training_batches)
+            batches = self.trainer.num_training_batches
+            correct_progress(checkpoint["loops"]["fit_loop"], batches, is_validation_due(self.trainer))
