@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+import relo.files
 from full_disk import file_limit
 from relo.errors import UserError
 from relo.tracking import video_writer
@@ -220,12 +222,13 @@ def test_a_file_that_lacks_frames_is_no_success(tmp_path, monkeypatch):
 
 def test_without_room_for_a_copy_the_index_stays_last(tmp_path, monkeypatch):
     def full(path):
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(video_writer, "_put_index_first", full)
+    monkeypatch.setattr(relo.files, "_sync", full)
     with VideoWriter(tmp_path / "video.mp4") as video:
         write_noise(video, 3)
     assert len(decoded(tmp_path / "video.mp4")[0]) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"]
 
 
 def test_without_h264_another_codec_is_taken(tmp_path, monkeypatch):

@@ -176,7 +176,7 @@ class VideoWriter:
         if (kept := _count_of_frames(self.path)) != self._count:
             raise UserError(f"The video {self.path} holds {kept} frames of {self._count}: it could not be written.")
         if self.path.suffix.lower() in _FRAGMENTED:
-            with suppress(OSError, av.FFmpegError):  # without space for a second copy, it stays as it is
+            with suppress(UserError, OSError, av.FFmpegError):  # without room for a second copy, it stays as it is
                 _put_index_first(self.path)
 
     def __enter__(self) -> "VideoWriter":
