@@ -74,3 +74,15 @@ def test_frames_that_become_too_large_end_the_video(tmp_path, monkeypatch):
     assert {image.shape for image in images} == {(48, 64, 3)}
     with pytest.raises(UserError, match=r"large\.ts has frames of 80 x 96 px"):
         open_frames(large)
+
+
+def test_damage_where_the_size_is_looked_for(tmp_path):
+    path = encode(tmp_path / "a.flv", "libx264")
+    data = bytearray(path.read_bytes())
+    tag = 13 + 11 + int.from_bytes(data[14:17], "big") + 4  # behind the header and the metadata
+    assert data[tag] == 9  # video
+    data[tag] = 0
+    data[data.index(b"videocodecid") + 4] = 0xE4
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.flv cannot be read as a video"):
+        open_frames(path)

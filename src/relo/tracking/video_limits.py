@@ -57,5 +57,8 @@ def announced_size(container: InputContainer, stream: VideoStream) -> tuple[int,
     context = stream.codec_context
     if context.width and context.height:
         return context.width, context.height
-    packet = next(container.demux(stream))
+    try:
+        packet = next(container.demux(stream))
+    except av.FFmpegError:  # damage
+        return 0, 0
     return (packet.size and announced_pixels(bytes(packet))) or (0, 0)
