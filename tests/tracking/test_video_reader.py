@@ -147,6 +147,13 @@ def test_an_unusual_matrix_is_no_error(tmp_path, matrix):
     assert len(read(encode(tmp_path / "a.mp4", "libx264", frames, prepare=prepare))[0]) == FRAMES
 
 
+@pytest.mark.parametrize("pix_fmt", ["rgb4", "bgr4"])
+def test_pixels_that_cannot_be_converted(tmp_path, pix_fmt):
+    path = encode(tmp_path / "a.nut", "rawvideo", [av.VideoFrame(64, 48, pix_fmt)] * 2, pix_fmt)
+    with pytest.raises(UserError, match=rf"a\.nut has frames of pixel format {pix_fmt}, which cannot be converted"):
+        read(path)
+
+
 def test_colours_are_those_of_opencv(tmp_path):
     path = encode(tmp_path / "a.mp4", "libx264")
     capture = cv2.VideoCapture(str(path))

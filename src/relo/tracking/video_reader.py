@@ -109,12 +109,22 @@ class VideoReader:
             yield TimedFrame(stamp, partial(self._image, frame))
 
     def _image(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        """RGB [H, W, 3], turned as players show it."""
+        """RGB [H, W, 3], turned as players show it.
+
+        Raises:
+            UserError: FFmpeg cannot convert its pixels.
+        """
         try:
             converted = self._reformatter.reformat(frame, format="rgb24")
         except av.error.FFmpegError:  # a colour matrix that it cannot convert, such as ICtCp
             frame.colorspace = _UNSPECIFIED
-            converted = self._reformatter.reformat(frame, format="rgb24")
+            try:
+                converted = self._reformatter.reformat(frame, format="rgb24")
+            except av.error.FFmpegError as error:
+                raise UserError(
+                    f"{self.name} has frames of pixel format {frame.format.name}, which cannot be converted to RGB; "
+                    "encode it again."
+                ) from error
         image = np.asarray(converted.to_ndarray(), np.uint8)
         matrix: Any = frame.side_data.get("DISPLAYMATRIX")
         if matrix is not None:
