@@ -267,3 +267,25 @@ def test_frames_that_no_encoder_takes(tmp_path, ending):
     path, refusal = tmp_path / f"video{ending}", r"cannot be written \(.*frames of 70000 x 2 px may be too large"
     with pytest.raises(UserError, match=refusal), VideoWriter(path) as video:
         video.write(flat(0, height=2, width=70_000))
+
+
+def write_at(path, times):
+    with VideoWriter(path) as video:
+        for seconds in times:
+            video.write(flat(0), seconds)
+
+
+@pytest.mark.parametrize(
+    ("ending", "far"), [(".mp4", 1e5), (".mov", 1e5), (".avi", 1e5), *((ending, 2.3e15) for ending in ENDINGS)]
+)
+def test_a_frame_that_comes_too_late_for_its_format_ends_the_video(tmp_path, ending, far):
+    refusal = rf"a frame comes \S+ s after the one before, too long for \{ending}.*first 2 frames can be played"
+    with pytest.raises(UserError, match=refusal):
+        write_at(tmp_path / f"video{ending}", [0, 0.04, far, far + 0.04])
+    assert decoded(tmp_path / f"video{ending}")[1] == pytest.approx([0, 0.04])
+
+
+@pytest.mark.parametrize(("ending", "gap"), [(".mp4", 35_790), (".avi", 2399), (".mkv", 1e8), (".webm", 1e8)])
+def test_long_gaps_that_a_format_holds(tmp_path, ending, gap):
+    write_at(tmp_path / f"video{ending}", [0, gap, gap + 0.04])
+    assert decoded(tmp_path / f"video{ending}")[1][-2:] == pytest.approx([gap, gap + 0.04])

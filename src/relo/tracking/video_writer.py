@@ -1,5 +1,6 @@
 """Frames into a video file."""
 
+import errno
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -44,6 +45,8 @@ _SECONDS_PER_FRAGMENT = 2
 
 _TICK = Fraction(1, 60_000)  # seconds; a whole number of them is a frame at 24, 25, 30, 29.97 and 60 per second
 _LEAST_STEP = 60  # ticks: Matroska counts milliseconds
+_MOST_STEP = {".mp4": 2**31 - 2, ".mov": 2**31 - 2, ".avi": 60_000}  # ticks between frames, 10 hours in the first two
+_LATEST = 2**45  # ticks from the first frame, which is 18 years; far beyond, FFmpeg's numbers end
 
 
 class VideoWriter:
@@ -86,7 +89,7 @@ class VideoWriter:
             seconds: its time, from any beginning; 1 / `frames_per_second` after the frame before if not given.
 
         Raises:
-            UserError: the file cannot be written.
+            UserError: the file cannot be written, or its format holds no time so long after the frame before.
         """
         if self._failure is not None:
             raise self._failure
@@ -135,9 +138,22 @@ class VideoWriter:
         if self._count:
             usual = self._time + round(1 / self._rate / self._tick)
             time = usual if seconds is None else round((seconds - self._first_seconds) / self._tick)
-            self._time = max(time, self._time + self._least_step)  # encoders refuse a time that does not grow
+            time = max(time, self._time + self._least_step)  # encoders refuse a time that does not grow
+            self._require_near(time)
+            self._time = time
         frame.pts, frame.time_base = self._time, self._tick
         return frame
+
+    def _require_near(self, time: int) -> None:
+        """Refuse a time, in ticks, so long after the frame before that the file would hold another, or none."""
+        ending, gap = self.path.suffix.lower(), time - self._time
+        if time > _LATEST or gap > _MOST_STEP.get(ending, _LATEST):
+            self._encode(None)  # the frames before are kept
+            advice = "; .mkv takes more" if time <= _LATEST else ""
+            seconds = float(gap * self._tick)
+            raise OSError(
+                errno.EOVERFLOW, f"a frame comes {seconds:g} s after the one before, too long for {ending}{advice}"
+            )
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
         """Encode a frame, or those that wait inside the encoder, into the file."""
