@@ -32,10 +32,10 @@ def test_a_camera_is_live_and_freed(monkeypatch, number):
     monkeypatch.setattr(cv2, "VideoCapture", lambda source: capture)
     frames = open_frames(number, start=2, limit=5)
     assert (frames.name, frames.count, frames.is_live, frames.frames_per_second) == ("camera 0", None, True, 30.0)
-    images = list(frames)
-    assert len(images) == len(frames.seconds) == 5
+    images, seconds = zip(*((image, list(frames.seconds)) for image in frames), strict=True)
     assert images[0][0, 0].tolist() == [0, 0, 255]
-    assert (np.diff([0.0, *frames.seconds]) > 0).all()
+    assert np.shape(seconds) == (5, 1)  # of hours, the last frame's alone is kept
+    assert (np.diff(np.ravel(seconds), prepend=0.0) > 0).all()
     assert capture.is_released
     assert frames.remarks == []
 

@@ -183,7 +183,7 @@ def test_a_slow_reader_of_a_live_stream_gets_the_newest_frames(server):
     assert levels[0] == 0
     assert (np.diff(levels) > 0).all()
     assert levels[-1] == pytest.approx(59, abs=1)
-    assert len(frames.seconds) == len(levels)
+    assert len(frames.seconds) == 1
     assert frames.remarks == [f"{frames.name} ended after {len(levels)} frames."]
 
 
@@ -198,7 +198,6 @@ def test_a_live_stream_that_falls_silent(server):
     levels, frames = [], open_frames(f"{server.address}/live/5")
     with pytest.raises(UserError, match="broke off: nothing came"):
         levels.extend(int(image[0, 0, 0]) for image in frames)
-    assert len(levels) == len(frames.seconds)
     assert levels[-1] == 4
     started = time.monotonic()
     for image in open_frames(f"{server.address}/live/5"):

@@ -3,7 +3,8 @@
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, MutableSequence, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -41,7 +42,7 @@ class Frames:
         frames_per_second: the average rate.
         remarks: what turned out while the frames were read, a sentence each; complete at the end.
         seconds: the time of every frame given so far since the source's frame 0 (also where that was skipped). It
-            grows with the frames, each later than the one before.
+            grows with the frames, each later than the one before. Of a live source, that of the last frame alone.
         is_live: a camera or an endless network stream. Frames that come while the last one is in use are dropped, so
             that the next one is always the newest; reading ahead would make it old.
         start: the number of the first of them in the source.
@@ -54,7 +55,7 @@ class Frames:
     count: int | None
     frames_per_second: float
     remarks: list[str] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
+    seconds: Sequence[float] = field(default_factory=list)
     is_live: bool = False
     start: int = 0
     files: Sequence[str] = ()
@@ -144,10 +145,11 @@ def _image_frames(name: str, paths: list[Path], start: int, limit: int | None) -
 
 def _video_frames(reader: VideoReader | CameraReader, start: int, limit: int | None) -> Frames:
     name, rate = reader.name, reader.frames_per_second or DEFAULT_FRAMES_PER_SECOND
-    clock, skipped, seconds, remarks = Clock(1 / rate), list[float](), list[float](), list[str]()
+    clock, remarks = Clock(1 / rate), list[str]()
+    skipped, seconds = _times(reader.is_live), _times(reader.is_live)
     frames = iter(reader)
-    for frame in frames:
-        if len(skipped) == start:
+    for index, frame in enumerate(frames):
+        if index == start:
             break
         skipped.append(clock.seconds(frame.stamp))
     else:
@@ -155,22 +157,24 @@ def _video_frames(reader: VideoReader | CameraReader, start: int, limit: int | N
 
     def images() -> Iterator[NDArray[np.uint8]]:
         following = read_ahead(frames, depth=1, drop_oldest=True) if reader.is_live else frames
+        count = 0
         try:
-            for timed in chain([frame], following):
+            for count, timed in enumerate(chain([frame], following), 1):
                 seconds.append(clock.seconds(timed.stamp))
                 yield timed.image()
-                if len(seconds) == limit:
+                if count == limit:
                     break
         finally:
             following.close()
             with suppress(ValueError):  # a thread is still waiting for the next frame, and closes when it comes
                 frames.close()
-        ended = len(seconds) != limit
-        if reader.is_live and ended:
-            remarks.append(f"{name} ended after {len(seconds)} frames.")
-        remarks.extend(
-            remarks_on_lost_frames([*skipped, *seconds], reader.announced, rate, ended=ended, counted=reader.is_counted)
-        )
+        ended, times = count != limit, [*skipped, *seconds]
+        if not reader.is_live:
+            remarks.extend(
+                remarks_on_lost_frames(times, reader.announced, rate, ended=ended, counted=reader.is_counted)
+            )
+        elif ended:
+            remarks.append(f"{name} ended after {count} frames.")
 
     count = reader.announced - start
     return Frames(
@@ -183,6 +187,11 @@ def _video_frames(reader: VideoReader | CameraReader, start: int, limit: int | N
         reader.is_live,
         start,
     )
+
+
+def _times(is_live: bool) -> MutableSequence[float]:
+    """What keeps the times of frames: all of them, or of a live source, which may run for days, the last."""
+    return deque(maxlen=1) if is_live else []
 
 
 def _with_sizes_checked(
@@ -198,4 +207,5 @@ def _with_sizes_checked(
             lengths.append(0)
         lengths[-1] += 1
         yield image
-    remarks += remarks_on_sizes(name, np.repeat(np.array(runs, np.int32), lengths, axis=0), start)
+    if len(runs) > 1:
+        remarks += remarks_on_sizes(name, np.repeat(np.array(runs, np.int32), lengths, axis=0), start)
