@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import relo.models.checkpoints.weights
 from relo.commands.main import main
 from relo.commands.track import track
-from relo.commands.track_report import runs
+from relo.commands.track_report import Tracked, report
 from relo.data.sequences.parsing import read_boxes
 from relo.errors import UserError
 from relo.models.checkpoints.weights import save_network
@@ -262,8 +263,20 @@ def test_presence_that_the_model_does_not_tell_is_refused(model, presence_model,
 @pytest.mark.parametrize(
     ("frames", "words"), [([3], "3"), ([3, 4], "3 to 4"), ([1, 3, 4, 5, 9], "1, 3 to 5, 9"), ([0, 2], "0, 2")]
 )
-def test_runs_of_frames_in_words(frames, words):
-    assert runs(frames) == words
+def test_frames_on_which_a_target_was_lost(frames, words):
+    tracked = Tracked(1, keeps_boxes=False, is_whole=True)
+    for index in range(10):
+        target = SimpleNamespace(status="lost" if index in frames else "tracked")
+        tracked.add(SimpleNamespace(index=index, targets=[target]))
+    source = SimpleNamespace(name="a.mp4", remarks=[])
+    assert f"The target was lost on {len(frames)} frames: {words}." in report(tracked, source, [])
+
+
+def test_a_target_that_is_lost_for_days_takes_no_memory():
+    tracked = Tracked(1, keeps_boxes=False)
+    for index in range(100_000):
+        tracked.add(SimpleNamespace(index=index, targets=[SimpleNamespace(status="lost")]))
+    assert tracked.lost == {0: [(0, 99_999)]}
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is full")

@@ -1,6 +1,6 @@
 """What `relo track` says at its end."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +23,8 @@ class Tracked:
     keeps_boxes: bool  # of the first target, to be compared; hours of them would take memory
     count: int = 0  # frames
     boxes_xywh: list[list[float]] = field(default_factory=list)
-    lost: dict[int, list[int]] = field(default_factory=dict)  # per target, the source's frames on which it was lost
+    # Per target, the source's frames on which it was lost: the first and last of each run.
+    lost: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     is_whole: bool = False  # nothing stopped it, and every file is closed
 
     def add(self, result: FrameResult) -> None:
@@ -33,7 +34,10 @@ class Tracked:
             self.boxes_xywh.append(result.targets[0].box_xywh.tolist())
         for i, target in enumerate(result.targets):
             if target.status == "lost":
-                self.lost.setdefault(i, []).append(result.index)
+                runs = self.lost.setdefault(i, [])
+                goes_on = bool(runs) and runs[-1][1] == result.index - 1
+                first = runs.pop()[0] if goes_on else result.index
+                runs.append((first, result.index))
 
 
 def report(tracked: Tracked, frames: Frames, written: Iterable[Path]) -> Iterator[str]:
@@ -43,7 +47,8 @@ def report(tracked: Tracked, frames: Frames, written: Iterable[Path]) -> Iterato
     yield from frames.remarks
     for i, lost in sorted(tracked.lost.items()):
         name = f"Target {i + 1}" if tracked.targets > 1 else "The target"
-        yield f"{name} was lost on {len(lost)} frames: {runs(lost)}."
+        count = sum(last - first + 1 for first, last in lost)
+        yield f"{name} was lost on {count} frames: {in_words(lost)}."
     if not tracked.count:
         return
     paths = list(written)
@@ -68,13 +73,9 @@ def _has_content(path: Path) -> bool:
     return path.exists() and (not path.is_file() or path.stat().st_size > 0)
 
 
-def runs(frames: list[int]) -> str:
-    """Ascending numbers of frames in words, those in a row as one: 3, 5 to 9."""
-    breaks = [i for i in range(1, len(frames)) if frames[i] != frames[i - 1] + 1]
-    bounds = zip([0, *breaks], [*breaks, len(frames)], strict=True)
-    return ", ".join(
-        f"{frames[first]}" if end == first + 1 else f"{frames[first]} to {frames[end - 1]}" for first, end in bounds
-    )
+def in_words(runs: Sequence[tuple[int, int]]) -> str:
+    """Runs of frames, by their first and last: 3, 5 to 9."""
+    return ", ".join(f"{first}" if first == last else f"{first} to {last}" for first, last in runs)
 
 
 def _success(boxes_xywh: NDArray[np.float64], truth_xywh: NDArray[np.float64]) -> str:
