@@ -10,7 +10,7 @@ import relo
 
 ROOT = Path(relo.__file__).parent
 LAYERS = (
-    {"errors", "files", "geometry", "images", "inputs", "processes", "progress", "settings", "yaml_traps"},
+    {"console", "errors", "files", "geometry", "images", "inputs", "processes", "progress", "settings", "yaml_traps"},
     {"metrics"},
     {"data", "models"},
     {"learning", "tracking"},

@@ -24,6 +24,7 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
 import relo.app
+import relo.app.listen
 from relo.app.listen import Server, address_of, listen
 from relo.app.select import select_boxes
 from relo.commands.serve import serve
@@ -95,6 +96,12 @@ def test_only_a_server_for_all_machines_warns(model, not_run, capsys):
     assert "without a password" not in capsys.readouterr().out
     serve(model=model, device="cpu", port=0, host="0.0.0.0")
     assert "Every machine that reaches 0.0.0.0 can open it, without a password" in capsys.readouterr().out
+
+
+def test_an_address_of_letters_is_printed_whole(model, not_run, capsys, monkeypatch):
+    monkeypatch.setattr(relo.app.listen, "address_of", lambda _: "http://[fd00::5]:8000/")
+    serve(model=model, device="cpu", port=0)
+    assert "The page is at http://[fd00::5]:8000/ (Ctrl-C" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("limits", [{"max_size": 0}, {"max_size": float("nan")}, {"max_frames": 0}])

@@ -279,6 +279,14 @@ def test_a_target_that_is_lost_for_days_takes_no_memory():
     assert tracked.lost == {0: [(0, 99_999)]}
 
 
+def test_files_are_printed_by_their_names(model, source, tmp_path, capsys):
+    named = Path(source).rename(tmp_path / "clip_10:100:3 [v2]")
+    track(str(named), box=[BOX], model=model, save=[tmp_path / "a:x:b [v2].txt"], device="cpu")
+    printed = capsys.readouterr().out
+    assert "clip_10:100:3 [v2]." in printed
+    assert "a:x:b [v2].txt\n" in printed
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is full")
 def test_full_disk_is_named(model, source):
     with pytest.raises(UserError, match="/dev/full cannot be written"):

@@ -4,7 +4,6 @@ import queue
 import secrets
 import webbrowser
 
-from rich.console import Console
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -17,6 +16,7 @@ from relo.app.listen import Server, address_of, listen
 from relo.app.pictures import page_colors, to_jpeg
 from relo.app.refusals import answered
 from relo.app.server import MOST_TARGETS, PAGE, read_boxes, read_json
+from relo.console import make_console
 from relo.tracking.crops import RGBImage
 
 _HOST = "127.0.0.1"
@@ -30,7 +30,7 @@ def ask(image: RGBImage, open_browser: bool) -> list[list[float]]:
     with listen(_HOST, 0) as listener:
         address = f"{address_of(listener)}{token}/"
         with Server(_make_app(image, token, answers)).in_background(listener):
-            Console(stderr=True, soft_wrap=True).print(f"Draw the targets' boxes at {address}", highlight=False)
+            make_console(stderr=True, soft_wrap=True).print(f"Draw the targets' boxes at {address}", highlight=False)
             if open_browser:
                 webbrowser.open(address)
             while True:

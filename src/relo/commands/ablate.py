@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-
+from relo.console import make_console
 from relo.errors import UserError
 from relo.processes import POLL_SECONDS
 from relo.studies.plan import chosen_rows, make_plan, steps_of
@@ -57,7 +56,7 @@ def ablate(
     """
     if jobs < 1 or (threads is not None and threads < 1):
         raise UserError(f"Cannot work with --jobs {jobs} and --threads {threads}; both start at 1.")
-    console = Console()
+    console = make_console()
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     described = read_study(study)
     output = output or Path("runs/ablation") / study.stem

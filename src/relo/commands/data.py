@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
 
 from relo.commands.help_texts import fill_help
+from relo.console import make_console
 from relo.data import doctor as examination
 from relo.data import packing
 from relo.data.clip_store import PackingOptions
@@ -70,7 +69,7 @@ def pack(
     Raises:
         UserError: the dataset is missing or broken, or the output holds something else.
     """
-    console = Console()
+    console = make_console()
     options = PackingOptions(cut, max_side, quality)
     if strange := [name for name in reader or {} if not isinstance(name, str)]:
         raise UserError(
@@ -101,7 +100,6 @@ def pack(
         f"{output}: {len(store)} sequences of {dataset} {split}, {_size(output)}"
         + (f"; {broken} broken ones were left out" if broken else ""),
         highlight=False,
-        markup=False,
     )
 
 
@@ -118,7 +116,7 @@ def verify(store: Path, *, decode: bool = True, workers: int | None = None) -> N
     Raises:
         UserError: a record is bad, or there is no store.
     """
-    console = Console()
+    console = make_console()
     problems = [
         problem
         for path in store_folders(store)
@@ -127,9 +125,7 @@ def verify(store: Path, *, decode: bool = True, workers: int | None = None) -> N
     show(problems, console)
     if problems:
         raise UserError(f"{store} has {len(problems)} bad records; the first: {problems[0]}")
-    console.print(
-        f"{store}: every record of {len(open_store(store))} sequences is good.", highlight=False, markup=False
-    )
+    console.print(f"{store}: every record of {len(open_store(store))} sequences is good.", highlight=False)
 
 
 @fill_help(datasets=DATASETS)
@@ -155,7 +151,7 @@ def doctor(
     Raises:
         UserError: something is missing or broken.
     """
-    console = Console()
+    console = make_console()
     table = Table(Column("", overflow="fold"), "", "sequences", "frames", "problems")
     # A folder that none of a dataset's splits reads is found with each of them: keys of a dict stand there once.
     problems: dict[str, None] = {}
@@ -168,7 +164,7 @@ def doctor(
             findings = [examination.Finding("-", 0, 0, [str(error)])]
         for found in findings:
             counts = (found.sequences, found.frames, len(found.problems))
-            table.add_row(escape(str(path)), escape(found.what), *(f"{count:,}" for count in counts))
+            table.add_row(str(path), found.what, *(f"{count:,}" for count in counts))
             problems.update(dict.fromkeys(found.problems))
             remarks.update(dict.fromkeys(found.remarks))
     console.print(table)

@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from relo.commands.help_texts import fill_help
+from relo.console import make_console
 from relo.data.sequences.datasets import BENCHMARKS, find_benchmark
 from relo.data.sequences.parsing import read_names
 from relo.errors import UserError
@@ -83,7 +82,7 @@ def _select(
 
 
 def _print_scores(scores: Sequence[TrackerScore]) -> None:
-    console = Console(emoji=False)  # a tracker may be named :100:
+    console = make_console()
     first = scores[0]
     frames = sum(sequence.frames for sequence in first.sequences)
     title = f"{first.benchmark.title}, {len(first.sequences)} sequences, {frames:,} frames, rule {first.rule.name}"
@@ -97,7 +96,7 @@ def _print_scores(scores: Sequence[TrackerScore]) -> None:
             f"{score.summary.values[name]:.4f}" + (f" ± {errors[name]:.4f}" if name in errors else "")
             for name in score.rule.scores
         ]
-        table.add_row(escape(score.tracker), *cells)
+        table.add_row(score.tracker, *cells)
     console.print(table)
     for score in scores:
         if score.remarks:
@@ -133,4 +132,4 @@ def submit(
     from relo.evaluation.submissions import pack_submission
 
     count = pack_submission(results, benchmark, dataset, output)
-    Console(emoji=False).print(f"{output}: {count} sequences, ready for the server.", markup=False)
+    make_console().print(f"{output}: {count} sequences, ready for the server.", markup=False)

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from rich.console import Console
 
+from relo.console import make_console
 from relo.errors import UserError
 from relo.models.checkpoints.plugin import trust as trust_modules
 from relo.models.checkpoints.weights import load_network, resolve, save_network
@@ -55,7 +55,7 @@ def export(
     rules = own_rules(resolve(model))
     if format == "safetensors":
         save_network(network, folder, rules.settings())
-        Console().print(f"{folder}: a model folder; track with `--model {folder}`.", markup=False, soft_wrap=True)
+        make_console().print(f"{folder}: a model folder; track with `--model {folder}`.", soft_wrap=True)
         return
     templates = rules.rule.templates if templates is None else templates
     rules = replace(rules, rule=replace(rules.rule, templates=templates))
@@ -72,9 +72,8 @@ def export(
     )
     if not difference <= TOLERANCE:
         raise UserError(f"The graphs in {folder} differ from the network by {difference:.2g}; do not use them.")
-    Console().print(
+    make_console().print(
         f"{folder}: {' and '.join(FILES.values())}, within {difference:.1g} of the network over 3 frames. "
         f"A step gives {', '.join(outputs)}. Track with `--model {folder}`.",
-        markup=False,
         soft_wrap=True,
     )

@@ -25,9 +25,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from rich.console import Console
 
 from relo.commands.null_settings import require_values
+from relo.console import make_console
 from relo.data.datamodule import TrackingDataModule, named_workers
 from relo.errors import UserError, excerpt, one_sentence
 from relo.files import MOST_DIGITS, MOST_LEVELS, REFUSALS, read_yaml, reason, require_few_nodes
@@ -258,7 +258,7 @@ def run(arguments: list[str]) -> None:
                 raise
             raise UserError(f"{error.filename or 'The log'} cannot be written ({reason(error)}).") from error
         except SIGTERMException:  # an exit without a code would say that all is done
-            Console(stderr=True).print("relo: stopped by SIGTERM; what was saved is kept.")
+            make_console(stderr=True).print("relo: stopped by SIGTERM; what was saved is kept.")
             sys.exit(128 + signal.SIGTERM)
         except SystemExit as error:
             if isinstance(error.__context__, KeyboardInterrupt):  # Lightning's way out, with exit code 1

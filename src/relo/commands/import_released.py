@@ -1,7 +1,6 @@
 """`relo import`: a checkpoint of the public release as a model folder."""
 
-from rich.console import Console
-
+from relo.console import make_console
 from relo.models.checkpoints import weights
 from relo.models.checkpoints.released import Variant
 
@@ -16,6 +15,7 @@ def import_released(checkpoint: str, *, variant: Variant, output: str) -> None:
     """
     network = weights.import_released(checkpoint, variant=variant, output=output)
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-    Console().print(
-        f"RELO-{variant.upper()} ({millions:.1f} M parameters) is in {output}; track with `--model {output}`."
+    make_console().print(
+        f"RELO-{variant.upper()} ({millions:.1f} M parameters) is in {output}; track with `--model {output}`.",
+        soft_wrap=True,
     )

@@ -13,11 +13,11 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from rich.console import Console
 from rich.text import Text
 
 from relo.commands.arguments import NEGATIVE_NUMBER, regrouped
 from relo.commands.process import set_defaults
+from relo.console import make_console
 from relo.errors import UserError, excerpt, one_sentence, printable
 from relo.files import REFUSALS, reason
 from relo.inputs import LONGEST_NAME
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _print_error(f"{quoted} cannot be opened ({reason(error)}).")
         sys.exit(2)
     except KeyboardInterrupt:
-        Console(stderr=True).print("relo: stopped; what was finished is kept.")
+        make_console(stderr=True).print("relo: stopped; what was finished is kept.")
         sys.exit(128 + signal.SIGINT)
 
 
@@ -104,7 +104,7 @@ def _abandon(stream: Any) -> None:
 
 def _print_error(sentence: str) -> None:
     with suppress(OSError):  # of a full disk; the exit code says that there was one
-        Console(stderr=True, soft_wrap=True).print(Text.assemble(("relo: error:", "bold red"), f" {sentence}"))
+        make_console(stderr=True, soft_wrap=True).print(Text.assemble(("relo: error:", "bold red"), f" {sentence}"))
 
 
 def run(
@@ -231,10 +231,10 @@ def _require_names(setting: str, value: Any) -> None:
 
 
 def _print_overview(program: str, commands: Mapping[str, dict[str, Command] | Command]) -> None:
-    console = Console()
+    console = make_console()
     console.print(f"Usage: {program} COMMAND ...\n")
     width = max(map(len, commands)) + 2
     for name, command in commands.items():
         text = f"{', '.join(command)}: sequences and clip stores." if isinstance(command, dict) else command[1]
-        console.print(f"  [bold]{name:<{width}}[/]{text}", highlight=False)
+        console.print(Text.assemble("  ", (f"{name:<{width}}", "bold"), text))
     console.print(f"\n`{program} COMMAND --help` explains a command.", highlight=False)

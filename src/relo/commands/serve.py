@@ -3,9 +3,8 @@
 import webbrowser
 from pathlib import Path
 
-from rich.console import Console
-
 from relo.app import require_packages
+from relo.console import make_console
 from relo.errors import UserError
 from relo.models.checkpoints.plugin import trust as trust_modules
 from relo.models.checkpoints.weights import SHIPPED
@@ -60,7 +59,7 @@ def serve(
         names = (*LOCAL_NAMES, host) if is_local(host) else None
         name = Path(model).name
         app = make_app(tracker, name, Limits(max_megabytes=max_size, max_frames=max_frames), names)
-        console = Console(soft_wrap=True)
+        console = make_console(soft_wrap=True)
         console.print(f"The page is at {address_of(listener)} (Ctrl-C ends it).", highlight=False)
         if names is None:
             console.print(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from rich.console import Console
 
+from relo.console import make_console
 from relo.data.sequences.parsing import parse_box, read_boxes
 from relo.errors import UserError
 from relo.tracking.crops import RGBImage
@@ -101,7 +101,7 @@ def _has_window() -> bool:
 
 def _draw_in_window(image: RGBImage) -> Boxes:
     title = "Draw a box around each target"
-    Console(stderr=True).print(f"{title}; Enter takes it, Escape ends.")
+    make_console(stderr=True).print(f"{title}; Enter takes it, Escape ends.")
     picture = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
     cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
     try:

@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from relo.commands.help_texts import fill_help
+from relo.console import make_console
 from relo.data.remarks import show
 from relo.data.sequences import open_reader
 from relo.data.sequences.datasets import DATASETS, find_dataset
@@ -91,8 +91,8 @@ def run_benchmark(
     split = split or find_dataset(dataset).test_split
     chosen = benchmark_rule(model, rule, benchmark, dataset, localization, split)
     reader = open_reader(dataset, root, split)
-    console = Console(emoji=False)  # a sequence may be named :100:
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    console = make_console()
+    say = partial(console.print, highlight=False, soft_wrap=True)
     say(chosen.summary)
     remarks = reader.unused
     with console.status(f"looking at {len(reader)} sequences"):

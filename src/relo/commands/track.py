@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from relo.commands.targets import check_choice, drawn_boxes, written_boxes
 from relo.commands.track_outputs import check_outputs, check_presence_name, model_files
 from relo.commands.track_report import Tracked, comparison, report
+from relo.console import make_console
 from relo.data.sequences.parsing import read_boxes
 from relo.errors import UserError
 from relo.models.checkpoints.plugin import trust as trust_modules
@@ -144,7 +144,7 @@ def track(
     results = follow(tracker, decoded_ahead(frames), as_boxes(boxes_xywh), keep_response=video is not None)
     with enough_memory(_LESS_MEMORY):
         first = next(results)  # a box that cannot be tracked is refused before any file is touched
-    console = Console()
+    console = make_console()
     tracked = Tracked(len(boxes_xywh), keeps_boxes=truth is not None)
     stopped: UserError | KeyboardInterrupt | None = None
     try:
@@ -168,10 +168,10 @@ def track(
     tracked.is_whole = stopped is None
     if tracked.count:
         for sentence in report(tracked, frames, written):
-            console.print(sentence, markup=False, soft_wrap=True)
+            console.print(sentence, soft_wrap=True)
         if truth_xywh is not None:
             for sentence in comparison(tracked, truth_xywh, str(truth), start, limit):
-                console.print(sentence, markup=False, soft_wrap=True)
+                console.print(sentence, soft_wrap=True)
     if stopped is not None:
         raise stopped
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-
+from relo.console import make_console
 from relo.data.clip_store import ClipStore, is_store
 from relo.data.parallel import in_order
 from relo.data.sequence_checks import examine
@@ -121,7 +120,7 @@ def _read_all(what: str, reader: SequenceReader, problems: list[str], workers: i
     (remarks if reader.listed else problems).extend(reader.unused)
     workers = min(workers, total if decode else total // _SEQUENCES_PER_WORKER)
     results = in_order(partial(examine, reader, frames="decoded" if decode else "counted"), range(total), workers)
-    with sequence_progress(Console(), f"looking at {what}", total) as count, closing(results):
+    with sequence_progress(make_console(), f"looking at {what}", total) as count, closing(results):
         for result in results:
             problems += result.problems
             remarks += result.remarks

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
+from relo.console import make_console
 from relo.data.clip_store import (
     NEW_COPY,
     ClipStore,
@@ -69,7 +70,7 @@ def pack(
         UserError: a sequence is broken, or the output is a store of something else.
     """
     options = options or PackingOptions()
-    console = console or Console()
+    console = console or make_console()
     manifest = Manifest(reader.dataset, split, options, tuple(reader.names), dict(reader_options or {}))
     broken: dict[str, str] = {}
     damaged = _damaged(begun_store(output, manifest), recheck, workers, console)
@@ -100,8 +101,8 @@ def pack(
                         "and run again, or leave such sequences out with --skip_broken true)."
                     )
                 count(0, 0)
-                left_out = f"[yellow]left out[/] {escape(printable(name))}: {escape(reason)}"
-                console.print(left_out, highlight=False, soft_wrap=True)
+                left_out = Text.assemble(("left out", "yellow"), f" {printable(name)}: {reason}")
+                console.print(left_out, soft_wrap=True)
         if len(broken) == len(manifest.names):
             raise UserError(f"All {len(broken)} sequences of {reader.dataset} are broken; the first: {broken[name]}")
         writer.finish(broken)
@@ -121,7 +122,7 @@ def verify(path: Path, *, decode: bool = True, workers: int = 0, console: Consol
         UserError: there is no store, or its manifest cannot be read.
     """
     store = ClipStore(path, partial=True)
-    console = console or Console()
+    console = console or make_console()
     problems: list[str] = []
     if not store.manifest.complete:
         missing = len(store.manifest.names) - len(store)

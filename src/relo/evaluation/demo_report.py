@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from rich.console import Console
 
+from relo.console import make_console
 from relo.data.clip_store import ClipStore
 from relo.data.sequences.parsing import numbers_in, read_json, read_text
 from relo.errors import UserError, excerpt
@@ -90,7 +90,7 @@ def write_report(
     body = "".join(html_section(title, html) for title, html in sections.items())
     write_text(folder / "report.html", html_page("RELO demo: a tracker trained by reward", body))
     write_text(folder / "scores.json", json.dumps({**scores, "seconds": seconds}, indent=2) + "\n")
-    Console().print(f"The report is {folder / 'report.html'}, the video {folder / 'demo.mp4'}.")
+    make_console(soft_wrap=True).print(f"The report is {folder / 'report.html'}, the video {folder / 'demo.mp4'}.")
 
 
 def _read_scores(path: Path) -> Scores:

@@ -10,8 +10,8 @@ from statistics import mean
 
 import cv2
 import torch
-from rich.console import Console
 
+from relo.console import make_console
 from relo.data.sequences import SequenceReader
 from relo.errors import UserError
 from relo.evaluation.one_pass import run_one_pass
@@ -110,5 +110,5 @@ if __name__ == "__main__":
         with enough_memory("lower evaluation.batch_size in the study, or --jobs"):
             main(*sys.argv[1:])
     except UserError as error:
-        Console(soft_wrap=True).print(str(error), markup=False, highlight=False)
+        make_console(soft_wrap=True).print(str(error), markup=False, highlight=False)
         sys.exit(2)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import TaskID
+from rich.text import Text
 
 from relo.processes import PARENT, exit_reason
 from relo.progress import progress_bar
@@ -79,9 +80,9 @@ def run_steps(
                         finished.add(step)
                     else:
                         failed[step] = reason
-                    outcome = "" if reason is None else "[red]failed:[/] "
+                    outcome = "" if reason is None else "failed: "
                     time_taken = f"{int(seconds) // 60} min {int(seconds) % 60} s"
-                    console.print(f"{outcome}{step.name}: {time_taken}", highlight=False)
+                    console.print(Text.assemble((outcome, "red"), f"{step.name}: {time_taken}"))
                 progress.update(overall, completed=len(finished) + len(failed))
                 time.sleep(_POLL_SECONDS)
         except BaseException:

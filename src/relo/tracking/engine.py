@@ -20,9 +20,9 @@ from typing import Any, Literal, get_args
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
+from relo.console import make_console
 from relo.errors import UserError
 from relo.files import atomic_write
 from relo.models.checkpoints.cache import cache_folder
@@ -138,7 +138,7 @@ class ONNXNetwork:
             except Exception as error:  # whatever is wrong with a file, another one can be made
                 logger.debug("The step graph %s cannot be used: %s", name, error)
         require_exporter()
-        Console(stderr=True).print("Making this network's graph for onnxruntime, once; it takes some seconds.")
+        make_console(stderr=True).print("Making this network's graph for onnxruntime, once; it takes some seconds.")
         graph = StepGraph(*step_graph(network, templates, heads))
         self._load(graph)
         if not self._agrees(templates, heads):

@@ -4,8 +4,8 @@ import warnings
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from rich.console import Console
 
+from relo.console import make_console
 from relo.errors import UserError
 from relo.evaluation.sequence_scores import presence_outcomes, presence_scores
 from relo.learning.base import of_all_ranks
@@ -59,7 +59,7 @@ class CalibratePresence(Callback):
             return
         head.calibrate(temperature, bias)
         if trainer.is_global_zero:
-            Console().print(
+            make_console().print(
                 f"Presence over {len(presence):,} frames, {100 * is_right.float().mean():.0f} % of boxes right: AUROC "
                 f"{scores['auroc']:.3f}, calibration error {scores['calibration_error']:.3f}; calibrated with "
                 f"temperature {head.temperature.item():.2f} and bias {head.bias.item():+.2f}."

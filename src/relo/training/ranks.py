@@ -13,9 +13,9 @@ import torch
 from lightning import Trainer
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
-from rich.console import Console
 from rich.text import Text
 
+from relo.console import make_console
 from relo.errors import UserError
 from relo.processes import PARENT, POLL_SECONDS, exit_reason, leave
 
@@ -126,7 +126,7 @@ def _watch(processes: Sequence[subprocess.Popen], is_over: threading.Event) -> N
             continue
         if is_over.wait(2 * _PATIENCE):
             return
-        Console(stderr=True, soft_wrap=True).print(Text.assemble(("relo: error:", "bold red"), f" {sentence}"))
+        make_console(stderr=True, soft_wrap=True).print(Text.assemble(("relo: error:", "bold red"), f" {sentence}"))
         for process in processes:
             process.kill()
         leave(2)

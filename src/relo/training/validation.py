@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 from lightning import Callback, Trainer
-from rich.console import Console
 from rich.table import Table
 from torchmetrics import Metric, MetricCollection
 
+from relo.console import make_console
 from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.evaluation.one_pass import run_one_pass
 from relo.evaluation.plots import success_plot
@@ -108,14 +108,14 @@ class ValidationReport(Callback):
             trainer.strategy.barrier()  # what ranks found is written before it goes where a stopped validation left it
         if not trainer.is_global_zero:
             return
-        Console().print(score_table(report, count))
+        make_console().print(score_table(report, count))
         if folder is not None:
             content = {**report, "sequences": count, "per_sequence": sequences}
             write_text(folder / "scores.json", json.dumps(content, indent=2) + "\n")
             success_plot({name: scores["success_curve"] for name, scores in report.items()}, folder / "success.png")
             for unfinished in pl_module.unfinished.values():
                 shutil.rmtree(unfinished, ignore_errors=True)
-            Console().print(f"Boxes, scores and plots are in {folder}.")
+            make_console(soft_wrap=True).print(f"Boxes, scores and plots are in {folder}.")
 
 
 def score_table(report: dict[str, dict[str, Any]], sequences: int) -> Table:

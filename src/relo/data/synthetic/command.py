@@ -8,8 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
+from relo.console import make_console
 from relo.data.parallel import default_workers, in_order
 from relo.data.remarks import show
 from relo.data.sequences.datasets import find_dataset
@@ -102,7 +101,7 @@ def synthesize(
     settings = DIFFICULTIES[difficulty]
     plan = partial(Scene, frames=frames, width=width, height=height, seed=seed, split=split)
     note = {"frames": frames, "width": width, "height": height, "seed": seed, "settings": asdict(settings)}
-    console = Console()
+    console = make_console()
     material_of: Callable[[SceneSettings], Material] = ProceduralMaterial
     if photographs or cutouts:
         if not (photographs and cutouts):
