@@ -62,9 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may hold bytes that are no text
-    if os.getcwd() not in sys.path:  # configs may name parts of the user's own, in a file beside them
-        sys.path.append(os.getcwd())
     try:
+        folder = _working_folder()
+        if folder not in sys.path:  # configs may name parts of the user's own, in a file beside them
+            sys.path.append(folder)
         try:
             run(arguments)
         finally:
@@ -94,6 +95,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         make_console(stderr=True).print("relo: stopped; what was finished is kept.")
         sys.exit(128 + signal.SIGINT)
+
+
+def _working_folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise UserError(
+            f"The working folder cannot be used ({reason(error)}); it may have been removed: change to another."
+        ) from error
 
 
 def _abandon(stream: Any) -> None:
