@@ -43,6 +43,26 @@ def test_output_that_nobody_reads_ends_a_command_in_silence(arguments):
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps a folder that is worked in")
+@pytest.mark.parametrize("arguments", ["--help", "track a.mp4 --box 1,2,3,4"])
+def test_a_working_folder_that_was_removed_is_told(tmp_path, arguments):
+    script = f'cd "{tmp_path}" && rmdir "{tmp_path}" && exec "{sys.executable}" -m relo {arguments}'
+    ended = subprocess.run(["sh", "-c", script], env=environment(), text=True, capture_output=True, timeout=60)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("relo: error: The working folder cannot be used (No such file or directory)")
+    assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("columns", ["0", "00", "-1", "²", "9" * 5000, "x", ""])
+def test_a_width_that_is_none_leaves_the_sentence(columns):
+    command = [sys.executable, "-m", "relo", "nope"]
+    ended = subprocess.run(
+        command, env=environment() | {"COLUMNS": columns, "LINES": columns}, text=True, capture_output=True, timeout=60
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("relo: error: There is no command 'relo nope'")
+
+
 @pytest.mark.parametrize("seconds", [0.05, 0.2, 0.5])
 def test_ctrl_c_again_and_again_stops_a_command(seconds, tmp_path):
     command = [sys.executable, "-c", f"from relo.__main__ import main; print('begun', flush=True); {SLOW}; main()"]

@@ -6,14 +6,19 @@ your own gets the same from `export OMP_WAIT_POLICY=PASSIVE`, or from `set_defau
 
 import ctypes
 import os
+import re
 import sys
 
 # The largest thresholds that glibc itself comes to, by freeing large blocks; the options' numbers are of mallopt(3).
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": (-3, 32 << 20), "MALLOC_TRIM_THRESHOLD_": (-1, 64 << 20)}
+_SIDES = ("COLUMNS", "LINES")  # of the terminal
 
 
 def set_defaults() -> None:
-    """Let threads sleep while they wait, and freed memory be used again; what the environment says goes first.
+    """Let threads sleep while they wait, freed memory be used again, and what is printed have a width.
+
+    What the environment says goes first, but for a size of the terminal that is none, as under some editors: with 0
+    columns nothing would be printed.
 
     At the end of each parallel piece of work OpenMP's threads spin for milliseconds, in case the next comes soon. As
     soon as another program needs a core, threads that have work wait for those that spin, and a step takes 10 to 100
@@ -25,6 +30,9 @@ def set_defaults() -> None:
     happens.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name in _SIDES:
+        if not re.fullmatch("0{0,5}[1-9][0-9]{0,5}", os.environ.get(name, "")):
+            os.environ.pop(name, None)
     if sys.platform != "linux" or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return
     library = ctypes.CDLL(None)
