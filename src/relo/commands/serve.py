@@ -5,11 +5,14 @@ from pathlib import Path
 
 from relo.app import require_packages
 from relo.console import make_console
-from relo.errors import UserError
 from relo.models.checkpoints.plugin import trust as trust_modules
 from relo.models.checkpoints.weights import SHIPPED
+from relo.settings import LARGEST, check_number, check_whole
 from relo.tracking.rule import read_rule_file
 from relo.tracking.tracker import Tracker
+
+_SMALLEST = 0.001  # MB
+_MOST_FRAMES = 10**9
 
 
 def serve(
@@ -41,13 +44,14 @@ def serve(
         trust: modules whose classes the model's config may name; otherwise it may name relo's alone.
 
     Raises:
-        UserError: packages are missing, the model cannot be used, or the address cannot be listened on.
+        UserError: packages are missing, a limit is out of range, the model cannot be used, or the address cannot be
+            listened on.
         KeyboardInterrupt: it was stopped.
     """
     require_packages("relo serve")
     trust_modules(trust or ())
-    if not max_size > 0 or max_frames < 1:
-        raise UserError(f"With --max_size {max_size:g} and --max_frames {max_frames} no video could be taken.")
+    check_number("This command", _SMALLEST, LARGEST, max_size=max_size)
+    check_whole("This command", 1, _MOST_FRAMES, max_frames=max_frames)
     from relo.app.guard import LOCAL_NAMES, is_local
     from relo.app.listen import Server, address_of, listen
     from relo.app.server import Limits, make_app
