@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import shutil
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -302,6 +303,15 @@ def test_what_is_not_there(client, video):
         assert "There is no frame" in answer.json()["error"]
     assert client.get(f"{session}/files/../video").status_code == 404
     assert client.get(f"{session}/files/video").status_code == 404
+
+
+def test_a_folder_that_was_cleaned_away_is_made_again(client, video, tmp_path):
+    opened = open_session(client)
+    (folder,) = (tmp_path / "visitors").iterdir()
+    shutil.rmtree(folder)
+    for session in (open_session(client), opened):  # a page that is opened now, and one that was open
+        assert upload(client, session, video).status_code == 201
+        assert track(client, session).status_code == 202
 
 
 def test_there_is_an_end_to_the_number_of_pages(make_small_app):

@@ -159,6 +159,7 @@ class _Pages:
 
     async def _received(self, request: Request, session: Session) -> UploadedVideo:
         await run_in_threadpool(session.drop_video)
+        session.make_folder()
         name = Path(request.query_params.get("name", "")).name[:_LONGEST_NAME] or "The file"
         path = session.folder / "video"
         length = request.headers.get("content-length", "")

@@ -40,6 +40,12 @@ class Session:
             self.streams -= 1
             self.last_seen = time.monotonic()
 
+    def make_folder(self) -> None:
+        """Make the folder again where the system has cleaned it away."""
+        if not self.is_closed:
+            for folder in (self.folder.parent, self.folder):
+                folder.mkdir(mode=0o700, exist_ok=True)
+
     def drop_job(self) -> None:
         """Stop tracking, wait until it has ended, and delete the results."""
         if self.job is not None:
@@ -94,6 +100,7 @@ class Sessions:
             raise RefusedError(503, f"{self._most} pages are open, which is as many as this server takes; try later.")
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="relo-serve-"))
+        self._folder.mkdir(mode=0o700, exist_ok=True)  # systems clean such folders away after some days
         session = Session(Path(tempfile.mkdtemp(dir=self._folder)))
         self._sessions[session.id] = session
         return session
