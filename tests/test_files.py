@@ -41,13 +41,14 @@ def test_what_was_there_stays_and_nothing_is_left_when_writing_fails(tmp_path, i
 def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path):
     killed = subprocess.Popen([sys.executable, "-c", ""])
     killed.wait()
-    (tmp_path / f".file.txt.{killed.pid}").write_text("half")
     (tmp_path / f".file.txt.{killed.pid}@{machine()}").mkdir()
     old = tmp_path / f".file.txt.{killed.pid}@elsewhere"
     old.write_text("half")
     os.utime(old, (0, 0))
-    kept = [f".file.txt.{os.getppid()}", f".other.txt.{killed.pid}", f".file.txt.{killed.pid}@another", ".file.txt.bak"]
+    ours = f"{killed.pid}@{machine()}"
+    kept = [f".file.txt.{os.getppid()}@{machine()}", f".other.txt.{ours}", f".file.txt.{killed.pid}@another"]
     kept += [f".file.txt.{os.getpid()}@{socket.gethostname()}-1"]  # of a container of the same name
+    kept += [".file.txt.bak", f".file.txt.{killed.pid}"]  # of a person
     for name in kept:  # of those that are at work, here or elsewhere, and of other files
         (tmp_path / name).write_text("half")
     write_text(tmp_path / "file.txt", "whole")
@@ -78,7 +79,7 @@ def test_a_folder_of_many_files_is_not_looked_through_at_each_write(tmp_path, mo
     monkeypatch.setattr(os, "scandir", lambda folder: looked.append(folder) or scan(folder))
     killed = subprocess.Popen([sys.executable, "-c", ""])
     killed.wait()
-    (tmp_path / f".new_39.txt.{killed.pid}").write_text("half")
+    (tmp_path / f".new_39.txt.{killed.pid}@{machine()}").write_text("half")
     for number in range(40):
         write_text(tmp_path / f"new_{number}.txt", "whole")
     assert 1 <= len(looked) < 5

@@ -37,7 +37,7 @@ _BAD_VALUES = (ValueError, LookupError, TypeError, AttributeError, OverflowError
 
 _LIFETIME = 24 * 60 * 60.0  # seconds, after which another machine's unfinished file is nobody's
 _LONGEST_PROCESS = 10  # digits
-_UNFINISHED = re.compile(r"\.(.+)\.(\d+)(?:@(.+))?", re.DOTALL)  # the file's name, the process, and its machine
+_UNFINISHED = re.compile(r"\.(.+)\.(\d+)@(.+)", re.DOTALL)  # the file's name, the process, and its machine
 _FILES_PER_WRITE = 64  # that are looked through for unfinished ones, on average
 
 _looked_through: dict[Path, tuple[int, list[str]]] = {}
@@ -173,7 +173,7 @@ def remove_leftovers(folder: Path, names: str) -> None:
             continue
         leftover = folder / unfinished
         with suppress(OSError):
-            is_ours = match[3] in (None, machine()) and os.name != "nt"  # where 0 is Ctrl-C
+            is_ours = match[3] == machine() and os.name != "nt"  # where 0 is Ctrl-C
             if not (_is_alive(int(match[2])) if is_ours else time.time() - leftover.stat().st_mtime < _LIFETIME):
                 _remove(leftover)
 

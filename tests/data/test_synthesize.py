@@ -11,6 +11,7 @@ from relo.data.synthetic.layouts import LayoutWriter
 from relo.data.synthetic.scene import Scene
 from relo.data.synthetic.settings import HARD
 from relo.errors import UserError
+from relo.files import machine
 
 SMALL = {"frames": 30, "width": 96, "height": 72, "difficulty": "hard"}
 
@@ -97,7 +98,7 @@ def test_stopped_run_is_completed(tmp_path):
     stopped = tmp_path / "stopped"
     synthesize(stopped, layout="lasot", sequences=2, workers=0, **SMALL)
     # What a killed process leaves: a part of a sequence under its working name.
-    leftover = stopped / "marble" / ".marble-1.999999999" / "img"
+    leftover = stopped / "marble" / f".marble-1.999999999@{machine()}" / "img"
     leftover.mkdir(parents=True)
     (leftover / "00000001.jpg").write_bytes(b"half")
     synthesize(stopped, layout="lasot", sequences=3, workers=0, **SMALL)

@@ -21,7 +21,7 @@ from relo.data.synthetic.layouts import LayoutWriter
 from relo.errors import UserError
 from relo.evaluation.plots import success_plot
 from relo.evaluation.submissions import _write_zip
-from relo.files import write_text
+from relo.files import machine, write_text
 from relo.models.checkpoints.weights import save_network
 from relo.training.checkpoints import InertCheckpointIO
 from small_networks import make_network
@@ -202,7 +202,7 @@ def test_a_fit_on_a_disk_that_fills_up(data, tmp_path, monkeypatch, capsys):
         assert last.read_bytes() == before
         assert not list(disk.rglob(".*"))
         (disk / "filler").unlink()
-        (disk / "checkpoints" / ".last.ckpt.999999999").write_bytes(b"of a fit that was killed")
+        (disk / "checkpoints" / f".last.ckpt.999999999@{machine()}").write_bytes(b"of a fit that was killed")
         relo_here(monkeypatch, *arguments, cwd=tmp_path)
         assert last.read_bytes() != before
         assert not list(disk.rglob(".*"))
