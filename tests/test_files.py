@@ -152,3 +152,26 @@ def test_a_folder_is_not_taken_for_a_file(tmp_path, monkeypatch, name):
     with pytest.raises(UserError, match=r"cannot be written \(.*irectory"):
         write_text(Path(name), "text")
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "kept"]
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "0x" + "f" * 260,
+        "-0x" + "f_" * 4000,
+        "0b" + "1" * 1000,
+        "9" * 301,
+        f'!!int "0x{"f" * 260}"',
+        "!!int '1" + ":1" * 200 + "'",
+    ],
+)
+def test_numbers_beyond_floats_are_refused(tmp_path, number):
+    write_text(tmp_path / "a.yaml", f"? {number}\n: 1\n")
+    with pytest.raises(UserError, match="is no YAML: it holds a number of over 300 digits"):
+        read_yaml(tmp_path / "a.yaml", "The file")
+
+
+@pytest.mark.parametrize("number", ["0x" + "f" * 249, "0b" + "1" * 996, "9" * 300])
+def test_the_largest_numbers_are_read(tmp_path, number):
+    write_text(tmp_path / "a.yaml", f"- {number}\n- '{'9' * 400}'\n- {'a' * 400}\n")
+    assert float(read_yaml(tmp_path / "a.yaml", "The file")[0]) < float("inf")

@@ -1,6 +1,7 @@
 """Files that are there in full or not at all, and YAML files that people hand in."""
 
 import errno
+import math
 import os
 import re
 import shutil
@@ -253,6 +254,9 @@ MOST_LEVELS = 100
 MOST_DIGITS = 300
 """Of a whole number in a YAML file: larger ones are beyond floats."""
 
+_BITS = {"x": 4, "o": 3, "b": 1}  # of a digit of numbers that begin with 0x, 0o or 0b
+_WHOLE = re.compile(r"[-+]?(?:0([xob]))?([\da-f_]+)", re.IGNORECASE)
+
 MOST_NODES = 100_000
 """Of values in a YAML file, where each alias counts as all that it stands for."""
 
@@ -288,7 +292,7 @@ def require_few_nodes(text: str) -> None:
             if anchor is not None:
                 sizes[anchor] = count - before
         elif isinstance(event, yaml.NodeEvent):
-            if isinstance(event, yaml.ScalarEvent) and len(event.value) > MOST_DIGITS and _is_whole(event):
+            if isinstance(event, yaml.ScalarEvent) and _digits(event) > MOST_DIGITS:
                 raise yaml.YAMLError(f"it holds a number of over {MOST_DIGITS} digits")
             if isinstance(event, yaml.CollectionStartEvent):
                 opened.append((event.anchor, count))
@@ -301,8 +305,18 @@ def require_few_nodes(text: str) -> None:
             raise yaml.YAMLError(f"it holds more than {MOST_NODES:,} values, aliases counted as what they stand for")
 
 
-def _is_whole(scalar: yaml.ScalarEvent) -> bool:
-    return scalar.style is None and scalar.value.lstrip("+-").replace("_", "").isdigit()
+def _digits(scalar: yaml.ScalarEvent) -> float:
+    """How many decimal digits a whole number has, zeros at its beginning counted; 0 for anything else."""
+    is_called_so = scalar.tag is not None and scalar.tag.endswith(":int")  # also in quotation marks, or of base 60
+    if is_called_so and ":" in scalar.value:
+        return len(scalar.value)
+    number = _WHOLE.fullmatch(scalar.value) if is_called_so or scalar.style is None else None
+    if number is None:
+        return 0
+    base, digits = (number[1] or "").lower(), number[2].replace("_", "")
+    if base:
+        return len(digits) * _BITS[base] * math.log10(2)
+    return len(digits) if digits.isdecimal() else 0
 
 
 def read_yaml(path: Path, what: str) -> Any:

@@ -54,6 +54,7 @@ def test_window_is_the_outer_product_of_hann_windows():
         ("templates: !!int x", "no YAML"),
         ("templates: " + "[" * 3000, "no YAML"),
         ("window_exponent: " + "9" * 400, "a number of over 300 digits"),
+        ("0x" + "f" * 4000 + ": 1", "a number of over 300 digits"),
         ("window_exponent: " + "9" * 299, "window_exponent.*up to 1e\\+12"),
         ("search_factor: 1.0e+5", "search_factor.*from 0.1 to 100"),
         ("templates: 100000", "templates = 100000.*from 1 to 64"),

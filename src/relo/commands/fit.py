@@ -80,7 +80,7 @@ def _load(text: str) -> Any:
     Classes may have the paths that they had before there was `relo.training`.
     """
     is_file = "\n" in text  # whose settings may contradict each other
-    may_expand = "*" in text or len(text) > MOST_DIGITS or text.count("[") + text.count("{") > MOST_LEVELS
+    may_expand = "*" in text or len(text) > MOST_DIGITS // 2 or text.count("[") + text.count("{") > MOST_LEVELS
     if is_file or may_expand:
         require_few_nodes(text)
     return resolve_reference(_load_yaml(_MOVED_CLASS.sub("relo.training.", text)))
