@@ -115,3 +115,8 @@ class TestPrecision:
     def test_curve_thresholds(self):
         assert functional.precision_thresholds()[20] == 20
         assert functional.normalized_precision_thresholds()[20] == 0.2
+
+
+def test_one_flag_does_not_stand_for_many_frames():
+    with pytest.raises(ValueError, match="1 flags for 3 frames"):
+        functional.success_auc(torch.ones(3), mask=torch.ones(1, dtype=torch.bool))

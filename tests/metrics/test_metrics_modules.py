@@ -170,3 +170,12 @@ def test_two_processes_score_as_one(shards, tmp_path):
             assert results[name].item() == pytest.approx(value, abs=1e-12), (rank, name)
         assert results["curve"].mean().item() == pytest.approx(expected["SuccessAUC"], abs=1e-12)
         assert results["own"] == len(shards[rank])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("short", range(3))
+def test_one_box_or_flag_does_not_stand_for_many(metric, short):
+    values = list(make_sequences(1)[0])
+    values[short] = values[short][:1]
+    with pytest.raises(ValueError, match="do not belong together"):
+        metric().update(*values)

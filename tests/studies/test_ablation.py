@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
+from refusals import refused
 from relo.commands.main import main
 from relo.data.sequences import open_reader
 from relo.errors import UserError
@@ -473,6 +475,28 @@ def test_sequences_that_cannot_be_had_are_named_before_anything_is_done(changes,
     assert error.value.code == 2
     assert said in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("boxes", "said"),
+    [
+        ("10,10,20,20\n", "plain/s has 1 boxes and 1 visibility flags for 3 frames"),
+        ("0,0,0,0\n" * 3, "the target can be seen in no sequence"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["tests", "validation"])
+def test_recorded_sequences_that_cannot_be_scored(boxes, said, kind, tmp_path, capsys):
+    folder = tmp_path / "mine/s"
+    folder.mkdir(parents=True)
+    for i in range(3):
+        cv2.imwrite(str(folder / f"{i}.png"), np.zeros((48, 64, 3), np.uint8))
+    (folder / "groundtruth.txt").write_text(boxes)
+    changes = {kind: {"own": {"path": str(folder.parent), "dataset": "plain", "split": "all"}}}
+    if kind == "validation":
+        changes["evaluation"] = {"window_exponents": [0.0, 1.0]}
+    path = write_study(tmp_path, **changes)
+    sentence = refused(capsys, "ablate", path, f"--output={tmp_path / 'out'}")
+    assert f"study.yaml, {kind}.own: {said}" in sentence
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 2**80])

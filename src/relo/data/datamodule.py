@@ -18,6 +18,7 @@ from relo.data.loader_worker import StartMethod, share_imports, start_method, st
 from relo.data.photometric import ImageOnlyTransform
 from relo.data.recipe_stores import require_stores
 from relo.data.sampler import Absence, ClipSampler, OrderSampler
+from relo.data.sequence_checks import require_every_box
 from relo.data.sequences import open_reader
 from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.data.sequences.base import SequenceReader
@@ -249,7 +250,7 @@ class SequenceDataset(Dataset[AnnotatedSequence | None]):
 
     Raises:
         UserError: a source cannot be read, is a store whose frames were cut around the targets, names a split without
-            a dataset, or has none of the sequences that it names.
+            a dataset, has none of the sequences that it names, or no boxes but the first.
     """
 
     def __init__(self, sources: Sequence[SequenceSource]) -> None:
@@ -276,17 +277,24 @@ class SequenceDataset(Dataset[AnnotatedSequence | None]):
                     f"data.validation names none of the {len(reader)} sequences of {source.path}: change its start "
                     "or stop."
                 )
+            require_every_box(reader[numbers[0]])  # before hours of training: of some splits, no sequence has them all
             self.members += [(reader, i) for i in numbers]
 
     def __len__(self) -> int:
         return len(self.members)
 
     def __getitem__(self, index: int) -> AnnotatedSequence | None:
-        """The sequence number `index`, or nothing for `NO_SEQUENCE`."""
+        """The sequence number `index`, or nothing for `NO_SEQUENCE`.
+
+        Raises:
+            UserError: it cannot be read, or not every frame has a box to be scored by.
+        """
         if index == NO_SEQUENCE:
             return None
         reader, number = self.members[index]
-        return reader[number]
+        sequence = reader[number]
+        require_every_box(sequence)
+        return sequence
 
 
 NO_SEQUENCE = -1

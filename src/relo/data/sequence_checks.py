@@ -73,6 +73,20 @@ def check_annotation(sequence: Sequence) -> None:
         raise UserError(f"{name} has box {boxes_xywh[frame].tolist()} on frame {frame}, where the target is visible.")
 
 
+def require_every_box(sequence: Sequence) -> None:
+    """Refuse a sequence that cannot be scored, for not every frame has a box: of some, only the first is public.
+
+    Raises:
+        UserError: boxes or flags are more or fewer than frames.
+    """
+    frames, boxes, flags = len(sequence), len(sequence.boxes_xywh), len(sequence.visible)
+    if boxes != frames or flags != frames:
+        raise UserError(
+            f"{sequence.dataset}/{sequence.name} has {boxes} boxes and {flags} visibility flags for {frames} frames, "
+            "so what is tracked cannot be scored: name a split whose boxes are all public, or complete its annotation."
+        )
+
+
 def remarks_on_sizes(name: str, sizes: NDArray[np.int32], start: int = 0) -> tuple[str, ...]:
     """That images of a video, of sizes [N, 2] (width, height) from frame `start` on, are not all of one size.
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.classification import BinaryAUROC, BinaryCalibrationError
 
+from relo.data.sequence_checks import require_every_box
 from relo.evaluation.result_folder import SequenceResult
 from relo.geometry import iou_xywh
 from relo.learning.presence import RIGHT_IOU
@@ -19,17 +20,27 @@ BINS = 15
 
 def _overlaps(result: SequenceResult) -> Tensor:
     """The IoU [N] of each box with the truth."""
+    require_every_box(result.sequence)
+    assert len(result.boxes_xywh) == len(result.sequence)  # one box would be held against each of many
     return iou_xywh(torch.from_numpy(result.boxes_xywh), torch.from_numpy(result.sequence.boxes_xywh))
 
 
 def sequence_auc(result: SequenceResult) -> float:
-    """The success AUC over the frames on which the target can be seen; NaN where it never can."""
-    visible = torch.from_numpy(result.sequence.visible)
-    return float(success_auc(_overlaps(result), mask=visible)) if visible.any() else float("nan")
+    """The success AUC over the frames on which the target can be seen; NaN where it never can.
+
+    Raises:
+        UserError: not every frame has a box.
+    """
+    overlaps, visible = _overlaps(result), torch.from_numpy(result.sequence.visible)
+    return float(success_auc(overlaps, mask=visible)) if visible.any() else float("nan")
 
 
 def right_boxes(result: SequenceResult) -> NDArray[np.bool_]:
-    """Whether each box [N] is right: its IoU with the truth exceeds 0.5, and the target can be seen."""
+    """Whether each box [N] is right: its IoU with the truth exceeds 0.5, and the target can be seen.
+
+    Raises:
+        UserError: not every frame has a box.
+    """
     return np.asarray((_overlaps(result) > RIGHT_IOU).numpy() & result.sequence.visible)
 
 

@@ -33,6 +33,8 @@ def _share(hits: Tensor, mask: Tensor | None) -> Tensor:
     """The share [..., K], float64, of hits [..., N, K] among the frames that count [..., N]; 0 where none does."""
     if mask is None:
         return hits.sum(-2).double() / max(hits.shape[-2], 1)
+    if mask.shape[-1] != hits.shape[-2]:  # a single flag would stand for all frames
+        raise ValueError(f"{mask.shape[-1]} flags for {hits.shape[-2]} frames")
     return (hits & mask[..., None]).sum(-2).double() / mask.sum(-1, keepdim=True).clamp(min=1)
 
 

@@ -15,6 +15,17 @@ from relo import geometry
 from relo.metrics import functional
 
 
+def _require_paired(predicted_xywh: Tensor, truth_xywh: Tensor, present: Tensor | None) -> None:
+    """Refuse boxes of which one would stand for many.
+
+    Raises:
+        ValueError: boxes, or the frames that count, are of other shapes.
+    """
+    if predicted_xywh.shape != truth_xywh.shape or (present is not None and present.shape != truth_xywh.shape[:1]):
+        shapes = [None if each is None else tuple(each.shape) for each in (predicted_xywh, truth_xywh, present)]
+        raise ValueError(f"boxes, true boxes and the frames that count do not belong together: {shapes}")
+
+
 class _Score(Metric):
     """A share between 0 and 1."""
 
@@ -64,7 +75,11 @@ class SequenceCurve(_Score):
             truth_xywh: annotated boxes [N, 4], image pixels.
             present: bool [N], the frames that count (the target can be seen); all by default. A sequence in which none
                 counts is left out.
+
+        Raises:
+            ValueError: there are not as many of each.
         """
+        _require_paired(predicted_xywh, truth_xywh, present)
         if len(truth_xywh) == 0 or (present is not None and not bool(present.any())):
             return
         curve = self._sequence_curve(predicted_xywh.double(), truth_xywh.double(), present)
@@ -192,7 +207,12 @@ class FrameMean(_Score):
         """The score [N] of frames with overlaps [N]."""
 
     def update(self, predicted_xywh: Tensor, truth_xywh: Tensor, present: Tensor | None = None) -> None:
-        """Add one sequence: boxes [N, 4] in image pixels; `present`, bool [N]: the frames that count (default: all)."""
+        """Add one sequence: boxes [N, 4] in image pixels; `present`, bool [N]: the frames that count (default: all).
+
+        Raises:
+            ValueError: there are not as many of each.
+        """
+        _require_paired(predicted_xywh, truth_xywh, present)
         iou = geometry.iou_xywh(predicted_xywh.double(), truth_xywh.double())
         first = 1 if self.drop_first else 0
         counts = torch.ones_like(iou, dtype=torch.bool) if present is None else present

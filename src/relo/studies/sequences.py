@@ -10,6 +10,7 @@ from typing import Literal
 from rich.console import Console
 
 from relo.data.packing import pack
+from relo.data.sequence_checks import require_every_box
 from relo.data.sequences import SequenceReader, open_reader
 from relo.data.synthetic.command import check_numbers, synthesize
 from relo.errors import UserError
@@ -19,20 +20,30 @@ from relo.studies.study import Recorded, Rendering, Study
 
 
 def check_sequences(study: Study, output: Path) -> None:
-    """Refuse sequences that cannot be rendered or, where they are recorded, be opened.
+    """Refuse sequences that cannot be rendered or, where they are recorded, be read and scored.
 
     Raises:
-        UserError: a number is out of range, or a dataset has no such name, folder or split; the place is named.
+        UserError: a number is out of range; a dataset has no such name, folder or split; not every frame has a box, or
+            no target can be seen. The place is named.
     """
     kinds: tuple[Literal["tests", "validation"], ...] = ("tests", "validation")
     for kind in kinds:
         for name, settings in getattr(study, kind).items():
             if isinstance(settings, Recorded):
                 with _named(study, f"{kind}.{name}"):
-                    open_set(study, output, kind, name)
+                    _check_recorded(open_set(study, output, kind, name))
     for place, rendering, _ in _renderings(study, output):
         with _named(study, place):
             check_numbers(**{name: value for name, value in asdict(rendering).items() if name != "difficulty"})
+
+
+def _check_recorded(reader: SequenceReader) -> None:
+    is_seen = False
+    for sequence in reader:
+        require_every_box(sequence)
+        is_seen |= bool(sequence.visible.any())
+    if not is_seen:
+        raise UserError("the target can be seen in no sequence, so there is nothing to score; name other sequences.")
 
 
 @contextmanager
