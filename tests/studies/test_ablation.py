@@ -1,6 +1,7 @@
 """`relo ablate`: a tiny study from data to table, stopped and gone on with; its statistics and its configs."""
 
 import csv
+import errno
 import fcntl
 import itertools
 import json
@@ -377,6 +378,79 @@ def test_failed_steps_are_named_and_those_after_them_not_begun(tmp_path):
     assert failed[after] == "it needs failing"
     assert good.is_finished()
     assert not (tmp_path / "begun").exists()
+
+
+def test_steps_that_cannot_be_begun_or_noted_are_named_and_the_others_are_done(tmp_path, monkeypatch):
+    blocked, good = shell(tmp_path, "blocked", "true"), shell(tmp_path, "good", "true")
+    unlogged = shell(tmp_path, "unlogged", "rm unlogged/output.log; exit 1")
+    unnoted = shell(tmp_path, "unnoted", "rm -r unnoted")
+    after = shell(tmp_path, "after", "true", blocked)
+    (tmp_path / "blocked").write_text("a file in the place of a folder")
+    failed = run_shell(tmp_path, blocked, after, unlogged, unnoted, good)
+    assert failed == {
+        blocked: f"it cannot be started ({tmp_path / 'blocked'}: File exists)",
+        after: "it needs blocked",
+        unlogged: f"it has ended, but {tmp_path / 'unlogged/output.log'}: No such file or directory",
+        unnoted: f"it has ended, but {tmp_path / 'unnoted/done'}: No such file or directory",
+    }
+    assert good.is_finished()
+
+    def too_many(*_, **settings):
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("subprocess.Popen", too_many)
+    another = shell(tmp_path, "another", "true")
+    assert run_shell(tmp_path, another) == {another: "it cannot be started (Resource temporarily unavailable)"}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content.pop("auc"),
+        lambda content: content.update(auc={}),
+        lambda content: content.update(auc={"a": "x"}),
+        lambda content: content.update(auc={"a": 7.0}),
+        lambda content: content.update(auc=[0.5]),
+    ],
+)
+def test_damaged_scores_are_missing(damage, tmp_path):
+    evaluation = make_plan(read_study(write_study(tmp_path)), [0], tmp_path)["prior", 0]
+    evaluation.scores("short").write(auc={"a": 0.5})
+    assert evaluation.missing() == ["shorter"]
+    content = json.loads(evaluation.scores("short").path.read_text())
+    damage(content)
+    evaluation.scores("short").path.write_text(json.dumps(content))
+    assert evaluation.missing() == ["short", "shorter"]
+
+
+@pytest.mark.parametrize("chosen", [None, "1.0", 3.0, [1.0]])
+def test_a_damaged_choice_of_the_window_is_missing(chosen, tmp_path):
+    settings = {"evaluation": {"window_exponents": [0.0, 1.0]}, "validation": {"v": {"sequences": 1}}}
+    evaluation = make_plan(read_study(write_study(tmp_path, **settings)), [0], tmp_path)["prior", 0]
+    evaluation.window.write(window_exponent=1.0)
+    assert evaluation.window.read()["window_exponent"] == 1.0
+    evaluation.window.write(window_exponent=chosen)
+    assert evaluation.window.read() == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "seconds"),
+    [('{"seconds": 2.5}', 2.5), ("{}", None), ("[]", None), ('{"seconds": [1]}', None), ('{"seconds": 1e999}', None)],
+)
+def test_how_long_a_training_took(content, seconds, tmp_path):
+    training = make_plan(read_study(write_study(tmp_path)), [0], tmp_path)["prior", 0].training
+    training.finish(1.0)
+    (training.folder / "finished.json").write_text(content)
+    assert training.seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("loop/x", "Too many levels of symbolic links"), ("study.yaml/x", "Not a directory")]
+)
+def test_folders_that_cannot_be(name, said, tmp_path, capsys):
+    (tmp_path / "loop").symlink_to("loop")
+    sentence = refused(capsys, "ablate", write_study(tmp_path), f"--output={tmp_path / name}", "--dry_run")
+    assert f"{tmp_path / name} cannot be written ({said})." in sentence
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

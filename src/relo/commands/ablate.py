@@ -10,6 +10,7 @@ from pathlib import Path
 
 from relo.console import make_console
 from relo.errors import UserError
+from relo.files import reason
 from relo.processes import POLL_SECONDS
 from relo.studies.plan import chosen_rows, make_plan, steps_of
 from relo.studies.report import write_results
@@ -62,6 +63,12 @@ def ablate(
     output = output or Path("runs/ablation") / study.stem
     if os.path.lexists(output) and not output.is_dir():
         raise UserError(f"{output} is not a folder; give --output one.")
+    try:
+        output.stat()
+    except FileNotFoundError:
+        pass  # it will be made
+    except OSError as error:  # of a link to itself, or a file in the place of a folder
+        raise _unusable(output, error) from error
     output = output.resolve()
     chosen = list(dict.fromkeys(seeds or described.seeds))
     whole = make_plan(described, sorted({*described.seeds, *chosen}), output)
@@ -112,7 +119,7 @@ def _locked(output: Path) -> Iterator[int]:
         output.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(output / ".lock", os.O_CREAT | os.O_RDWR)
     except OSError as error:
-        raise UserError(f"The results' folder {output} cannot be written ({error.strerror}).") from error
+        raise _unusable(output, error) from error
     try:
         deadline = time.monotonic() + _PATIENCE
         while not _is_ours(descriptor):
@@ -125,6 +132,10 @@ def _locked(output: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _unusable(output: Path, error: OSError) -> UserError:
+    return UserError(f"The results' folder {output} cannot be written ({reason(error)}).")
 
 
 def _is_ours(descriptor: int) -> bool:

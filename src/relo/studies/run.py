@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import TaskID
 from rich.text import Text
 
+from relo.errors import UserError
+from relo.files import reason
 from relo.processes import PARENT, exit_reason
 from relo.progress import progress_bar
 from relo.studies.steps import Step
@@ -69,18 +71,22 @@ def run_steps(
                         failed[step] = f"it needs {broken.name}"
                     elif len(running) < jobs and finished.issuperset(step.needs):
                         waiting.remove(step)
-                        process = _start(step, output, threads, lock)
+                        try:
+                            process = _start(step, output, threads, lock)
+                        except (OSError, UserError) as error:  # of a full disk, or too many processes
+                            failed[step] = f"it cannot be started ({_cause(error)})"
+                            continue
                         running[step] = _Running(process, time.monotonic(), progress.add_task(step.name, total=None))
                 for step in [step for step, member in running.items() if member.process.poll() is not None]:
                     member = running.pop(step)
                     seconds = time.monotonic() - member.started
                     progress.remove_task(member.task)
-                    reason = _failure(step, member.process.returncode, seconds)
-                    if reason is None:
+                    why = _failure(step, member.process.returncode, seconds)
+                    if why is None:
                         finished.add(step)
                     else:
-                        failed[step] = reason
-                    outcome = "" if reason is None else "failed: "
+                        failed[step] = why
+                    outcome = "" if why is None else "failed: "
                     time_taken = f"{int(seconds) // 60} min {int(seconds) % 60} s"
                     console.print(Text.assemble((outcome, "red"), f"{step.name}: {time_taken}"))
                 progress.update(overall, completed=len(finished) + len(failed))
@@ -112,15 +118,25 @@ def _start(step: Step, output: Path, threads: int, lock: int) -> subprocess.Pope
 
 def _failure(step: Step, code: int, seconds: float) -> str | None:
     """Why a step whose process has ended is not finished."""
-    if code == 0:
-        step.finish(seconds)
-        if step.is_finished():
-            return None
-    lines = [line.strip() for line in step.log.read_text(encoding="utf-8", errors="replace").splitlines()]
-    reason = next((line for line in reversed(lines) if line), "it said nothing").removeprefix("relo: error: ")
+    try:
+        if code == 0:
+            step.finish(seconds)
+            if step.is_finished():
+                return None
+        lines = [line.strip() for line in step.log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except (OSError, UserError) as error:
+        return f"it has ended, but {_cause(error)}"
+    said = next((line for line in reversed(lines) if line), "it said nothing").removeprefix("relo: error: ")
     if code < 0:
-        reason = exit_reason(code).removeprefix("was ")
-    return f"{reason} (see {step.log})"
+        said = exit_reason(code).removeprefix("was ")
+    return f"{said} (see {step.log})"
+
+
+def _cause(error: OSError | UserError) -> str:
+    """What the system refuses, and of which file."""
+    if isinstance(error, UserError):
+        return str(error).rstrip(".")
+    return ": ".join(str(part) for part in (error.filename, reason(error)) if part is not None)
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +12,10 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from relo.data.sequences.parsing import read_json
+from relo.errors import UserError
 from relo.files import write_text
+from relo.settings import is_of
 from relo.studies.study import Study, merged
 
 _FINISHED = "finished.json"
@@ -78,9 +82,10 @@ class Training(Step):
     @property
     def seconds(self) -> float | None:
         """How long the training took; None where that is not known, for it was stopped in between."""
-        with suppress(OSError, ValueError):
-            seconds = json.loads((self.folder / _FINISHED).read_text())["seconds"]
-            return None if seconds is None else float(seconds)
+        with suppress(UserError):
+            content = read_json(self.folder / _FINISHED)
+            if isinstance(content, dict) and is_of(content.get("seconds"), float):
+                return float(content["seconds"])
         return None
 
     def command(self) -> list[str]:
@@ -132,12 +137,13 @@ class Result:
 
     path: Path
     digest: str
+    is_whole: Callable[[dict[str, Any]], bool]  # whether what is read of its content is there
 
     def read(self) -> dict[str, Any]:
         """What it holds; nothing where it is missing, broken or of other settings."""
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            content: dict[str, Any] = json.loads(self.path.read_text())
-            if content["digest"] == self.digest:
+        with suppress(UserError):
+            content = read_json(self.path)
+            if isinstance(content, dict) and content.get("digest") == self.digest and self.is_whole(content):
                 return content
         return {}
 
@@ -160,11 +166,14 @@ class Evaluation(Step):
     @property
     def window(self) -> Result:
         """The choice of the window."""
-        return Result(self.folder / ".window.json", self.digest)  # no test set's name starts with a dot
+        exponents = self.study.evaluation.window_exponents
+        path = self.folder / ".window.json"  # no test set's name starts with a dot
+        return Result(path, self.digest, lambda content: content.get("window_exponent") in exponents)
 
     def scores(self, test: str) -> Result:
         """Every sequence's AUC on a test set."""
-        return Result(self.folder / f"{test}.json", digest([self.digest, asdict(self.study.tests[test])]))
+        content = digest([self.digest, asdict(self.study.tests[test])])
+        return Result(self.folder / f"{test}.json", content, _has_scores)
 
     def missing(self) -> list[str]:
         """The test sets whose scores are missing."""
@@ -185,6 +194,12 @@ class Evaluation(Step):
 
     def finish(self, seconds: float) -> None:
         """Nothing is left to note: the process has written the scores."""
+
+
+def _has_scores(content: dict[str, Any]) -> bool:
+    """Whether there is an AUC of at least one sequence, and all are AUCs."""
+    aucs = content.get("auc")
+    return isinstance(aucs, dict) and bool(aucs) and all(is_of(auc, float) and 0 <= auc <= 1 for auc in aucs.values())
 
 
 def digest(content: Any) -> str:
