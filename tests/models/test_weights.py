@@ -27,6 +27,7 @@ from relo.models.checkpoints.weights import (
 )
 from relo.models.encoders.fast_itpn import FastITPN, load_pretraining
 from relo.models.encoders.fast_itpn_names import to_published_shape
+from relo.models.encoders.layers import create_timm
 from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned
@@ -340,6 +341,44 @@ def test_offline_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("RELO_CACHE", str(tmp_path / "cache"))
     with pytest.raises(UserError, match="hub cannot be reached"):
         load_network("relo-b256")
+
+
+class OfAnHTTPLibrary(Exception):
+    """Neither an OSError nor one of the hub's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OfAnHTTPLibrary("403 Forbidden"), r"cannot be reached \('OfAnHTTPLibrary: 403 Forbidden'\): go online"),
+        (
+            ConnectionResetError(104, "Connection reset by peer"),
+            r"cannot be reached \('Connection reset by peer'\): go",
+        ),
+        (OSError(28, "No space left on device"), r"^The hub's cache cannot be written \('the disk is full'\), where"),
+        (
+            PermissionError(13, "Permission denied", "/hub"),
+            r"cannot be written \('permission denied'\), where .*HF_HOME",
+        ),
+    ],
+)
+def test_what_keeps_a_released_model_away_is_one_sentence(tmp_path, monkeypatch, error, said):
+    def download(repository: str, file: str) -> str:
+        raise error
+
+    monkeypatch.setattr(relo.models.checkpoints.weights, "hf_hub_download", download)
+    monkeypatch.setenv("RELO_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UserError, match=said):
+        load_network("relo-b256")
+
+
+def test_what_keeps_weights_of_timm_away_is_one_sentence(monkeypatch):
+    def create(name: str, **options: object) -> None:
+        raise OfAnHTTPLibrary("403 Forbidden")
+
+    monkeypatch.setattr("timm.create_model", create)
+    with pytest.raises(UserError, match="timm cannot make 'vit' with tokens: 403 Forbidden"):
+        create_timm("vit", "with tokens")
 
 
 def test_a_name_that_nobody_knows():

@@ -248,7 +248,7 @@ def graph_name(network: LocalizationNetwork, templates: int, heads: Collection[H
 
 def _graph_folders() -> list[Path]:
     """The package's, and the cache's, unless the user has no home."""
-    with suppress(RuntimeError):
+    with suppress(UserError):
         return [PACKAGED, cache_folder() / "graphs"]
     return [PACKAGED]
 

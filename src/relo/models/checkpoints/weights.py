@@ -12,13 +12,12 @@ from typing import Any
 import torch
 import yaml  # type: ignore[import-untyped]
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from relo import __version__
-from relo.errors import EXCERPT, UserError
-from relo.files import atomic_write, read_yaml, write_text
+from relo.errors import EXCERPT, UserError, excerpt
+from relo.files import REFUSALS, atomic_write, read_yaml, reason, write_text
 from relo.models.checkpoints.cache import cache_folder
 from relo.models.checkpoints.plugin import build
 from relo.models.checkpoints.released import VARIANTS, Variant, read_released
@@ -143,8 +142,8 @@ def resolve(model: str | Path) -> Path:
             the network that comes with the package; a folder of that name is "./relo-small".
 
     Raises:
-        UserError: there is no such path or name, the folder holds both a model and exported graphs, or the hub cannot
-            be reached.
+        UserError: there is no such path or name, the folder holds both a model and exported graphs, the hub cannot be
+            reached, or there is no cache, or none that can be written.
     """
     if model == SHIPPED:
         return SHIPPED_FOLDER
@@ -168,10 +167,16 @@ def resolve(model: str | Path) -> Path:
         file = f"checkpoints/train/relo/relo_{variant}/RELO_ep0090.pth.tar"
         try:
             fetched = hf_hub_download(HUB_REPOSITORY, file)
-        except (OSError, HfHubHTTPError) as error:
+        except Exception as error:  # of sockets, of HTTP libraries, of the hub
+            why = excerpt(" ".join((reason(error) or f"{type(error).__name__}: {error}").split()))
+            if isinstance(error, OSError) and error.errno in REFUSALS:
+                raise UserError(
+                    f"The hub's cache cannot be written ({why}), where {file} of {HUB_REPOSITORY} belongs: make room, "
+                    "or set HF_HOME to another folder."
+                ) from error
             raise UserError(
-                f"{file} of {HUB_REPOSITORY} is not in the local cache and the hub cannot be reached: go online, "
-                "or fetch the file elsewhere and use `relo import`."
+                f"{file} of {HUB_REPOSITORY} is not in the local cache and the hub cannot be reached ({why}): go "
+                "online, or fetch the file elsewhere and use `relo import`."
             ) from error
         import_released(fetched, variant=variant, output=folder)
     return folder

@@ -56,7 +56,7 @@ def create_timm(name: str, purpose: str, **options: Any) -> Any:
         raise UserError(f"timm cannot make {excerpt(name)} {purpose}: it is an address; give the architecture's name.")
     try:
         return timm.create_model(name, **options)
-    except (RuntimeError, TypeError, OSError, ValueError, AttributeError) as error:
+    except Exception as error:  # weights come from a hub, whose HTTP libraries have errors of their own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"timm cannot make {name!r} {purpose}: {reason}") from error
 
