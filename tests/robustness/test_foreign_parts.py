@@ -73,6 +73,24 @@ def test_an_error_of_a_users_own_part_keeps_its_traceback(data, tmp_path, monkey
         relo_here(monkeypatch, "fit", "--config", path, cwd=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("module", "content", "said"),
+    [
+        ("unfinished", "class Mine(:", r"SyntaxError: 'invalid syntax (unfinished.py, line 1)'"),
+        ("undefined", "import relo\nx = undefined", "undefined.py, line 2)"),
+    ],
+)
+def test_a_module_of_a_users_own_that_cannot_be_imported(module, content, said, data, tmp_path, monkeypatch, capsys):
+    (tmp_path / f"{module}.py").write_text(content)
+    settings = config(data, WARMUP)
+    settings["model"]["objective"] = part(f"{module}.Mine")
+    path = write_config(tmp_path / "config.yaml", settings)
+    monkeypatch.syspath_prepend(tmp_path)
+    sentence = refused(monkeypatch, capsys, tmp_path, "fit", "--config", path)
+    assert "A part that the config names cannot be imported: " in sentence
+    assert said in sentence
+
+
 @pytest.mark.parametrize("word", ["best", "hpc"])
 @pytest.mark.parametrize("command", ["fit", "validate"])
 def test_checkpoints_that_only_lightning_knows(command, word, data, tmp_path, monkeypatch, capsys):

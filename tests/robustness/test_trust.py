@@ -12,6 +12,7 @@ import yaml
 from relo.commands.main import main
 from relo.data.sampler import ClipSampler
 from relo.errors import UserError
+from relo.evaluation.rules import find_rule
 from relo.evaluation.scoring import ScoringRule
 from relo.learning.priors import Prior
 from relo.learning.rewards import RewardTerm
@@ -178,3 +179,22 @@ def test_nothing_but_a_part_is_called(class_path, monkeypatch):
     monkeypatch.setenv("RELO_TRUST", "stranger")
     with pytest.raises(UserError):
         build({"class_path": class_path, "init_args": {}})
+
+
+@pytest.mark.parametrize(
+    ("faulty", "said"),
+    [
+        ("class Mine(:", r"SyntaxError: 'invalid syntax \(stranger\.py, line 1\)'"),
+        ("import relo\nx = undefined", r"NameError: \"name 'undefined' is not defined\" \(.*stranger\.py, line 2\)"),
+        ("import nowhere_to_be_found", r"No module named 'nowhere_to_be_found'.*stranger\.py, line 1"),
+        ("import sys\nsys.exit(3)", r"SystemExit: '3' \(.*stranger\.py, line 2\)"),
+        ("{}['a']", r"KeyError: \"'a'\" \(.*stranger\.py, line 1\)"),
+        ("", "there is none in the module stranger"),
+    ],
+)
+@pytest.mark.parametrize("load", [lambda path: load_network(path), lambda path: find_rule("stranger.Mine")])
+def test_a_mistake_in_a_persons_own_module_is_named(model, monkeypatch, load, faulty, said):
+    monkeypatch.setenv("RELO_TRUST", "stranger")
+    (model.parent / "stranger.py").write_text(faulty)
+    with pytest.raises(UserError, match=f"'stranger.Mine', .*{said}"):
+        load(model)

@@ -32,6 +32,7 @@ from relo.data.datamodule import TrackingDataModule, named_workers
 from relo.errors import UserError, excerpt, one_sentence
 from relo.files import MOST_DIGITS, MOST_LEVELS, REFUSALS, read_yaml, reason, require_few_nodes
 from relo.inputs import is_pipe_or_device
+from relo.models.checkpoints.plugin import import_fault, is_of_an_import
 from relo.models.checkpoints.released import resolve_reference
 from relo.models.checkpoints.weights import load_stage, read_checkpoint
 from relo.models.memory import enough_memory
@@ -107,7 +108,12 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and read the checkpoint that is named, so that a wrong one ends here."""
-        super().parse_arguments(parser, args)
+        try:
+            super().parse_arguments(parser, args)
+        except Exception as error:
+            if isinstance(error, UserError) or not is_of_an_import(error):
+                raise
+            raise UserError(f"A part that the config names cannot be imported: {import_fault(error)}.") from error
         settings = self.config[self.config.subcommand]
         settings.weights_only = True  # a checkpoint of someone else's must not run code
         if "verbose" in settings:

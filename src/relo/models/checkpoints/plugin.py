@@ -6,6 +6,7 @@ import sys
 from abc import ABC
 from collections.abc import Collection
 from importlib import import_module
+from traceback import FrameSummary, extract_tb
 from typing import Any
 
 from torch import nn
@@ -80,15 +81,16 @@ def build(config: dict[str, Any], named_by_user: bool = False) -> Any:
             f"environment variable {TRUST})."
         )
     try:
-        part = vars(import_module(module_name))[class_name]  # a module's own `__getattr__` may import others
-    except KeyError as error:
+        module = import_module(module_name)
+    except (Exception, SystemExit) as error:  # of code that may be anyone's
+        raise UserError(
+            f"The config names class {excerpt(str(class_path))}, which cannot be imported: {import_fault(error)}."
+        ) from error
+    part = vars(module).get(class_name)  # a module's own `__getattr__` may import others
+    if part is None:
         raise UserError(
             f"The config names class {excerpt(str(class_path))}, but there is none in the module {module_name}."
-        ) from error
-    except (ImportError, ValueError, TypeError) as error:
-        raise UserError(
-            f"The config names class {excerpt(str(class_path))}, which cannot be imported: {excerpt(str(error))}."
-        ) from error
+        )
     # Nothing but a plug-in may be called.
     if not (isinstance(part, type) and issubclass(part, Plugin)):
         raise UserError(f"The config names {class_path!r}, which is not a part of a network.")
@@ -101,6 +103,22 @@ def build(config: dict[str, Any], named_by_user: bool = False) -> Any:
         return part(**arguments)
     except TypeError as error:
         raise UserError(f"{class_path} does not take the arguments in the config: {error}.") from error
+
+
+def import_fault(error: BaseException) -> str:
+    """The kind of an error of a module that is imported, its message, and where in the module it is."""
+    lines = [place for place in extract_tb(error.__traceback__) if not place.filename.startswith("<frozen importlib")]
+    where = f" ({lines[-1].filename}, line {lines[-1].lineno})" if any(map(_is_of_a_module, lines)) else ""
+    return f"{type(error).__name__}: {excerpt(str(error))}{where}"
+
+
+def is_of_an_import(error: BaseException) -> bool:
+    """Whether an error that was caught was raised by a module while it was imported."""
+    return isinstance(error, SyntaxError) or any(map(_is_of_a_module, extract_tb(error.__traceback__)))
+
+
+def _is_of_a_module(place: FrameSummary) -> bool:
+    return place.name == "<module>"
 
 
 def trust(modules: Collection[str]) -> None:
