@@ -9,19 +9,20 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from refusals import refused
 from relo.commands.evaluate import evaluate
 from relo.commands.test import run_benchmark
-from relo.data.sequences.base import ImageFiles
+from relo.data.sequences.base import FrameSource, ImageFiles
 from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.data.sequences.datasets import find_benchmark
 from relo.errors import UserError
 from relo.evaluation.annotations import read_annotations
 from relo.evaluation.archives import open_zip
-from relo.evaluation.demo_report import _log_figure, _read_scores, write_report
+from relo.evaluation.demo_report import _log_figure, _read_scores, _render, write_report
 from relo.evaluation.one_pass import run_one_pass
 from relo.evaluation.plots import curve_plot
 from relo.evaluation.result_folder import SequenceResult, claim, write_result
@@ -231,6 +232,30 @@ OF_SEQUENCES = {"policy": {"d/s": 0.5}, "prior": {"d/s": 0.5}}
 SCORES = {"policy": MAP, "prior": MAP, "sequences": 1, "per_sequence": OF_SEQUENCES}
 
 
+class Drawn(FrameSource):
+    """Black frames of several sizes."""
+
+    def __init__(self, sizes):
+        self.sizes = sizes
+
+    def __len__(self):
+        return len(self.sizes)
+
+    def name(self, index):
+        return f"frame {index}"
+
+    def encoded(self, index):
+        return cv2.imencode(".png", np.zeros((*self.sizes[index], 3), np.uint8))[1].tobytes()
+
+
+class Store(list):
+    """Sequences, in the place of a clip store's."""
+
+    @property
+    def names(self):
+        return [each.name for each in self]
+
+
 class TestReport:
     def test_scores(self, tmp_path):
         alone = MAP | {"auc_standard_error": float("nan")}
@@ -262,6 +287,19 @@ class TestReport:
             os.mkfifo(path)
         with pytest.raises(UserError, match=r"scores\.json .*run `relo validate`"):
             write_report(tmp_path)
+
+    @pytest.mark.parametrize("sizes", [[(48, 64)], [(48, 64), (40, 64), (48, 32)]])
+    def test_sequences_of_one_frame_or_of_several_sizes(self, tmp_path, sizes):
+        frames = Drawn(sizes)
+        boxes_xywh = np.tile([[10.0, 10, 20, 20]], (len(sizes), 1))
+        shown = AnnotatedSequence("s", "d", frames, boxes_xywh, np.ones(len(sizes), bool))
+        store = Store([shown])
+        if len(sizes) == 1:
+            with pytest.raises(UserError, match="'d/s' has a single frame"):
+                _render(Tracker(make_network()), store, SCORES, tmp_path)
+            assert not list(tmp_path.iterdir())
+        else:
+            assert len(_render(Tracker(make_network()), store, SCORES, tmp_path)) == 3
 
     @pytest.mark.parametrize("started", [float("nan"), float("inf"), -1.0])
     def test_a_start_that_is_no_time(self, tmp_path, started):

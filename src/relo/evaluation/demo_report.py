@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from relo.console import make_console
 from relo.data.clip_store import ClipStore
+from relo.data.sequence_checks import require_every_box
 from relo.data.sequences.parsing import numbers_in, read_json, read_text
 from relo.errors import UserError, excerpt
 from relo.evaluation.plots import curve_plot
@@ -27,7 +28,7 @@ from relo.settings import check_number
 from relo.tracking.render import draw_frame
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
-from relo.tracking.video_writer import VideoWriter
+from relo.tracking.video_writer import VideoWriter, fit_into
 
 Scores = dict[str, Any]  # what `relo validate` writes as scores.json
 
@@ -65,7 +66,7 @@ def write_report(
         started: when the demo started, in seconds since 1970, to report how long it took; left out if not given.
 
     Raises:
-        UserError: a stage has not been run, or its files are damaged.
+        UserError: a stage has not been run, its files are damaged, or sequences cannot be shown.
     """
     if started is not None:
         check_number("The report", 0, _LATEST, started=started)
@@ -138,12 +139,18 @@ def _check_scores(scores: Scores) -> None:
 def _render(tracker: Tracker, store: ClipStore, scores: Scores, folder: Path) -> list[Figure]:
     """Track some sequences into one video, and give a film strip of each."""
     ranked = sorted(scores["per_sequence"]["policy"].items(), key=lambda item: item[1])
+    shown = {}
+    for title, quantile in _SHOWN_QUANTILES.items():
+        name, auc = ranked[round(quantile * (len(ranked) - 1))]
+        sequence = store[store.names.index(name.split("/", 1)[1])]
+        require_every_box(sequence)
+        if len(sequence) < 2:
+            raise UserError(f"{excerpt(name)} has a single frame, so nothing is tracked: score longer sequences.")
+        shown[title] = sequence, auc
     strips = []
     with VideoWriter(folder / "demo.mp4", 20) as video:
-        for title, quantile in _SHOWN_QUANTILES.items():
-            name, auc = ranked[round(quantile * (len(ranked) - 1))]
-            sequence = store[store.names.index(name.split("/", 1)[1])]
-            frames = []
+        for title, (sequence, auc) in shown.items():
+            frames: list[NDArray[np.uint8]] = []
             state = None
             for i in range(len(sequence)):
                 image = sequence.frames[i]
@@ -156,9 +163,10 @@ def _render(tracker: Tracker, store: ClipStore, scores: Scores, folder: Path) ->
                 caption = f"{i:3d}  {state.score:.2f}"
                 frames.append(draw_frame(image, state.box_xywh.tolist(), caption, response, truth_xywh))
                 video.write(frames[-1])
+            height, width = frames[0].shape[:2]  # later frames may be of another size, as in the video
             picked = np.linspace(1, len(frames) - 1, _STRIP_FRAMES).astype(int)
-            caption = f"{title}: {sequence.name}, AUC {100 * auc:.1f}"
-            strips.append(_strip_figure(caption, np.concatenate([frames[i] for i in picked], axis=1)))
+            strip = np.concatenate([fit_into(frames[i], width, height) for i in picked], axis=1)
+            strips.append(_strip_figure(f"{title}: {sequence.name}, AUC {100 * auc:.1f}", strip))
     return strips
 
 
