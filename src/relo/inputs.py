@@ -1,8 +1,9 @@
-"""Files that people hand in, read whole: regular files of a bounded size."""
+"""Files that people hand in, read whole: regular files of a bounded size, which nothing is written over."""
 
 import os
 import re
 import stat
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -96,3 +97,29 @@ def can_be_a_name(text: str) -> bool:
 def leads_outside(name: str) -> bool:
     """Whether a file's name, on Windows or elsewhere, is absolute or leads out of the folder that it is taken from."""
     return re.match(r"[/\\]|[A-Za-z]:[/\\]", name) is not None or ".." in re.split(r"[/\\]", name)
+
+
+def check_outputs(inputs: Mapping[str, Iterable[str | Path | None]], outputs: Sequence[Path]) -> None:
+    """Refuse to write two things to one file, or onto one that is read.
+
+    Args:
+        inputs: by what they are called in the sentence; None and texts that name no file are passed over.
+        outputs: what is written.
+
+    Raises:
+        UserError: an output names an input, or another output.
+    """
+    for i, path in enumerate(outputs):
+        if path.is_file():
+            for name, files in inputs.items():
+                if any(file and os.path.isfile(file) and path.samefile(file) for file in files):
+                    raise UserError(f"{path} is {name} itself; write to another file.")
+        is_device = path.exists() and not path.is_file()
+        if not is_device and os.path.realpath(path) in map(os.path.realpath, outputs[:i]):
+            raise UserError(f"{path} would be written twice; give each output a name of its own.")
+
+
+def texts_within(folder: Path, outputs: Iterable[Path]) -> list[Path]:
+    """Those outputs that are texts in a folder: where its texts are read, all of them may be."""
+    root = Path(os.path.realpath(folder))
+    return [path for path in outputs if path.suffix.lower() == ".txt" and root in Path(os.path.realpath(path)).parents]

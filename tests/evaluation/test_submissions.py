@@ -171,3 +171,13 @@ def test_the_official_test_sets():
     names = BENCHMARKS["got10k"].submission.official_names()
     assert (names[0], names[-1], len(names)) == ("GOT-10k_Test_000001", "GOT-10k_Test_000180", 180)
     assert BENCHMARKS["trackingnet"].submission.sequences == 511
+
+
+@pytest.mark.parametrize("name", ["mine.zip", "mine/GOT-10k_Test_000001.txt", "got10k/test/list.txt"])
+def test_what_is_read_is_not_written_over(tmp_path, got10k, name):
+    shutil.make_archive(str(tmp_path / "mine"), "zip", tmp_path / "mine")
+    before = (tmp_path / name).read_bytes()
+    results = tmp_path / ("mine.zip" if name == "mine.zip" else "mine")
+    with pytest.raises(UserError, match=f"{name} is a file of the (results|dataset) itself; write to another file"):
+        submit(results, benchmark="got10k", dataset=got10k, output=tmp_path / name)
+    assert (tmp_path / name).read_bytes() == before

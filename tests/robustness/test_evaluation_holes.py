@@ -417,3 +417,48 @@ class TestNamesThatAreQuotedInPart:
         content[26:28] = b"\xff\xff"  # the length of the name
         (tmp_path / "a.zip").write_bytes(content)
         assert "cannot be read" in self.said(capsys, *evaluation, tmp_path / "a.zip")
+
+
+class TestOutputsAreNoInputs:
+    @pytest.mark.parametrize(
+        ("option", "name", "said"),
+        [
+            ("json", "a.json", "is a file of --annotations itself"),
+            ("json", "names.txt", "is --sequences itself"),
+            ("json", "mine/s.txt", "is a file of the results itself"),
+            ("json", "mine/s_time.txt", "is a file of the results itself"),
+            ("json", "mine/training.txt", "is a file of the results itself"),
+            ("json", "out/report.html", "would be written twice"),
+            ("report", "scores.md", "is --sequences itself"),
+        ],
+    )
+    def test_they_are_refused(self, tmp_path, option, name, said):
+        write(tmp_path / "a.json", json.dumps({"s": {"gt_rect": [[10, 10, 20, 20]] * 6}}))
+        write(tmp_path / "mine/s.txt")
+        write(tmp_path / "mine/s_time.txt", "0.1\n" * 6)
+        write(tmp_path / "mine/training.txt", "nothing")
+        write(tmp_path / "names.txt", "s\n")
+        (tmp_path / "scores.md").symlink_to("names.txt")
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        outputs = {"report": tmp_path / "out", option: tmp_path if option == "report" else tmp_path / name}
+        files = {"annotations": tmp_path / "a.json", "sequences": tmp_path / "names.txt"}
+        with pytest.raises(UserError, match=said):
+            evaluate([tmp_path / "mine"], benchmark="plain", **files, **outputs)
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+    def test_flags_of_the_annotations(self, tmp_path, annotations):
+        flags = write(annotations / "absent/s.txt", "0\n" * 6)
+        write(tmp_path / "mine/s.txt")
+        with pytest.raises(UserError, match=r"absent/s\.txt is a file of --annotations itself"):
+            evaluate([tmp_path / "mine"], benchmark="plain", annotations=annotations, json=flags)
+
+    def test_outputs_of_an_earlier_run_are_replaced(self, tmp_path, annotations):
+        write(tmp_path / "mine/s.txt")
+        for _ in range(2):
+            evaluate(
+                [tmp_path / "mine"],
+                benchmark="plain",
+                annotations=annotations,
+                json=tmp_path / "mine/scores.json",
+                report=tmp_path / "mine",
+            )

@@ -1,7 +1,8 @@
 """`relo evaluate` and `relo submit`."""
 
 import json as json_format
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -13,10 +14,11 @@ from relo.data.sequences.datasets import BENCHMARKS, find_benchmark
 from relo.data.sequences.parsing import read_names
 from relo.errors import UserError
 from relo.evaluation.annotations import read_annotations
-from relo.evaluation.results import NameMatcher, find_results, listed
+from relo.evaluation.results import NameMatcher, files_of, find_results, listed
 from relo.evaluation.rules import find_rule
 from relo.evaluation.scoring import TITLES, SequenceTruth, TrackerScore, score_trackers
 from relo.files import write_text
+from relo.inputs import check_outputs, texts_within
 
 _REMARKS_SHOWN = 10
 
@@ -51,7 +53,7 @@ def evaluate(
             results says there what the tracker was trained on; times in `<sequence>_time.txt` give its speed.
 
     Raises:
-        UserError: a file is missing, broken, or refused by the rule; the message names it.
+        UserError: a file is missing, broken, or refused by the rule, or would be written over; the message names it.
     """
     chosen = find_benchmark(benchmark)
     scoring_rule = find_rule(rule or chosen.rule)
@@ -59,6 +61,17 @@ def evaluate(
     trackers = find_results(results, truths, chosen, annotations)
     if sequences is not None:
         truths = _select(truths, read_names(sequences), NameMatcher(truths, chosen), sequences)
+    outputs = [] if json is None else [json]
+    if report is not None:
+        from relo.evaluation.report import report_files, write_report
+
+        outputs += report_files(report)
+    inputs: dict[str, Iterable[str | Path | None]] = {
+        "a file of the results": [*results, *chain.from_iterable(map(files_of, trackers))],
+        "a file of --annotations": [annotations, *texts_within(annotations, outputs)],
+        "--sequences": [sequences],
+    }
+    check_outputs(inputs, outputs)
     scores = score_trackers(trackers, truths, chosen, scoring_rule)
     _print_scores(scores)
     if json is not None:
@@ -66,8 +79,6 @@ def evaluate(
         several = {"benchmark": chosen.name, "rule": scoring_rule.name, "trackers": by_tracker}
         write_text(json, json_format.dumps(several if len(scores) > 1 else scores[0].as_json()))
     if report is not None:
-        from relo.evaluation.report import write_report
-
         write_report(scores, report)
 
 

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relo.commands.targets import check_choice, drawn_boxes, written_boxes
-from relo.commands.track_outputs import check_outputs, check_presence_name, model_files
+from relo.commands.track_outputs import check_presence_name, model_files
 from relo.commands.track_report import Tracked, comparison, report
 from relo.console import make_console
 from relo.data.sequences.parsing import read_boxes
 from relo.errors import UserError
+from relo.inputs import check_outputs
 from relo.models.checkpoints.plugin import trust as trust_modules
 from relo.models.checkpoints.weights import SHIPPED
 from relo.models.devices import fit_threads

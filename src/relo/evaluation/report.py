@@ -26,6 +26,12 @@ _PLOTS = {
 }
 
 
+def report_files(folder: Path) -> list[Path]:
+    """What `write_report` may write."""
+    figures = [f"{name}.png" for name in (*_PLOTS, "attributes", "attribute_radar")]
+    return [folder / name for name in ("scores.md", "scores.tex", "report.html", *figures)]
+
+
 def write_report(scores: Sequence[TrackerScore], folder: Path) -> None:
     """Write `report.html`, `scores.md`, `scores.tex` and the plots as PNG, of trackers scored by one rule.
 

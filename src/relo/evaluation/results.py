@@ -5,7 +5,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,12 @@ class TrackerResults:
     unmatched: list[str] = field(default_factory=list)  # names of files that belong to no sequence
     times: dict[str, Path] = field(default_factory=dict)  # seconds per frame (`<sequence>_time.txt`), by sequence
     training: Path | None = None  # a note of what the tracker was trained on (`training.txt`)
+
+
+def files_of(results: TrackerResults) -> list[Path]:
+    """The files that a tracker's results are read from, but for those in a zip."""
+    read = [*chain.from_iterable(results.files.values()), *results.times.values(), results.training]
+    return [file for file in read if isinstance(file, Path)]
 
 
 class NameMatcher:

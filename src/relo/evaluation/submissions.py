@@ -14,8 +14,9 @@ from relo.data.sequences.datasets import BENCHMARKS
 from relo.data.sequences.parsing import out_of_reach, positive_size
 from relo.data.sequences.specification import Submission
 from relo.errors import UserError
-from relo.evaluation.results import find_results, listed, read_result, read_times, repetition
+from relo.evaluation.results import files_of, find_results, listed, read_result, read_times, repetition
 from relo.files import atomic_write
+from relo.inputs import check_outputs, texts_within
 
 _LONGEST_REASON = 1000  # characters: whole sentences
 
@@ -44,7 +45,8 @@ def pack_submission(results: Path, benchmark: Literal["got10k", "trackingnet"], 
 
     Raises:
         UserError: the dataset's test sequences are not all of the official ones, or others; a sequence, a row, a box or
-            (GOT-10k) a time is missing: all such sequences are listed. Nothing is written.
+            (GOT-10k) a time is missing: all such sequences are listed; or the zip is one of the files that are read.
+            Nothing is written.
     """
     reader = open_reader(benchmark, dataset, "test")
     submission = BENCHMARKS[benchmark].submission
@@ -55,6 +57,11 @@ def pack_submission(results: Path, benchmark: Literal["got10k", "trackingnet"], 
         raise UserError(
             f"{results} holds the results of several trackers ({tracker.tracker}, ...); give one of them by itself."
         )
+    inputs = {
+        "a file of the results": [results, *files_of(tracker)],
+        "a file of the dataset": texts_within(dataset, [output]),
+    }
+    check_outputs(inputs, [output])
     problems: list[str] = []
     runs: dict[str, list[_Run]] = {}
     for sequence in reader:
