@@ -3,7 +3,10 @@
 import json
 import os
 import pickle
+import re
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import lmdb
@@ -215,6 +218,102 @@ def test_map_grows_with_its_content(tmp_path, monkeypatch):
         writer.finish({})
     (sequence,) = ClipStore(tmp_path / "s")
     assert [sequence.frames.encoded(i) for i in range(12)] == frames
+
+
+SECOND_PACKER = """
+import sys
+from pathlib import Path
+import numpy as np
+from relo.data import store_writer
+from relo.data.clip_store import ClipStoreWriter, Manifest, PackedFrames, PackingOptions
+from relo.data.sequences.base import ImageFiles, Sequence
+from relo.data.store_environment import closed
+
+store_writer._FIRST_MAP_SIZE = 1 << 16
+path = Path(sys.argv[1])
+with ClipStoreWriter(path, Manifest("made", "train", PackingOptions(), tuple("abc"))) as writer:
+    for number in writer.missing:
+        frames = [closed(bytes([i]) * 1_000_000) for i in range(8)]
+        packed = PackedFrames(frames, np.ones((8, 2), np.int32), np.ones((8, 4)))
+        made = Sequence("abc"[number], "made", ImageFiles(path, ()), np.ones((8, 4)), np.ones(8, bool))
+        writer.write(number, made, packed)
+    writer.finish({})
+"""
+
+
+def pack_beside(path):
+    """Another process packs the three sequences of 8 MB that are missing."""
+    subprocess.run([sys.executable, "-c", SECOND_PACKER, str(path)], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("before", ["beginning", "writing", "finishing"])
+def test_a_store_may_grow_under_a_second_packer(tmp_path, monkeypatch, before):
+    monkeypatch.setattr(store_writer, "_FIRST_MAP_SIZE", 1 << 16)
+    frames = [bytes([i]) * 1000 for i in range(2)]
+    small = Sequence("a", "made", ImageFiles(tmp_path, ()), np.ones((2, 4)), np.ones(2, bool))
+    packed = PackedFrames(list(map(closed, frames)), np.ones((2, 2), np.int32), np.ones((2, 4)))
+    manifest = Manifest("made", "train", PackingOptions(), tuple("abc"))
+    if before == "beginning":
+        with ClipStoreWriter(tmp_path / "s", manifest) as writer:
+            writer.write(0, small, packed)
+        assert len(ClipStore(tmp_path / "s", partial=True)) == 1  # as packing looks for what has begun
+        pack_beside(tmp_path / "s")
+    with ClipStoreWriter(tmp_path / "s", manifest) as writer:
+        if before == "writing":
+            pack_beside(tmp_path / "s")
+        if before != "beginning":
+            writer.write(0, small, packed)
+        if before == "finishing":
+            pack_beside(tmp_path / "s")
+        writer.finish({})
+    store = ClipStore(tmp_path / "s")
+    assert [len(sequence) for sequence in store] == [2, 8, 8]
+    assert store.visibility().lengths.tolist() == [2, 8, 8]
+    assert [store[0].frames.encoded(i) for i in range(2)] == frames
+    assert store[2].frames.encoded(7) == bytes([7]) * 1_000_000
+
+
+WITHOUT_MEMORY = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from relo.data import store_writer
+from relo.data.clip_store import ClipStore, ClipStoreWriter, Manifest, PackedFrames, PackingOptions
+from relo.data.sequences.base import ImageFiles, Sequence
+from relo.data.store_environment import closed
+from relo.errors import UserError
+
+store_writer._FIRST_MAP_SIZE = 1 << 24
+path, sentences = Path(sys.argv[1]), []
+packed = PackedFrames([closed(bytes(3_000_000))], np.ones((1, 2), np.int32), np.ones((1, 4)))
+names = tuple("abcdefgh")
+with ClipStoreWriter(path, Manifest("made", "train", PackingOptions(), names)) as writer:
+    for number, name in enumerate(names):
+        if number == 5:  # the map is all but full
+            (used,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmSize")]
+            resource.setrlimit(resource.RLIMIT_AS, (1024 * int(used) + (1 << 23), -1))
+        made = Sequence(name, "made", ImageFiles(path, ()), np.ones((1, 4)), np.ones(1, bool))
+        try:
+            writer.write(number, made, packed)
+        except UserError as error:
+            print(error)
+            break
+try:
+    ClipStore(path, partial=True)
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks at /proc")
+def test_a_map_that_memory_has_no_room_for_is_a_sentence(tmp_path):
+    command = [sys.executable, "-c", WITHOUT_MEMORY, str(tmp_path / "s")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    written, read = ended.stdout.splitlines()
+    assert re.search(r"cannot be written \(.*Cannot allocate memory\); what is packed is kept", written)
+    assert re.search(r"data\.mdb cannot be read: there is no room for it in memory", read)
+    assert len(ClipStore(tmp_path / "s", partial=True)) == 5
 
 
 def test_a_limit_of_the_size_of_files_is_named(tmp_path):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,7 @@ from fake_sequences import FakeReader
 
 from relo.commands.main import main
 from relo.data.clip_store import ClipStore, ClipStoreWriter, PackingOptions
+from relo.data.doctor import look_at
 from relo.data.packing import pack, verify
 from relo.data.store_environment import CHECKSUM_BYTES, closed, forget_environment, record_key
 from relo.errors import UserError
@@ -246,7 +248,7 @@ def flip_byte(path: Path, inside: bytes, offset: int) -> None:
     flip_bytes(path, [places_of(path, inside)[0] + offset])
 
 
-def flip_bytes(path: Path, places: Iterable[int]) -> None:
+def flip_bytes(path: Path, places: Iterable[int], bits: int = 0x10) -> None:
     """Change the bytes at some places in the store's file."""
     forget_environment(path)
     with (path / "data.mdb").open("r+b") as file:
@@ -254,7 +256,7 @@ def flip_bytes(path: Path, places: Iterable[int]) -> None:
             file.seek(place)
             (byte,) = file.read(1)
             file.seek(place)
-            file.write(bytes([byte ^ 0x10]))
+            file.write(bytes([byte ^ bits]))
 
 
 def places_of(path: Path, inside: bytes) -> list[int]:
@@ -346,6 +348,27 @@ def test_nothing_is_written_into_an_index_that_is_damaged(tmp_path):
     with pytest.raises(UserError, match="pack it into a new folder"):
         pack(reader, path)
     assert (path / "data.mdb").read_bytes() == before
+
+
+def test_an_index_that_is_damaged_before_the_store_is_finished_is_one_sentence(tmp_path, monkeypatch):
+    reader, path = FakeReader(tmp_path / "fake", sequences=12), tmp_path / "store"
+    with monkeypatch.context() as patch:
+        patch.setattr(ClipStoreWriter, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            pack(reader, path)
+    first, last = ({place // mmap.PAGESIZE for place in places_of(path, key)} for key in (b"manifest", b"/header"))
+    damage = partial(flip_bytes, path, [page * mmap.PAGESIZE + 10 for page in last - first], 2)  # no more leaves
+    damage()
+    before = (path / "data.mdb").read_bytes()
+    for use in (partial(pack, reader), ClipStore, verify, partial(look_at, dataset="store")):
+        with pytest.raises(UserError, match=r"The index in .*store cannot be read \(.*\): .*pack it into a new folder"):
+            use(path)
+    assert (path / "data.mdb").read_bytes() == before
+    damage()  # which is undone
+    with ClipStoreWriter(path, ClipStore(path, partial=True).manifest) as writer:
+        damage()
+        with pytest.raises(UserError, match=r"The index in .*store is damaged \(.*\): .*pack it into a new folder"):
+            writer.finish({})
 
 
 @pytest.mark.parametrize(

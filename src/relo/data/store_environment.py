@@ -17,6 +17,10 @@ MANIFEST = b"manifest"
 ALL_VISIBLE, ALL_LENGTHS = b"all/visible", b"all/lengths"
 CHECKSUM_BYTES = 4
 DATA_FILE, LOCK_FILE = "data.mdb", "lock.mdb"
+INDEX_ERRORS = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.ProblemError)
+"""What LMDB raises where its own pages are damaged."""
+
+_HEADROOM = 1 << 28  # bytes that a store may grow by, as another packs into it, while it is open here
 _LOCK_BYTES = 8192  # of LMDB's table of readers
 _META_PAGES = 2  # a data file begins with two
 _MAGIC_AT, _MAGIC = 16, (0xBEEFC0DE).to_bytes(4, sys.byteorder)  # in the first page
@@ -87,7 +91,16 @@ def _open(path: Path) -> Any:
     if not is_store(path):
         raise UserError(f"The folder {path} is no clip store (it has no {DATA_FILE}); make one with `relo data pack`.")
     try:
-        environment = lmdb.open(str(path), readonly=True, lock=False, readahead=False, create=False)
+        environment = lmdb.open(
+            str(path),
+            map_size=(path / DATA_FILE).stat().st_size + _HEADROOM,
+            readonly=True,
+            lock=False,
+            readahead=False,
+            create=False,
+        )
+    except lmdb.MemoryError as error:
+        raise UserError(f"{path / DATA_FILE} cannot be read: there is no room for it in memory ({error}).") from error
     except lmdb.Error as error:
         raise UserError(f"{path / DATA_FILE} is no LMDB, or damaged ({error}): copy or pack it again.") from error
     # Reading a page past the end of the file would kill the process.

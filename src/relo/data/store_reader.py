@@ -3,7 +3,8 @@
 import json
 import os
 from collections import deque
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ class ClipStore(SequenceReader):
             self._manifest_numbers = np.array(left, np.int64)
         if not manifest.complete:
             every = len(self._manifest_numbers)
-            with open_environment(self._location).begin() as transaction:
+            with self._reading("The index") as transaction:
                 present = [
                     i for i in self._manifest_numbers.tolist() if transaction.get(record_key(i, "header")) is not None
                 ]
@@ -143,11 +144,8 @@ class ClipStore(SequenceReader):
         Raises:
             UserError: LMDB's own pages are damaged, so that nothing may be written any more.
         """
-        try:
-            with open_environment(self._location).begin() as transaction:
-                deque(transaction.cursor().iternext(values=False), maxlen=0)
-        except lmdb.Error as error:
-            raise UserError(f"The index of {self.path} is damaged ({error}): {NEW_COPY}.") from error
+        with self._reading("The index") as transaction:
+            deque(transaction.cursor().iternext(values=False), maxlen=0)
 
     def _header(self, manifest_number: int) -> dict[str, Any]:
         """The record `header` of a sequence, its values of the right types."""
@@ -191,12 +189,18 @@ class ClipStore(SequenceReader):
     def _damaged(self, manifest_number: int, record: str) -> UserError:
         return UserError(f"{self.describe_record(manifest_number, record)} in {self.path} is damaged: {_REMEDY}.")
 
-    def _read(self, key: bytes, described: str) -> bytes:
+    @contextmanager
+    def _reading(self, described: str) -> Iterator[Any]:
+        """A transaction that reads what is described."""
         try:
             with open_environment(self._location).begin() as transaction:
-                value: bytes | None = transaction.get(key)
+                yield transaction
         except lmdb.Error as error:
             raise UserError(f"{described} in {self.path} cannot be read ({error}): {NEW_COPY}.") from error
+
+    def _read(self, key: bytes, described: str) -> bytes:
+        with self._reading(described) as transaction:
+            value: bytes | None = transaction.get(key)
         if value is None:
             if key == MANIFEST:
                 raise UserError(f"{self.path} is an LMDB but no clip store; make one with `relo data pack`.")

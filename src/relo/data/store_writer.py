@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import lmdb
 import numpy as np
@@ -19,6 +20,7 @@ from relo.data.store_environment import (
     ALL_VISIBLE,
     CHECKSUM_BYTES,
     DATA_FILE,
+    INDEX_ERRORS,
     LOCK_FILE,
     MANIFEST,
     closed,
@@ -29,12 +31,14 @@ from relo.data.store_environment import (
     reserve_lock,
 )
 from relo.data.store_manifest import Manifest, PackingOptions
-from relo.data.store_reader import ClipStore
+from relo.data.store_reader import NEW_COPY, ClipStore
 from relo.errors import UserError
 from relo.files import REASONS, reason
 
 _SPARE_BYTES = 1 << 20  # pages that a transaction takes beyond its records
 _FIRST_MAP_SIZE = 1 << 26
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class ClipStoreWriter:
             raise self._unwritable(error) from error
         self._manifest = manifest
         try:
-            self._change(partial(self._begin, damaged))
+            self._transact(partial(self._begin, damaged))
         except UserError:
             self._environment.close()
             raise
@@ -89,7 +93,11 @@ class ClipStoreWriter:
         self._environment.close()
 
     def write(self, index: int, sequence: Sequence, packed: PackedFrames) -> None:
-        """Write sequence number `index`, whose own frames are not looked at, in one transaction."""
+        """Write sequence number `index`, whose own frames are not looked at, in one transaction.
+
+        Raises:
+            UserError: it cannot be written, or the store's index is damaged.
+        """
         header = {
             "name": sequence.name,
             "frames": len(packed.values),
@@ -108,10 +116,14 @@ class ClipStoreWriter:
         self._put(frames | {record_key(index, name): closed(value) for name, value in records.items()})
 
     def finish(self, broken: Mapping[str, str]) -> None:
-        """Mark the store as complete, but for the sequences that are broken."""
+        """Mark the store as complete, but for the sequences that are broken.
+
+        Raises:
+            UserError: the store cannot be written, or its index is damaged.
+        """
         manifest = replace(self._manifest, broken=dict(broken), complete=True)
-        with self._environment.begin() as transaction:
-            records = [transaction.get(record_key(i, "visible")) or b"" for i in range(len(manifest.names))]
+        keys = [record_key(number, "visible") for number in range(len(manifest.names))]
+        records = self._transact(lambda transaction: [transaction.get(key) or b"" for key in keys])
         visible = [record[:-CHECKSUM_BYTES] for record in records]
         lengths = np.array([len(flags) for flags in visible], "<i8")
         tables = {ALL_VISIBLE: b"".join(visible), ALL_LENGTHS: lengths.tobytes(), MANIFEST: manifest.encode()}
@@ -133,22 +145,28 @@ class ClipStoreWriter:
             for key, value in records.items():
                 transaction.put(key, value)
 
-        self._change(put, sum(map(len, records.values())))
+        self._transact(put, sum(map(len, records.values())))
 
-    def _change(self, change: Callable[[lmdb.Transaction], None], size: int = 0) -> None:
-        """Make a change, which adds so many bytes, in one transaction."""
+    def _transact(self, work: Callable[[lmdb.Transaction], _Result], size: int = 0) -> _Result:
+        """Do work, which adds so many bytes, in one transaction; again where the map had no room for the store."""
+        map_size: int | None = None  # to be set
         while True:
             try:
+                if map_size is not None:
+                    self._environment.set_mapsize(map_size)
                 with self._environment.begin(write=True) as transaction:
-                    change(transaction)
-                return
+                    return work(transaction)
             except lmdb.MapFullError:
-                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+                map_size = 2 * self._environment.info()["map_size"]
+            except lmdb.MapResizedError:  # another packer enlarged it
+                map_size = 0  # as it is in the file
             except lmdb.Error as error:
                 raise self._unwritable(error, size) from error
 
     def _unwritable(self, error: OSError | lmdb.Error, size: int = 0) -> UserError:
         """What to raise where so many bytes could not be written."""
+        if isinstance(error, INDEX_ERRORS):
+            return UserError(f"The index in {self.path} is damaged ({error}): {NEW_COPY}.")
         # Of a write that was cut short LMDB says "Input/output error".
         is_short = "Input/output error" in str(error) and self.path.is_dir()
         is_full = is_short and shutil.disk_usage(self.path).free < size + _SPARE_BYTES
