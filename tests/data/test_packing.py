@@ -23,6 +23,7 @@ from relo.commands.main import main
 from relo.data.clip_store import ClipStore, ClipStoreWriter, PackingOptions
 from relo.data.doctor import look_at
 from relo.data.packing import pack, verify
+from relo.data.sequences import open_reader
 from relo.data.store_environment import CHECKSUM_BYTES, closed, forget_environment, record_key
 from relo.errors import UserError
 
@@ -224,6 +225,19 @@ def test_a_frame_of_another_size_that_its_box_does_not_fit_is_broken(reader, tmp
     (problem,) = verify(store.path)
     assert "Frame 5 of fake/video 1" in problem
     assert "is 500x1 px" in problem
+
+
+@pytest.mark.parametrize(("ending", "options"), [("bmp", PackingOptions()), ("png", PackingOptions(cut=1000))])
+def test_a_frame_that_jpeg_cannot_hold_is_refused(tmp_path, ending, options):
+    (tmp_path / "wide").mkdir()
+    for number in (1, 2):
+        cv2.imwrite(str(tmp_path / f"wide/{number}.{ending}"), np.zeros((64, 70_000, 3), np.uint8))
+    (tmp_path / "wide/groundtruth.txt").write_text("34950,2,90,50\n" * 2)
+    reader = open_reader("plain", tmp_path, "all")
+    with pytest.raises(UserError, match=rf"1\.{ending} cannot be packed: .* x 64 px are too large for JPEG; scale"):
+        pack(reader, tmp_path / "s", options=options)
+    packed = pack(reader, tmp_path / "t", options=replace(options, max_side=7000))
+    assert packed[0].frames[1].shape[1] == 7000
 
 
 def test_a_frame_of_another_size_fits_where_the_target_is_hidden(reader, tmp_path):

@@ -94,5 +94,10 @@ def _changed(
         part = np.asarray(cv2.resize(part, side, interpolation=interpolation), np.uint8)
     shown = part.shape[1] / width_of_part, part.shape[0] / height_of_part
     bgr = cv2.cvtColor(part, cv2.COLOR_RGB2BGR)
-    encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, options.quality])[1].tobytes()
-    return encoded, (width, height), (left * reduction, top * reduction, *shown)
+    is_encoded, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, options.quality])
+    if not is_encoded:
+        raise UserError(
+            f"{name} cannot be packed: {part.shape[1]} x {part.shape[0]} px are too large for JPEG; scale such frames "
+            "with --max_side."
+        )
+    return data.tobytes(), (width, height), (left * reduction, top * reduction, *shown)
