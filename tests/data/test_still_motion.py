@@ -47,6 +47,14 @@ def test_boxes_follow_exactly(strength, box_xywh, size, tmp_path):
         np.testing.assert_allclose(corners(moving.frames[i]), [x, y, x + w, y + h], atol=1)
 
 
+def test_a_still_that_is_too_wide_to_be_warped_is_named(tmp_path):
+    wide = still(tmp_path, (150, 10, 90, 30), (32_767, 48))
+    with pytest.raises(UserError, match=r"still\.png has 32767 x 48 px; .*: pack them with --max_side"):
+        in_motion(wide, 1.0, np.random.default_rng(0)).frames[0]
+    narrower = in_motion(still(tmp_path, (150, 10, 90, 30), (32_766, 48)), 1.0, np.random.default_rng(0))
+    assert narrower.frames[0].shape == (48, 32_766, 3)
+
+
 def test_motion_is_small_smooth_and_elastic(tmp_path):
     moving = in_motion(still(tmp_path, (150, 110, 90, 60)), 1.0, np.random.default_rng(0))
     centers = moving.boxes_xywh[:, :2] + moving.boxes_xywh[:, 2:] / 2

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from relo.data.frame_geometry import WHOLE_IMAGE
 from relo.data.sequences.base import FrameSource, Sequence
+from relo.errors import UserError
 
 MOVING_FRAMES = 64
 """The frames of a still in motion."""
@@ -27,6 +28,8 @@ LEAST_VISIBLE = 0.8
 _ROTATION, _SCALE, _STRETCH, _SHEAR, _SHIFT = math.radians(5), 0.12, 0.06, 0.05, 0.06  # at a strength of 1
 _WAVES, _STEEPNESS = 3, 0.2  # the sum of the waves' derivatives, at a strength of 1
 _ITERATIONS, _POINTS = 8, 6  # to invert the map; on each side of a box
+
+_LONGEST_SIDE = 2**15 - 2  # px that OpenCV warps
 
 
 def in_motion(still: Sequence, strength: float, rng: np.random.Generator) -> Sequence:
@@ -40,9 +43,17 @@ def in_motion(still: Sequence, strength: float, rng: np.random.Generator) -> Seq
         strength: 1 turns by up to 5 degrees, scales by 12 %, shifts by 6 % of sqrt(W H) to each side, with local
             changes of size by 20 % at most.
         rng: draws the motion.
+
+    Raises:
+        UserError: the still cannot be read, or a side is too long for OpenCV to warp.
     """
     image = still.frames[0]
     height, width = image.shape[:2]
+    if max(width, height) > _LONGEST_SIDE:
+        raise UserError(
+            f"{still.frames.name(0)} has {width} x {height} px; stills of over {_LONGEST_SIDE} px on a side cannot be "
+            "set in motion: pack them with --max_side."
+        )
     state = rng.bit_generator.state
     while True:
         motion = _draw_motion(width, height, strength, rng)
