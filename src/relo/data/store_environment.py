@@ -20,7 +20,7 @@ DATA_FILE, LOCK_FILE = "data.mdb", "lock.mdb"
 INDEX_ERRORS = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.ProblemError)
 """What LMDB raises where its own pages are damaged."""
 
-_HEADROOM = 1 << 28  # bytes that a store may grow by, as another packs into it, while it is open here
+_HEADROOM = 1 << 30  # bytes that a store may grow by, as another packs into it, while it is open here
 _LOCK_BYTES = 8192  # of LMDB's table of readers
 _META_PAGES = 2  # a data file begins with two
 _MAGIC_AT, _MAGIC = 16, (0xBEEFC0DE).to_bytes(4, sys.byteorder)  # in the first page
