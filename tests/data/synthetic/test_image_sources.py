@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -25,6 +26,23 @@ def test_splits_share_no_file_and_leave_none_out(tmp_path):
         names = [item.path.name for sources in found.values() for item in getattr(sources, sort)]
         assert len(names) == len(set(names)) == 40
         assert len(getattr(found["train"], sort)) > 25
+
+
+@pytest.mark.parametrize("kind", ["photographs", "things"])
+def test_a_folder_that_may_not_be_read_is_not_left_out_in_silence(tmp_path, monkeypatch, kind):
+    photographs, things = write_photographs(tmp_path / "photographs", 12), write_cut_outs(tmp_path / "things", 12)
+    closed = tmp_path / kind / "closed"
+    shutil.copytree(tmp_path / kind, closed)
+    scandir = os.scandir
+
+    def refusing(folder):  # permissions do not stop root
+        if os.fspath(folder) == str(closed):
+            raise PermissionError(errno.EACCES, "Permission denied", str(closed))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(UserError, match=rf"The folder {closed} cannot be read \(Permission denied\): its images"):
+        find_sources([photographs], [things], "train")
 
 
 def test_content_decides_not_path(tmp_path):
@@ -272,6 +290,13 @@ def test_a_wrong_line_of_labels_is_named(tmp_path, line):
     things = write_cut_outs(tmp_path / "things")
     (things / "boxes.jsonl").write_text(line + "\n")
     with pytest.raises(UserError, match=r"boxes\.jsonl, line 1, is no JSON object"):
+        find_sources([write_photographs(tmp_path / "photographs")], [things], "train")
+
+
+def test_labels_of_one_image_in_two_lines_are_named(tmp_path):
+    things = write_cut_outs(tmp_path / "things")
+    (things / "boxes.jsonl").write_text('{"image": "x.jpg", "labels": ["a"]}\n{"image": "x.jpg", "labels": ["b"]}\n')
+    with pytest.raises(UserError, match=r"boxes\.jsonl, line 2: 'x\.jpg' has labels before; put all in one line"):
         find_sources([write_photographs(tmp_path / "photographs")], [things], "train")
 
 

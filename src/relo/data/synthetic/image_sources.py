@@ -25,7 +25,7 @@ from relo.data.image_headers import JPEG, announced_pixels
 from relo.data.image_splits import SPLITS, image_hash, split_of_hash
 from relo.data.intact_frames import decode_intact
 from relo.data.sequences.base import LARGEST_IMAGE, decode_frame
-from relo.errors import UserError
+from relo.errors import UserError, excerpt
 from relo.inputs import read_bounded
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
@@ -86,7 +86,8 @@ def find_sources(photographs: Sequence[Path], cut_outs: Sequence[Path], split: s
     tenth for test. Only where that leaves a split without any, it gets one of another's.
 
     Raises:
-        UserError: a folder is missing or has no usable image, an image is broken, or there are too few of them.
+        UserError: a folder is missing, cannot be read or has no usable image, an image is broken, or there are too few
+            of them.
     """
     remarks: list[str] = []
     with ThreadPoolExecutor(max(threads, 1)) as pool:
@@ -184,7 +185,8 @@ def _masks_of_images(folder: Path) -> tuple[dict[Path, list[tuple[int, Path]]], 
     """Every image below a folder, sorted, with its numbered masks; and the masks that are no image's."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give a folder of images.")
-    files = (Path(place, name) for place, _, names in os.walk(folder) for name in names if not name.startswith("."))
+    places = os.walk(folder, onerror=_refuse_folder)
+    files = (Path(place, name) for place, _, names in places for name in names if not name.startswith("."))
     paths = sorted(path for path in files if path.suffix.lower() in _SUFFIXES and path.is_file())
     others = {path.with_suffix("") for path in paths if path.suffix.lower() != ".png"}
     beside = {path for path in paths if path.suffix.lower() == ".png" and path.with_suffix("") in others}
@@ -202,6 +204,13 @@ def _masks_of_images(folder: Path) -> tuple[dict[Path, list[tuple[int, Path]]], 
         else:
             strays.append(path)
     return {path: sorted(masks.get(name, [])) for path, name in image_names.items()}, strays
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise UserError(
+        f"The folder {error.filename} cannot be read ({error.strerror}): its images would be missing; allow it, or "
+        "move the folder away."
+    ) from error
 
 
 def _is_mask(path: Path) -> bool:
@@ -231,12 +240,17 @@ def _labels(folder: Path) -> dict[tuple[Path, str, int], str]:
                 words = [image, *(label for label in labels if label is not None)]  # of null, nothing is known
                 if not isinstance(labels, list) or not all(isinstance(word, str) for word in words):
                     raise TypeError("another thing stands for a word")
-                found |= {(listing.parent, image, box): label for box, label in enumerate(labels) if label is not None}
+                own = {(listing.parent, image, box): label for box, label in enumerate(labels) if label is not None}
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise UserError(
                     f"{listing}, line {number + 1}, is no JSON object with `image` and `labels`, a list of words; "
                     "correct it."
                 ) from error
+            if own.keys() & found.keys():
+                raise UserError(
+                    f"{listing}, line {number + 1}: {excerpt(image)} has labels before; put all in one line."
+                )
+            found |= own
     return found
 
 
