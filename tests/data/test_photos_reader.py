@@ -158,6 +158,10 @@ BOX = {"image": "cat_1.jpg", "boxes_xywh": [[1, 1, 9, 9]]}
         (BOX | {"labels": "a"}, '"labels" must be a list of 1 words'),
         (BOX | {"labels": [7]}, '"labels" must be words'),
         ({"image": "10.png", "boxes_xywh": []}, r"10\.png is on line 1 already"),
+        (
+            {"image": "10.jpg", "boxes_xywh": []},
+            r"the things of 10\.jpg have the same names as those of 10\.png; rename",
+        ),
         (BOX | {"boxes_xywh": [[1, 1, 9, 9], None]}, "null stands for a box, and there is no mask"),
     ],
 )

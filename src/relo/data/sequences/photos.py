@@ -177,6 +177,7 @@ class Photographs(SequenceReader):
         """The things of `boxes.jsonl`, by name."""
         things: dict[str, _Thing] = {}
         lines: dict[str, int] = {}
+        images: dict[str, str] = {}  # by what comes before their suffix
         for number, line in enumerate(read_text(self._boxes, _LARGEST_BOXES).splitlines(), start=1):
             if not line.strip():
                 continue
@@ -187,6 +188,8 @@ class Photographs(SequenceReader):
                 raise UserError(f"{source}: {error}.") from error
             if (first := lines.setdefault(image, number)) != number:
                 raise UserError(f"{source}: {image} is on line {first} already; put all of its boxes there.")
+            if (twin := images.setdefault(stem(image), image)) != image:
+                raise UserError(f"{source}: the things of {image} have the same names as those of {twin}; rename one.")
             for k, (box_xywh, label) in enumerate(zip(boxes_xywh, labels, strict=True)):
                 things[f"{stem(image)}_{k}"] = _Thing(source, image, box_xywh, label=label)
         return things
