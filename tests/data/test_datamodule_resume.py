@@ -1,5 +1,8 @@
 """A run resumed from any checkpoint sees exactly the clips that it had not seen."""
 
+import errno
+import os
+
 import lightning
 import pytest
 import torch
@@ -110,3 +113,18 @@ def test_overfitting_sees_the_same_clips_in_every_epoch_and_can_be_resumed(store
     assert whole == whole[:2] * EPOCHS
     (path,) = tmp_path.glob("*step=4.ckpt")
     assert fit(tmp_path, data(store), resume=path, **settings) == whole[4:]
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(errno.ENOSYS, r"\(.*\): set data\.workers to 0"), (errno.EMFILE, r"\(.*\): lower data\.workers")],
+)
+def test_processes_of_a_loader_that_cannot_be_started_are_one_sentence(store, monkeypatch, number, told):
+    def refuse(*_, **__):  # as where there is no usable /dev/shm
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", refuse)
+    module = data(store, workers=1)
+    module.setup("fit")
+    with pytest.raises(UserError, match=f"No process could be started {told}"):
+        next(iter(module.train_dataloader()))

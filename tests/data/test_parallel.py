@@ -1,5 +1,6 @@
 """The pool behind rendering, packing and verifying: order, bounded memory, and no process left behind."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -22,6 +23,10 @@ def refuse_three(job):
     if job == 3:
         raise UserError("Job 3 is broken.")
     return job
+
+
+def fail_to_read(job):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def kill_itself(job):
@@ -93,6 +98,22 @@ def test_processes_that_cannot_be_started_are_one_sentence(tmp_path):
     (tmp_path / "few.py").write_text(limited)
     ended = subprocess.run([sys.executable, tmp_path / "few.py"], capture_output=True, text=True, timeout=60)
     assert "UserError: No process could be started (Too many open files): run again with fewer" in ended.stderr
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOENT, errno.EACCES, errno.ENOSPC, errno.EPERM])
+def test_locks_that_find_no_place_are_one_sentence(monkeypatch, number):
+    def refuse(*_, **__):  # as where there is no usable /dev/shm
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", refuse)
+    with pytest.raises(UserError, match=r"No process could be started \(.*\): run with --workers 0"):
+        list(in_order(refuse_three, range(3), 1))
+    assert list(in_order(refuse_three, range(3), 0)) == [0, 1, 2]
+
+
+def test_a_jobs_own_error_is_not_taken_for_that_of_a_process():
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        list(in_order(fail_to_read, range(3), 1))
 
 
 def test_a_killed_worker_is_one_sentence():

@@ -1,5 +1,6 @@
 """The LightningDataModule: clips to train on, whole sequences to validate on."""
 
+import multiprocessing
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from relo.data.clip_batch import ClipBatch
 from relo.data.clip_dataset import ClipDataset, ClipNumbers, StoreSource
 from relo.data.loader_worker import StartMethod, share_imports, start_method, start_worker
+from relo.data.parallel import not_started
 from relo.data.photometric import ImageOnlyTransform
 from relo.data.recipe_stores import require_stores
 from relo.data.sampler import Absence, ClipSampler, OrderSampler
@@ -213,7 +215,20 @@ class TrackingDataModule(lightning.LightningDataModule):
 
 
 class ClipLoader(DataLoader[ClipBatch]):
-    """A loader from which a run can be resumed in the middle of an epoch; Lightning looks for these two methods."""
+    """A loader from which a run can be resumed in the middle of an epoch; Lightning asks for its state."""
+
+    def __iter__(self) -> Any:
+        """Start, or go on with, the processes that prepare batches.
+
+        Raises:
+            UserError: none could be started.
+        """
+        try:
+            if self.num_workers:
+                multiprocessing.Lock()  # before torch makes its own: halfway it would print a traceback, too
+            return super().__iter__()
+        except OSError as error:
+            raise not_started(error, "lower data.workers", "set data.workers to 0") from error
 
     def state_dict(self) -> dict[str, int]:
         """What must be the same for a resumed run to go on with the clips that were not seen.

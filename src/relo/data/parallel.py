@@ -63,11 +63,20 @@ def _named_failures() -> Iterator[None]:
             "A worker process was killed, perhaps for want of memory: run again with fewer workers."
         ) from error
     except OSError as error:
-        if error.errno not in _NO_MORE:
+        if error.__cause__ is not None and error.errno not in _NO_MORE:  # a job's, with the worker's traceback
             raise
         for process in multiprocessing.active_children():  # those that a pool has begun with, it does not end
             process.kill()
-        raise UserError(f"No process could be started ({error.strerror}): run again with fewer workers.") from error
+        raise not_started(error, "run again with fewer workers", "run with --workers 0") from error
+
+
+def not_started(error: OSError, fewer: str, none: str) -> UserError:
+    """What to raise where a process was not started: what helps where there are too many, and where there can be none.
+
+    None can be where their locks find no place, as where there is no shared memory.
+    """
+    remedy = fewer if error.errno in _NO_MORE else none
+    return UserError(f"No process could be started ({error.strerror or error}): {remedy}.")
 
 
 @contextmanager
