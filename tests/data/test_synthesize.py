@@ -155,6 +155,58 @@ def test_foreign_dataset_is_not_overwritten(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("layout", "split", "own"),
+    [
+        ("lasot", "train", "training_set.txt"),
+        ("vasttrack", "test", "vasttrack_test_list.txt"),
+        ("otb100", "test", "sequences.csv"),
+        ("uav123", "test", "anno/UAV123/ranges.csv"),
+        ("got10k", "train", "train/GOT-10k_Train_009335/groundtruth.txt"),
+    ],
+)
+def test_a_dataset_of_other_sequences_keeps_its_lists(tmp_path, layout, split, own):
+    root = tmp_path / "real"
+    (root / own).parent.mkdir(parents=True)
+    (root / own).write_text("dear to someone")
+    with pytest.raises(UserError, match="real already holds files that are not synthetic"):
+        synthesize(root, layout=layout, split=split, sequences=1, workers=0, **SMALL)
+    assert tree(root) == {(root / own).relative_to(root): b"dear to someone"}
+
+
+def test_splits_and_hidden_files_share_a_root(tmp_path):
+    (tmp_path / ".hidden").touch()
+    for split in ("train", "test"):
+        synthesize(tmp_path, layout="lasot", split=split, sequences=1, workers=0, **SMALL)
+    assert [len(LaSOT(tmp_path, split)) for split in ("train", "test")] == [1, 1]
+
+
+@pytest.mark.parametrize("layout", ["lasot", "trackingnet"])
+def test_a_sequence_that_another_process_has_written_meanwhile_is_done(tmp_path, layout):
+    writer = LayoutWriter(layout, tmp_path / "out", "train")
+    (name,) = writer.sequence_names(1)
+
+    def write(on_frame=lambda: None):
+        writer.write(name, Scene(name, frames=3, width=96, height=72, seed=0, split="train"), on_frame)
+
+    write()
+    once = tree(writer.root)
+    shutil.rmtree(writer.root)
+    folder, elsewhere = writer.sequence_folder(name), tmp_path / "elsewhere"
+
+    def write_beside():  # under another name, as another process does
+        if not writer.is_complete(name):
+            shutil.copytree(next(folder.parent.glob(f".{name}.*")), elsewhere / "x", dirs_exist_ok=True)
+            shutil.copytree(elsewhere / "x", folder)
+
+    write(write_beside)
+    assert writer.is_complete(name)
+    assert {path for path in tree(writer.root) if path.name.startswith(".")} == set()
+    shutil.rmtree(folder)
+    write()
+    assert tree(writer.root) == once
+
+
+@pytest.mark.parametrize(
     ("wrong", "message"),
     [({"sequences": 0}, "sequences = 0"), ({"seed": -1}, "seed = -1"), ({"split": "val"}, "train or test"),
      ({"layout": "otb100", "split": "test", "frames": 5}, "at least 6 frames, not 5"),

@@ -1,6 +1,7 @@
 """`relo data synthesize`: whole splits of synthetic sequences, several processes at a time."""
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import asdict
@@ -37,6 +38,7 @@ from relo.settings import check_whole
 _ALL = ("lasot", "got10k", "trackingnet")
 _MOST_SEQUENCES = 1_000_000
 _LARGEST_SEED = 10**12
+_NOTE = "synthetic_{}.json"  # of a split, in the root
 
 Difficulty = Literal["easy", "default", "distractors", "occluded", "changed", "hard"]
 
@@ -90,8 +92,8 @@ def synthesize(
 
     Raises:
         UserError: there is no such layout or it has no such split, a setting is out of range, the folder cannot be
-            written, holds synthetic sequences of other settings or loses some meanwhile, or the images are broken, of
-            no use, or too few.
+            written, holds other files, or synthetic sequences of other settings, or loses some meanwhile, or the images
+            are broken, of no use, or too few.
     """
     check_numbers(sequences=sequences, frames=frames, width=width, height=height, seed=seed)
     roots = {name: output / name for name in _ALL} if layout == "all" else {_layout_called(layout): output}
@@ -157,13 +159,16 @@ def _write(plan: Callable[..., Scene], material: Callable[[], Material], job: tu
 
 
 def _note_of(writer: LayoutWriter) -> Path:
-    return writer.root / f"synthetic_{writer.split}.json"
+    return writer.root / _NOTE.format(writer.split)
 
 
 def _claim(writer: LayoutWriter, settings: dict[str, object]) -> None:
-    """Note the settings in the root, or refuse to mix in sequences of other settings."""
+    """Note the settings in the root, or refuse to write into one of other settings, or one that we have not made."""
     note = _note_of(writer)
     text = json.dumps(settings, indent=2) + "\n"
+    # Before the note is looked for: the same command, run beside this one, notes first and then writes.
+    is_used = writer.root.is_dir() and any(not name.startswith(".") for name in os.listdir(writer.root))
+    is_begun = writer.root.is_dir() and any(writer.is_complete(name) for name in writer.sequence_names(1))
     try:
         found = read_bounded(note) if note.exists() else None
     except OSError as error:
@@ -172,6 +177,7 @@ def _claim(writer: LayoutWriter, settings: dict[str, object]) -> None:
         if found != text.encode():
             raise UserError(f"{note} tells of sequences made with other settings; choose another folder.")
         return
-    if writer.root.is_dir() and any(writer.is_complete(name) for name in writer.sequence_names(1)):
-        raise UserError(f"{writer.root} already holds sequences that are not synthetic; choose another folder.")
+    is_ours = any(writer.root.glob(_NOTE.format("*")))  # of another split
+    if is_begun or (is_used and not is_ours):
+        raise UserError(f"{writer.root} already holds files that are not synthetic; choose another folder.")
     write_text(note, text)

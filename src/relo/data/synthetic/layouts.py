@@ -101,7 +101,7 @@ class LayoutWriter:
             UserError: the disk is full or the folder cannot be written.
         """
         layout, place, folder = LAYOUTS[self._layout], self._place(name), self.sequence_folder(name)
-        with atomic_write(folder, synced=False) as partial:  # it can be rendered again
+        with self._done_by_another(name), atomic_write(folder, synced=False) as partial:  # it can be rendered again
             frames = partial / place.path(self._dataset.frames[0]).relative_to(folder)
             frames.mkdir(parents=True)
             visible_ratio = []
@@ -118,6 +118,15 @@ class LayoutWriter:
                     inside.write_text(text)
                 else:
                     write_text(path, text)
+
+    @contextmanager
+    def _done_by_another(self, name: str) -> Iterator[None]:
+        """Let it pass that a sequence cannot be written where another process has written the same one meanwhile."""
+        try:
+            yield
+        except UserError:
+            if not self.is_complete(name):
+                raise
 
     def finish(self, names: list[str]) -> None:
         """Write what belongs to the whole split, once all its sequences are there."""
