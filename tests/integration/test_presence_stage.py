@@ -9,11 +9,11 @@ import torch
 import relo.training.presence_calibration
 from relo.errors import UserError
 from relo.learning.presence import fit_calibration
-from relo.models.checkpoints.weights import load_network, save_network
+from relo.models.checkpoints.weights import load_network, read_checkpoint, save_network
 from relo.models.presence import ConvPresence
 from relo.tracking.tracker import Tracker
 from small_networks import make_network
-from training_runs import HEADS, NETWORK, config, losses, relo_here, write_config
+from training_runs import HEADS, NETWORK, config, losses, refused, relo_here, write_config
 
 OBJECTIVE = {"class_path": "relo.learning.presence.PresenceObjective"}
 CALIBRATION = {"class_path": "relo.training.presence_calibration.CalibratePresence"}
@@ -63,6 +63,37 @@ def test_a_network_without_presence_gets_it_calibrated(data, tmp_path, monkeypat
     with pytest.warns(UserWarning, match="cannot be calibrated"):
         relo_here(monkeypatch, "fit", "--config", path, "--trainer.default_root_dir", "again", cwd=tmp_path / "again")
     assert Tracker.from_pretrained(checkpoint, device="cpu").network.presence is not None
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_the_average_and_what_is_trained_are_calibrated_alike(place, data, tmp_path, monkeypatch):
+    save_network(make_network(), tmp_path / "old")
+    settings = presence_config(data, tmp_path / "old")
+    settings["trainer"]["callbacks"].insert(place, {"class_path": "relo.training.callbacks.AveragedWeights"})
+    monkeypatch.setattr(relo.training.presence_calibration, "fit_calibration", lambda log_odds, is_right: (2.0, 0.5))
+    relo_here(monkeypatch, "fit", "--config", write_config(tmp_path / "config.yaml", settings), cwd=tmp_path)
+    checkpoint = read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")
+    for state in ("state_dict", "current_model_state"):
+        found = [checkpoint[state][f"network.presence.{name}"].item() for name in ("temperature", "bias")]
+        assert found == [2.0, 0.5], state
+
+
+def test_sequences_of_one_frame_leave_presence_as_it_was(data, tmp_path, monkeypatch):
+    save_network(make_network(), tmp_path / "old")
+    path = write_config(tmp_path / "config.yaml", presence_config(data, tmp_path / "old"))
+    nothing = torch.empty(0), torch.empty(0, dtype=torch.bool)
+    monkeypatch.setattr(relo.training.presence_calibration, "presence_outcomes", lambda results: nothing)
+    with pytest.warns(UserWarning, match="Presence is not calibrated: no sequence has a frame after its first"):
+        relo_here(monkeypatch, "fit", "--config", path, cwd=tmp_path)
+    assert load_network(tmp_path / "run/checkpoints/last.ckpt").presence.temperature == 1
+
+
+@pytest.mark.parametrize("change", ["--data.validation=[]", "--trainer.limit_val_batches=0"])
+def test_a_calibration_without_a_validation_is_refused(change, data, tmp_path, monkeypatch, capsys):
+    save_network(make_network(), tmp_path / "old")
+    path = write_config(tmp_path / "config.yaml", presence_config(data, tmp_path / "old"))
+    said = refused(monkeypatch, capsys, tmp_path, "fit", "--config", path, change)
+    assert "CalibratePresence needs a validation" in said
 
 
 def fail(log_odds, is_right):

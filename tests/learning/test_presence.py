@@ -56,6 +56,17 @@ def test_it_learns_alone_whether_boxes_are_right(localization):
     assert changed == {"presence"}
 
 
+@pytest.mark.parametrize(
+    "objective", [PresenceObjective(), WarmupObjective(prior=GaussianPrior(), presence_weight=0.5)]
+)
+def test_one_frame_at_a_time_is_refused(objective):
+    network, clip = network_with_presence("prior").train(), make_clip(batch=1)
+    with pytest.raises(UserError, match=r"at least two frames at a time, and gets one: raise data\.batch_size"):
+        objective(network, clip, torch.Generator())
+    network.eval()
+    objective(network, clip, torch.Generator())
+
+
 def test_the_warm_up_trains_presence_with_all_else():
     network, clip, generator = network_with_presence("prior"), half_hidden(), torch.Generator()
     alone = WarmupObjective(prior=GaussianPrior())

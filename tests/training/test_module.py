@@ -36,6 +36,44 @@ def test_parts_that_learn_at_the_encoders_rate(parts, tokens):
     assert found == {"critic": 1e-3, "policy": 1e-3}
 
 
+ONE_CYCLE = partial(torch.optim.lr_scheduler.OneCycleLR, total_steps=10)
+CYCLIC = partial(torch.optim.lr_scheduler.CyclicLR, cycle_momentum=False)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "trained_parts"),
+    [
+        (partial(ONE_CYCLE, max_lr=1e-3), None),
+        (partial(ONE_CYCLE, max_lr=1e-3), ("encoder",)),
+        (partial(CYCLIC, base_lr=1e-4, max_lr=1e-3), None),
+        (partial(CYCLIC, base_lr=[1e-4, 1e-5], max_lr=1e-3), None),
+    ],
+)
+def test_a_schedule_that_would_train_the_encoder_at_another_rate_is_refused(scheduler, trained_parts):
+    objective = WarmupObjective(prior=GaussianPrior())
+    objective.trained_parts = trained_parts or objective.trained_parts
+    settings = {"optimizer": make_adamw, "scheduler": scheduler}
+    with pytest.raises(UserError, match=r"model\.encoder_lr_factor 0\.1 does not reach"):
+        RELOModule(make_network(), objective, encoder_lr_factor=0.1, **settings).configure_optimizers()
+    RELOModule(make_network(), objective, **settings).configure_optimizers()  # with a factor of 1
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        partial(ONE_CYCLE, max_lr=[1e-3, 1e-4]),
+        partial(CYCLIC, base_lr=[1e-4, 1e-5], max_lr=[1e-3, 1e-4]),
+        partial(torch.optim.lr_scheduler.LinearLR, start_factor=0.5),
+        torch.optim.lr_scheduler.ReduceLROnPlateau,
+    ],
+)
+def test_schedules_that_keep_the_encoders_rate(scheduler):
+    settings = {"optimizer": make_adamw, "scheduler": scheduler, "encoder_lr_factor": 0.1}
+    module = RELOModule(make_network(), WarmupObjective(prior=GaussianPrior()), **settings)
+    others, encoder = module.configure_optimizers()["optimizer"].param_groups
+    assert encoder["lr"] == pytest.approx(0.1 * others["lr"])
+
+
 def test_a_part_that_there_is_not_has_no_rate():
     with pytest.raises(UserError, match="no part 'tokens'"):
         RELOModule(make_network(), ActorCritic(), encoder_lr_parts=["tokens"])

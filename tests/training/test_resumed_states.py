@@ -1,8 +1,10 @@
 """A checkpoint whose training states are of other types is refused by name before anything is resumed."""
 
 import copy
+from functools import partial
 
 import pytest
+import timm.optim
 import torch
 from lightning import Trainer
 
@@ -37,6 +39,33 @@ def test_a_good_checkpoint_is_taken(checkpoint, trainer):
 
 
 @pytest.mark.parametrize(
+    "make",
+    [
+        torch.optim.Adafactor,
+        partial(timm.optim.Adafactor, min_dim_size_to_factor=2),
+        partial(torch.optim.LBFGS, line_search_fn="strong_wolfe"),
+        torch.optim.ASGD,
+        torch.optim.Rprop,
+        torch.optim.SGD,
+    ],
+)
+def test_states_of_other_optimizers_are_taken(make, checkpoint, trainer):
+    parameters = [torch.nn.Parameter(torch.ones(shape)) for shape in [(2, 3), (3,), (2, 3, 4, 5), ()]]
+    optimizer = make(parameters)
+
+    def loss():
+        optimizer.zero_grad()
+        value = sum((parameter - 2).square().sum() for parameter in parameters)
+        value.backward()
+        return value
+
+    for _ in range(3):
+        optimizer.step(loss)
+    checkpoint["optimizer_states"] = [optimizer.state_dict()]
+    require_resumable(checkpoint, trainer, "last.ckpt")
+
+
+@pytest.mark.parametrize(
     ("place", "value"),
     [
         (("epoch",), "word"),
@@ -48,6 +77,8 @@ def test_a_good_checkpoint_is_taken(checkpoint, trainer):
         (("optimizer_states", 0, "state", 0, "step"), [None]),
         (("optimizer_states", 0, "state", 0, "step"), None),
         (("optimizer_states", 0, "state", 1), {"step": 1.0}),
+        (("optimizer_states", 0, "state", 0, "exp_avg"), 1.0),
+        (("optimizer_states", 0, "state", 0, "row_var"), "word"),
         (("optimizer_states", 0, "param_groups", 0, "lr"), "word"),
         (("loops", "fit_loop"), []),
         (("loops", "fit_loop", "epoch_progress", "total", "ready"), "word"),

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import torch
 import yaml  # type: ignore[import-untyped]
 from jsonargparse import Namespace, get_loader, set_loader
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
@@ -165,8 +166,11 @@ class CLI(LightningCLI):
         settings = self.config_init[self.subcommand]
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             self.trainer.strategy.checkpoint_io = InertCheckpointIO(self.trainer)
-        if settings.ckpt_path == "last":
-            path = last_checkpoint(self.trainer)
+        if settings.ckpt_path is None:
+            path = self._left_by_slurm()
+        else:
+            path = last_checkpoint(self.trainer) if settings.ckpt_path == "last" else None
+        if path is not None:
             read_checkpoint(path)
             settings.ckpt_path = str(path)
             save_over_later_ones(self.trainer)
@@ -186,6 +190,24 @@ class CLI(LightningCLI):
                 "There is nothing to validate on: name sequences in data.validation, with a "
                 "trainer.limit_val_batches above 0."
             )
+
+    def _left_by_slurm(self) -> Path | None:
+        """What a fit goes on from where SLURM has requeued its job: the newest checkpoint.
+
+        Lightning takes the one that was saved for the requeueing, however old it is; in a validation, too, in the place
+        of `model.init_from`.
+        """
+        folder = Path(self.trainer.default_root_dir)
+        if not SLURMEnvironment.detect() or not any(folder.glob("*hpc_ckpt_*")):  # it counts unfinished ones, too
+            return None
+        if self.subcommand == "fit":
+            left = list(folder.glob("hpc_ckpt_*.ckpt"))
+            with suppress(UserError):  # there may be no last one
+                left.append(last_checkpoint(self.trainer))
+            if left:
+                return max(left, key=lambda path: path.stat().st_mtime)
+        self.trainer._checkpoint_connector._user_managed = True  # it is settled that there is none
+        return None
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Do the work; where processes or memory end it, say which, and what to do."""

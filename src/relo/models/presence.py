@@ -87,7 +87,17 @@ class ConvPresence(PresenceHead):
         self.logit = nn.Conv2d(narrow, 1, kernel_size=1)
 
     def cell_logits(self, features: Tensor, scores: Tensor, boxes_cxcywh: Tensor) -> Tensor:
-        """[B, C, S, S], [B, S, S] and [B, S, S, 4] -> [B, S, S]."""
+        """[B, C, S, S], [B, S, S] and [B, S, S, 4] -> [B, S, S].
+
+        Raises:
+            UserError: it is trained on one frame at a time, which has no statistics.
+        """
+        # Over several processes, statistics may be of all of them.
+        if self.training and len(scores) == 1 and not isinstance(self.norm_peaks, nn.SyncBatchNorm):
+            raise UserError(
+                "The presence head is trained on at least two frames at a time, and gets one: raise data.batch_size, "
+                "or lower the objective's updates."
+            )
         log_shares = scores.flatten(1).log_softmax(1).view_as(scores)
         sizes = boxes_cxcywh[..., 2:].permute(0, 3, 1, 2)
         planes = self.norm_planes(torch.cat([scores[:, None], log_shares[:, None], sizes], dim=1))

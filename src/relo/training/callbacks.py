@@ -121,7 +121,7 @@ class AveragedWeights(EMAWeightAveraging):
     """Lightning's moving average of the weights: checkpoints and validation have it, training goes on beside it.
 
     Lightning copies the whole module, with all that it refers to: a trainer's process group cannot be copied. Here the
-    network alone is.
+    network alone is. Until the first update the average is of the weights that there are.
     """
 
     _is_swapped = False
@@ -131,12 +131,44 @@ class AveragedWeights(EMAWeightAveraging):
         assert isinstance(pl_module, RELOModule)
         if stage == "fit":
             network = nn.ModuleDict({"network": pl_module.network})  # under the names that checkpoints have
-            self._average_model = AveragedModel(network, self._device, use_buffers=self._use_buffers, **self._kwargs)
+            device = pl_module.device if self._device is None else self._device
+            self._average_model = AveragedModel(network, device, use_buffers=self._use_buffers, **self._kwargs)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Follow the network to its device, where it goes after the setup."""
+        if self._average_model is not None and self._device is None:
+            self._average_model.to(pl_module.device)
+
+    def other_network(self) -> LocalizationNetwork:
+        """Of the average and what is trained, the one that the module does not have at present."""
+        average: Any = self._average_model
+        network: LocalizationNetwork = average.module["network"]
+        return network
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the module the average."""
+        self._follow(pl_module)
+        super().on_validation_epoch_start(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the average in the module."""
+        self._follow(pl_module)
+        super().on_train_end(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put the average in the place of what is trained, which is kept beside it."""
+        self._follow(pl_module)
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Put the weights back in their places, which a validation that is stopped leaves exchanged."""
         if self._is_swapped:
             self._swap_models(pl_module)
+
+    def _follow(self, pl_module: Any) -> None:
+        """Before the first update, copy the weights: the copy of the setup is older than those of `init_from`."""
+        if self._average_model is not None and not self._average_model.n_averaged:
+            self.other_network().load_state_dict(pl_module.network.state_dict())
 
     def _swap_models(self, pl_module: LightningModule) -> None:
         super()._swap_models(pl_module)

@@ -8,6 +8,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -201,6 +202,12 @@ class RELOModule(lightning.LightningModule):
         if self.localizations and rule.localization not in self.localizations:  # a warm-up trains no policy
             rule = replace(rule, localization=self.localizations[0])
         checkpoint |= {FORMAT_ENTRY: FORMAT, "relo_network": self.network.config(), "relo_rule": asdict(rule)}
+        if "callbacks" not in checkpoint:  # weights alone: Lightning does not ask callbacks for their average
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, WeightAveraging):
+                    callback.on_save_checkpoint(self.trainer, self, checkpoint)
+            for entry in ("current_model_state", "averaging_state"):  # which a fit goes on from
+                checkpoint.pop(entry, None)
         if self.trainer.state.fn == "fit":
             batches = self.trainer.num_training_batches
             correct_progress(checkpoint["loops"]["fit_loop"], batches, is_validation_due(self.trainer))

@@ -1,15 +1,18 @@
 """Calibrate the presence head on validation, each time a fit validates: the checkpoint that follows has it."""
 
 import warnings
+from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 
 from relo.console import make_console
+from relo.data.datamodule import TrackingDataModule
 from relo.errors import UserError
 from relo.evaluation.sequence_scores import presence_outcomes, presence_scores
 from relo.learning.base import of_all_ranks
 from relo.learning.presence import ODDS_EPSILON, fit_calibration
+from relo.training.callbacks import AveragedWeights
 from relo.training.module import RELOModule
 
 
@@ -23,10 +26,17 @@ class CalibratePresence(Callback):
         """Check that validation tracks with the presence head's map.
 
         Raises:
-            UserError: the network has no presence head; or validation does not track by the map that it reads, or with
-                a rule that changes presence or boxes.
+            UserError: the network has no presence head; or there is no validation, or it does not track by the map
+                that the head reads, or with a rule that changes presence or boxes.
         """
         assert isinstance(pl_module, RELOModule)
+        clips = getattr(trainer, "datamodule", None)
+        is_empty = isinstance(clips, TrackingDataModule) and not clips.validation_sources
+        if is_empty or not trainer.limit_val_batches:
+            raise UserError(
+                "CalibratePresence needs a validation: name sequences in data.validation, with a "
+                "trainer.limit_val_batches above 0."
+            )
         presence = pl_module.network.presence
         if presence is None or presence.localization not in pl_module.localizations:
             needed = "a presence head" if presence is None else f"model.localizations with {presence.localization!r}"
@@ -41,8 +51,8 @@ class CalibratePresence(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Calibrate on the sequences of all ranks; within a fit only.
 
-        Boxes that are all right or all wrong, or that presence does not separate, give a warning and no calibration:
-        the fit goes on.
+        Sequences of one frame each, boxes that are all right or all wrong, or that presence does not separate, give a
+        warning and no calibration: the fit goes on.
         """
         assert isinstance(pl_module, RELOModule)
         head = pl_module.network.presence
@@ -50,6 +60,9 @@ class CalibratePresence(Callback):
             return
         outcomes = of_all_ranks(presence_outcomes(pl_module.validation_results[head.localization]))
         presence, is_right = map(torch.cat, zip(*outcomes, strict=True))
+        if not len(presence):
+            warnings.warn("Presence is not calibrated: no sequence has a frame after its first.", stacklevel=1)
+            return
         scores = presence_scores(presence, is_right)
         pl_module.log_dict({f"val/presence_{name}": value for name, value in scores.items()}, sync_dist=False)
         try:
@@ -58,6 +71,10 @@ class CalibratePresence(Callback):
             warnings.warn(str(error), stacklevel=1)
             return
         head.calibrate(temperature, bias)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, AveragedWeights):  # which may have taken its average back already
+                other: Any = callback.other_network().presence
+                other.calibrate(temperature, bias)
         if trainer.is_global_zero:
             make_console().print(
                 f"Presence over {len(presence):,} frames, {100 * is_right.float().mean():.0f} % of boxes right: AUROC "

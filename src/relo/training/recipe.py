@@ -1,5 +1,6 @@
 """The recipe of a training stage: the weights that the network starts with, its optimizer, what frozen parts do."""
 
+import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -115,7 +116,8 @@ class Recipe:
         """Optimizer and schedule, with one parameter group for each learning rate.
 
         Raises:
-            UserError: the optimizer or the schedule refuses its settings, or a learning rate is not finite.
+            UserError: the optimizer or the schedule refuses its settings, a learning rate is not finite, or the
+                schedule's rates are not those that `encoder_lr_factor` asks for.
         """
         others, encoder = self.parameters_by_rate(network)
         optimizer = _made(self.optimizer, [{"params": params} for params in (others, encoder) if params], "optimizer")
@@ -125,11 +127,31 @@ class Recipe:
             optimizer.param_groups[-1]["lr"] *= self.encoder_lr_factor
         if self.scheduler is None:
             return optimizer
+        rates = [float(group["lr"]) for group in optimizer.param_groups]
         scheduler = _made(self.scheduler, optimizer, "scheduler")
+        if encoder and self.encoder_lr_factor != 1:
+            self._require_encoder_rate(scheduler, rates)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": self.scheduler_interval},
         }
+
+    def _require_encoder_rate(self, scheduler: Any, rates: list[float]) -> None:
+        """Refuse a schedule that goes from other rates than the optimizer's `rates`, as OneCycleLR does.
+
+        It may have lists of its own, in which the encoder's rate is the asked-for multiple.
+        """
+        groups = scheduler.optimizer.param_groups
+        first = [float(group.get("initial_lr", group["lr"])) for group in groups]
+        if first == rates:
+            return
+        for starts in (first, getattr(scheduler, "max_lrs", first)):  # the second is CyclicLR's
+            if len(groups) == 1 or not math.isclose(starts[-1], self.encoder_lr_factor * starts[0], rel_tol=1e-6):
+                raise UserError(
+                    f"{type(scheduler).__name__} sets learning rates of its own, which model.encoder_lr_factor "
+                    f"{self.encoder_lr_factor:g} does not reach: set the factor to 1, or give the schedule lists of "
+                    "two rates, the encoder's last, where both are trained."
+                )
 
     def parameters_by_rate(self, network: LocalizationNetwork) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """The parameters that are trained at the optimizer's rate, and those at the encoder's; no frozen ones."""

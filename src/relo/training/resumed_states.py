@@ -19,6 +19,14 @@ _ENTRIES = {
     "callbacks": dict,
 }
 
+_MOMENTS = frozenset(
+    ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "grad_avg", "acc_delta")
+)
+"""What torch's optimizers keep of a parameter, in its shape."""
+
+_TEXTS = ("name", "line_search_fn", "adjust_lr_fn")
+"""What is a word in torch's groups of parameters."""
+
 
 def require_resumable(checkpoint: Mapping[str, Any], trainer: Trainer, source: str) -> None:
     """Refuse a checkpoint whose states of the loops and optimizers are of other types than a fit's.
@@ -50,18 +58,23 @@ def _require_same_types(expected: Mapping[str, Any], found: Any, place: str, sou
 
 
 def _require_optimizer(state: Any, groups: Any, place: str, source: str) -> None:
-    """Tensors of one shape for each parameter, and numbers for each group of them."""
+    """Numbers for each parameter and each group of them, and moments of the parameter's shape, or lists of numbers.
+
+    What else optimizers keep has shapes of its own, and differs between matrices and vectors, as Adafactor's.
+    """
     if not isinstance(state, dict) or not all(isinstance(values, dict) for values in state.values()):
         raise _refusal(f"{place}/state", state, source)
     for key, values in state.items():
         shape = None
         for name, value in values.items():
             inner = f"{place}/state/{key}/{name}"
-            is_number = name == "step" and type(value) is not bool and isinstance(value, Real)
-            is_left_out = value is None and name != "step"
-            if not isinstance(value, torch.Tensor) and not is_number and not is_left_out:
+            if name == "step":
+                is_fit = isinstance(value, (Real, torch.Tensor)) and not isinstance(value, bool)
+            else:
+                is_fit = value is None or isinstance(value, torch.Tensor) if name in _MOMENTS else _is_numeric(value)
+            if not is_fit:
                 raise _refusal(inner, value, source)
-            if name != "step" and isinstance(value, torch.Tensor) and value.dim():
+            if name in _MOMENTS and value is not None and value.dim():
                 if value.shape != (shape or value.shape):
                     raise _refusal(inner, list(value.shape), source)
                 shape = value.shape
@@ -69,14 +82,20 @@ def _require_optimizer(state: Any, groups: Any, place: str, source: str) -> None
         raise _refusal(f"{place}/param_groups", groups, source)
     for number, group in enumerate(groups):
         for name, value in group.items():
-            items = value if isinstance(value, (list, tuple)) else [value]
-            if name != "name" and not all(item is None or isinstance(item, (Real, torch.Tensor)) for item in items):
+            if not _is_numeric(value) and not (name in _TEXTS and isinstance(value, str)):
                 raise _refusal(f"{place}/param_groups/{number}/{name}", value, source)
         members = group.get("params")
         kept = [key for key in members if state.get(key)] if isinstance(members, list) else []
-        for key in kept:  # what one of a group has, all have
-            if state[key].keys() != state[kept[0]].keys():
-                raise _refusal(f"{place}/state/{key}", sorted(map(str, state[key])), source)
+        kinds = {frozenset(state[key]) for key in kept}
+        for key in kept:  # a moment that another has is there, or something in its place
+            found = state[key].keys()
+            if any(found < kind and (kind - found) & {*_MOMENTS, "step"} for kind in kinds):
+                raise _refusal(f"{place}/state/{key}", sorted(map(str, found)), source)
+
+
+def _is_numeric(value: Any) -> bool:
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return all(item is None or isinstance(item, (Real, torch.Tensor)) for item in items)
 
 
 def _refusal(place: str, found: Any, source: str) -> UserError:
