@@ -3,12 +3,12 @@
 import signal
 import sys
 
-STOPPED = 128 + signal.SIGINT
-"""The exit code after Ctrl-C."""
+from relo.processes import STOPPED, exit_on_interrupt
 
 
 def main() -> None:
     """Run the command line; Ctrl-C is taken well from the first import on, and any number of times."""
+    exit_on_interrupt()
     try:
         from relo.commands.main import main as run_commands
 

@@ -1,16 +1,21 @@
 """How processes that we start end: with the one that started them, and with a reason."""
 
-import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 
 PARENT = "RELO_ENDS_WITH"
 """The variable that names the process with which a command of ours is to end, if that started it."""
 
 POLL_SECONDS = 0.5
+
+STOPPED = 128 + signal.SIGINT
+"""The exit code after Ctrl-C."""
+
+SAID_WHEN_STOPPED = "relo: stopped; what was finished is kept."
 
 
 def exit_reason(code: int) -> str:
@@ -34,8 +39,31 @@ def end_with_parent() -> None:
         threading.Thread(target=_watch, args=(int(parent),), daemon=True, name="end-with-parent").start()
 
 
+def exit_on_interrupt() -> None:
+    """Until `raise_on_interrupt`, let Ctrl-C end this process at once, if it is not ignored.
+
+    It is for the time of imports: libraries in C++ abort where an exception of Python's passes through them.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
+
+
+def raise_on_interrupt() -> None:
+    """From now on, Ctrl-C raises KeyboardInterrupt: there is work to be ended well."""
+    if signal.getsignal(signal.SIGINT) is _stop:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _stop(*_: object) -> None:
+    with suppress(OSError):
+        os.write(2, f"{SAID_WHEN_STOPPED}\n".encode())
+    os._exit(STOPPED)
+
+
 def leave(code: int) -> None:
     """End this process and those that it has started by `multiprocessing` at once, from any thread."""
+    import multiprocessing  # not when a command starts
+
     for child in multiprocessing.active_children():
         child.kill()
     sys.stderr.flush()

@@ -10,7 +10,7 @@ import torch
 
 from relo.data.clip_store import ClipStore
 from relo.data.packing import pack
-from relo.data.sequences.base import FrameSource, Sequence, SequenceReader
+from relo.data.sequences.base import FrameSource, ImageFiles, Sequence, SequenceReader
 from relo.evaluation.result_folder import SequenceResult
 from relo.evaluation.sequence_scores import presence_outcomes, presence_scores, right_boxes
 from relo.models.checkpoints.weights import save_network
@@ -36,7 +36,8 @@ def model(tmp_path):
 
 def result_of(boxes_xywh, truth_xywh, visible, presence=None):
     count = len(visible)
-    sequence = Sequence("a", "made", None, np.array(truth_xywh, np.float64), np.array(visible))
+    frames = ImageFiles(Path("none"), ("0.jpg",) * count)
+    sequence = Sequence("a", "made", frames, np.array(truth_xywh, np.float64), np.array(visible))
     found = np.array(boxes_xywh, np.float64)
     return SequenceResult(sequence, found, np.full(count, 0.9), np.zeros(count), presence)
 

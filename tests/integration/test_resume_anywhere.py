@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 
-from relo.models.checkpoints.weights import read_checkpoint
+from relo.models.checkpoints.weights import read_checkpoint, save_network
 from training_runs import WARMUP, config, losses, relo_here, write_config
 
 SIGINT, SIGTERM = ("SIGINT", 130), ("SIGTERM", 143)
@@ -207,3 +207,14 @@ def test_a_link_to_a_checkpoint_is_not_saved_through(data, tmp_path, monkeypatch
     with pytest.raises(SystemExit, match="2"):
         fit(monkeypatch, content, tmp_path, "--ckpt_path", "last")
     assert "There is no last checkpoint in " in capsys.readouterr().err
+
+
+def test_a_resumed_fit_does_without_the_earlier_stages_weights(data, network, tmp_path, monkeypatch):
+    save_network(network, tmp_path / "earlier")
+    content = settings(data)
+    content["model"]["init_from"] = str(tmp_path / "earlier")
+    fit(monkeypatch, content, tmp_path / "whole")
+    fit(monkeypatch, content, tmp_path, "--trainer.max_steps", "3")
+    shutil.rmtree(tmp_path / "earlier")
+    fit(monkeypatch, content, tmp_path, "--ckpt_path", "last")
+    assert losses(tmp_path / "run") == later(losses(tmp_path / "whole/run"), 3)

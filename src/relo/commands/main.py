@@ -9,6 +9,7 @@ import sys
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -21,7 +22,7 @@ from relo.console import make_console
 from relo.errors import UserError, excerpt, one_sentence, printable
 from relo.files import REFUSALS, reason
 from relo.inputs import LONGEST_NAME
-from relo.processes import end_with_parent
+from relo.processes import SAID_WHEN_STOPPED, STOPPED, end_with_parent, raise_on_interrupt
 
 Command = tuple[str, str]
 """Where a function is, and a sentence about it. Its signature and docstring are the command's options and help."""
@@ -93,8 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _print_error(f"{quoted} cannot be opened ({reason(error)}).")
         sys.exit(2)
     except KeyboardInterrupt:
-        make_console(stderr=True).print("relo: stopped; what was finished is kept.")
-        sys.exit(128 + signal.SIGINT)
+        make_console(stderr=True).print(SAID_WHEN_STOPPED)
+        sys.exit(STOPPED)
 
 
 def _working_folder() -> str:
@@ -148,9 +149,11 @@ def run(
     module_name, _, function_name = command[0].partition(":")
     function = getattr(importlib.import_module(module_name), function_name)
     if name in LIGHTNING_COMMANDS:
-        function(arguments)
+        work = partial(function, arguments)
     else:
-        function(**_parse(f"{program} {name}", function, rest))
+        work = partial(function, **_parse(f"{program} {name}", function, rest))
+    raise_on_interrupt()
+    work()
 
 
 def _parse(program: str, function: Any, arguments: list[str]) -> dict[str, Any]:

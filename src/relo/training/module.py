@@ -90,7 +90,7 @@ class RELOModule(lightning.LightningModule):
         self.unfinished: dict[str, Path] = {}  # by localization, where a validation keeps what it has found
 
     def setup(self, stage: str) -> None:
-        """Before a fit, load the weights of the earlier stage, unless a checkpoint of this one is about to be loaded.
+        """Check what only the trainer knows.
 
         Raises:
             UserError: gradients are to be accumulated over batches, each of which gives several updates.
@@ -102,9 +102,16 @@ class RELOModule(lightning.LightningModule):
                 f"{type(self.objective).__name__} takes {self.objective.updates} steps on every batch, which leaves "
                 "nothing to accumulate: set trainer.accumulate_grad_batches to 1, or its epochs and minibatches."
             )
+        self.train()  # Lightning does not call it before a fit
+
+    def on_fit_start(self) -> None:
+        """Load the weights of the earlier stage, unless a checkpoint of this one was loaded: both are known by now.
+
+        Raises:
+            UserError: they cannot be read, or do not fit.
+        """
         if self.trainer.ckpt_path is None:
             self.recipe.load_first_weights(self.network, self.frozen_parts)
-        self.train()  # Lightning does not call it before a fit
 
     def train(self, mode: bool = True) -> "RELOModule":
         """Switch to training; frozen parts stay in evaluation mode."""
