@@ -58,7 +58,7 @@ def ablate(
     if jobs < 1 or (threads is not None and threads < 1):
         raise UserError(f"Cannot work with --jobs {jobs} and --threads {threads}; both start at 1.")
     console = make_console()
-    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    say = partial(console.print, highlight=False, soft_wrap=True)
     described = read_study(study)
     output = output or Path("runs/ablation") / study.stem
     if os.path.lexists(output) and not output.is_dir():

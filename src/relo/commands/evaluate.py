@@ -114,12 +114,11 @@ def _print_scores(scores: Sequence[TrackerScore]) -> None:
             console.print(
                 f"{score.tracker}: {len(score.remarks)} remark{'s' * (len(score.remarks) > 1)}",
                 style="yellow",
-                markup=False,
             )
         for remark in score.remarks[:_REMARKS_SHOWN]:
-            console.print(f"  {remark.kind}: {remark.sequence}: {remark.text}", markup=False, soft_wrap=True)
+            console.print(f"  {remark.kind}: {remark.sequence}: {remark.text}", soft_wrap=True)
         if len(score.remarks) > _REMARKS_SHOWN:
-            console.print(f"  ... and {len(score.remarks) - _REMARKS_SHOWN} more, in the file of --json", markup=False)
+            console.print(f"  ... and {len(score.remarks) - _REMARKS_SHOWN} more, in the file of --json")
 
 
 def submit(
@@ -143,4 +142,4 @@ def submit(
     from relo.evaluation.submissions import pack_submission
 
     count = pack_submission(results, benchmark, dataset, output)
-    make_console().print(f"{output}: {count} sequences, ready for the server.", markup=False)
+    make_console().print(f"{output}: {count} sequences, ready for the server.")

@@ -110,5 +110,5 @@ if __name__ == "__main__":
         with enough_memory("lower evaluation.batch_size in the study, or --jobs"):
             main(*sys.argv[1:])
     except UserError as error:
-        make_console(soft_wrap=True).print(str(error), markup=False, highlight=False)
+        make_console(soft_wrap=True).print(str(error), highlight=False)
         sys.exit(2)

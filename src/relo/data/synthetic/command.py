@@ -132,7 +132,7 @@ def synthesize(
         names = writer.sequence_names(sequences)
         require_kept(writer.root, [_note_of(writer), *map(writer.sequence_folder, names)])
         writer.finish(names)
-        console.print(f"{writer.root}: {sequences} {split} sequences of {frames} frames.", markup=False)
+        console.print(f"{writer.root}: {sequences} {split} sequences of {frames} frames.")
 
 
 def check_numbers(*, sequences: int, frames: int, width: int, height: int, seed: int) -> None:
