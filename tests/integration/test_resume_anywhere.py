@@ -7,6 +7,8 @@ import signal
 import pytest
 import torch
 
+from relo.errors import UserError
+from relo.files import machine
 from relo.models.checkpoints.weights import read_checkpoint, save_network
 from training_runs import WARMUP, config, losses, relo_here, write_config
 
@@ -105,6 +107,40 @@ def test_sigterm_behind_a_validation_within_an_epoch(data, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("kind", [SIGINT, SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_validation_within_an_epoch_that_was_due_is_run(kind, data, tmp_path, monkeypatch):
+    content = settings(data, limit_val_batches=1.0, val_check_interval=2)
+    content["trainer"]["callbacks"][0]["init_args"]["every_n_train_steps"] = 1000
+    fit(monkeypatch, content, tmp_path / "whole")
+    whole = tmp_path / "whole/run"
+    fit_until(monkeypatch, content, tmp_path, (kind, "on_train_batch_end", 6))
+    fit(monkeypatch, content, tmp_path, "--ckpt_path", "last")
+    assert losses(tmp_path / "run") == later(losses(whole), 6)
+    assert scores(tmp_path / "run") == later(scores(whole), 5)
+
+
+def test_validations_within_steps_of_several_batches_are_refused(data, tmp_path, monkeypatch, capsys):
+    content = settings(data, limit_val_batches=1.0, val_check_interval=3, accumulate_grad_batches=2)
+    with pytest.raises(SystemExit, match="2"):
+        fit(monkeypatch, content, tmp_path)
+    assert "set trainer.val_check_interval to a multiple of trainer.accumulate_grad_batches, 2" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_validation_batch_start", "on_validation_epoch_start"])
+def test_checkpoints_that_others_save_at_any_moment(hook, data, validated, tmp_path, monkeypatch):
+    """As SLURM's signal has it: before the last batch of the second epoch, and in the validation behind it."""
+    count = {"on_train_batch_start": 8, "on_validation_batch_start": 5, "on_validation_epoch_start": 2}[hook]
+    content = settings(data, limit_val_batches=1.0)
+    saves = {"class_path": "saves_at.SavesAt", "init_args": {"hook": hook, "count": count, "path": "saved.ckpt"}}
+    saving = content | {"trainer": content["trainer"] | {"callbacks": [*content["trainer"]["callbacks"], saves]}}
+    fit(monkeypatch, saving, tmp_path / "first")
+    fit(monkeypatch, content, tmp_path, "--ckpt_path", tmp_path / "first/saved.ckpt")
+    assert losses(tmp_path / "run") == later(losses(validated), 7 if hook == "on_train_batch_start" else 8)
+    assert scores(tmp_path / "run") == later(scores(validated), 7)
+
+
+@pytest.mark.parametrize("kind", [SIGINT, SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_a_step_of_several_batches_is_stopped_at_its_end(kind, data, tmp_path, monkeypatch):
     content = settings(data, accumulate_grad_batches=2)
     content["trainer"]["callbacks"][0]["init_args"]["every_n_train_steps"] = 1
@@ -180,13 +216,32 @@ def test_averages_of_a_fit_that_is_stopped_in_a_validation(data, tmp_path, monke
         {"class_path": "relo.training.callbacks.AveragedWeights", "init_args": {"decay": 0.5}}
     )
     fit(monkeypatch, content, tmp_path / "whole")
+    saves = {"hook": "on_validation_batch_start", "count": 1, "path": "saved.ckpt"}
+    content["trainer"]["callbacks"].append({"class_path": "saves_at.SavesAt", "init_args": saves})
     fit_until(monkeypatch, content, tmp_path, (SIGINT, "on_validation_batch_start", 2))
+    del content["trainer"]["callbacks"][-1]
+    stopped, within = (read_checkpoint(tmp_path / name) for name in ("run/checkpoints/last.ckpt", "saved.ckpt"))
+    for state in ("state_dict", "current_model_state"):
+        for name, tensor in stopped[state].items():
+            assert torch.equal(tensor, within[state][name]), name
     fit(monkeypatch, content, tmp_path, "--ckpt_path", "last")
     assert losses(tmp_path / "run") == later(losses(tmp_path / "whole/run"), 4)
     whole, parts = (read_checkpoint(f / "run/checkpoints/last.ckpt") for f in (tmp_path / "whole", tmp_path))
     for state in ("state_dict", "current_model_state"):
         for name, tensor in whole[state].items():
             assert torch.equal(tensor, parts[state][name]), name
+
+
+def _no_room(*_):
+    raise UserError("There is no room.")
+
+
+def test_what_a_killed_save_of_slurm_left_is_removed(data, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    left = tmp_path / f"run/.hpc_ckpt_1.ckpt.4194305@{machine()}"
+    left.touch()
+    fit(monkeypatch, settings(data), tmp_path, "--trainer.max_epochs", "1")
+    assert not left.exists()
 
 
 def test_a_link_to_a_checkpoint_is_not_saved_through(data, tmp_path, monkeypatch, capsys):
@@ -200,6 +255,12 @@ def test_a_link_to_a_checkpoint_is_not_saved_through(data, tmp_path, monkeypatch
     fit_until(monkeypatch, content, tmp_path, (SIGINT, "on_train_batch_end", 1), "--ckpt_path", "last")
     assert named.read_bytes() == before
     assert read_checkpoint(folder / "last.ckpt")["global_step"] == 5
+    (folder / "last.ckpt").unlink()
+    (folder / "last.ckpt").symlink_to(named.name)
+    with monkeypatch.context() as patches:
+        patches.setattr("relo.training.checkpoints.InertCheckpointIO.save_checkpoint", _no_room)
+        fit_until(patches, content, tmp_path, (("SIGINT", 2), "on_train_batch_end", 1), "--ckpt_path", "last")
+    assert (folder / "last.ckpt").resolve() == named
     for file in folder.iterdir():
         file.unlink()
     (folder / "last.ckpt").symlink_to("gone.ckpt")

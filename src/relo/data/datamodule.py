@@ -209,8 +209,8 @@ class TrackingDataModule(lightning.LightningDataModule):
         loop = self.trainer.fit_loop
         epochs = cast(Any, loop.epoch_progress.current)
         batches = cast(Any, loop.epoch_loop.batch_progress)
-        if batches.is_last_batch:  # its validation may have been under way
-            return epochs.started, 0
+        if batches.is_last_batch and batches.current.processed == batches.current.ready:
+            return epochs.started, 0  # its validation may have been under way
         return epochs.processed, batches.current.processed
 
 

@@ -159,6 +159,9 @@ class AveragedWeights(EMAWeightAveraging):
         """Put the average in the place of what is trained, which is kept beside it."""
         self._follow(pl_module)
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self._is_swapped:  # within a validation
+            average, trained = (checkpoint.pop(entry) for entry in ("current_model_state", "state_dict"))
+            checkpoint |= {"state_dict": average, "current_model_state": trained}
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Put the weights back in their places, which a validation that is stopped leaves exchanged."""

@@ -1,8 +1,11 @@
 """Checkpoints of a fit: saved when it is stopped, found again, and read without running anything of the file's."""
 
+import math
+import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -19,6 +22,7 @@ from relo.files import atomic_write, remove_leftovers
 from relo.models.checkpoints.inert_pickle import foreign_parts
 from relo.models.checkpoints.states import require_restored
 from relo.models.checkpoints.weights import read_checkpoint
+from relo.training.resumed_progress import is_validation_due
 from relo.training.resumed_states import require_resumable
 
 _OF_VALIDATIONS = ("pytorch-lightning_version", "state_dict")
@@ -113,7 +117,7 @@ class InterruptCheckpoint(Callback):
                 "them: give ModelCheckpoint every_n_train_steps instead, or set trainer.accumulate_grad_batches to 1."
             )
         if trainer.is_global_zero:
-            for folder in checkpoint_folders(trainer):
+            for folder in {*checkpoint_folders(trainer), Path(trainer.default_root_dir)}:  # SLURM's lie in the latter
                 remove_leftovers(folder, r".+\.ckpt")
         if trainer.world_size > 1 or threading.current_thread() is not threading.main_thread():
             return
@@ -125,6 +129,21 @@ class InterruptCheckpoint(Callback):
 
         self._asked = self._must_end = self._is_saved = False
         self._handler_before = signal.signal(signal.SIGINT, stop)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look where validations fall.
+
+        Raises:
+            UserError: one would be within a step, where no checkpoint can be saved.
+        """
+        between: Any = getattr(trainer, "val_check_batch", None)
+        accumulated = trainer.accumulate_grad_batches
+        is_within = trainer.enable_validation and between not in (None, math.inf, trainer.num_training_batches)
+        if is_within and between % accumulated:
+            raise UserError(
+                f"A validation after every {between} batches would fall between batches whose gradients are added up: "
+                f"set trainer.val_check_interval to a multiple of trainer.accumulate_grad_batches, {accumulated}."
+            )
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Stop here, if asked to and a step is whole."""
@@ -153,10 +172,11 @@ class InterruptCheckpoint(Callback):
             self._save(trainer)
         elif isinstance(exception, SIGTERMException) and not loop._should_accumulate():
             epoch = trainer.fit_loop.epoch_progress.current
-            if epoch.completed < epoch.ready:  # as it was at the end of the batch
-                for counts in (loop.batch_progress.total, loop.batch_progress.current):
-                    counts.completed -= 1
+            if epoch.completed < epoch.ready:  # as it was at the end of the batch, or of the validation behind it
                 loop._batches_that_stepped -= 1
+                if not is_validation_due(trainer):
+                    for counts in (loop.batch_progress.total, loop.batch_progress.current):
+                        counts.completed -= 1
             self._save(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -169,10 +189,22 @@ class InterruptCheckpoint(Callback):
     def _save(self, trainer: Trainer) -> None:
         for folder in checkpoint_folders(trainer)[:1]:
             path = folder / f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}.ckpt"
-            if path.is_symlink():  # of `save_last: link`; what it names stays as it is
-                path.unlink()
-            trainer.save_checkpoint(path)
+            with _instead_of_link(path):
+                trainer.save_checkpoint(path)
         self._is_saved = True
+
+
+@contextmanager
+def _instead_of_link(path: Path) -> Iterator[None]:
+    """Write a file in the place of a link, as of `save_last: link`, which stays where that fails."""
+    named = os.readlink(path) if path.is_symlink() else None
+    if named is not None:
+        path.unlink()
+    try:
+        yield
+    finally:
+        if named is not None and not path.exists():
+            path.symlink_to(named)
 
 
 def save_over_later_ones(trainer: Trainer) -> None:
@@ -205,78 +237,3 @@ def last_checkpoint(trainer: Trainer) -> Path:
         where = f"in {', '.join(map(str, folders))}" if folders else "as the config gives checkpoints no folder"
         raise UserError(f"There is no last checkpoint {where}: leave --ckpt_path out to start from the beginning.")
     return max(found, key=lambda path: path.stat().st_mtime)
-
-
-def correct_progress(fit_loop: dict[str, Any], batches: float, is_validation_due: bool = False) -> None:
-    """Let a resumed run go on where Lightning (2.6) would count on wrongly from the state of its loop.
-
-    - Within an epoch that was cut short (by max_steps, say), it counts the epoch as done.
-    - From the last batch of an epoch, it leaves a validation out that is due, gives the next epoch no number of its
-      own, and at the second resume begins that epoch's count of batches again. A validation is noted as under way;
-      where none is due, the epoch is noted as over.
-
-    Args:
-        fit_loop: the state of Lightning's loop, in a checkpoint.
-        batches: of an epoch.
-        is_validation_due: after this batch.
-    """
-    batch, epoch = fit_loop["epoch_loop.batch_progress"], fit_loop["epoch_progress"]
-    current = batch["current"]
-    if current["ready"] == current["completed"] and 0 < current["completed"] < batches:
-        for progress in epoch.values():
-            progress["processed"] = progress["completed"] = progress["ready"] - 1
-    elif current["processed"] >= batches and current["completed"] == current["processed"] - 1:
-        batch["total"]["completed"] = batch["total"]["processed"]
-        if is_validation_due:
-            current["completed"] = current["processed"]
-            validation = fit_loop["epoch_loop.val_loop.batch_progress"]
-            for counts in (validation["total"], validation["current"]):
-                counts.update(dict.fromkeys(counts, 0))
-            validation["total"].update(ready=1, started=1)
-            return
-        batch["is_last_batch"] = False
-        optimizer = fit_loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
-        for counts in (current, fit_loop["epoch_loop.scheduler_progress"]["current"]):
-            counts.update(dict.fromkeys(counts, 0))
-        for progress in optimizer.values():
-            progress["current"].update(dict.fromkeys(progress["current"], 0))
-        fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
-        for progress in epoch.values():
-            progress["processed"] = progress["completed"] = progress["ready"]
-
-
-def is_validation_due(trainer: Trainer) -> bool:
-    """Whether a validation follows the batch that was trained on last, by the count of batches."""
-    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
-    is_by_time = getattr(trainer, "_val_check_time_interval", None) is not None  # since Lightning 2.6
-    return fetcher is not None and not is_by_time and loop._should_check_val_fx(fetcher)
-
-
-def settle_progress(trainer: Trainer) -> None:
-    """Before a resumed run begins, set right what Lightning (2.6) would make of the counts of its checkpoint.
-
-    - With max_steps, it takes one more batch of an epoch that is over, as also where a validation was due that this
-      run does not have, and leaves the next epoch out.
-    - A validation that was under way would be without the sequences before.
-    - A checkpoint that this run goes on from would be saved once more within the next step, if that is of several
-      batches.
-    """
-    loop = trainer.fit_loop
-    if not loop.is_resuming:
-        return
-    epoch, inner = cast(Any, loop.epoch_progress), loop.epoch_loop  # their types are of other counts
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and (n := callback._every_n_train_steps):
-            callback._last_global_step_saved = trainer.global_step if trainer.global_step % n == 0 else 0
-    if inner.val_loop.restarted_mid_evaluation:
-        inner.val_loop.batch_progress.reset()
-    is_over = epoch.current.ready == epoch.current.processed
-    if not is_over and inner.batch_progress.is_last_batch and not is_validation_due(trainer):
-        is_over = True
-        inner._batches_that_stepped += 1  # as at the end of a batch
-    if is_over:
-        for counts in (epoch.total, epoch.current):
-            counts.processed = counts.completed = counts.ready
-        loop._restarting = inner.restarting = False
-        loop.reset_restart_stage()
-        inner.reset_restart_stage()

@@ -26,8 +26,8 @@ from relo.models.network import LocalizationNetwork
 from relo.settings import check_whole
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
-from relo.training.checkpoints import correct_progress, is_validation_due, settle_progress
 from relo.training.recipe import Recipe
+from relo.training.resumed_progress import correct_progress, current_validation, settle_progress
 from relo.training.validation import results_folder, track, tracking_metrics, unfinished_folder
 
 
@@ -110,6 +110,7 @@ class RELOModule(lightning.LightningModule):
         Raises:
             UserError: they cannot be read, or do not fit.
         """
+        self._trackers = {}  # of a validation that was stopped
         if self.trainer.ckpt_path is None:
             self.recipe.load_first_weights(self.network, self.frozen_parts)
 
@@ -216,5 +217,5 @@ class RELOModule(lightning.LightningModule):
             for entry in ("current_model_state", "averaging_state"):  # which a fit goes on from
                 checkpoint.pop(entry, None)
         if self.trainer.state.fn == "fit":
-            batches = self.trainer.num_training_batches
-            correct_progress(checkpoint["loops"]["fit_loop"], batches, is_validation_due(self.trainer))
+            validation = current_validation(self.trainer, is_tracking=bool(self._trackers))
+            correct_progress(checkpoint["loops"]["fit_loop"], self.trainer.num_training_batches, validation)
