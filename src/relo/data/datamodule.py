@@ -346,9 +346,10 @@ def named_workers() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:  # raised by torch wherever the main thread is
-        ended = _WORKER_ENDED.search(str(error))
-        if ended is None:
+    except Exception as error:  # torch raises wherever the main thread is, and there another error may follow
+        found = map(_WORKER_ENDED.search, (str(cause) for cause in _with_contexts(error)))
+        ended = next(filter(None, found), None)
+        if ended is None or isinstance(error, UserError):
             raise
         how = f"was killed ({ended[2]})" if ended[2] else "ended before its time"
         why = "shared memory (/dev/shm) is full" if ended[2] == "Bus error" else "perhaps for want of memory"
@@ -356,3 +357,10 @@ def named_workers() -> Iterator[None]:
             f"Process {ended[1]}, which prepared clips, {how}, {why}: lower data.workers or data.batch_size; what was "
             "saved is kept, and --ckpt_path last goes on from it."
         ) from error
+
+
+def _with_contexts(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those in whose handling it came."""
+    while error is not None:
+        yield error
+        error = error.__context__

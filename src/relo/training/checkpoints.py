@@ -56,7 +56,7 @@ class InertCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         # Of a full disk the writer in C++ says nothing; the file in Python does.
-        with atomic_write(Path(path)) as partial, partial.open("wb") as file:
+        with _signals_wait(), atomic_write(Path(path)) as partial, partial.open("wb") as file:
             torch.save(checkpoint, file)
 
     def load_checkpoint(
@@ -87,6 +87,25 @@ class InertCheckpointIO(TorchCheckpointIO):
         require_restored(checkpoint, str(path))
         require_resumable(checkpoint, self._trainer, str(path))
         return checkpoint
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Handle signals behind the block: of what they raise within, torch makes errors of its own when it writes."""
+    waiting: list[tuple[int, FrameType | None]] = []
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, getattr(signal, "SIGCHLD", signal.SIGINT)):  # Windows has no SIGCHLD
+            if number not in handlers and callable(handler := signal.getsignal(number)):
+                handlers[number] = handler
+                signal.signal(number, lambda *received: waiting.append(received))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number, frame in waiting:
+        handlers[number](number, frame)
 
 
 class InterruptCheckpoint(Callback):
