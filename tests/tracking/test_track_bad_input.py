@@ -182,6 +182,14 @@ def test_a_typo_in_a_file_of_boxes_names_the_line(track, folder, tmp_path, optio
     assert re.search(rf"typo\.txt.*({message})", error), error
 
 
+def test_more_targets_than_are_tracked_at_once(track, folder, tmp_path):
+    (tmp_path / "many.txt").write_text("40,30,30,40\n" * 100_000)
+    code, error, _ = track(folder, "--boxes", tmp_path / "many.txt")
+    assert code == 2
+    assert "many.txt; at most 256 are tracked at once" in error
+    assert track(folder, *(["--box", "40,30,30,40"] * 257))[0] == 2
+
+
 @pytest.mark.parametrize("address", ["rtsp://[", "http://[::zz]/stream"])
 def test_an_address_that_is_none(track, address):
     code, error, _ = track(address, "--box", BOX)

@@ -21,6 +21,7 @@ Boxes = list[list[float]]
 """x, y, w, h in image pixels, one box per target."""
 
 _LARGEST_BOX_FILE = 2**24  # bytes: boxes of hours
+_MOST_TARGETS = 256  # of which each takes memory
 
 
 def check_choice(box: Sequence[str] | None, boxes: Path | None, select: bool) -> None:
@@ -42,15 +43,21 @@ def written_boxes(box: Sequence[str] | None, boxes: Path | None, start: int) -> 
     """The boxes of `--box` or `--boxes`.
 
     Raises:
-        UserError: a text or file that holds no such boxes; the message names the line.
+        UserError: a text or file that holds no such boxes, where the message names the line; or too many.
     """
     if boxes is None:
-        return [_first_box(text, start) for text in box or ()]
-    _check_size(boxes)
-    read: Boxes = read_boxes(boxes).tolist()
-    if not read:
-        raise UserError(f"{boxes} holds no box; write one line x,y,w,h for each target.")
-    return read
+        found = [_first_box(text, start) for text in box or ()]
+    else:
+        _check_size(boxes)
+        found = read_boxes(boxes).tolist()
+        if not found:
+            raise UserError(f"{boxes} holds no box; write one line x,y,w,h for each target.")
+    if len(found) > _MOST_TARGETS:
+        raise UserError(
+            f"{len(found):,} targets are given by {boxes or '--box'}; at most {_MOST_TARGETS} are tracked at once: "
+            "give fewer, in several runs."
+        )
+    return found
 
 
 def drawn_boxes(frames: Frames) -> tuple[Boxes, Frames]:

@@ -74,7 +74,7 @@ def track(
             what was found is kept.
         box: a target on the first frame as "x,y,w,h", in pixels; or a file that holds it alone, or one line per frame
             of the source. Give several boxes, or the option several times, to track several targets.
-        boxes: a file of targets on the first frame, one line "x,y,w,h" each.
+        boxes: a file of targets on the first frame, one line "x,y,w,h" each; 256 at most.
         select: draw the targets on the first frame by hand: in a window, where OpenCV and the machine have one, else
             in a page in the browser, which needs `pip install 'relo[app]'`.
         model: a model's name, its folder, a checkpoint, or ONNX graphs (their folder or one of the two files); the
