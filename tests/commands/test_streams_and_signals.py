@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from refusals import refused
 from training_runs import environment
 
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
@@ -77,3 +78,13 @@ def test_ctrl_c_again_and_again_stops_a_command(seconds, tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
+
+
+def test_a_thread_that_cannot_be_started_is_told(tmp_path, monkeypatch, capsys):
+    def start(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", start)
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).touch()
+    assert "No thread could be started: raise the limit" in refused(capsys, "track", tmp_path, "--box", "1,1,9,9")

@@ -93,6 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         quoted = name if error.errno != errno.ENAMETOOLONG else excerpt(name)
         _print_error(f"{quoted} cannot be opened ({reason(error)}).")
         sys.exit(2)
+    except RuntimeError as error:
+        if "can't start new thread" not in str(error):
+            raise
+        _print_error("No thread could be started: raise the limit of processes (`ulimit -u`), or end others.")
+        sys.exit(2)
     except KeyboardInterrupt:
         make_console(stderr=True).print(SAID_WHEN_STOPPED)
         sys.exit(STOPPED)
