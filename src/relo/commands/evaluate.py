@@ -112,8 +112,7 @@ def _print_scores(scores: Sequence[TrackerScore]) -> None:
     for score in scores:
         if score.remarks:
             console.print(
-                f"{score.tracker}: {len(score.remarks)} remark{'s' * (len(score.remarks) > 1)}",
-                style="yellow",
+                f"{score.tracker}: {len(score.remarks)} remark{'s' * (len(score.remarks) > 1)}", style="yellow"
             )
         for remark in score.remarks[:_REMARKS_SHOWN]:
             console.print(f"  {remark.kind}: {remark.sequence}: {remark.text}", soft_wrap=True)

@@ -28,24 +28,26 @@ def correct_progress(fit_loop: dict[str, Any], batches: float, validation: Valid
     if validation == "under way" or (validation == "due" and is_at_batch_end):
         for counts in (batch["total"], current):
             counts["completed"] = counts["processed"]
-        progress = fit_loop["epoch_loop.val_loop.batch_progress"]
-        for counts in (progress["total"], progress["current"]):
-            counts.update(dict.fromkeys(counts, 0))
-        progress["total"].update(ready=1, started=1)
+        validated = fit_loop["epoch_loop.val_loop.batch_progress"]
+        _reset(validated["total"], validated["current"])
+        validated["total"].update(ready=1, started=1)
     elif current["ready"] == current["completed"] and 0 < current["completed"] < batches:
-        for progress in epoch.values():
-            progress["processed"] = progress["completed"] = progress["ready"] - 1
+        for counts in epoch.values():
+            counts["processed"] = counts["completed"] = counts["ready"] - 1
     elif current["processed"] >= batches and is_at_batch_end:
         batch["total"]["completed"] = batch["total"]["processed"]
         batch["is_last_batch"] = False
         optimizer = fit_loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
-        for counts in (current, fit_loop["epoch_loop.scheduler_progress"]["current"]):
-            counts.update(dict.fromkeys(counts, 0))
-        for progress in optimizer.values():
-            progress["current"].update(dict.fromkeys(progress["current"], 0))
+        schedule = fit_loop["epoch_loop.scheduler_progress"]
+        _reset(current, schedule["current"], *(progress["current"] for progress in optimizer.values()))
         fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
-        for progress in epoch.values():
-            progress["processed"] = progress["completed"] = progress["ready"]
+        for counts in epoch.values():
+            counts["processed"] = counts["completed"] = counts["ready"]
+
+
+def _reset(*trackers: dict[str, int]) -> None:
+    for counts in trackers:
+        counts.update(dict.fromkeys(counts, 0))
 
 
 def is_validation_due(trainer: Trainer) -> bool:
