@@ -93,6 +93,7 @@ def test_interrupted_run_keeps_what_is_done(number, code, said, data, uninterrup
     process, path = _start_long_run(data, tmp_path, every_n_train_steps=1000, workers=1)
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal does: the loader's processes get it too
+        time.sleep(0.1)  # and what has started it sends it once more
     process.send_signal(number)
     out, err = process.communicate(timeout=200)
     assert process.returncode == code, out + err

@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,9 @@ from relo.training.resumed_states import require_resumable
 _OF_VALIDATIONS = ("pytorch-lightning_version", "state_dict")
 _OF_FITS = (*_OF_VALIDATIONS, "epoch", "global_step", "loops", "optimizer_states", "lr_schedulers")
 """What Lightning takes from a checkpoint."""
+
+_ONE_PRESS_SECONDS = 0.5
+"""Ctrl-C may come twice, from the terminal and from what has started us, such as `relo ablate`."""
 
 
 class InertCheckpointIO(TorchCheckpointIO):
@@ -141,7 +145,13 @@ class InterruptCheckpoint(Callback):
         if trainer.world_size > 1 or threading.current_thread() is not threading.main_thread():
             return
 
+        pressed = -math.inf
+
         def stop(number: int, frame: FrameType | None) -> None:
+            nonlocal pressed
+            before, pressed = pressed, time.monotonic()
+            if pressed - before < _ONE_PRESS_SECONDS:
+                return
             if self._asked or not trainer.training:
                 raise KeyboardInterrupt
             self._asked = True
