@@ -20,6 +20,7 @@ import pytest
 from fake_sequences import FakeReader
 
 from relo.commands.main import main
+from relo.data import store_environment
 from relo.data.clip_store import ClipStore, ClipStoreWriter, PackingOptions
 from relo.data.doctor import look_at
 from relo.data.packing import pack, verify
@@ -375,14 +376,44 @@ def test_an_index_that_is_damaged_before_the_store_is_finished_is_one_sentence(t
     damage()
     before = (path / "data.mdb").read_bytes()
     for use in (partial(pack, reader), ClipStore, verify, partial(look_at, dataset="store")):
-        with pytest.raises(UserError, match=r"The index in .*store cannot be read \(.*\): .*pack it into a new folder"):
+        with pytest.raises(UserError, match=r"store/data\.mdb is damaged \(.*\): .*pack it into a new folder"):
             use(path)
+    monkeypatch.setattr(store_environment, "_SOON_VERIFIED", 0)
+    with pytest.raises(UserError, match=r"The index in .*store cannot be read \(.*\): .*pack it into a new folder"):
+        ClipStore(path)
     assert (path / "data.mdb").read_bytes() == before
     damage()  # which is undone
     with ClipStoreWriter(path, ClipStore(path, partial=True).manifest) as writer:
         damage()
         with pytest.raises(UserError, match=r"The index in .*store is damaged \(.*\): .*pack it into a new folder"):
             writer.finish({})
+
+
+@pytest.mark.parametrize("size", [0, 1 << 26], ids=["large", "small"])
+@pytest.mark.parametrize("record", ["header", "boxes", "00000004"])
+def test_a_length_that_leads_beyond_the_file_is_refused(reader, store, record, size, monkeypatch):
+    """To read so far would kill the process."""
+    monkeypatch.setattr(store_environment, "_SOON_VERIFIED", size)
+    key = f"00000001/{record}".encode()
+    flip_bytes(store.path, [place - 5 for place in places_of(store.path, key)], 0x7F)  # before flags and key's length
+    for use in (verify, partial(pack, reader, split="train"), *([] if size == 0 else [ClipStore])):
+        with pytest.raises(UserError, match=r"data\.mdb is damaged \(.*\): .*pack it into a new folder"):
+            use(store.path)
+
+
+def test_a_store_that_is_written_to_while_its_pages_are_looked_at_is_taken_as_it_is(store, monkeypatch):
+    forget_environment(store.path)
+    looks = []
+
+    def verify_behind_another(path):
+        with lmdb.open(path, map_size=1 << 26) as environment, environment.begin(write=True) as transaction:
+            transaction.put(b"other", bytes([len(looks)]))
+        looks.append(path)
+        return ["page 7 is missing"]
+
+    monkeypatch.setattr(store_environment, "verify", verify_behind_another)
+    store_environment.require_sound_pages(store.path)
+    assert looks == 3 * [str(store.path)]
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,11 @@ is written in the same transaction as its other records: where it is, they are.
 
 from relo.data.store_environment import is_store
 from relo.data.store_manifest import FORMAT, VERSION, Manifest, PackingOptions
-from relo.data.store_reader import NEW_COPY, ClipStore, StoredFrames, is_complete
+from relo.data.store_reader import ClipStore, StoredFrames, is_complete
 from relo.data.store_writer import ClipStoreWriter, PackedFrames, begun_store
 
 __all__ = [
     "FORMAT",
-    "NEW_COPY",
     "VERSION",
     "ClipStore",
     "ClipStoreWriter",

@@ -15,7 +15,6 @@ from rich.text import Text
 
 from relo.console import make_console
 from relo.data.clip_store import (
-    NEW_COPY,
     ClipStore,
     ClipStoreWriter,
     Manifest,
@@ -28,6 +27,7 @@ from relo.data.parallel import ahead, in_order
 from relo.data.remarks import show
 from relo.data.sequence_checks import Examination, examine, remarks_on_sizes
 from relo.data.sequences.base import Sequence, SequenceReader
+from relo.data.store_environment import NEW_COPY, require_sound_pages
 from relo.errors import UserError, printable
 from relo.progress import sequence_progress
 
@@ -119,10 +119,11 @@ def verify(path: Path, *, decode: bool = True, workers: int = 0, console: Consol
         What is wrong, one sentence a bad record.
 
     Raises:
-        UserError: there is no store, or its manifest cannot be read.
+        UserError: there is no store, its manifest cannot be read, or LMDB's own pages are damaged.
     """
     store = ClipStore(path, partial=True)
     console = console or make_console()
+    require_sound_pages(path)
     problems: list[str] = []
     if not store.manifest.complete:
         missing = len(store.manifest.names) - len(store)
@@ -137,11 +138,11 @@ def _damaged(store: ClipStore | None, recheck: Recheck, workers: int, console: C
     """The numbers of the sequences of a complete store that have bad records, which are shown."""
     if store is None or not store.manifest.complete or recheck == "nothing":
         return []
+    require_sound_pages(store.path)
     task = f"looking for damage in {store.path.name}"
     examined = list(_examined(store, task, recheck == "images", workers, console))
     bad = [number for number, found in zip(store.manifest_numbers, examined, strict=True) if found.problems]
     if bad:
-        store.check_index()
         show([problem for found in examined for problem in found.problems], console)
     return bad
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
+from lmdb.verify import VerifyError, verify
 
 from relo.errors import UserError
 from relo.inputs import require_regular
@@ -17,12 +18,15 @@ MANIFEST = b"manifest"
 ALL_VISIBLE, ALL_LENGTHS = b"all/visible", b"all/lengths"
 CHECKSUM_BYTES = 4
 DATA_FILE, LOCK_FILE = "data.mdb", "lock.mdb"
+NEW_COPY = "copy the store again, or pack it into a new folder"
 INDEX_ERRORS = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.ProblemError)
 """What LMDB raises where its own pages are damaged."""
 
 _HEADROOM = 1 << 30  # bytes that a store may grow by, as another packs into it, while it is open here
+_SOON_VERIFIED = 1 << 26  # bytes of a data file that is verified in a fraction of a second
 _LOCK_BYTES = 8192  # of LMDB's table of readers
 _META_PAGES = 2  # a data file begins with two
+_MOST_LOOKS = 3
 _MAGIC_AT, _MAGIC = 16, (0xBEEFC0DE).to_bytes(4, sys.byteorder)  # in the first page
 
 
@@ -72,6 +76,31 @@ def reserve_lock(path: Path) -> None:
             os.posix_fallocate(file.fileno(), 0, _LOCK_BYTES)
 
 
+def require_sound_pages(path: Path) -> None:
+    """Look through LMDB's own pages, some 10 seconds for a million frames: it trusts them, and can kill the process.
+
+    Where another process goes on writing meanwhile, they stay as they are.
+
+    Raises:
+        UserError: they are damaged.
+    """
+    for _ in range(_MOST_LOOKS):
+        before = _last_commits(path)
+        try:
+            problem = next(iter(verify(str(path))), None)  # type: ignore[no-untyped-call]
+        except VerifyError as error:
+            problem = str(error)
+        if _last_commits(path) == before:
+            if problem is not None:
+                raise UserError(f"{path / DATA_FILE} is damaged ({problem}): {NEW_COPY}.")
+            return
+
+
+def _last_commits(path: Path) -> bytes:
+    with (path / DATA_FILE).open("rb") as file:
+        return file.read(_META_PAGES * mmap.PAGESIZE)
+
+
 # LMDB must not be opened twice in a process, and must not be used across a fork.
 _environments: dict[str, Any] = {}
 _environments_lock = threading.Lock()
@@ -109,6 +138,12 @@ def _open(path: Path) -> Any:
     if size < needed:
         environment.close()
         raise UserError(f"{path / DATA_FILE} is truncated ({size} of {needed} bytes): copy or pack it again.")
+    if size <= _SOON_VERIFIED:
+        try:
+            require_sound_pages(path)
+        except UserError:
+            environment.close()
+            raise
     return environment
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from relo.data.store_environment import (
     ALL_VISIBLE,
     CHECKSUM_BYTES,
     MANIFEST,
+    NEW_COPY,
     checksum,
     is_store,
     open_environment,
@@ -32,7 +32,6 @@ from relo.settings import is_of
 
 _MOST_FRAMES = 10**8  # of a sequence; its keys have 8 digits
 _REMEDY = "copy the store again, or run the same `relo data pack`, which packs what is damaged again"
-NEW_COPY = "copy the store again, or pack it into a new folder"
 
 
 class ClipStore(SequenceReader):
@@ -137,15 +136,6 @@ class ClipStore(SequenceReader):
 
     def _visible(self, manifest_number: int, lengths: tuple[int, ...] | None = None) -> NDArray[np.bool_]:
         return self._array(manifest_number, "visible", "u1", 1, lengths)[:, 0].astype(bool)
-
-    def check_index(self) -> None:
-        """Go through the keys of all records.
-
-        Raises:
-            UserError: LMDB's own pages are damaged, so that nothing may be written any more.
-        """
-        with self._reading("The index") as transaction:
-            deque(transaction.cursor().iternext(values=False), maxlen=0)
 
     def _header(self, manifest_number: int) -> dict[str, Any]:
         """The record `header` of a sequence, its values of the right types."""

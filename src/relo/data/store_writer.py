@@ -23,6 +23,7 @@ from relo.data.store_environment import (
     INDEX_ERRORS,
     LOCK_FILE,
     MANIFEST,
+    NEW_COPY,
     closed,
     forget_environment,
     is_unborn,
@@ -31,7 +32,7 @@ from relo.data.store_environment import (
     reserve_lock,
 )
 from relo.data.store_manifest import Manifest, PackingOptions
-from relo.data.store_reader import NEW_COPY, ClipStore
+from relo.data.store_reader import ClipStore
 from relo.errors import UserError
 from relo.files import REASONS, reason
 
