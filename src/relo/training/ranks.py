@@ -69,8 +69,10 @@ class RankLauncher(_SubprocessScriptLauncher):
         if is_first:
             self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
             os.environ[PARENT] = str(os.getpid())
-            self._call_children_scripts()
-            del os.environ[PARENT]
+            try:
+                self._call_children_scripts()
+            finally:
+                del os.environ[PARENT]
         is_over = threading.Event()
         threading.Thread(target=_watch, args=(self.procs, is_over), daemon=True, name="watch-ranks").start()
         _set_num_threads_if_needed(num_processes=self.num_processes)
