@@ -31,7 +31,7 @@ _OF_FITS = (*_OF_VALIDATIONS, "epoch", "global_step", "loops", "optimizer_states
 """What Lightning takes from a checkpoint."""
 
 _ONE_PRESS_SECONDS = 0.5
-"""Ctrl-C may come twice, from the terminal and from what has started us, such as `relo ablate`."""
+"""Ctrl-C may come twice, from the terminal and from what has started us and passes it on."""
 
 
 class InertCheckpointIO(TorchCheckpointIO):
@@ -149,9 +149,10 @@ class InterruptCheckpoint(Callback):
 
         def stop(number: int, frame: FrameType | None) -> None:
             nonlocal pressed
-            before, pressed = pressed, time.monotonic()
-            if pressed - before < _ONE_PRESS_SECONDS:
+            now = time.monotonic()
+            if now - pressed < _ONE_PRESS_SECONDS:
                 return
+            pressed = now
             if self._asked or not trainer.training:
                 raise KeyboardInterrupt
             self._asked = True
