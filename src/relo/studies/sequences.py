@@ -101,7 +101,8 @@ def open_set(study: Study, output: Path, kind: Literal["tests", "validation"], n
     settings = (study.tests if kind == "tests" else study.validation)[name]
     if isinstance(settings, Rendering):
         return open_reader("lasot", output / kind / name, "test")
-    return open_reader(settings.dataset, output / settings.path, settings.split)
+    # The results' folder may not be there yet, so that the system could not go up from it.
+    return open_reader(settings.dataset, (output / settings.path).resolve(), settings.split)
 
 
 def _renderings(study: Study, output: Path) -> Iterator[tuple[str, Rendering, Path]]:
