@@ -26,6 +26,8 @@ _MOST_FAILURES = 100  # damaged places in a row, without a packet between them, 
 _NETWORK_OPTIONS = {"rtsp_transport": "tcp"}  # over UDP, pictures of a busy network have holes
 _UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
 _SILENCE = f"nothing came for {PATIENCE:g} seconds"
+# How titles that are no UTF-8 are read; from PyAV 19 on they never fail, and it has no such setting.
+_TEXTS: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
 _HIGHEST_RATE = 1000  # frames per second; what is above is the unit of the time stamps
 
 
@@ -67,7 +69,7 @@ class VideoReader:
         self.announced = self._stream.frames or round(seconds * (self.frames_per_second or 0))
         self.is_counted = self._container.format.name == "avi"
         # A playlist is no live stream: its videos come some seconds at once, and wait for their reader.
-        self.is_live = is_address and not seconds and self._container.size <= 0
+        self.is_live = is_address and not seconds and (self._container.size or 0) <= 0
         # Threads that decode a frame each hold frames back, which a live stream has no time for.
         self._stream.thread_type = "SLICE" if self.is_live else "AUTO"
 
@@ -105,7 +107,7 @@ class VideoReader:
         for frame in frames:
             require_readable_size(frame.width, frame.height, self.name)
             unit = self._stream.time_base
-            stamp = None if frame.pts is None or unit is None else float(frame.pts * unit)
+            stamp = None if frame.pts is None or not unit else float(frame.pts * unit)
             yield TimedFrame(stamp, partial(self._image, frame))
 
     def _image(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
@@ -140,7 +142,7 @@ def _opened(source: str, name: str, is_address: bool, **options: str) -> InputCo
             source if is_address else f"file:{source}",
             options={**(_NETWORK_OPTIONS if is_address else file_options()), **DECODER_OPTIONS, **options},
             timeout=PATIENCE,
-            metadata_errors="replace",
+            **_TEXTS,
         )
     except av.error.FFmpegError as error:
         if not is_address:
@@ -196,7 +198,7 @@ def _frames_per_second(stream: VideoStream) -> float | None:
 
 def _duration(container: InputContainer, stream: VideoStream) -> float:
     """In seconds; 0 where it is not known."""
-    if stream.duration is not None and stream.time_base is not None:
+    if stream.duration is not None and stream.time_base:
         return float(stream.duration * stream.time_base)
     return (container.duration or 0) / av.time_base
 
