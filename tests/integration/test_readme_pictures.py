@@ -1,4 +1,4 @@
-"""The README's pictures come from the commands below them."""
+"""The pictures of README and docs come from the commands below them."""
 
 import re
 import shlex
@@ -11,13 +11,18 @@ import pytest
 from training_runs import relo_here
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PICTURES = re.findall(r'<img src="docs/(\w+?)_(\d+)\.jpg"', README)
+PAGES = {
+    name: (ROOT / page).read_text(encoding="utf-8")
+    for name, page in {"tracked": "README.md", "synthetic": "docs/data.md"}.items()
+}
+PICTURES = [
+    picture for page in PAGES.values() for picture in re.findall(r'<img src="(?:docs/)?(\w+?)_(\d+)\.jpg"', page)
+]
 
 
-def commands_of(section):
-    """The `relo` commands below a section's pictures, up to the next text."""
-    below = README[README.rindex(f'src="docs/{section}_') :]
+def commands_of(name):
+    """The `relo` commands below a page's pictures, up to the next text."""
+    below = PAGES[name][PAGES[name].rindex(f"{name}_") :]
     (block,) = re.findall(r"\n\n((?: {4}.*\n)+)", below)[:1]
     return re.findall(r"^ {4}relo (.*)", block, re.MULTILINE)
 
@@ -25,13 +30,14 @@ def commands_of(section):
 def test_every_picture_is_there():
     assert len(PICTURES) == 6
     assert all((ROOT / f"docs/{name}_{frame}.jpg").is_file() for name, frame in PICTURES)
-    assert "](docs/" not in re.sub(r"\]\(docs/\w+\.md\)", "", README), "a picture without a command"
+    for page in PAGES.values():
+        assert "](docs/" not in re.sub(r"\]\(docs/\w+\.md\)", "", page), "a picture without a command"
 
 
-@pytest.mark.parametrize("name", ["tracked", "synthetic"])
+@pytest.mark.parametrize("name", PAGES)
 def test_the_commands_end_in_a_folder_of_frames(name):
     (output,) = re.findall(r"--render (\S+)/$", commands_of(name)[-1])
-    assert f"`{output}/`" in README
+    assert f"`{output}/`" in PAGES[name]
 
 
 def test_the_synthetic_sequence_is_drawn_and_tracked_as_shown(tmp_path, monkeypatch):
