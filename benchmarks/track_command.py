@@ -12,8 +12,8 @@ All take turns of --turn seconds, in which the command's process is stopped whil
 machine that others share changes within minutes. "frames/s" is the median over the turns, "of step" the median of the
 rate in a turn by that of `step` in the same round. "largest difference" is that of any number of any box to those of
 `step`; the command writes ten-thousandths. "memory" is what the command has resident after 500 frames (or a fifth of
-them) and with the last box, when it is run once more, without a stop. Only Linux and macOS can stop a process, and only
-Linux tells its memory.
+them), with the last box, and at most after it, when the video is copied with its index first; it is run once more for
+that, without a stop. Only Linux and macOS can stop a process, and only Linux tells its memory.
 """
 
 from relo.commands.process import set_defaults
@@ -150,15 +150,20 @@ class Command:
         self._signal("SIGSTOP")
         return (done - before) / spent
 
-    def memory(self, settled: int) -> tuple[int, int]:
-        """Let it work to its end: the bytes that it holds after so many frames, and last."""
-        early = late = 0
+    def memory(self, settled: int, count: int) -> tuple[int, int, int]:
+        """Let it work to its end: the bytes held after `settled` frames, with the last one, and at most after that."""
+        early = late = most = 0
         while self.process.poll() is None:
-            late = resident_memory(self.process.pid) or late
-            if not early and self.done() >= settled:
-                early = late
+            held = resident_memory(self.process.pid)
+            done = self.done()
+            if not early and done >= settled:
+                early = held
+            if done < count:
+                late = held or late
+            else:
+                most = max(most, held)
             time.sleep(0.05)
-        return early, late
+        return early, late, most
 
     def _signal(self, name: str) -> None:
         if self.process.poll() is None:
@@ -213,7 +218,7 @@ def compare(options: argparse.Namespace) -> Table:
         one_each[0].unlink()
         settled = min(SETTLED, count // 5)
         with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
-            early, late = Command(process, one_each[0]).memory(settled)
+            early, late, most = Command(process, one_each[0]).memory(settled, count)
     engine, threads = tracker.engine, torch.get_num_threads()
     title = f"{count} frames of {width} x {height} px, targets: {options.targets}, {engine}, torch threads: {threads}"
     title += f", rounds: {len(rates['step'])}"
@@ -224,8 +229,8 @@ def compare(options: argparse.Namespace) -> Table:
         table.add_row(row, f"{statistics.median(of_row):.1f}", f"{share:.3f}", f"{difference:.5f}")
     if early:
         table.caption = (
-            f"memory: {early / 2**20:.0f} MiB after {settled} frames, {late / 2**20:.0f} at the end "
-            f"({100 * (late / early - 1):+.1f} %)"
+            f"memory: {early / 2**20:.0f} MiB after {settled} frames, {late / 2**20:.0f} with the last box "
+            f"({100 * (late / early - 1):+.1f} %), {most / 2**20:.0f} at most while files are finished"
         )
     return table
 
