@@ -235,6 +235,23 @@ def _kangaroo(checkout: Path, target: Path) -> None:
     _animals("annots", checkout, target)
 
 
+def _copy_backgrounds(images: Iterable[Path], checkout: Path, target: Path) -> None:
+    """Photographs without boxes or masks."""
+    for image in images:
+        (target / "images").mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, target / "images" / "_".join(image.relative_to(checkout).with_suffix(".jpg").parts))
+
+
+def _grocery_store(checkout: Path, target: Path) -> None:
+    """Shelves; not the products' pictures, which have white backgrounds."""
+    folders = [checkout / "dataset" / split for split in ("train", "val", "test")]
+    _copy_backgrounds((image for folder in folders for image in sorted(folder.rglob("*.jpg"))), checkout, target)
+
+
+def _imagenet_sample(checkout: Path, target: Path) -> None:
+    _copy_backgrounds(sorted(checkout.glob("*.JPEG")), checkout, target)
+
+
 # ------------------------------------------------------------------------------------------------------------ videos
 
 
@@ -308,5 +325,7 @@ CONVERTERS: dict[str, Callable[[Path, Path], None]] = {
     "aerial_cars": _aerial_cars,
     "raccoon": _raccoon,
     "kangaroo": _kangaroo,
+    "grocery_store": _grocery_store,
+    "imagenet_sample": _imagenet_sample,
 }
 """What makes a set of a checkout, by the set's name in photo_sets.csv."""

@@ -120,6 +120,18 @@ def animals(annotations):
     return make
 
 
+def grocery_store(root):
+    save(root / "dataset/val/Fruit/Apple/1.jpg", noise(60, 80))
+    save(root / "dataset/iconic-images-and-descriptions/Fruit/1.jpg", noise(60, 80))
+    return {"dataset_val_Fruit_Apple_1.jpg"}
+
+
+def imagenet_sample(root):
+    save(root / "n1_cat.jpg", noise(60, 80))
+    (root / "n1_cat.jpg").rename(root / "n1_cat.JPEG")
+    return {"n1_cat.jpg"}
+
+
 def davis16_val(root):
     names = []
     for index in range(3):
@@ -158,8 +170,18 @@ MADE = {
 }
 
 
+BACKGROUNDS = {make.__name__: make for make in (grocery_store, imagenet_sample)}
+
+
 def test_every_set_is_tried(checkouts):
-    assert set(MADE) == set(checkouts.CONVERTERS)
+    assert set(MADE) | set(BACKGROUNDS) == set(checkouts.CONVERTERS)
+
+
+@pytest.mark.parametrize("name", BACKGROUNDS)
+def test_a_checkout_becomes_backgrounds(name, checkouts, tmp_path):
+    expected = BACKGROUNDS[name](tmp_path / "checkout")
+    checkouts.convert(name, tmp_path / "checkout", tmp_path / "sets" / name)
+    assert {path.name for path in (tmp_path / "sets" / name).rglob("*.*")} == expected
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -180,7 +202,7 @@ def test_a_checkout_becomes_a_set(name, checkouts, tmp_path):
         assert list(reader[0].visible) == [True, True, False]
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", [*MADE, *BACKGROUNDS])
 def test_what_is_no_checkout_is_one_sentence_and_leaves_nothing(name, checkouts, tmp_path):
     (tmp_path / "checkout").mkdir()
     with pytest.raises(UserError, match=rf"checkout .*set {name} .*; clone it again\.$"):
