@@ -14,7 +14,9 @@ import numpy as np
 import scipy.io
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
 
+from relo.data.intact_frames import decode_intact
 from relo.data.sequences.frame_files import natural_key
 from relo.errors import UserError
 from relo.geometry import iou_xywh
@@ -64,12 +66,14 @@ def convert(name: str, checkout: Path, target: Path) -> None:
 
 
 def _write_photographs(photographs: Iterable[Photograph], target: Path, side: int = _SIDE) -> None:
-    """Write them, scaled down to a side; those without things of a least size are left out."""
+    """Write them, scaled down to a side; damaged ones and those without things of a least size are left out."""
     records = []
     for photograph in photographs:
-        image = cv2.imread(str(photograph.image))
-        if image is None:
-            raise ValueError(f"{photograph.image.name} is no image")
+        try:
+            image = decode_intact(photograph.image.read_bytes(), str(photograph.image))[..., ::-1]
+        except UserError as error:  # as their publisher has them
+            Console().print(f"left out: {error}", markup=False, highlight=False, soft_wrap=True)
+            continue
         scale = min(1.0, side / max(image.shape[:2]))
         boxes_xywh, labels = [], []
         for box_xywh, label in zip(photograph.boxes_xywh, photograph.labels, strict=True):
@@ -84,7 +88,7 @@ def _write_photographs(photographs: Iterable[Photograph], target: Path, side: in
         if scale == 1 and photograph.image.suffix == ".jpg":
             shutil.copy(photograph.image, target / "images")
         else:
-            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            image = cv2.resize(np.ascontiguousarray(image), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
             cv2.imwrite(str(target / "images" / f"{name}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
         for index, mask in enumerate(photograph.masks):
             (target / "masks").mkdir(exist_ok=True)

@@ -210,11 +210,20 @@ def test_what_is_no_checkout_is_one_sentence_and_leaves_nothing(name, checkouts,
     assert not (tmp_path / "sets" / name).exists()
 
 
-@pytest.mark.parametrize("damage", ["annotation", "image"])
-def test_a_damaged_checkout_leaves_nothing(damage, checkouts, tmp_path):
+def test_a_damaged_annotation_leaves_nothing(checkouts, tmp_path):
     animals("annotations")(tmp_path / "raccoon_dataset")
-    path = "annotations/a-1.xml" if damage == "annotation" else "images/a-1.jpg"
-    (tmp_path / "raccoon_dataset" / path).write_text("<annotation><object>")
+    (tmp_path / "raccoon_dataset/annotations/a-1.xml").write_text("<annotation><object>")
     with pytest.raises(UserError, match="no checkout that the set raccoon can be made of"):
         checkouts.convert("raccoon", tmp_path / "raccoon_dataset", tmp_path / "sets/raccoon")
     assert not (tmp_path / "sets/raccoon").exists()
+
+
+def test_a_damaged_image_is_named_and_left_out(checkouts, tmp_path, capsys):
+    root = tmp_path / "raccoon_dataset"
+    animals("annotations")(root)
+    whole = (root / "images/a-1.jpg").read_bytes()
+    (root / "images/b.jpg").write_bytes(whole[: len(whole) // 2])
+    voc(root / "annotations/b.xml", ("animal", 10, 20, 40, 60))
+    checkouts.convert("raccoon", root, tmp_path / "sets/raccoon")
+    assert "b.jpg is not a readable image" in capsys.readouterr().out
+    assert open_reader("photos", tmp_path / "sets/raccoon", "all").names == ["a-1_0", "a-1_1"]
