@@ -3,7 +3,7 @@
     python benchmarks/training_curves.py runs/weights --output docs/weights_curves.png [--smooth 0.9]
 
 RUNS holds a folder per stage with the log of Lightning's CSVLogger (`<stage>/log/metrics.csv`), as `make weights`
-leaves it; stages stand in the order in which they ended. The left axis is the loss's, logarithmic; the right one's is of
+leaves it; stages stand in the order in which they ended. The left axis is of the loss, logarithmic; the right one is of
 what boxes are worth: the IoU of the trained or the most probable cell's box, the best cell's, and how often presence is
 right. Bold lines are moving averages.
 """

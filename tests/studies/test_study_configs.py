@@ -94,3 +94,23 @@ def test_rows_of_both_stages_fit_the_warmup(name, parser, tmp_path):
     propagator = settings["model"]["network"]["init_args"]["propagator"]["class_path"]
     assert propagator.endswith({"no_propagation": "NoPropagation", "deep_to_shallow": "DeepToShallow"}[name])
     assert settings["model"]["objective"]["class_path"].endswith("WarmupObjective")
+
+
+def leaves(settings, place=()):
+    """The settings by their places."""
+    if not isinstance(settings, dict):
+        return {place: settings}
+    return {key: value for name, inner in settings.items() for key, value in leaves(inner, (*place, name)).items()}
+
+
+def test_the_small_networks_settings_are_varied_one_by_one(parser, tmp_path):
+    study = read_study(CONFIGS / "small_settings.yaml")
+    base = leaves(merged(parser, study, "warmup", ["imagenet"], tmp_path))
+    for name, row in study.rows.items():
+        settings = leaves(merged(parser, study, "warmup", row.changes("warmup"), tmp_path))
+        changed = {place[-1] for place, value in settings.items() if base.get(place) != value}
+        setting = {"search": "search_size", "template": "template_size", "trained": "trained_stages"}
+        kind = name.split("_")[0]
+        assert changed == (set() if name == "as_shipped" else {setting.get(kind, kind)})
+    compared = {row for group in study.groups.values() for row in group.rows}
+    assert compared == study.rows.keys()
