@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -81,6 +83,15 @@ class TestOriginalNFS:
 
 
 class TestOutput:
+    def test_scoring_loads_no_networks(self, flat, tracker):
+        arguments = ["evaluate", str(tracker), "--benchmark", "plain", "--annotations", str(flat)]
+        program = (
+            f"import sys\nfrom relo.commands.main import main\nmain({arguments})\n"
+            "print({'timm', 'relo.models.network'} & set(sys.modules))"
+        )
+        scored = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+        assert scored.stdout.endswith("set()\n"), scored
+
     def test_json_holds_what_it_should(self, tmp_path, flat, tracker):
         scores = run(tmp_path, tracker, flat, "lasot")
         assert scores["tracker"] == "mine"

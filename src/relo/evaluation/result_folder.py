@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.data.sequences.parsing import is_given, read_boxes, read_json
 from relo.errors import UserError, excerpt
+from relo.evaluation.results import RUN_FILE
 from relo.files import require_kept, write_text
 from relo.inputs import can_be_a_name, leads_outside
 from relo.models.checkpoints.states import state_hash
@@ -20,7 +21,6 @@ from relo.tracking.boxes_file import read_values, write_boxes, write_values
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 
-RUN_FILE = "run.json"
 _BESIDE_BOXES = ("_score", "_time", "_presence")
 
 

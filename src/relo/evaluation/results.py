@@ -17,13 +17,13 @@ from relo.data.sequences.parsing import json_boxes, read_boxes, read_json, read_
 from relo.data.sequences.specification import Dataset, canonical_name
 from relo.errors import EXCERPT, UserError, excerpt, printable
 from relo.evaluation.archives import is_text_name, open_zip
-from relo.evaluation.result_folder import RUN_FILE
 from relo.inputs import require_regular
 
 # What trackers write beside the boxes of a sequence.
 _BESIDE_BOXES = re.compile(r"(.+)_(times?|all_boxes|all_scores|scores?|confidence|presence|object_presence_scores)")
 _REPETITION = re.compile(r"(.+)_(\d{3})")
 TRAINING_NOTE = "training.txt"
+RUN_FILE = "run.json"  # what made the results; named here, for `result_folder` loads the networks
 _LOOKED_AT = 1000  # entries of a folder without results, to say what it holds
 
 
