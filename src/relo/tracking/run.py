@@ -16,7 +16,7 @@ from relo.tracking.sources import DEFAULT_FRAMES_PER_SECOND, Frames, open_frames
 from relo.tracking.state import TargetState
 
 Source = str | Path | int | Frames | Iterable[RGBImage]
-TimedFrame = tuple[int, float, RGBImage]
+IndexedFrame = tuple[int, float, RGBImage]
 """The frame's index in its source, the seconds since the source's first frame, and the image."""
 
 
@@ -36,7 +36,7 @@ DECODED_AHEAD = 4
 """Frames that wait for the tracker; they take memory."""
 
 
-def open_timed(source: Source, start: int = 0, limit: int | None = None) -> Iterator[TimedFrame]:
+def open_timed(source: Source, start: int = 0, limit: int | None = None) -> Iterator[IndexedFrame]:
     """The frames of a source from frame `start` on, at most `limit` of them.
 
     Files are decoded ahead in a thread. Arrays are taken one by one when they are needed: whoever makes them may use
@@ -54,13 +54,13 @@ def open_timed(source: Source, start: int = 0, limit: int | None = None) -> Iter
     return islice(timed(arrays), start, None if limit is None else start + limit)
 
 
-def decoded_ahead(frames: Frames) -> Iterator[TimedFrame]:
+def decoded_ahead(frames: Frames) -> Iterator[IndexedFrame]:
     """Frames that are decoded ahead in a thread; live ones are taken one by one, as new as they are."""
     return timed(frames) if frames.is_live else read_ahead(timed(frames), DECODED_AHEAD)
 
 
 def follow(
-    tracker: Steps, frames: Iterable[TimedFrame], boxes_xywh: NDArray[np.float64], keep_response: bool = False
+    tracker: Steps, frames: Iterable[IndexedFrame], boxes_xywh: NDArray[np.float64], keep_response: bool = False
 ) -> Generator[FrameResult, None, None]:
     """Track B targets, given by their boxes [B, 4] on the first frame, as one batch; closing it ends the reading.
 
@@ -77,7 +77,7 @@ def follow(
         raise UserError("The source has no frame to track in.")
 
 
-def timed(frames: Frames) -> Iterator[TimedFrame]:
+def timed(frames: Frames) -> Iterator[IndexedFrame]:
     """The frames with index and time; a source without times has those of its rate."""
     for index, image in enumerate(frames, frames.start):
         yield index, frames.seconds[-1] if frames.seconds else index / frames.frames_per_second, image
