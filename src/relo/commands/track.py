@@ -28,7 +28,7 @@ from relo.tracking.background import written_behind
 from relo.tracking.engine import EngineChoice
 from relo.tracking.frame_result import FrameResult
 from relo.tracking.frames_folder import FramesFolder, open_render
-from relo.tracking.outputs import LineFile, open_output, output_paths
+from relo.tracking.outputs import line_output, open_output, output_paths
 from relo.tracking.render import draw_result
 from relo.tracking.rule import read_rule_file
 from relo.tracking.run import decoded_ahead, follow
@@ -154,7 +154,7 @@ def track(
             stack.enter_context(closing(results))
             writers = [stack.enter_context(output) for output in outputs]
             if presence is not None:
-                writers.append(stack.enter_context(_presence_file(presence)))
+                writers.append(stack.enter_context(line_output(presence, _presence_line)))
             writers.append(tracked.add)
             if video is not None:
                 writers.append(stack.enter_context(_rendered_behind(video, truth_xywh)))
@@ -189,13 +189,6 @@ def _rendered_behind(video: VideoWriter | FramesFolder, truth_xywh: NDArray[np.f
         yield write
 
 
-@contextmanager
-def _presence_file(path: Path) -> Iterator[Write]:
-    """What writes the targets' presence, a line per frame, which reaches the disk when it is found."""
-    with LineFile(path) as file:
-
-        def write(result: FrameResult) -> None:
-            values = (1.0 if target.presence is None else target.presence for target in result.targets)
-            file.write(f"{','.join(f'{value:.6f}' for value in values)}\n")
-
-        yield write
+def _presence_line(result: FrameResult) -> str:
+    values = (1.0 if target.presence is None else target.presence for target in result.targets)
+    return f"{','.join(f'{value:.6f}' for value in values)}\n"

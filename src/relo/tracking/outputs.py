@@ -51,9 +51,9 @@ def open_output(path: Path, frames: Frames, targets: int) -> AbstractContextMana
     if ending in (".txt", ""):
         return _text(output_paths(path, targets))
     if ending == ".jsonl":
-        return _lines(path, _json_line)
+        return line_output(path, _json_line)
     if ending == ".csv":
-        return _lines(path, _mot_lines)
+        return line_output(path, _mot_lines)
     if ending == ".json":
         return _coco(path, frames, targets)
     raise UserError(f"Cannot write boxes as {path.name}; end the name in .txt, .jsonl, .csv or .json.")
@@ -128,7 +128,8 @@ def _text(paths: Sequence[Path]) -> Iterator[Write]:
 
 
 @contextmanager
-def _lines(path: Path, lines_of: Callable[[FrameResult], str]) -> Iterator[Write]:
+def line_output(path: Path, lines_of: Callable[[FrameResult], str]) -> Iterator[Write]:
+    """What writes a frame's lines, with their ends, to a file; they reach the disk when they are written."""
     with LineFile(path) as file:
         yield lambda result: file.write(lines_of(result))
 
