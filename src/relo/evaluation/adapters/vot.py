@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from relo.data.sequences.base import decode_frame
+from relo.data.sequences.base import ImageFiles
 from relo.errors import UserError
 from relo.tracking.crops import RGBImage
 from relo.tracking.rule import read_rule_file
@@ -80,10 +80,7 @@ def bounding_box_xywh(region: Any) -> list[float]:
 
 def _read(images: Any) -> RGBImage:
     path = Path(images["color"].path())
-    try:
-        return decode_frame(path.read_bytes(), str(path))
-    except OSError as error:
-        raise UserError(f"Frame {path} cannot be read ({error.strerror}).") from error
+    return ImageFiles(path.parent, (path.name,))[0]
 
 
 def main() -> None:
