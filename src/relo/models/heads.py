@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
 
 from relo.errors import UserError
 from relo.models.checkpoints.plugin import PluginModule
@@ -83,9 +84,7 @@ def check_channels(channels: int, hidden: Sequence[int], owner: str = "A head") 
 
 def conv_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:
     """3 x 3 convolution, batch normalisation, ReLU; keeps the map's size."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1), nn.BatchNorm2d(out_channels), nn.ReLU()
-    )
+    return Conv2dNormActivation(in_channels, out_channels, bias=True, inplace=None)
 
 
 def tower(in_channels: int, hidden: Sequence[int], out_channels: int) -> nn.Sequential:
