@@ -39,6 +39,14 @@ def end_with_parent() -> None:
         threading.Thread(target=_watch, args=(int(parent),), daemon=True, name="end-with-parent").start()
 
 
+def end_worker_with_parent() -> None:
+    """In a process that `multiprocessing` has started, watch the one that asked for it, and end with it likewise.
+
+    That one is not the parent of a worker that a fork server has forked: the server waits, in turn, for its workers.
+    """
+    threading.Thread(target=_join_parent, daemon=True, name="end-with-parent").start()
+
+
 def exit_on_interrupt() -> None:
     """Until `raise_on_interrupt`, let Ctrl-C end this process at once, if it is not ignored.
 
@@ -68,6 +76,14 @@ def leave(code: int) -> None:
         child.kill()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _join_parent() -> None:
+    import multiprocessing  # not when a command starts
+
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _watch(parent: int) -> None:

@@ -4,12 +4,12 @@ Apart from the data module, so that a spawned worker, which unpickles this funct
 """
 
 import multiprocessing
-import os
 import signal
-import threading
 from typing import Literal
 
 import cv2
+
+from relo.processes import end_worker_with_parent
 
 StartMethod = Literal["fork", "spawn", "forkserver"]
 
@@ -20,17 +20,7 @@ def start_worker(worker: int) -> None:
     """One thread for each process of a loader, as the cores belong to the training step; the trainer handles Ctrl-C."""
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_trainer, daemon=True, name="end-with-trainer").start()
-
-
-def _end_with_trainer() -> None:
-    """End when the process that reads the batches has ended, however it did.
-
-    The loader's own watch asks for the parent, which is the fork server; that waits, in turn, for its workers.
-    """
-    if (trainer := multiprocessing.parent_process()) is not None:
-        trainer.join()
-        os._exit(1)
+    end_worker_with_parent()  # the loader's own watch asks for the parent, which may be the fork server
 
 
 def start_method(chosen: StartMethod | None, ranks: int) -> StartMethod | None:

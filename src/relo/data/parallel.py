@@ -4,7 +4,6 @@ import errno
 import multiprocessing
 import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 import cv2
 
 from relo.errors import UserError
+from relo.processes import end_worker_with_parent
 from relo.settings import check_whole
 
 _READERS = 2
@@ -135,16 +135,8 @@ def _start_worker(function: Callable[[Any], Any]) -> None:
     _function = function
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_worker_with_parent()
 
 
 def _do(job: Any) -> Any:
     return _function(job)
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed cannot stop its workers."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
