@@ -18,7 +18,7 @@ from relo.models.checkpoints.weights import WEIGHTS_FILE
 from relo.models.encoders.base import Templates
 from relo.models.exported import ExportedNetwork
 from relo.models.graph_metadata import ENTRY, FILES, GraphKind, GraphMetadata
-from relo.models.graph_tensors import NEXT_MEMORY
+from relo.models.graph_tensors import NEXT_MEMORY, batch_axis
 from relo.models.network import HEADS, Head, LocalizationNetwork
 from relo.models.temporal import TemporalPropagator
 
@@ -297,9 +297,8 @@ def _program(
     """
     with torch.inference_mode():
         outputs = list(module.eval()(**inputs))
-    # The batch is the first axis of everything but the memory, where it follows the layers.
     open_batch = torch.export.Dim("batch", min=1)
-    axes = {name: {1 if name == "memory" else 0: open_batch} for name in inputs} if batch is None else None
+    axes = {name: {batch_axis(name): open_batch} for name in inputs} if batch is None else None
     inputs = {name: tensor.clone() for name, tensor in inputs.items()}  # out of inference mode
     try:
         with warnings.catch_warnings(), torch.no_grad():

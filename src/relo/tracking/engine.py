@@ -30,7 +30,7 @@ from relo.models.devices import is_small
 from relo.models.encoders.base import Templates
 from relo.models.export import TOLERANCE, MissingExporterError, require_exporter, step_graph, step_tensors
 from relo.models.exported import TrackableNetwork, session_options
-from relo.models.graph_tensors import NEXT_MEMORY
+from relo.models.graph_tensors import NEXT_MEMORY, batch_axis
 from relo.models.inference import Precision, computing
 from relo.models.network import HEADS, Head, LocalizationMaps, LocalizationNetwork
 
@@ -162,7 +162,7 @@ class ONNXNetwork:
         else:
             steps = self._run(search_images, templates, memory)
         outputs = {
-            name: torch.cat([step[name] for step in steps], dim=1 if name == NEXT_MEMORY else 0)
+            name: torch.cat([step[name] for step in steps], dim=batch_axis(name))
             for name, value in steps[0].items()
             if value is not None
         }
@@ -173,9 +173,8 @@ class ONNXNetwork:
         """The outputs for each target, by name."""
         if self._threads != torch.get_num_threads():
             self._start()
-        # The batch is the first axis of everything but the memory, where it follows the layers.
-        batched = [(0, search_images), (0, templates.tokens), (0, templates.kernel), (1, memory)]
-        inputs = [tensor.split(1, axis) for axis, tensor in batched if tensor is not None]
+        tensors = {"images": search_images, **vars(templates), "memory": memory}
+        inputs = [tensor.split(1, batch_axis(name)) for name, tensor in tensors.items() if tensor is not None]
         targets = [
             dict(zip(self._inputs, (tensor.numpy() for tensor in target), strict=True))
             for target in zip(*inputs, strict=True)
