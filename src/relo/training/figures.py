@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from scipy.special import entr
 from torch import Tensor
 
 from relo.geometry import cxcywh_to_xyxy, iou
@@ -133,7 +134,7 @@ def _draw_frame(column: NDArray[Any], frame: SeenFrame) -> None:
     region.imshow(frame.image, extent=_SHARES)
     overlap = f"IoU {frame.iou:.2f}" + ("" if frame.prior_iou is None else f", prior {frame.prior_iou:.2f}")
     region.set_title("target cannot be seen" if frame.truth_xyxy is None else overlap)
-    policy.set_title(f"entropy {_entropy(frame.policy):.1f} nats", fontsize="medium")
+    policy.set_title(f"entropy {entr(frame.policy).sum():.1f} nats", fontsize="medium")
     for box_xyxy, color in ((frame.truth_xyxy, TRUTH), (frame.prior_xyxy, PRIOR), (frame.chosen_xyxy, CHOSEN)):
         _draw_box(region, box_xyxy, color, 2.2)
     for panel in column[1:]:
@@ -151,7 +152,7 @@ def _draw_histogram(figure: Any, histogram: Map, title: str) -> None:
     panel = figure.subplots()
     drawn = panel.imshow(histogram, extent=_SHARES, cmap="viridis", vmin=0)
     panel.set(xticks=[], yticks=[], title=title)
-    panel.set_xlabel(f"uniform would be {1 / histogram.size:.4f}\nentropy {_entropy(histogram):.1f} nats")
+    panel.set_xlabel(f"uniform would be {1 / histogram.size:.4f}\nentropy {entr(histogram).sum():.1f} nats")
     bar = figure.colorbar(drawn, ax=panel, shrink=0.8, location="bottom", ticks=MaxNLocator(4))
     bar.set_label("share of the actions")
 
@@ -164,8 +165,3 @@ def _draw_box(axes: Axes, box_xyxy: Box | None, color: str, width: float) -> Non
     rim = [effects.Stroke(linewidth=width + 1.6, foreground="black"), effects.Normal()]
     style: dict[str, Any] = {"fill": False, "edgecolor": color, "linewidth": width, "path_effects": rim}
     axes.add_patch(Rectangle((left, top), right - left, bottom - top, **style))
-
-
-def _entropy(probabilities: Map) -> float:
-    positive = probabilities[probabilities > 0]
-    return float(-(positive * np.log(positive)).sum())
