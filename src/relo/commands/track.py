@@ -1,6 +1,6 @@
 """`relo track`: follow targets through a video."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import chain
@@ -28,15 +28,13 @@ from relo.tracking.background import written_behind
 from relo.tracking.engine import EngineChoice
 from relo.tracking.frame_result import FrameResult
 from relo.tracking.frames_folder import FramesFolder, open_render
-from relo.tracking.outputs import line_output, open_output, output_paths
+from relo.tracking.outputs import Write, line_output, open_output, output_paths
 from relo.tracking.render import draw_result
 from relo.tracking.rule import read_rule_file
 from relo.tracking.run import decoded_ahead, follow
 from relo.tracking.sources import open_frames
 from relo.tracking.tracker import Tracker
 from relo.tracking.video_writer import VideoWriter
-
-Write = Callable[[FrameResult], None]
 
 _WAITING_PICTURES = 8
 """Frames that wait to be drawn and encoded; they take memory."""

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from relo.tracking.crops import RGBImage
 from relo.tracking.frame_result import FrameResult
 
-RGBImage = NDArray[np.uint8]  # [H, W, 3]
 Color = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the canvas
 

@@ -10,7 +10,7 @@ from typing import Any
 from relo.data.sequences.base import ImageFiles
 from relo.errors import UserError
 
-_KINDS = {
+IMAGE_KINDS = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
     ".png": "PNG",
@@ -24,7 +24,7 @@ _KINDS = {
 
 def is_image_name(name: str) -> bool:
     """Whether a file of this name counts as an image; hidden files, such as macOS's `._00000001.jpg`, do not."""
-    return not name.startswith(".") and _suffix(name) in _KINDS
+    return not name.startswith(".") and _suffix(name) in IMAGE_KINDS
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
@@ -113,7 +113,7 @@ def _number_key(digits: str) -> tuple[bool, int, str]:
 def _in_natural_order(folder: Path, names: list[str]) -> list[str]:
     kinds: dict[str, str] = {}
     for name in names:
-        kinds.setdefault(_KINDS[_suffix(name)], name)
+        kinds.setdefault(IMAGE_KINDS[_suffix(name)], name)
     if len(kinds) > 1:
         raise UserError(
             f"{folder} holds images of several kinds, such as {' and '.join(kinds.values())}; "

@@ -25,10 +25,10 @@ from relo.data.image_headers import JPEG, announced_pixels
 from relo.data.image_splits import SPLITS, image_hash, split_of_hash
 from relo.data.intact_frames import decode_intact
 from relo.data.sequences.base import LARGEST_IMAGE, decode_frame
+from relo.data.sequences.frame_files import IMAGE_KINDS, is_image_name
 from relo.errors import UserError, excerpt
 from relo.inputs import read_bounded
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 _IMAGE_FOLDER = re.compile(r"(^|[_ -])(images?|imgs?|photos?)$")
 _MASK_FOLDER = re.compile(r"(^|[_ -])((ground[_ -]?truth[_ -]?)?masks?|gt|ground[_ -]?truth)$")
 _MASK_MARK = re.compile(r"[_ .-](mask|matte)$")
@@ -171,7 +171,7 @@ def _cut_outs(folder: Path, pool: ThreadPoolExecutor, remarks: list[str]) -> lis
 def _found(candidates: list[list[SourceImage]], flaws: str) -> str:
     """What was found of images of which none is of use, in words."""
     if not candidates:
-        return f"no image was found in it ({', '.join(sorted(_SUFFIXES))})"
+        return f"no image was found in it ({', '.join(sorted(IMAGE_KINDS))})"
     return f"{len(candidates)} found, all {flaws} ({candidates[0][0].path.name} for one)"
 
 
@@ -186,8 +186,8 @@ def _masks_of_images(folder: Path) -> tuple[dict[Path, list[tuple[int, Path]]], 
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give a folder of images.")
     places = os.walk(folder, onerror=_refuse_folder)
-    files = (Path(place, name) for place, _, names in places for name in names if not name.startswith("."))
-    paths = sorted(path for path in files if path.suffix.lower() in _SUFFIXES and path.is_file())
+    files = (Path(place, name) for place, _, names in places for name in names if is_image_name(name))
+    paths = sorted(path for path in files if path.is_file())
     others = {path.with_suffix("") for path in paths if path.suffix.lower() != ".png"}
     beside = {path for path in paths if path.suffix.lower() == ".png" and path.with_suffix("") in others}
     mask_paths = [path for path in paths if path in beside or _is_mask(path.relative_to(folder))]
