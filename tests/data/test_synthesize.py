@@ -117,10 +117,20 @@ def test_sequences_that_are_removed_meanwhile_are_missed(tmp_path, monkeypatch):
         synthesize(tmp_path / "out", layout="got10k", sequences=3, workers=0, **SMALL)
 
 
+def watched_scene(name, frames, after_frame):
+    """A scene that calls `after_frame` when a frame has been taken."""
+
+    class WatchedScene(Scene):
+        def render(self):
+            for frame in super().render():
+                yield frame
+                after_frame()
+
+    return WatchedScene(name, frames=frames, width=96, height=72, seed=0, split="train")
+
+
 def test_failure_in_the_middle_leaves_no_sequence(tmp_path):
     writer = LayoutWriter("lasot", tmp_path, "train")
-    scene = Scene("badge-1", frames=5, width=96, height=72, seed=0, split="train")
-
     frames_done = iter(range(10))
 
     def stop():
@@ -128,7 +138,7 @@ def test_failure_in_the_middle_leaves_no_sequence(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        writer.write("badge-1", scene, stop)
+        writer.write("badge-1", watched_scene("badge-1", 5, stop))
     assert not writer.is_complete("badge-1")
     writer.write("badge-1", Scene("badge-1", frames=5, width=96, height=72, seed=0, split="train"))
     assert writer.is_complete("badge-1")
@@ -185,8 +195,8 @@ def test_a_sequence_that_another_process_has_written_meanwhile_is_done(tmp_path,
     writer = LayoutWriter(layout, tmp_path / "out", "train")
     (name,) = writer.sequence_names(1)
 
-    def write(on_frame=lambda: None):
-        writer.write(name, Scene(name, frames=3, width=96, height=72, seed=0, split="train"), on_frame)
+    def write(after_frame=lambda: None):
+        writer.write(name, watched_scene(name, 3, after_frame))
 
     write()
     once = tree(writer.root)

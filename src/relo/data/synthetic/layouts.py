@@ -94,8 +94,8 @@ class LayoutWriter:
         """Whether the sequence was written before."""
         return self.sequence_folder(name).is_dir()
 
-    def write(self, name: str, scene: Scene, on_frame: Callable[[], None] = lambda: None) -> None:
-        """Render and write one sequence; `on_frame` is called after each frame.
+    def write(self, name: str, scene: Scene) -> None:
+        """Render and write one sequence.
 
         Raises:
             UserError: the disk is full or the folder cannot be written.
@@ -108,7 +108,6 @@ class LayoutWriter:
             for index, (image, ratio) in enumerate(scene.render(), start=layout.first):
                 (frames / layout.frame.format(index)).write_bytes(_encode(image))
                 visible_ratio.append(ratio)
-                on_frame()
             annotation = scene.annotate(np.array(visible_ratio))
             for template, text in layout.annotate(self._dataset, self.split, name, annotation).items():
                 path = place.path(template)
