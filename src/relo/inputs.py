@@ -62,6 +62,18 @@ def read_bounded(path: Path, most: int = LARGEST_TEXT) -> bytes:
     return content
 
 
+def read_given(path: Path, most: int = LARGEST_TEXT) -> bytes:
+    """The bytes of a file that must be there, as of `read_bounded`.
+
+    Raises:
+        UserError: the file cannot be read, is larger, or would be waited for.
+    """
+    try:
+        return read_bounded(path, most)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+
+
 def _unblocked(path: str, flags: int) -> int:
     """Opens a file that is not waited for: some in `/proc` are regular by their mode, and wait nevertheless."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has none

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relo.errors import EXCERPT, UserError, excerpt
-from relo.inputs import LARGEST_TEXT, leads_outside, read_bounded
+from relo.inputs import LARGEST_TEXT, leads_outside, read_given
 
 FARTHEST = 1e9
 """Pixels. Larger numbers are damage: no box is as large, or lies as far from its image."""
@@ -33,9 +33,7 @@ def read_text(path: Path, most: int = LARGEST_TEXT) -> str:
         UserError: the file is missing, unreadable, too large, no regular file, or no text (`NoTextError`).
     """
     try:
-        text = read_bounded(path, most).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+        text = read_given(path, most).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:  # zeros of an unfinished copy, or UTF-16

@@ -29,7 +29,7 @@ from relo.data.sequences.frame_files import is_image_name, natural_key, stem
 from relo.data.sequences.listings import require_folder, require_split
 from relo.data.sequences.parsing import is_given, json_boxes, out_of_reach, parse_json, positive_size, read_text
 from relo.errors import UserError, excerpt
-from relo.inputs import can_be_a_name, read_bounded
+from relo.inputs import can_be_a_name, read_given
 
 _SPLITS = ("all", *SPLITS)
 _LARGEST_BOXES = 2**30  # bytes of the one file of all boxes; of a million images it has 100 MB
@@ -143,11 +143,7 @@ class Photographs(SequenceReader):
         return things
 
     def _split_of(self, image: str) -> str:
-        path = self._images / image
-        try:
-            return split_of_hash(image_hash(read_bounded(path, LARGEST_IMAGE)))
-        except OSError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+        return split_of_hash(image_hash(read_given(self._images / image, LARGEST_IMAGE)))
 
     @cached_property
     def _marked(self) -> dict[str, _Thing]:

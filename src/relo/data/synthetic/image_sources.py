@@ -27,7 +27,7 @@ from relo.data.intact_frames import decode_intact
 from relo.data.sequences.base import LARGEST_IMAGE, decode_frame
 from relo.data.sequences.frame_files import IMAGE_KINDS, is_image_name
 from relo.errors import UserError, excerpt
-from relo.inputs import read_bounded
+from relo.inputs import read_given
 
 _IMAGE_FOLDER = re.compile(r"(^|[_ -])(images?|imgs?|photos?)$")
 _MASK_FOLDER = re.compile(r"(^|[_ -])((ground[_ -]?truth[_ -]?)?masks?|gt|ground[_ -]?truth)$")
@@ -230,7 +230,7 @@ def _labels(folder: Path) -> dict[tuple[Path, str, int], str]:
     """The labels in every `boxes.jsonl` below a folder: by its folder, the image's name and the box's number."""
     found: dict[tuple[Path, str, int], str] = {}
     for listing in sorted(folder.rglob("boxes.jsonl")):
-        for number, line in enumerate(_read(listing, _LARGEST_BOXES).decode(errors="replace").splitlines()):
+        for number, line in enumerate(read_given(listing, _LARGEST_BOXES).decode(errors="replace").splitlines()):
             if not line.strip():
                 continue
             try:
@@ -257,11 +257,8 @@ def _labels(folder: Path) -> dict[tuple[Path, str, int], str]:
 # ------------------------------------------------------------------------------------------------------------- looking
 
 
-def _read(path: Path, most: int = LARGEST_IMAGE) -> bytes:
-    try:
-        return read_bounded(path, most)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+def _read(path: Path) -> bytes:
+    return read_given(path, LARGEST_IMAGE)
 
 
 def _usable_photograph(candidates: list[SourceImage]) -> list[SourceImage]:
