@@ -26,15 +26,6 @@ from relo.models.network import HEADS, Head, LocalizationMaps, LocalizationNetwo
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """Of a network's crops, in pixels, and of its maps, in cells."""
-
-    search_size: int
-    template_size: int
-    map_size: int
-
-
-@dataclass(frozen=True)
 class ExportedHead:
     """A head that a step runs, and the map that it belongs to."""
 
@@ -81,11 +72,11 @@ class ExportedNetwork(nn.Module):
                 "model again."
             )
         _require_described(self._templates, self._step)
-        sizes, presence = self.metadata, self.metadata.presence_localization
-        self.encoder = Sizes(sizes.search_size, sizes.template_size, sizes.map_size)
-        self.prior = ExportedHead("prior") if "prior" in sizes.heads else None
+        self.encoder = metadata = self.metadata  # which has the sizes
+        self.prior = ExportedHead("prior") if "prior" in metadata.heads else None
+        presence = metadata.presence_localization
         self.presence = None if presence is None else ExportedHead(presence)
-        self.register_buffer("weights_hash", torch.tensor(list(bytes.fromhex(sizes.weights)), dtype=torch.uint8))
+        self.register_buffer("weights_hash", torch.tensor(list(bytes.fromhex(metadata.weights)), dtype=torch.uint8))
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """One tensor as large as all weights, without memory of its own: the weights lie in the graphs."""
