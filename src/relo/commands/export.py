@@ -4,13 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from relo.console import make_console
 from relo.errors import UserError
 from relo.models.checkpoints.plugin import trust as trust_modules
 from relo.models.checkpoints.weights import load_network, resolve, save_network
-from relo.models.export import TOLERANCE, export_onnx, largest_difference
+from relo.models.export import TOLERANCE, example_crops, export_onnx, largest_difference
 from relo.models.graph_metadata import FILES, MOST_TARGETS, MOST_TEMPLATES
 from relo.settings import check_whole
 from relo.tracking.localizer import tracking_heads
@@ -61,15 +59,7 @@ def export(
     rules = replace(rules, rule=replace(rules.rule, templates=templates))
     heads = tracking_heads(network, rules.rule.localization)
     outputs = export_onnx(network, folder, templates, batch, heads, rules.settings())
-    generator = torch.Generator().manual_seed(0)
-    encoder, count = network.encoder, batch or 1
-    difference = largest_difference(
-        network,
-        folder,
-        torch.randn(count, templates, 3, encoder.template_size, encoder.template_size, generator=generator),
-        torch.tensor([0.25, 0.25, 0.5, 0.5]).expand(count, templates, 4).contiguous(),
-        torch.randn(3, count, 3, encoder.search_size, encoder.search_size, generator=generator),
-    )
+    difference = largest_difference(network, folder, *example_crops(network, templates, batch or 1, frames=3))
     if not difference <= TOLERANCE:
         raise UserError(f"The graphs in {folder} differ from the network by {difference:.2g}; do not use them.")
     make_console().print(

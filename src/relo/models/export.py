@@ -268,15 +268,26 @@ def largest_difference(
     return torch.stack(differences).max().item()
 
 
+def example_crops(
+    network: LocalizationNetwork, templates: int, batch: int, frames: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Noise, the same each time: template images [B, N, 3, Hz, Hz], their boxes_xywh, search images [T, B, 3, Hx, Hx].
+
+    The boxes [B, N, 4] are shares of the template's side.
+    """
+    encoder, generator = network.encoder, torch.Generator().manual_seed(0)
+    images = torch.randn(batch, templates, 3, encoder.template_size, encoder.template_size, generator=generator)
+    boxes_xywh = torch.tensor([0.25, 0.25, 0.5, 0.5]).repeat(batch, templates, 1)
+    search_images = torch.randn(frames, batch, 3, encoder.search_size, encoder.search_size, generator=generator)
+    return images, boxes_xywh, search_images
+
+
 @torch.inference_mode()
 def _example_inputs(
     network: LocalizationNetwork, templates: int, batch: int
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Inputs of both graphs by name, in order."""
-    encoder = network.encoder
-    images = torch.zeros(batch, templates, 3, encoder.template_size, encoder.template_size)
-    boxes_xywh = torch.tensor([0.25, 0.25, 0.5, 0.5]).repeat(batch, templates, 1)
-    search_images = torch.zeros(batch, 3, encoder.search_size, encoder.search_size)
+    images, boxes_xywh, (search_images,) = example_crops(network, templates, batch, frames=1)
     encoded = network.encode_templates(images, boxes_xywh)
     _, memory = network.encode(search_images, encoded, None)
     step_inputs = _given({"images": search_images, **vars(encoded), "memory": memory})

@@ -28,7 +28,14 @@ from relo.files import atomic_write
 from relo.models.checkpoints.cache import cache_folder
 from relo.models.devices import is_small
 from relo.models.encoders.base import Templates
-from relo.models.export import TOLERANCE, MissingExporterError, require_exporter, step_graph, step_tensors
+from relo.models.export import (
+    TOLERANCE,
+    MissingExporterError,
+    example_crops,
+    require_exporter,
+    step_graph,
+    step_tensors,
+)
 from relo.models.exported import TrackableNetwork, session_options
 from relo.models.graph_tensors import NEXT_MEMORY, batch_axis
 from relo.models.inference import Precision, computing
@@ -228,11 +235,9 @@ def example_step(
     network: LocalizationNetwork, templates: int, heads: Collection[Head]
 ) -> tuple[Tensor, Templates, Tensor | None]:
     """Search images of one target at its second frame, its templates and its memory."""
-    encoder, generator = network.encoder, torch.Generator().manual_seed(0)
-    crops = torch.randn(1, templates, 3, encoder.template_size, encoder.template_size, generator=generator)
-    search_images = torch.randn(2, 1, 3, encoder.search_size, encoder.search_size, generator=generator)
+    images, boxes_xywh, search_images = example_crops(network, templates, batch=1, frames=2)
     with computing(torch.device("cpu"), "float32"):
-        encoded = network.encode_templates(crops, torch.tensor([0.25, 0.25, 0.5, 0.5]).repeat(1, templates, 1))
+        encoded = network.encode_templates(images, boxes_xywh)
         _, memory = network(search_images[0], encoded, None, heads)
     return search_images[1], encoded, memory
 
