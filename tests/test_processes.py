@@ -54,7 +54,7 @@ def is_running(number):
     ("code", "reason"),
     [
         (3, "ended with exit code 3"),
-        (-9, "was killed by SIGKILL, perhaps for want of memory"),
+        (-9, "was killed by SIGKILL, possibly out of memory"),
         (-15, "was killed by SIGTERM"),
         (-60, "was killed by signal 60"),
     ],

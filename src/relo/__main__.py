@@ -7,7 +7,7 @@ from relo.processes import STOPPED, exit_on_interrupt
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C is taken well from the first import on, and any number of times."""
+    """Run the command line; Ctrl-C ends the program cleanly, even during imports and when pressed repeatedly."""
     exit_on_interrupt()
     try:
         from relo.commands.main import main as run_commands

@@ -69,11 +69,11 @@ def unwritable(path: Path, error: BaseException) -> UserError:
 
 @contextmanager
 def atomic_write(path: Path, synced: bool = True) -> Iterator[Path]:
-    """A name beside `path` for a file or folder to be written, which then becomes `path`, even if it replaces a file.
+    """Yield a temporary path beside `path`, for a file or folder, which replaces it on success.
 
-    Whenever the process is killed or the power fails, `path` is what it was or what it shall be. Folders above it are
-    made. A link stays, and what it leads to is replaced; a pipe or device is written to as it is. What a process left
-    that was killed is removed when `path` is written again.
+    Whenever the process is killed or the power fails, `path` has either its old or its new content. Folders above it
+    are made. A link stays, and what it leads to is replaced; a pipe or device is written to as it is. What a process
+    left that was killed is removed when `path` is written again.
 
     Args:
         path: the file or folder.

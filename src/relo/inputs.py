@@ -29,7 +29,7 @@ def require_regular(path: Path) -> int:
     """The size in bytes of what is not a pipe or device, which would be waited for, or never end.
 
     Raises:
-        UserError: it is one, or no file can have this name.
+        UserError: it is a pipe or device, or no file can have this name.
         OSError: there is nothing of this name.
     """
     if "\0" in str(path):

@@ -26,7 +26,7 @@ def exit_reason(code: int) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    return f"was killed by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
+    return f"was killed by {name}" + (", possibly out of memory" if name == "SIGKILL" else "")
 
 
 def end_with_parent() -> None:

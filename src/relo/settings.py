@@ -58,7 +58,7 @@ def check_arguments(function: Any, arguments: Mapping[str, object], owner: str) 
     """Refuse arguments that are not of the types that a function's or class's signature names.
 
     Raises:
-        UserError: one is not.
+        UserError: an argument is of another type.
     """
     called: Any = function
     if isinstance(function, type):

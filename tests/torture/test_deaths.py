@@ -24,8 +24,8 @@ STEPS, PREFETCHED = 9, 3
     ("deaths", "code", "said"),
     [
         ([("killed", 0)], -signal.SIGKILL, "has ended, "),
-        ([("killed", 1)], 2, "was killed by SIGKILL, perhaps for want of memory; the other ranks were stopped"),
-        ([("killed", 1), ("stuck", 0)], 2, "was killed by SIGKILL, perhaps for want of memory; the other ranks were"),
+        ([("killed", 1)], 2, "was killed by SIGKILL, possibly out of memory; the other ranks were stopped"),
+        ([("killed", 1), ("stuck", 0)], 2, "was killed by SIGKILL, possibly out of memory; the other ranks were"),
         ([("loader", 1)], 2, "which prepared clips, ended before its time"),
         ([("raises", 1)], 2, "ended with exit code 1, and has said why; the other ranks were stopped with it"),
         ([("raises", 0)], 1, "ValueError: raises"),

@@ -9,7 +9,7 @@ def require_packages(what: str) -> None:
     """Check that the packages of the extra `relo[app]` are installed.
 
     Raises:
-        UserError: one is missing; the sentence begins with `what` needs them.
+        UserError: a package is missing; the sentence begins with `what` needs them.
     """
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:

@@ -21,7 +21,7 @@ from relo.studies.steps import Evaluation, Step, Training
 from relo.studies.study import read_study
 
 _PATIENCE = 3.0
-"""Of seconds, in which what a killed `relo ablate` has started ends."""
+"""Seconds in which what a killed `relo ablate` has started ends."""
 
 
 def ablate(

@@ -354,7 +354,7 @@ def _require_names(trainer: Trainer) -> None:
     """Try the patterns of checkpoints' names: Lightning fills them in when it saves.
 
     Raises:
-        UserError: one is none.
+        UserError: a pattern cannot be filled in.
     """
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):

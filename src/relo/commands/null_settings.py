@@ -21,7 +21,7 @@ def require_values(settings: Namespace, kind: Any, place: str) -> None:
         place: where in the config they are, such as "trainer".
 
     Raises:
-        UserError: one is null; its place and what belongs there are named.
+        UserError: an argument is null; its place and what belongs there are named.
     """
     hints: dict[str, Any] = {}
     defaults: dict[str, Any] = {}

@@ -28,7 +28,7 @@ def check_choice(box: Sequence[str] | None, boxes: Path | None, select: bool) ->
     """Refuse other than one way of saying where the targets are.
 
     Raises:
-        UserError: there is none, or more than one.
+        UserError: no way is given, or more than one.
     """
     given = [name for name, value in {"--box": box, "--boxes": boxes, "--select": select}.items() if value]
     if len(given) != 1:

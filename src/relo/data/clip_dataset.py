@@ -259,7 +259,7 @@ def _boxes_in_frames(
     They are displaced so that, once mirrored, they are off by `mirror_offset` pixels of the image.
 
     Raises:
-        UserError: one is no box.
+        UserError: an annotated box is no box.
     """
     boxes_xywh = sequence.attributes["image_boxes_xywh"][annotated] - [mirror_offset, 0, 0, 0]
     if not (good := positive_size(boxes_xywh)).all():

@@ -342,7 +342,7 @@ def named_workers() -> Iterator[None]:
     """Say which process of a loader was killed.
 
     Raises:
-        UserError: one was.
+        UserError: a process was killed.
     """
     try:
         yield
@@ -352,7 +352,7 @@ def named_workers() -> Iterator[None]:
         if ended is None or isinstance(error, UserError):
             raise
         how = f"was killed ({ended[2]})" if ended[2] else "ended before its time"
-        why = "shared memory (/dev/shm) is full" if ended[2] == "Bus error" else "perhaps for want of memory"
+        why = "shared memory (/dev/shm) is full" if ended[2] == "Bus error" else "possibly out of memory"
         raise UserError(
             f"Process {ended[1]}, which prepared clips, {how}, {why}: lower data.workers or data.batch_size; what was "
             "saved is kept, and --ckpt_path last goes on from it."

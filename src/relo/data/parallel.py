@@ -59,9 +59,7 @@ def _named_failures() -> Iterator[None]:
     try:
         yield
     except BrokenProcessPool as error:
-        raise UserError(
-            "A worker process was killed, perhaps for want of memory: run again with fewer workers."
-        ) from error
+        raise UserError("A worker process was killed, possibly out of memory: run again with fewer workers.") from error
     except OSError as error:
         if error.__cause__ is not None and error.errno not in _NO_MORE:  # a job's, with the worker's traceback
             raise

@@ -82,7 +82,7 @@ def require_sound_pages(path: Path) -> None:
     Where another process goes on writing meanwhile, they stay as they are.
 
     Raises:
-        UserError: they are damaged.
+        UserError: a page is damaged.
     """
     for _ in range(_MOST_LOOKS):
         before = _last_commits(path)

@@ -77,7 +77,7 @@ class Manifest:
         """The manifest in JSON bytes of the store at `path`.
 
         Raises:
-            UserError: it is none, or of another version.
+            UserError: the bytes are no manifest, or one of another version.
         """
         try:
             content = json.loads(encoded)

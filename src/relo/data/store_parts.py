@@ -142,7 +142,7 @@ def open_store(path: str | Path) -> ClipStore | JoinedStores:
     """The store at a path, in one or in parts.
 
     Raises:
-        UserError: there is none; or it, or a part of it, is missing, unfinished, of another version, or damaged.
+        UserError: there is no store; or it, or a part of it, is missing, unfinished, of another version, or damaged.
     """
     folders = store_folders(Path(path))
     return ClipStore(path) if folders == [Path(path)] else JoinedStores(Path(path), folders)

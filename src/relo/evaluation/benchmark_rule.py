@@ -1,4 +1,4 @@
-"""Which tracking rule holds on a benchmark: a model's, or a file's, with what it changes there; and how to say so."""
+"""Choose the tracking rule for a benchmark (the model's or a file's, with its changes), and describe the choice."""
 
 import os
 from collections.abc import Mapping

@@ -107,7 +107,7 @@ def require_results(folder: Path, names: Iterable[str]) -> None:
     """Refuse to call sequences done whose files, or the note of what made them, were removed meanwhile.
 
     Raises:
-        UserError: one is gone.
+        UserError: a file is gone.
     """
     require_kept(folder, [folder / RUN_FILE, *(folder / f"{name}.txt" for name in names)])
 

@@ -102,7 +102,7 @@ def _name_apart(trackers: Sequence[TrackerResults]) -> None:
     """Give trackers of one name that of the folder above, too, and its whole path where that does not tell them apart.
 
     Raises:
-        UserError: one is given twice.
+        UserError: a tracker is given twice.
     """
     names = [tracker.tracker for tracker in trackers]
     for above in (lambda folder: folder.name, str):

@@ -139,7 +139,7 @@ def track_on_devices(
                     message = ready.recv()
                 except EOFError as error:
                     raise UserError(
-                        f"The process for {receivers[ready]} was killed, perhaps for want of memory: try a smaller "
+                        f"The process for {receivers[ready]} was killed, possibly out of memory: try a smaller "
                         "--batch_size; finished sequences are kept."
                     ) from error
                 if isinstance(message, UserError):

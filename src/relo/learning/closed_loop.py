@@ -106,7 +106,7 @@ def surroundings_of(clip: ClipBatch) -> Surroundings:
     """The surroundings that the clips carry.
 
     Raises:
-        UserError: they carry none.
+        UserError: the clips carry no surroundings.
     """
     if clip.surroundings is None:
         raise UserError(

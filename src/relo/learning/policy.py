@@ -101,7 +101,7 @@ class PolicyObjective(Objective):
         """Refuse a network that lacks a head which is read.
 
         Raises:
-            UserError: it has none.
+            UserError: the network lacks such a head.
         """
         for head, class_path in self._further_heads().items():
             if getattr(network, head) is None:

@@ -84,7 +84,7 @@ class PresenceObjective(Objective):
         """Refuse a network without a presence head, or whose map has fewer cells than peaks are to be trained on.
 
         Raises:
-            UserError: it is one.
+            UserError: the head is missing, or the map has too few cells.
         """
         require_presence(network)
         cells = network.encoder.map_size**2
@@ -157,7 +157,7 @@ class TrackedPresence(PresenceObjective):
 
     @torch.no_grad()
     def track(self, network: LocalizationNetwork, clip: ClipBatch, generator: torch.Generator) -> PresenceFrames:
-        """The frames of all clips, as the tracker comes upon them; those of one time side by side."""
+        """The frames of all clips, as the tracker meets them, ordered by time step."""
         localization = require_presence(network).localization
         rule = replace(self.rule, localization=localization)
         window = rule.window_map(network.encoder.map_size).to(clip.present.device)
@@ -190,7 +190,7 @@ def require_presence(network: LocalizationNetwork) -> PresenceHead:
     """The network's presence head.
 
     Raises:
-        UserError: it has none.
+        UserError: the network has no presence head.
     """
     if network.presence is None:
         raise UserError(

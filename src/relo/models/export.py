@@ -88,7 +88,7 @@ class _FirstFrames(TemporalPropagator):
     """A propagator for batches in which some targets are at their first frame.
 
     There, the previous slot is a second copy of the current one and stays so from layer to layer, since equal tokens
-    gather equal things. So the current slot stands for the memory that is missing, where the propagator puts it in.
+    gather equal things. So the current slot replaces the missing memory, where the propagator puts it in.
     """
 
     def __init__(self, propagator: TemporalPropagator, is_first: Tensor) -> None:

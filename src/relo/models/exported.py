@@ -106,7 +106,7 @@ class ExportedNetwork(nn.Module):
 
 
 TrackableNetwork = LocalizationNetwork | ExportedNetwork
-"""What a tracker can follow targets with: of either it uses what both have."""
+"""What a tracker can follow targets with: only what both have in common is used."""
 
 
 class Graph:
@@ -154,7 +154,7 @@ def _require_described(templates: Graph, step: Graph) -> None:
     """Refuse graphs whose inputs or outputs are not what their metadata say.
 
     Raises:
-        UserError: one is; it is named.
+        UserError: a graph is not; it is named.
     """
     metadata = step.metadata
     for graph, is_described in (

@@ -300,7 +300,10 @@ def _check(study: Study) -> None:
         place = f"groups.{group_name}"
         for name in group.rows:
             require(name in study.rows, f"{place} has {name!r}, which is no row")
-        require(group.reference in group.rows, f"{place} has the reference {group.reference!r}, which is none of it")
+        require(
+            group.reference in group.rows,
+            f"{place} has the reference {group.reference!r}, which is not one of its rows",
+        )
         are_numbers = all(map(_is_number, group.rows.values()))
         require(group.axis is None or are_numbers, f"{place} has an axis, so its rows' titles must be finite numbers")
 

@@ -26,7 +26,7 @@ def require_readable_size(width: int, height: int, name: str) -> None:
     """Refuse frames of more pixels than 8K has.
 
     Raises:
-        UserError: they have more.
+        UserError: the frames have more.
     """
     if width * height > MOST_WIDTH * MOST_HEIGHT:
         raise UserError(

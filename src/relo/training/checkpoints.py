@@ -258,7 +258,7 @@ def last_checkpoint(trainer: Trainer) -> Path:
     """The newest "last" checkpoint of a trainer's folders.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such checkpoint.
     """
     folders = checkpoint_folders(trainer)
     pattern = f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}*.ckpt"

@@ -20,7 +20,7 @@ from relo.errors import UserError
 from relo.processes import PARENT, POLL_SECONDS, exit_reason, leave
 
 _PATIENCE = 5.0
-"""Of seconds: so long the first rank waits for others to end on their own, and so long to end on its own."""
+"""Seconds that the first rank waits for others to end on their own, and as many to end on its own."""
 
 _LOST = (
     "Connection closed by peer",

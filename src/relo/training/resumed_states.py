@@ -32,7 +32,7 @@ def require_resumable(checkpoint: Mapping[str, Any], trainer: Trainer, source: s
     """Refuse a checkpoint whose states of the loops and optimizers are of other types than a fit's.
 
     Raises:
-        UserError: one is; its place is named.
+        UserError: a state is of another type; its place is named.
     """
     for name, kind in _ENTRIES.items():
         if not isinstance(checkpoint.get(name), kind):

@@ -48,7 +48,7 @@ def require_possible_size(encoded: bytes, name: str) -> None:
     """Refuse an image whose header announces more pixels than `decode_frame` reads, before memory is taken.
 
     Raises:
-        UserError: it does, or it is of a kind whose header is not read.
+        UserError: the header announces too many, or the image is of a kind whose header is not read.
     """
     if not is_known_kind(encoded):
         raise UserError(

@@ -10,7 +10,7 @@ To add a dataset:
 2. Put it into `_ALL`, ahead of every dataset whose marks its folders have too: a folder is of the first that fits.
 3. Name its reader in `relo.data.sequences`, so that configs and Python find it there.
 4. If it is scored by a protocol that is not there yet, add the rule to `relo.evaluation.rules`.
-5. Say in docs/data.md where it is to be had and what it is good for.
+5. Say in docs/data.md where to download it and what it is good for.
 
 A target is visible where its box has a size and no flag of `absent` is set.
 """
@@ -360,7 +360,7 @@ def find_benchmark(name: str) -> Dataset:
     """The benchmark of a name or an alias of it, of a part or of another form, whatever its case and separators.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such benchmark.
     """
     dataset = _BY_NAME.get(canonical_name(name))
     if dataset is None or not dataset.rule:

@@ -132,7 +132,7 @@ def require_all(
     """The places of a split's sequences: of all, unless part of a dataset will do.
 
     Raises:
-        UserError: one is missing, and `partial` is false.
+        UserError: a sequence is missing, and `partial` is false.
     """
     names = list(names)
     missing = [name for name in names if name not in present]

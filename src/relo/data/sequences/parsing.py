@@ -248,7 +248,7 @@ def check_count(path: Path, found: int, expected: int, counted: str) -> None:
     """Hold the number of rows of a file against the number of `counted` (such as "frames in <folder>").
 
     Raises:
-        UserError: they differ.
+        UserError: the numbers differ.
     """
     if found != expected:
         raise UserError(

@@ -175,7 +175,7 @@ def _claim(writer: LayoutWriter, settings: dict[str, object]) -> None:
         raise UserError(f"{note} cannot be read ({reason(error)}).") from error
     if found is not None:
         if found != text.encode():
-            raise UserError(f"{note} tells of sequences made with other settings; choose another folder.")
+            raise UserError(f"{note} describes sequences made with other settings; choose another folder.")
         return
     is_ours = any(writer.root.glob(_NOTE.format("*")))  # of another split
     if is_begun or (is_used and not is_ours):

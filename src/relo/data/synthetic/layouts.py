@@ -73,7 +73,7 @@ class LayoutWriter:
         """Refuse sequences of `count` frames where the layout leaves out as many.
 
         Raises:
-            UserError: it needs more.
+            UserError: the layout needs more.
         """
         least = LAYOUTS[self._layout].least_frames
         if count < least:
@@ -288,7 +288,7 @@ def _damaged(sequence: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"{error.filename} cannot be read ({reason(error)}); delete {sequence}, and run again to have it made anew."
+            f"{error.filename} cannot be read ({reason(error)}); delete {sequence}, and run again to regenerate it."
         ) from error
 
 

@@ -41,7 +41,7 @@ def serve(tracker: Tracker, name: str = "RELO") -> None:
             try:
                 request = server.wait()
             except TraxException as error:
-                raise UserError("The TraX client went away without taking leave.") from error
+                raise UserError("The TraX client disconnected without sending a quit message.") from error
             if request.type not in (TraxStatus.INITIALIZE, TraxStatus.FRAME):
                 return
             image = _read(request.image)

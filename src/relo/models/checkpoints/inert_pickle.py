@@ -1,7 +1,7 @@
 """Pickles read without running anything: tensors and plain data are restored, every other object is only named.
 
 To be given to `torch.load` as its `pickle_module`. What may be called or filled is what torch's own reader for
-`weights_only=True` lets be; that one stops at the first other name, this one goes on.
+`weights_only=True` allows; that one stops at the first other name, this one goes on.
 """
 
 import _compat_pickle

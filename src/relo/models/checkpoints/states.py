@@ -71,7 +71,7 @@ def _require_stored(path: Path) -> None:
     """Refuse a zip whose entries are compressed, which may expand far; `torch.save` compresses nothing.
 
     Raises:
-        UserError: there is one.
+        UserError: an entry is compressed.
         zipfile.BadZipFile: it is a zip, but a damaged one.
     """
     with path.open("rb") as file:
@@ -121,7 +121,7 @@ def require_restored(value: Any, source: str) -> None:
     """Refuse what holds objects that were not restored; `source` names it in the error.
 
     Raises:
-        UserError: it does; their places and classes are named.
+        UserError: some objects were not restored; their places and classes are named.
     """
     found = [f"{place or 'it'} would run code of {name}" for place, name in foreign_parts(value)]
     if found:
