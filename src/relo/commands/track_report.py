@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from relo.data.sequences.parsing import positive_size
-from relo.geometry import iou, xywh_to_xyxy
+from relo.geometry import iou_xywh
 from relo.metrics.functional import success_auc
 from relo.tracking.frame_result import FrameResult
 from relo.tracking.sources import Frames
@@ -85,5 +85,5 @@ def _success(boxes_xywh: NDArray[np.float64], truth_xywh: NDArray[np.float64]) -
     counts = torch.from_numpy(positive_size(truth_xywh[:count]))
     if not counts.any():
         return "No frame has a truth box to compare with."
-    auc = float(success_auc(iou(xywh_to_xyxy(found[counts]), xywh_to_xyxy(truth[counts]))))
+    auc = float(success_auc(iou_xywh(found[counts], truth[counts])))
     return f"Success AUC {auc:.3f} over the {int(counts.sum())} frames with a truth box (the first included)."
