@@ -8,6 +8,10 @@ what boxes are worth: the IoU of the trained or the most probable cell's box, th
 right. Bold lines are moving averages.
 """
 
+from relo.commands.process import set_defaults
+
+set_defaults()  # before torch loads
+
 import csv
 from collections.abc import Sequence
 from pathlib import Path

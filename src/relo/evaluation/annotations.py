@@ -25,7 +25,7 @@ from relo.inputs import require_regular
 _LARGEST_JSON = 2**28  # bytes; VastTrack's million boxes with the names of images are a third of it
 _FLAT_FOLDERS = ("anno", "annos", "annotations", "gt", "gt_rect", "groundtruth")
 _BOXES_FILES = ("{name}/groundtruth.txt", "{name}/Groundtruth.txt", "{name}/groundtruth_rect.txt")
-_FLAG_FILES = (("{name}/absent.txt",), ("{name}/full_occlusion.txt", "{name}/out_of_view.txt"))
+_FLAG_FILES = (("{name}/absent.txt",), BENCHMARKS["lasot"].absent)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ To add a dataset:
    it. What its files have that no other's have is a function in `traps`, which the `Dataset` names; sequences that are
    no folders of frames need a reader of their own (`base.SequenceReader`), such as `coco.COCO`.
 2. Put it into `_ALL`, ahead of every dataset whose marks its folders have too: a folder is of the first that fits.
-3. Name its reader in `relo.data.sequences`, so that configs and Python find it there.
+3. Name its reader in `relo.data.sequences`, for those who read it from Python.
 4. If it is scored by a protocol that is not there yet, add the rule to `relo.evaluation.rules`.
 5. Say in docs/data.md where to download it and what it is good for.
 
