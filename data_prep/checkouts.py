@@ -6,6 +6,7 @@ import shutil
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -17,9 +18,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from relo.data.intact_frames import decode_intact
-from relo.data.sequences.frame_files import natural_key
 from relo.errors import UserError
 from relo.geometry import iou_xywh
+from relo.tracking.boxes_file import write_boxes
 
 _SIDE = 640  # px, of photographs, the longer at most
 _AERIAL_SIDE = 1280  # things in them are small
@@ -118,18 +119,12 @@ def _read_grey(path: Path) -> NDArray[np.uint8]:
     return np.asarray(image, np.uint8)
 
 
-def _ecssd(checkout: Path, target: Path) -> None:
+def _masked(images: str, masks: str, checkout: Path, target: Path) -> None:
+    """Things by the masks in a folder, which have the images' names."""
+
     def photographs() -> Iterator[Photograph]:
-        for image in sorted((checkout / "data/images").glob("*.jpg")):
-            yield Photograph(image, _parts(_read_grey(checkout / f"data/ground_truth_mask/{image.stem}.png") > 127))
-
-    _write_photographs(photographs(), target)
-
-
-def _human_segmentation(checkout: Path, target: Path) -> None:
-    def photographs() -> Iterator[Photograph]:
-        for image in sorted((checkout / "Training_Images").glob("*.jpg")):
-            yield Photograph(image, _parts(_read_grey(checkout / f"Ground_Truth/{image.stem}.png") > 127))
+        for image in sorted((checkout / images).glob("*.jpg")):
+            yield Photograph(image, _parts(_read_grey(checkout / masks / f"{image.stem}.png") > 127))
 
     _write_photographs(photographs(), target)
 
@@ -231,14 +226,6 @@ def _animals(annotations: str, checkout: Path, target: Path) -> None:
     _write_photographs(photographs(), target)
 
 
-def _raccoon(checkout: Path, target: Path) -> None:
-    _animals("annotations", checkout, target)
-
-
-def _kangaroo(checkout: Path, target: Path) -> None:
-    _animals("annots", checkout, target)
-
-
 def _copy_backgrounds(images: Iterable[Path], checkout: Path, target: Path) -> None:
     """Photographs without boxes or masks."""
     for image in images:
@@ -263,25 +250,20 @@ def _write_sequence(frames: list[Path], boxes_xywh: list[list[float]], folder: P
     (folder / "img").mkdir(parents=True)
     for number, frame in enumerate(frames, 1):
         shutil.copy(frame, folder / "img" / f"{number:08d}{frame.suffix}")
-    lines = [",".join(f"{value:g}" for value in box_xywh) for box_xywh in boxes_xywh]
-    (folder / "groundtruth.txt").write_text("".join(f"{line}\n" for line in lines))
+    write_boxes(folder / "groundtruth.txt", np.array(boxes_xywh))
 
 
 def _davis16_val(checkout: Path, target: Path) -> None:
     """Boxes of masks; NaN where a mask is empty."""
-    for name in (checkout / "ImageSets/480p/val.txt").read_text().split():
-        if not name.startswith("/JPEGImages"):
-            continue
-        sequence = target / name.split("/")[3]
-        if sequence.is_dir():
-            continue
-        frames = sorted((checkout / Path(name[1:]).parent).glob("*.jpg"), key=lambda path: natural_key(path.name))
+    listed = (checkout / "ImageSets/480p/val.txt").read_text().split()
+    for name in dict.fromkeys(path.split("/")[3] for path in listed):  # of a frame or a mask each
+        frames = sorted((checkout / "JPEGImages/480p" / name).glob("*.jpg"))
         boxes_xywh = []
         for frame in frames:
-            mask = _read_grey(checkout / f"Annotations/480p/{sequence.name}/{frame.stem}.png")
+            mask = _read_grey(checkout / f"Annotations/480p/{name}/{frame.stem}.png")
             box_xywh = cv2.boundingRect((mask > 0).astype(np.uint8))
             boxes_xywh.append([float(value) for value in box_xywh] if mask.any() else [float("nan")] * 4)
-        _write_sequence(frames, boxes_xywh, sequence)
+        _write_sequence(frames, boxes_xywh, target / name)
 
 
 def _w_tracking(checkout: Path, target: Path) -> None:
@@ -320,15 +302,15 @@ CONVERTERS: dict[str, Callable[[Path, Path], None]] = {
     "davis16_val": _davis16_val,
     "fod_a": _fod_a,
     "w_tracking": _w_tracking,
-    "ecssd": _ecssd,
+    "ecssd": partial(_masked, "data/images", "data/ground_truth_mask"),
     "bsds500": _bsds500,
-    "human_segmentation": _human_segmentation,
+    "human_segmentation": partial(_masked, "Training_Images", "Ground_Truth"),
     "clothing_coparsing": _clothing_coparsing,
     "camvid": _camvid,
     "vedai_aerial": _vedai_aerial,
     "aerial_cars": _aerial_cars,
-    "raccoon": _raccoon,
-    "kangaroo": _kangaroo,
+    "raccoon": partial(_animals, "annotations"),
+    "kangaroo": partial(_animals, "annots"),
     "grocery_store": _grocery_store,
     "imagenet_sample": _imagenet_sample,
 }
