@@ -59,6 +59,15 @@ def cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
     return torch.cat([center - half, center + half], dim=-1)
 
 
+def clamped_xyxy(boxes_xywh: Tensor) -> Tensor:
+    """What a crop shows of boxes [..., 4] (shares of its side): their corners, clamped to it.
+
+    >>> clamped_xyxy(torch.tensor([0.5, -0.25, 0.25, 0.5]))
+    tensor([0.5000, 0.0000, 0.7500, 0.2500])
+    """
+    return xywh_to_xyxy(boxes_xywh).clamp(0, 1)
+
+
 def mirror_xywh(boxes_xywh: Tensor, width: float | Tensor) -> Tensor:
     """Boxes [..., 4] in the mirrored image; its width is one for all, or [...].
 

@@ -1,19 +1,17 @@
-"""What objectives share: their contract, means over the frames that count (of all ranks), the truth, a box's loss."""
+"""What objectives share: their contract, means over the frames that count (of all ranks), a box's loss."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
 
 from relo.data.clip_batch import ClipBatch
-from relo.geometry import generalized_iou, iou, xywh_to_xyxy
+from relo.geometry import generalized_iou, iou
+from relo.learning.rollout import Rollout
 from relo.models.network import LocalizationNetwork
-
-if TYPE_CHECKING:
-    from relo.learning.rollout import Rollout
 
 T = TypeVar("T")
 
@@ -24,7 +22,7 @@ class StepResult:
 
     loss: Tensor  # scalar
     logs: dict[str, Tensor] = field(default_factory=dict)  # scalars by name, detached
-    rollout: "Rollout | None" = None  # detached, of policy objectives; for figures
+    rollout: Rollout | None = None  # detached, of policy objectives; for figures
 
 
 class Objective(ABC):
@@ -101,11 +99,6 @@ def of_all_ranks(value: T) -> list[T]:
 def _are_several_ranks() -> bool:
     """Whether this process is one of a distributed run."""
     return distributed.is_available() and distributed.is_initialized()
-
-
-def clamped_xyxy(boxes_xywh: Tensor) -> Tensor:
-    """What the crop shows of boxes [..., 4] (shares of its side): their corners, clamped to it."""
-    return xywh_to_xyxy(boxes_xywh).clamp(0, 1)
 
 
 def target_cell(boxes_xywh: Tensor, map_size: int) -> Tensor:

@@ -9,9 +9,8 @@ from torch import Tensor
 from relo.data.clip_batch import ClipBatch, Surroundings
 from relo.data.frame_geometry import to_image, to_packed
 from relo.errors import UserError
-from relo.geometry import clip_to_image, cxcywh_to_xywh, xywh_to_cxcywh, xywh_to_xyxy
+from relo.geometry import clamped_xyxy, clip_to_image, cxcywh_to_xywh, xywh_to_cxcywh, xywh_to_xyxy
 from relo.images import normalise_crops
-from relo.learning.base import clamped_xyxy
 from relo.learning.rewards import RewardTerm
 from relo.learning.rollout import POLICY_HEADS, Rollout, RolloutRule, draw_cells, make_rollout, network_outputs, unroll
 from relo.models.heads import at_cells

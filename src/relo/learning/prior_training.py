@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from relo.geometry import xyxy_to_xywh
-from relo.learning.base import box_losses, clamped_xyxy, mean_loss, regression_loss
+from relo.geometry import clamped_xyxy, xyxy_to_xywh
+from relo.learning.base import box_losses, mean_loss, regression_loss
 from relo.learning.policy import PolicyObjective
 from relo.learning.priors import Prior, ScorePrior, prior_boxes_xyxy
 from relo.learning.rollout import Rollout, check_groups

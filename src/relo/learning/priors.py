@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from relo.errors import UserError
-from relo.geometry import cxcywh_to_xyxy
-from relo.learning.base import box_losses, clamped_xyxy, masked_mean, regression_loss, target_cell
+from relo.geometry import clamped_xyxy, cxcywh_to_xyxy
+from relo.learning.base import box_losses, masked_mean, regression_loss, target_cell
 from relo.models.checkpoints.plugin import Plugin
 from relo.models.heads import at_cells
 from relo.models.network import LocalizationMaps

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from relo.data.clip_batch import ClipBatch
 from relo.errors import UserError
-from relo.geometry import cxcywh_to_xyxy, iou
-from relo.learning.base import clamped_xyxy
+from relo.geometry import clamped_xyxy, cxcywh_to_xyxy, iou
 from relo.learning.rewards import RewardTerm, reward_terms
 from relo.models.checkpoints.plugin import Plugin
 from relo.models.heads import at_cells

@@ -8,12 +8,11 @@ from torch import Tensor
 
 from relo.data.clip_batch import ClipBatch
 from relo.errors import UserError
-from relo.geometry import cxcywh_to_xyxy
+from relo.geometry import clamped_xyxy, cxcywh_to_xyxy
 from relo.learning.base import (
     Objective,
     StepResult,
     box_losses,
-    clamped_xyxy,
     regression_loss,
     share_of_ranks,
     target_cell,
