@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from traceback import walk_tb
@@ -27,17 +27,15 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from relo.commands.null_settings import require_values
+from relo.commands.config_checks import check_config_files, check_trainer, require_values
 from relo.console import make_console
 from relo.data.datamodule import TrackingDataModule, named_workers
 from relo.errors import UserError, excerpt, one_sentence
-from relo.files import MOST_DIGITS, MOST_LEVELS, REFUSALS, read_yaml, reason, require_few_nodes
-from relo.inputs import is_pipe_or_device
+from relo.files import MOST_DIGITS, MOST_LEVELS, REFUSALS, reason, require_few_nodes
 from relo.models.checkpoints.plugin import import_fault, is_of_an_import
 from relo.models.checkpoints.released import resolve_reference
 from relo.models.checkpoints.weights import load_stage, read_checkpoint
 from relo.models.memory import enough_memory
-from relo.settings import LARGEST, check_number, check_whole
 from relo.training.callbacks import EffectiveBatch, GradientHealth, NetworkSummary
 from relo.training.checkpoints import (
     InertCheckpointIO,
@@ -68,9 +66,7 @@ _LESS_MEMORY = {
     "validate": "lower data.validation_batch",
 }
 
-_MOST_DEVICES = 4096
 _FOREIGN = ("lightning.", "torch.optim.", "torch.cuda.")
-_HALF_WEIGHTS = ("16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")
 
 _MOVED_CLASS = re.compile(r"\brelo\.(?=(?:callbacks|module|monitoring|presence_calibration)\.[A-Z])")
 _load_yaml = get_loader("yaml")
@@ -125,7 +121,7 @@ class CLI(LightningCLI):
         parts = ("trainer", Trainer), ("model", RELOModule), ("model", Recipe), ("data", TrackingDataModule)
         for name, kind in parts:
             require_values(settings[name], kind, name)
-        _check_trainer(settings)
+        check_trainer(settings)
         if settings.ckpt_path in ("best", "hpc"):  # Lightning's words; what they stand for is not known here
             raise UserError(f"There is no checkpoint {settings.ckpt_path!r} here: name a file, or take `last`.")
         if settings.ckpt_path not in (None, "last"):
@@ -251,16 +247,7 @@ def run(arguments: list[str]) -> None:
         UserError: a mistake in the config, or one that turned up in the work.
         KeyboardInterrupt: it was stopped.
     """
-    _require_readable(argument.rpartition("=")[2] for argument in arguments)
-    for path in _config_files(arguments):  # the parser's messages leave out the name
-        content = read_yaml(path, "The config")
-        _require_readable(_words(content))
-        if not isinstance(content, dict):
-            raise UserError(f"The config {path} holds no settings by name, such as `trainer:`, `model:` and `data:`.")
-        for part in ("trainer", "model", "data"):  # settings, or the name of a file that holds them
-            if part in content and not isinstance(content[part], (dict, str)):
-                found = excerpt(content[part])
-                raise UserError(f"The config {path} has {part}: {found}, where settings by name belong.")
+    check_config_files(arguments)
     sys.argv[1:] = arguments  # read again by the processes that a distributed strategy starts
     callbacks = [NetworkSummary(), EffectiveBatch(), GradientHealth(), ValidationReport(), InterruptCheckpoint()]
     with _without_noise():
@@ -292,62 +279,6 @@ def run(arguments: list[str]) -> None:
             if isinstance(error.__context__, KeyboardInterrupt):  # Lightning's way out, with exit code 1
                 raise KeyboardInterrupt from None
             raise
-
-
-def _config_files(arguments: list[str]) -> Iterator[Path]:
-    """The files that `--config FILE`, `--config=FILE` and `-c FILE` name."""
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
-        option, _, value = argument.partition("=")
-        path = value or following
-        if option in ("--config", "-c") and path is not None:
-            yield Path(path)
-
-
-def _words(content: Any) -> Iterator[str]:
-    """All words among the values of a config."""
-    if isinstance(content, str):
-        yield content
-    for value in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
-        yield from _words(value)
-
-
-def _require_readable(words: Iterable[str]) -> None:
-    """Refuse the name of what is no regular file: the parser opens what may hold settings, and would wait for a pipe.
-
-    Raises:
-        UserError: a word is such a name, or has a null character, which no name has.
-    """
-    for word in words:
-        if "\0" in word:
-            raise UserError(f"{excerpt(word)} has a null character: it is no name that a file can have.")
-        with suppress(OSError, ValueError):
-            if is_pipe_or_device(os.stat(word).st_mode):
-                raise UserError(f"{excerpt(word)} is a pipe or a device: name a regular file.")
-
-
-def _check_trainer(settings: Any) -> None:
-    """Refuse numbers that Lightning takes and fails on later."""
-    if type(settings.get("seed_everything")) is int:
-        check_whole("The config", 0, 2**32 - 1, seed_everything=settings.seed_everything)
-    trainer = settings.trainer
-    leasts = {"accumulate_grad_batches": 1, "log_every_n_steps": 0, "check_val_every_n_epoch": 1}
-    if type(trainer.get("val_check_interval")) is int:  # a number of batches; a fraction is a share of an epoch's
-        leasts["val_check_interval"] = 1
-    for name, least in leasts.items():
-        if trainer.get(name) is not None:
-            check_whole("The trainer", least, 2**31, **{name: trainer[name]})
-    for name in ("devices", "num_nodes"):
-        if type(trainer.get(name)) is int:
-            check_whole("The trainer", -1, _MOST_DEVICES, **{name: trainer[name]})
-    if trainer.get("limit_train_batches") == 0:
-        raise UserError("trainer.limit_train_batches is 0: nothing would be trained.")
-    if trainer.get("gradient_clip_val") is not None:
-        check_number("The trainer", 0, LARGEST, gradient_clip_val=trainer.gradient_clip_val)
-    if trainer.get("precision") in _HALF_WEIGHTS:
-        raise UserError(
-            f"trainer.precision is {trainer.precision}, but boxes and losses need weights in float32: "
-            "set it to bf16-mixed or 16-mixed."
-        )
 
 
 def _require_names(trainer: Trainer) -> None:
