@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from queue import Queue
-from typing import TypeVar
+from typing import TypeVar, cast
 
 Item = TypeVar("Item")
 
@@ -20,13 +20,16 @@ def read_ahead(items: Iterable[Item], depth: int = 8, *, drop_oldest: bool = Fal
     closes the items' iterator; where that hangs in a read, it is left behind after 2 seconds.
 
     Args:
-        items: iterated once, in the thread, from the moment the first item is asked for.
+        items: iterated once, in the thread, from the moment the first item is asked for; from now on if `drop_oldest`.
         depth: this many items may wait at most; one more is in the thread's hands.
         drop_oldest: where `depth` items wait, drop the oldest for a new one; otherwise the thread waits.
     """
     if depth < 1:
         raise ValueError(f"depth is {depth}; at least one item must be able to wait.")
-    return _read_ahead(items, depth, drop_oldest)
+    following = _read_ahead(items, depth, drop_oldest)
+    if drop_oldest:
+        next(following)
+    return following
 
 
 def _read_ahead(items: Iterable[Item], depth: int, drop_oldest: bool) -> Generator[Item, None, None]:
@@ -59,6 +62,8 @@ def _read_ahead(items: Iterable[Item], depth: int, drop_oldest: bool) -> Generat
     thread = threading.Thread(target=read, name="read-ahead", daemon=True)
     thread.start()
     try:
+        if drop_oldest:
+            yield cast(Item, None)  # to `read_ahead`: the thread has begun
         while True:
             with changed:
                 while not waiting and not is_done:

@@ -4,10 +4,9 @@ import glob
 import os
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, MutableSequence, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Iterator, MutableSequence, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from relo.errors import EXCERPT, UserError
 from relo.tracking.background import read_ahead
 from relo.tracking.camera import CameraReader
 from relo.tracking.lost_frames import remarks_on_lost_frames
-from relo.tracking.timed_frame import Clock
+from relo.tracking.timed_frame import Clock, TimedFrame
 from relo.tracking.video_reader import VideoReader
 
 DEFAULT_FRAMES_PER_SECOND = 25.0
@@ -154,12 +153,15 @@ def _video_frames(reader: VideoReader | CameraReader, start: int, limit: int | N
         skipped.append(clock.seconds(frame.stamp))
     else:
         raise UserError(f"{name} ends before frame {start}." if start else f"{name} cannot be read as a video.")
+    following = _from(frame, frames)
+    if reader.is_live:
+        # From now on, not from when tracking begins: what nobody reads meanwhile grows old, or the sender hangs up.
+        following = read_ahead(following, depth=1, drop_oldest=True)
 
     def images() -> Iterator[NDArray[np.uint8]]:
-        following = read_ahead(frames, depth=1, drop_oldest=True) if reader.is_live else frames
         count = 0
         try:
-            for count, timed in enumerate(chain([frame], following), 1):
+            for count, timed in enumerate(following, 1):
                 seconds.append(clock.seconds(timed.stamp))
                 yield timed.image()
                 if count == limit:
@@ -187,6 +189,13 @@ def _video_frames(reader: VideoReader | CameraReader, start: int, limit: int | N
         reader.is_live,
         start,
     )
+
+
+def _from(first: TimedFrame, others: Generator[TimedFrame, None, None]) -> Generator[TimedFrame, None, None]:
+    """All of them; closes the others."""
+    with closing(others):
+        yield first
+        yield from others
 
 
 def _times(is_live: bool) -> MutableSequence[float]:
