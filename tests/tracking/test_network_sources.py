@@ -2,10 +2,13 @@
 
 import functools
 import http.server
+import re
 import socket
+import socketserver
 import threading
 import time
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -33,6 +36,13 @@ def videos(tmp_path_factory):
                 image = random.integers(0, 255, (48, 64, 3), np.uint8)
                 image[:, :32] = 6 * index
                 video.write(image)
+    with av.open(str(folder / "video.ts"), "w") as container:
+        stream = container.add_stream("mpeg4", 25)
+        stream.width, stream.height = 64, 48
+        for index in range(FRAMES):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 6 * index, np.uint8), "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
     (folder / "page.webm").write_text("<html>no video</html>")
     return folder
 
@@ -97,6 +107,48 @@ def server(videos):
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+class UDPHandler(socketserver.StreamRequestHandler):
+    """An RTSP server that sends its transport stream by UDP alone, as VLC's does, and then falls silent."""
+
+    def handle(self):
+        while request := self.rfile.readline().decode().split():
+            headers = dict(line.split(": ", 1) for line in iter(lambda: self.rfile.readline().decode().strip(), ""))
+            head, body, status = f"CSeq: {headers['CSeq']}\r\nSession: 1\r\n", "", "200 OK"
+            if request[0] == "DESCRIBE":
+                body = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\na=control:video\r\n"
+                head += f"Content-Type: application/sdp\r\nContent-Length: {len(body)}\r\n"
+            if request[0] == "SETUP":
+                self.server.transports.append(headers["Transport"])
+                if ports := re.search(r"RTP/AVP(?:/UDP)?;unicast;client_port=(\d+)", headers["Transport"]):
+                    head += (
+                        f"Transport: RTP/AVP;unicast;client_port={ports[1]}-{int(ports[1]) + 1};server_port=9-10\r\n"
+                    )
+                else:
+                    status = "461 Unsupported Transport"
+            self.wfile.write(f"RTSP/1.0 {status}\r\n{head}\r\n{body}".encode())
+            if request[0] == "PLAY":
+                self.send_packets(int(ports[1]))
+
+    def send_packets(self, port):
+        content, size = (self.server.folder / "video.ts").read_bytes(), 7 * 188
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for number, begin in enumerate(range(0, len(content), size)):
+                head = b"\x80\x21" + number.to_bytes(2, "big") + bytes(4) + b"relo"
+                sender.sendto(head + content[begin : begin + size], ("127.0.0.1", port))
+                time.sleep(0.002)
+
+
+@pytest.fixture
+def udp_server(videos):
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), UDPHandler) as server:
+        server.daemon_threads, server.folder, server.transports = True, videos, []
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture
@@ -169,6 +221,18 @@ def test_a_password_is_not_shown(closed_port):
         open_frames(f"rtsp://user:secret@127.0.0.1:{closed_port}/stream")
     assert "secret" not in str(error.value)
     assert f"rtsp://127.0.0.1:{closed_port}/stream" in str(error.value)
+
+
+def test_a_server_that_sends_by_udp_alone(udp_server):
+    frames = open_frames(f"rtsp://127.0.0.1:{udp_server.server_address[1]}/video")
+    assert frames.is_live
+    frames = iter(frames)
+    assert next(frames).shape == (48, 64, 3)
+    started = time.monotonic()
+    with pytest.raises(UserError, match="broke off: nothing came"):
+        list(frames)
+    assert time.monotonic() - started < 0.9  # not twice as long as silence is borne
+    assert ["TCP" in transport for transport in udp_server.transports] == [True, False]
 
 
 def test_a_live_stream_is_read_on_before_its_first_frame_is_asked_for(server):

@@ -23,7 +23,8 @@ PATIENCE = 10.0
 """Seconds without an answer, or without data, after which a source counts as dead."""
 
 _MOST_FAILURES = 100  # damaged places in a row, without a packet between them, after which a file is given up
-_NETWORK_OPTIONS = {"rtsp_transport": "tcp"}  # over UDP, pictures of a busy network have holes
+# Over UDP, pictures of a busy network have holes; but some servers, such as VLC's, send by nothing else.
+_NETWORK_OPTIONS = {"rtsp_flags": "prefer_tcp"}
 _UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
 _SILENCE = f"nothing came for {PATIENCE:g} seconds"
 # How titles that are no UTF-8 are read; from PyAV 19 on they never fail, and it has no such setting.
@@ -53,6 +54,7 @@ class VideoReader:
                 is a local file that lists others, as a playlist does.
         """
         self.name = _without_password(source) if is_address else source
+        self._is_address = is_address
         self._container = _opened(source, self.name, is_address)
         try:
             self._stream = _video_stream(self._container, self.name)
@@ -84,11 +86,16 @@ class VideoReader:
         try:
             while failures < _MOST_FAILURES:
                 try:
+                    asked = monotonic()
                     for packet in self._container.demux(self._stream):
-                        failures = 0
+                        failures, waited = 0, monotonic() - asked
                         if packet.is_discard:  # cut away by the container's edit list
                             self.announced = max(0, self.announced - 1)
                         yield from self._decoded(packet)
+                        # Interrupted, FFmpeg gives what its parser holds first, and would then wait as long again.
+                        if self._is_address and waited >= PATIENCE:
+                            raise UserError(f"{self.name} broke off: {_SILENCE}.")
+                        asked = monotonic()
                     return
                 except av.error.InvalidDataError:  # what follows the damaged place may be whole
                     failures += 1
