@@ -216,11 +216,22 @@ def test_a_dead_address_is_one_sentence_soon(server, closed_port, silent_port, c
     assert "".join(capfd.readouterr()) == ""
 
 
-def test_a_password_is_not_shown(closed_port):
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("user:secret@{host}/stream", "{host}/stream"),
+        ("user:secret/se?cret@{host}/stream", "{host}/stream"),
+        ("user:secret#secret@{host}/stream", "{host}/stream"),
+        ("{host}/?user=me&password=secret&channel=1", "{host}/?user=me&password=***&channel=1"),
+        ("{host}/@me/stream", "{host}/@me/stream"),
+    ],
+)
+def test_a_password_is_not_shown(closed_port, given, shown):
+    host = f"127.0.0.1:{closed_port}"
     with pytest.raises(UserError) as error:
-        open_frames(f"rtsp://user:secret@127.0.0.1:{closed_port}/stream")
+        open_frames(f"rtsp://{given.format(host=host)}")
     assert "secret" not in str(error.value)
-    assert f"rtsp://127.0.0.1:{closed_port}/stream" in str(error.value)
+    assert f"rtsp://{shown.format(host=host)} cannot" in str(error.value)
 
 
 def test_a_server_that_sends_by_udp_alone(udp_server):

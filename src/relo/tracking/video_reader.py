@@ -183,7 +183,9 @@ def _reason(error: av.error.FFmpegError) -> str:
 
 
 def _without_password(address: str) -> str:
-    return re.sub(r"^([^/]*//)[^/?#]*@", r"\1", address)
+    """The address to show; passwords may hold signs that they should not, up to the last @, or be asked for by name."""
+    address = re.sub(r"^([^/]*//)(?:[^/?#@\[]*:(?!\d+/).*|[^/?#]*)@", r"\1", address)
+    return re.sub(r"(?i)((?:pass|passwd|password|pwd|token)=)[^&/]+", r"\1***", address)
 
 
 def _video_stream(container: InputContainer, name: str) -> VideoStream:
