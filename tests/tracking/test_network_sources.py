@@ -110,10 +110,12 @@ def server(videos):
 
 
 class UDPHandler(socketserver.StreamRequestHandler):
-    """An RTSP server that sends its transport stream by UDP alone, as VLC's does, and then falls silent."""
+    """An RTSP server that sends its transport stream by UDP alone, as VLC's does, and is then silent."""
 
     def handle(self):
         while request := self.rfile.readline().decode().split():
+            if request[0] == "PLAY" and "busy" in request[1]:
+                return
             headers = dict(line.split(": ", 1) for line in iter(lambda: self.rfile.readline().decode().strip(), ""))
             head, body, status = f"CSeq: {headers['CSeq']}\r\nSession: 1\r\n", "", "200 OK"
             if request[0] == "DESCRIBE":
@@ -244,6 +246,11 @@ def test_a_server_that_sends_by_udp_alone(udp_server):
         list(frames)
     assert time.monotonic() - started < 0.9  # not twice as long as silence is borne
     assert ["TCP" in transport for transport in udp_server.transports] == [True, False]
+
+
+def test_a_server_that_hangs_up_instead_of_playing(udp_server):
+    with pytest.raises(UserError, match="/busy cannot be opened: the connection failed"):
+        open_frames(f"rtsp://127.0.0.1:{udp_server.server_address[1]}/busy")
 
 
 def test_a_live_stream_is_read_on_before_its_first_frame_is_asked_for(server):

@@ -177,7 +177,8 @@ def _reason(error: av.error.FFmpegError) -> str:
         return _SILENCE
     if isinstance(error, av.error.InvalidDataError):
         return "what it sends is no video"
-    if error.errno == errno.EIO:  # what FFmpeg gives for a host without an address, and for a stream that is cut
+    # What FFmpeg gives for a host without an address and a stream that is cut; and where an RTSP server hangs up.
+    if error.errno in (errno.EIO, errno.EPERM):
         return "the connection failed"
     return error.strerror or "unknown error"
 
