@@ -49,6 +49,9 @@ class CorrelatingEncoder(Encoder):
         trunc_normal_(self.template_position, std=0.02)
         self.types = TokenTypes(self.width)
         self.blocks = nn.ModuleList(Block(self.width, heads, qkv_bias=True) for _ in range(self.depth))
+        for block in self.blocks:
+            # torch's fused attention has a slow backward pass on CPUs for so few tokens, most of all in bfloat16
+            block.attn.fused_attn = False  # type: ignore[union-attr]
         self.norm = nn.LayerNorm(self.width)
         self.widen = nn.Conv2d(self.width, self.channels, kernel_size=1)
 

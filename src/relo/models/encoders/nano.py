@@ -67,9 +67,6 @@ class Nano(CorrelatingEncoder):
         self.match = Conv2dNormActivation(stem[2] + correlation_groups, stem[2])
         self.embed = nn.Conv2d(stem[2], width, kernel_size=2, stride=2)
         self._add_blocks(heads, max_templates)
-        for block in self.blocks:
-            # torch's fused attention has a slow backward pass on CPUs for so few tokens
-            block.attn.fused_attn = False  # type: ignore[union-attr]
         self.carry = nn.Conv2d(stem[2], channels, kernel_size=1)
         self.to(memory_format=torch.channels_last)  # a quarter faster on CPUs
 
