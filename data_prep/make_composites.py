@@ -14,8 +14,8 @@ from relo.commands.scripts import run_script
 from relo.errors import UserError
 
 COMPOSITES = {
-    "composites": ("train", "default", 1000, 24, 0),
-    "composites_hard": ("train", "hard", 600, 24, 0),
+    "composites": ("train", "default", 3000, 24, 0),
+    "composites_hard": ("train", "hard", 1800, 24, 0),
     "composites_long_occluded": ("train", "occluded", 600, 60, 1),
     "composites_val": ("val", "default", 120, 40, 0),
     "composites_val_occluded": ("val", "occluded", 120, 60, 0),
