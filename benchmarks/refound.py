@@ -2,8 +2,8 @@
 
     python benchmarks/refound.py MODEL --sequences data/occluded --rule lost_after=5 --rule lost_after=5,search_window=2
 
-A case is an absence: at least `--absent` frames in a row on which the target cannot be seen, then frames on which it
-can. Cases count where all rules were right (IoU above 0.5) on one of the last five frames before it, so that there was
+A case is an absence: at least `--absent` frames in a row on which the target cannot be seen, then at least `--seen`
+frames in a row on which it can: what shows itself for a moment leaves no time to search. Cases count where all rules were right (IoU above 0.5) on one of the last five frames before it, so that there was
 something to lose. "found" is the share of cases in which a box is right within `--within` frames of those that follow;
 "frames" is how many that took, of the cases found; "growth" is how much sqrt(w h) of the box grew at most during the
 absence, over what it was on its first frame; "AUC" is the success AUC of all frames that show the target. Each
@@ -36,11 +36,12 @@ BEFORE = 5
 PLAIN: dict[str, Any] = {"lost_after": None, "template_update_presence": None}
 
 
-def absences(visible: NDArray[np.bool_], least: int) -> list[tuple[int, int]]:
-    """The runs of at least so many hidden frames that frames follow: their first frame, and the first after them."""
+def absences(visible: NDArray[np.bool_], least: int, seen: int) -> list[tuple[int, int]]:
+    """The runs of at least `least` hidden frames, before `seen` visible ones: their first frame, and the first after."""
     edges = np.diff(visible.astype(np.int8), prepend=1)
-    starts, ends = np.flatnonzero(edges == -1), np.flatnonzero(edges == 1)
-    return [(int(a), int(b)) for a, b in zip(starts, ends, strict=False) if b - a >= least and a > 0]
+    runs = zip(np.flatnonzero(edges == -1), np.flatnonzero(edges == 1), strict=False)
+    is_long = [(int(a), int(b)) for a, b in runs if b - a >= least and a > 0]
+    return [(a, b) for a, b in is_long if len(visible) - b >= seen and visible[b : b + seen].all()]
 
 
 def outcome(result: SequenceResult, start: int, end: int, within: int) -> tuple[bool, float, float]:
@@ -68,7 +69,7 @@ def compare(options: argparse.Namespace) -> Table:
             [
                 outcome(result, start, end, options.within)
                 for result in tracked
-                for start, end in absences(result.sequence.visible, options.absent)
+                for start, end in absences(result.sequence.visible, options.absent, options.seen)
             ]
         ).reshape(-1, 3)
         for name, tracked in results.items()
@@ -76,7 +77,8 @@ def compare(options: argparse.Namespace) -> Table:
     counts = np.stack([table[:, 0] for table in outcomes.values()]).all(0)
     if not counts.any():
         raise UserError(
-            f"No absence of {options.absent} frames begins with a tracked target: there is nothing to find."
+            f"No absence of {options.absent} frames begins with a tracked target and ends with {options.seen} frames that "
+            "show it: there is nothing to find."
         )
     title = f"{counts.sum()} of {len(counts)} absences of {options.absent} frames or more"
     table = Table("rule", "found (%)", "frames", "growth", "AUC (%)", title=title)
@@ -119,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="settings of a rule to compare; repeatable",
     )
     parser.add_argument("--absent", type=int, default=20, help="frames of the shortest absence")
+    parser.add_argument("--seen", type=int, default=10, help="frames after it that must show the target")
     parser.add_argument("--within", type=int, default=30, help="frames in which to find the target")
     print_table(parser, arguments, compare)
 

@@ -2,10 +2,10 @@
 
     python benchmarks/training_curves.py runs/weights --output docs/weights_curves.png [--smooth 0.9]
 
-RUNS holds a folder per stage with the log of Lightning's CSVLogger (`<stage>/log/metrics.csv`), as `make weights`
-leaves it; stages stand in the order in which they ended. The left axis is of the loss, logarithmic; the right one is of
-what boxes are worth: the IoU of the trained or the most probable cell's box, the best cell's, and how often presence is
-right. Bold lines are moving averages.
+RUNS holds a folder per stage with the log of Lightning's CSVLogger (`<stage>/log/metrics.csv`, and `metrics_1.csv` and
+so on of what ran before it was stopped), as `make weights` leaves it; stages stand in the order in which they ended.
+The left axis is of the loss, logarithmic; the right one is of what boxes are worth: the IoU of the trained or the most
+probable cell's box, the best cell's, and how often presence is right. Bold lines are moving averages.
 """
 
 from relo.commands.process import set_defaults
@@ -31,6 +31,28 @@ SHARES = {
     "train/accuracy": "presence is right",
 }
 LOSS = "train/loss"
+
+
+def stage_logs(runs: Path) -> dict[str, list[Path]]:
+    """The logs of each stage by its name, the earlier part of a training first; stages in the order of their ends."""
+    stages: dict[str, list[Path]] = {}
+    for path in sorted(runs.glob("*/log/metrics*.csv"), key=lambda path: path.stat().st_mtime):
+        stages[path.parts[-3]] = [*stages.pop(path.parts[-3], []), path]
+    return stages
+
+
+def read_training(paths: Sequence[Path]) -> dict[str, NDArray[np.float64]]:
+    """Steps and values [n, 2] of each column that has numbers; of steps that were run again, the last ones.
+
+    Raises:
+        UserError: see `read_log`.
+    """
+    whole: dict[str, NDArray[np.float64]] = {}
+    for path in paths:
+        for name, points in read_log(path).items():
+            before = whole.get(name, points[:0])
+            whole[name] = np.concatenate([before[before[:, 0] < points[:1, 0].min(initial=np.inf)], points])
+    return whole
 
 
 def read_log(path: Path) -> dict[str, NDArray[np.float64]]:
@@ -90,13 +112,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not 0 <= options.smooth < 1:
         parser.error(f"--smooth must be from 0 to below 1, but is {options.smooth}.")
-    paths = sorted(options.runs.glob("*/log/metrics.csv"), key=lambda path: path.stat().st_mtime)
+    stages = stage_logs(options.runs)
     try:
-        if not paths:
+        if not stages:
             raise UserError(
                 f"{options.runs} holds no <stage>/log/metrics.csv; name the folder that `make weights` made."
             )
-        save_png(draw({path.parts[-3]: read_log(path) for path in paths}, options.smooth), options.output)
+        save_png(draw({stage: read_training(paths) for stage, paths in stages.items()}, options.smooth), options.output)
     except UserError as error:
         parser.error(str(error))
     print(f"Written: {options.output}")

@@ -20,9 +20,11 @@ COMPOSITES = {
     "composites_val": ("val", "default", 120, 40, 0),
     "composites_val_occluded": ("val", "occluded", 120, 60, 0),
     "composites_val_distractors": ("val", "distractors", 80, 40, 0),
+    "composites_val_long_occluded": ("val", "occluded", 120, 150, 2),
     "composites_test": ("test", "default", 500, 24, 0),
     "composites_test_occluded": ("test", "occluded", 250, 60, 0),
     "composites_test_distractors": ("test", "distractors", 250, 24, 0),
+    "composites_test_long_occluded": ("test", "occluded", 120, 150, 2),
 }
 """Each store: the split, the difficulty, the number of sequences and of their frames, and the seed. Splits share no
 image."""

@@ -64,10 +64,12 @@ def test_scores_by_hand():
 def test_absences_have_an_end_and_a_length(benchmarks):
     _, refound = benchmarks
     visible = np.array([True] * 3 + [False] * 4 + [True] * 2 + [False] * 2 + [True] + [False] * 9)
-    assert refound.absences(visible, 3) == [(3, 7)]
-    assert refound.absences(visible, 2) == [(3, 7), (9, 11)]
-    assert refound.absences(~visible, 1)[0] == (7, 9)  # what is hidden from the start was never tracked
-    assert refound.absences(np.ones(5, np.bool_), 1) == []
+    assert refound.absences(visible, 3, 1) == [(3, 7)]
+    assert refound.absences(visible, 2, 1) == [(3, 7), (9, 11)]
+    assert refound.absences(visible, 2, 2) == [(3, 7)]
+    assert refound.absences(visible[:8], 2, 2) == []
+    assert refound.absences(~visible, 1, 1)[0] == (7, 9)  # what is hidden from the start was never tracked
+    assert refound.absences(np.ones(5, np.bool_), 1, 1) == []
 
 
 def test_an_absences_outcome_by_hand(benchmarks):
@@ -150,7 +152,7 @@ def test_the_table_of_presence(benchmarks, model, hidden_store, tmp_path, capsys
 
 def test_the_table_of_what_was_found_again(benchmarks, model, hidden_store, capsys):
     _, refound = benchmarks
-    options = ["--sequences", str(hidden_store), "--absent", "4", "--within", "5"]
+    options = ["--sequences", str(hidden_store), "--absent", "4", "--seen", "2", "--within", "5"]
     refound.main([model, *options, "--rule", "lost_after=20", "--rule", "lost_after=2, search_window=1.5"])
     out = capsys.readouterr().out
     assert "2 of 2 absences of 4 frames or more" in " ".join(out.split())
