@@ -111,6 +111,6 @@ def test_the_small_networks_settings_are_varied_one_by_one(parser, tmp_path):
         changed = {place[-1] for place, value in settings.items() if base.get(place) != value}
         setting = {"search": "search_size", "template": "template_size", "trained": "trained_stages"}
         kind = name.split("_")[0]
-        assert changed == (set() if name == "as_shipped" else {setting.get(kind, kind)})
+        assert changed == (set() if name == "reference" else {setting.get(kind, kind)})
     compared = {row for group in study.groups.values() for row in group.rows}
     assert compared == study.rows.keys()
