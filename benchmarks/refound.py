@@ -3,11 +3,12 @@
     python benchmarks/refound.py MODEL --sequences data/occluded --rule lost_after=5 --rule lost_after=5,search_window=2
 
 A case is an absence: at least `--absent` frames in a row on which the target cannot be seen, then at least `--seen`
-frames in a row on which it can: what shows itself for a moment leaves no time to search. Cases count where all rules were right (IoU above 0.5) on one of the last five frames before it, so that there was
-something to lose. "found" is the share of cases in which a box is right within `--within` frames of those that follow;
-"frames" is how many that took, of the cases found; "growth" is how much sqrt(w h) of the box grew at most during the
-absence, over what it was on its first frame; "AUC" is the success AUC of all frames that show the target. Each
-rule is the model's own with some settings changed; the first, "plain", has no lost-and-found.
+frames in a row on which it can: what shows itself for a moment leaves no time to search. Cases count where all rules
+were right (IoU above 0.5) on one of the last five frames before it, so that there was something to lose. "found" is
+the share of cases in which a box is right within `--within` frames of those that follow; "frames" is how many that
+took, of the cases found; "growth" is how much sqrt(w h) of the box grew at most during the absence, over what it was
+on its first frame; "AUC" is the success AUC of all frames that show the target. Each rule is the model's own with some
+settings changed; the first, "plain", has no lost-and-found.
 """
 
 from relo.commands.process import set_defaults
@@ -37,7 +38,7 @@ PLAIN: dict[str, Any] = {"lost_after": None, "template_update_presence": None}
 
 
 def absences(visible: NDArray[np.bool_], least: int, seen: int) -> list[tuple[int, int]]:
-    """The runs of at least `least` hidden frames, before `seen` visible ones: their first frame, and the first after."""
+    """The runs of at least `least` hidden frames before `seen` visible ones: their first frame, the one after them."""
     edges = np.diff(visible.astype(np.int8), prepend=1)
     runs = zip(np.flatnonzero(edges == -1), np.flatnonzero(edges == 1), strict=False)
     is_long = [(int(a), int(b)) for a, b in runs if b - a >= least and a > 0]
@@ -77,7 +78,7 @@ def compare(options: argparse.Namespace) -> Table:
     counts = np.stack([table[:, 0] for table in outcomes.values()]).all(0)
     if not counts.any():
         raise UserError(
-            f"No absence of {options.absent} frames begins with a tracked target and ends with {options.seen} frames that "
+            f"No absence of {options.absent} frames begins with a tracked target and ends with {options.seen} that "
             "show it: there is nothing to find."
         )
     title = f"{counts.sum()} of {len(counts)} absences of {options.absent} frames or more"
