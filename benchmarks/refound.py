@@ -40,9 +40,8 @@ PLAIN: dict[str, Any] = {"lost_after": None, "template_update_presence": None}
 def absences(visible: NDArray[np.bool_], least: int, seen: int) -> list[tuple[int, int]]:
     """The runs of at least `least` hidden frames before `seen` visible ones: their first frame, the one after them."""
     edges = np.diff(visible.astype(np.int8), prepend=1)
-    runs = zip(np.flatnonzero(edges == -1), np.flatnonzero(edges == 1), strict=False)
-    is_long = [(int(a), int(b)) for a, b in runs if b - a >= least and a > 0]
-    return [(a, b) for a, b in is_long if len(visible) - b >= seen and visible[b : b + seen].all()]
+    runs = zip(np.flatnonzero(edges == -1).tolist(), np.flatnonzero(edges == 1).tolist(), strict=False)
+    return [(a, b) for a, b in runs if a > 0 and b - a >= least and visible[b : b + seen].sum() == seen]
 
 
 def outcome(result: SequenceResult, start: int, end: int, within: int) -> tuple[bool, float, float]:
