@@ -4,6 +4,7 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -13,11 +14,13 @@ from relo.learning.priors import GaussianPrior
 from relo.learning.warmup import WarmupObjective
 from relo.models.checkpoints.plugin import build
 from relo.models.checkpoints.released import VARIANTS, read_variant, resolve_reference
+from relo.models.checkpoints.weights import SHIPPED_FOLDER, load_network
 from relo.models.encoders.fast_itpn import FastITPN
 from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned
 from relo.tracking.rule import load_rule
+from relo.tracking.tracker import Tracker
 from relo.training.module import RELOModule
 from training_runs import WARMUP, config, losses, relo_here, write_config
 
@@ -200,6 +203,27 @@ def test_papers_recipe_takes_two_steps_with_a_shallow_network(data, stage, tmp_p
         settings = (*on_synthetic_data(data, steps=3), *shallow, "--ckpt_path=last")
         relo_here(monkeypatch, "fit", "--config", path, *settings, cwd=tmp_path)
         assert losses(run).keys() == {2}
+
+
+def test_the_weights_of_the_package_are_adapted_to_a_store(data, tmp_path, monkeypatch):
+    """What tracks afterwards has new boxes, the rule that came with the weights, and their presence head."""
+    settings = (*on_synthetic_data(data), "--data.batch_size=2", "--data.clips_per_epoch=4")
+    relo_here(monkeypatch, "fit", "--config", CONFIGS / "adapt.yaml", *settings, cwd=tmp_path)
+    run = check_two_steps(tmp_path)
+
+    image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
+    states = []
+    for model in ("relo-small", run / "last.ckpt"):
+        tracker = Tracker.from_pretrained(model, device="cpu", engine="torch")
+        assert tracker.rule == load_rule(SHIPPED_FOLDER / "tracking.yaml")
+        states += tracker.step([image], tracker.initialize([image], [[60.0, 40.0, 30.0, 30.0]]))
+    before, after = states
+    assert not torch.equal(before.box_xywh, after.box_xywh)
+
+    shipped, adapted = (load_network(model).state_dict() for model in ("relo-small", run / "last.ckpt"))
+    differ = [name for name in shipped if not torch.allclose(shipped[name], adapted[name], 1e-6, 0)]  # averages round
+    changed = {name.partition(".")[0] for name in differ}
+    assert changed == {"encoder", "propagator", "box", "prior"}
 
 
 @pytest.mark.parametrize("frames", [1, 2])
