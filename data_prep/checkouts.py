@@ -16,6 +16,7 @@ import scipy.io
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
+from scipy.io.matlab import MatReadError
 
 from relo.data.intact_frames import decode_intact
 from relo.errors import UserError
@@ -53,7 +54,7 @@ def convert(name: str, checkout: Path, target: Path) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         CONVERTERS[name](checkout, unfinished)
-    except (OSError, ValueError, KeyError, IndexError, ElementTree.ParseError) as error:
+    except (OSError, ValueError, KeyError, IndexError, ElementTree.ParseError, MatReadError) as error:
         raise UserError(
             f"{checkout} is no checkout that the set {name} can be made of ({type(error).__name__}: {error}); clone it "
             "again."

@@ -218,6 +218,15 @@ def test_a_damaged_annotation_leaves_nothing(checkouts, tmp_path):
     assert not (tmp_path / "sets/raccoon").exists()
 
 
+@pytest.mark.parametrize("content", [b"", b"MATLAB 5.0"])
+def test_a_damaged_matlab_file_leaves_nothing(content, checkouts, tmp_path):
+    folder = tmp_path / "clothing-co-parsing/annotations/pixel-level"
+    folder.mkdir(parents=True)
+    (folder / "0001.mat").write_bytes(content)
+    with pytest.raises(UserError, match="no checkout that the set clothing_coparsing can be made of"):
+        checkouts.convert("clothing_coparsing", folder.parents[1], tmp_path / "sets/clothing_coparsing")
+
+
 def test_a_damaged_image_is_named_and_left_out(checkouts, tmp_path, capsys):
     root = tmp_path / "raccoon_dataset"
     animals("annotations")(root)

@@ -164,6 +164,28 @@ def test_broken_sequence_is_left_out_and_listed_until_it_is_mended(reader, tmp_p
     assert (store.names, store.manifest.broken) == (reader.names, {})
 
 
+def test_a_store_that_was_finished_without_a_sequence_stays_so_if_another_try_fails(reader, tmp_path):
+    (reader.root / "video 1" / "0005.jpg").write_bytes(b"")
+    pack(reader, tmp_path / "s", skip_broken=True)
+    with pytest.raises(UserError, match="video 1 is broken"):
+        pack(reader, tmp_path / "s")
+    store = ClipStore(tmp_path / "s")
+    assert store.names == ["video 0", "video 2"]
+    assert "0005.jpg" in store.manifest.broken["video 1"]
+
+
+def test_headers_of_png_files_are_enough_where_nothing_is_decoded(tmp_path, monkeypatch):
+    root = tmp_path / "plain"
+    (root / "a/img").mkdir(parents=True)
+    image = np.full((30, 40, 3), 90, np.uint8)
+    for number in (1, 2):
+        cv2.imwrite(str(root / f"a/img/{number:08d}.png"), image)
+    (root / "a/groundtruth.txt").write_text("5,5,10,10\n" * 2)
+    monkeypatch.setattr("relo.data.frame_packing.intact_size", None)  # it would decode
+    store = pack(open_reader("plain", root, "all"), tmp_path / "s", decode=False)
+    assert store[0].frames[1].shape == (30, 40, 3)
+
+
 def test_names_are_printed_as_they_are(tmp_path, capsys):
     reader = FakeReader(tmp_path / "fake")
     (reader.root / "video 1" / "0005.jpg").write_bytes(b"")

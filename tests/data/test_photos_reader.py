@@ -48,6 +48,19 @@ def photos(tmp_path):
     return root
 
 
+def test_a_mask_without_a_photograph_leaves_the_others_of_use(photos):
+    mask(photos / "masks/stray_0.png", (3, 4, 10, 6))
+    for split in ("train", "val", "test"):
+        reader = Photographs(photos, split)
+        with pytest.raises(UserError, match=r"masks/stray_0\.png is of .*images/stray\.\*, which is not there"):
+            reader[reader.names.index("stray_0")]
+
+
+def test_a_label_may_hold_whatever_json_allows(photos):
+    describe(photos, '{"image": "cat_1.jpg", "boxes_xywh": [[1, 2, 30, 20]], "labels": ["a\u2028cat"]}')
+    assert next(iter(Photographs(photos).names[1:])) == "cat_1_0"
+
+
 def test_things_are_sequences_of_one_frame(photos):
     reader = Photographs(photos)
     assert reader.names == ["10_0", "cat_1_0", "cat_1_1"]  # in natural order

@@ -90,7 +90,8 @@ def paths_in(content):
 
 
 def test_recipes_and_make_data_speak_of_the_same_stores():
-    files = [*CONFIGS.glob("*.yaml"), *CONFIGS.glob("data/*.yaml")]
+    own = CONFIGS / "adapt.yaml"  # its store is of the user's videos
+    files = {*CONFIGS.glob("*.yaml"), *CONFIGS.glob("data/*.yaml")} - {own}
     named = set().union(*(paths_in(yaml.safe_load(path.read_text())) for path in files))
     of_recipes = {Path(path).name for path in named if Path(path).parent == Path("data") and "synthetic" not in path}
     assert of_recipes == RECIPE_STORES.keys()

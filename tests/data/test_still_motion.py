@@ -141,3 +141,32 @@ def test_motion_beyond_reason_is_refused(stills, strength):
 def test_targets_at_the_border_stay_in_the_image(box_xywh, tmp_path):
     for seed in range(20):
         assert in_motion(still(tmp_path, box_xywh), 2.0, np.random.default_rng(seed)).visible.mean() >= 0.8
+
+
+class FirstBoxes(FakeReader):
+    """Videos of which the first box alone is public; its centre is moved by `shift` pixels."""
+
+    shift = 0.0
+
+    def __getitem__(self, index):
+        video = super().__getitem__(index)
+        return replace(
+            video, boxes_xywh=video.boxes_xywh[:1] + np.array([self.shift, 0, 0, 0]), visible=video.visible[:1]
+        )
+
+
+@pytest.mark.parametrize("sampler", [OrderSampler(1, 3), ConsecutiveSampler(1, 4)], ids=["order", "consecutive"])
+def test_the_frame_of_an_only_box_is_a_still(sampler, tmp_path):
+    store = pack(FirstBoxes(tmp_path / "videos", sequences=2, frames=5), tmp_path / "packed")
+    surroundings = CropRule(8.0, 128) if sampler.consecutive else None
+    clip = clips(store, MOVING, sampler, surroundings)[0]
+    assert not torch.equal(clip.search_images[0, 0], clip.search_images[0, 1])
+
+
+def test_a_still_whose_target_no_motion_shows_is_named(tmp_path):
+    reader = FirstBoxes(tmp_path / "stills", sequences=1, frames=1)
+    width = reader[0].frames[0].shape[1]
+    reader.shift = width - reader[0].boxes_xywh[0, 0]  # its left side at the right border
+    store = pack(reader, tmp_path / "packed")
+    with pytest.raises(UserError, match=r"^The box of fake/video 0 in .*packed has its centre outside its image"):
+        clips(store, MOVING)[0]

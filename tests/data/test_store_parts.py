@@ -7,6 +7,7 @@ import pytest
 from fake_sequences import FakeReader
 
 from relo.commands.data import verify
+from relo.commands.main import main
 from relo.data.clip_dataset import ClipDataset, StoreSource
 from relo.data.clip_store import ClipStore, PackingOptions
 from relo.data.datamodule import SequenceDataset, SequenceSource
@@ -78,6 +79,11 @@ def test_parts_are_validated_on_and_verified_as_one_store(parts, capsys):
     assert len(SequenceDataset([SequenceSource(str(parts), start=2)])) == 3
     verify(parts, decode=False, workers=0)
     assert "every record of 5 sequences is good" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_doctor_looks_at_every_part(parts, capsys):
+    main(["data", "doctor", str(parts)])
+    assert capsys.readouterr().out.count("clip store of fake") == len(list(parts.iterdir()))
 
 
 def test_a_part_that_is_missing_is_named(parts, whole):

@@ -3,12 +3,14 @@
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from relo.commands.evaluate import evaluate
 from relo.evaluation.report_page import ReportTable
+from relo.evaluation.scoring import ScoringRule, SequenceScore
 
 BOXES = np.array([[10, 20, 30, 40], [12, 21, 30, 40], [14, 22, 31, 40], [16, 23, 31, 41]], float)
 SEQUENCES = ("airplane-1", "airplane-9", "basketball-1")  # of LaSOT's test set: they have attributes
@@ -113,6 +115,25 @@ def test_names_that_are_no_text(tmp_path):
     evaluate([tmp_path / name], benchmark="plain", annotations=tmp_path / "annos", report=tmp_path / "report")
     for file in ("report.html", "scores.md", "scores.tex"):
         assert "caf" in (tmp_path / "report" / file).read_text(encoding="utf-8")
+
+
+class OnTarget(ScoringRule):
+    name = "on target"
+    source = "a test"
+    thresholds: ClassVar = {}
+    scores = ("on_target",)
+
+    def score(self, truth, predictions_xywh):
+        return SequenceScore(truth.name, len(truth), 1.0, {"on_target": 0.5}, {})
+
+
+def test_a_rule_with_scores_of_its_own_has_a_report(report, tmp_path):
+    folder = tmp_path / "own"
+    rule = f"{__name__}.OnTarget"
+    evaluate([tmp_path / "trackers"], benchmark="lasot", annotations=tmp_path / "annos", rule=rule, report=folder)
+    page = (folder / "report.html").read_text()
+    assert "on_target" in page
+    assert "Among published trackers" not in page  # they have no such score
 
 
 def test_other_benchmarks_have_a_report(tmp_path):

@@ -284,6 +284,18 @@ def test_incomplete_result_is_made_again(tracker, sequences, tmp_path, damage):
     assert (tmp_path / "made-1.txt").read_text() == good
 
 
+def test_a_result_that_began_with_another_box_is_made_again(tracker, sequences, tmp_path):
+    """As of a corrected annotation, or of another set of made sequences, whose names are the same."""
+    run_one_pass(tracker, sequences[:2], folder=tmp_path)
+    boxes_xywh = sequences[1].boxes_xywh + 2.0
+    corrected = replace(sequences[1], boxes_xywh=boxes_xywh)
+    again = CountingTracker(tracker.network)
+    _, result = run_one_pass(again, [sequences[0], corrected], folder=tmp_path)
+    assert again.frames == len(corrected) - 1
+    assert read_boxes(tmp_path / "made-1.txt")[0] == pytest.approx(boxes_xywh[0], abs=1e-4)
+    assert result.boxes_xywh[0] == pytest.approx(boxes_xywh[0])
+
+
 def test_results_of_two_trackers_do_not_mix(tracker, network, sequences, tmp_path):
     run_one_pass(tracker, sequences[:1], folder=tmp_path)
     with pytest.raises(UserError, match="other rule"):

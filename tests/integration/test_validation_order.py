@@ -112,6 +112,10 @@ def test_sequences_of_one_name_are_scored_by_themselves(data, network, tmp_path,
         content["data"] |= {"validation": [{"path": path} for path in paths], "validation_batch": batch}
         path = write_config(tmp_path / "config.yaml", content)
         relo_here(monkeypatch, "validate", "--config", path, cwd=tmp_path)
-        aucs.append(json.loads((tmp_path / "run/validation/scores.json").read_text())["policy"]["auc"])
+        scores = json.loads((tmp_path / "run/validation/scores.json").read_text())
+        aucs.append(scores["policy"]["auc"])
+        assert scores["sequences"] == 3 * len(paths)
+        assert np.mean(list(scores["per_sequence"]["policy"].values())) == pytest.approx(aucs[-1], abs=1e-6)
+    assert len({path.split("/", 1)[1] for path in boxes(tmp_path)}) == 2 * 6  # of two maps
     assert aucs[2] == pytest.approx((aucs[0] + aucs[1]) / 2, abs=1e-6)
     assert aucs[3] == pytest.approx(aucs[2], abs=1e-3)

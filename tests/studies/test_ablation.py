@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from rich.console import Console
 
 from refusals import refused
@@ -578,6 +579,25 @@ def test_a_seed_that_no_training_takes(seed, tmp_path):
     study = read_study(write_study(tmp_path, seeds=[seed]))
     with pytest.raises(UserError, match="A training has seed = "):
         make_plan(study, study.seeds, tmp_path / "out")
+
+
+def test_a_stages_callbacks_stay_beside_the_steps_own(tmp_path):
+    averaged = {"class_path": "relo.training.callbacks.AveragedWeights", "init_args": {"decay": 0.9}}
+    saved = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"filename": "mine"}}
+    table = {"class_path": "relo.training.monitoring.HealthTable", "init_args": {"every_n_steps": 1}}
+    content = stage(WARMUP, localizations=["prior"])
+    content["trainer"]["callbacks"] = [averaged, saved]
+    rows = {"policy": {"warmup": "watched"}, "prior": {}}
+    changes = {"watched": {"trainer": {"callbacks+": [table]}}}
+    path = write_study(tmp_path, rows=rows, changes=changes)
+    write_config(tmp_path / "warmup.yaml", content)
+    (training,) = make_plan(read_study(path), [0], tmp_path / "out")["policy", 0].training.needs
+    training.folder.mkdir(parents=True)
+    training.command()
+    trainer = yaml.safe_load((training.folder / "settings.yaml").read_text())["trainer"]
+    assert trainer["callbacks"][:-1] == [averaged, table]
+    assert trainer["callbacks"][-1]["init_args"]["dirpath"] == str(training.folder)
+    assert "callbacks+" not in trainer
 
 
 def test_a_date_in_a_config_is_text(tmp_path):

@@ -212,8 +212,13 @@ class ClipDataset(Dataset[ClipBatch]):
                 f"The record 'visible' of {sequence.dataset}/{sequence.name} in {self.stores[which].path} is not what "
                 "the store's table says of it: pack the dataset again."
             )
-        if self.still_motion and len(sequence) == 1:
+        if self.still_motion and len(sequence.visible) == 1:
             sequence = in_motion(sequence, self.still_motion, rng)
+            if not self.sampler.accepts(sequence.visible):
+                raise UserError(
+                    f"The box of {sequence.dataset}/{sequence.name} in {self.stores[which].path} has its centre "
+                    "outside its image, so that no motion shows the target: correct it, and pack the dataset again."
+                )
         return sequence
 
     def _draw_absence(

@@ -5,8 +5,9 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import lightning
@@ -26,7 +27,7 @@ from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.data.sequences.base import SequenceReader
 from relo.data.store_parts import open_store
 from relo.data.transforms import Augmentation, ClipTransform
-from relo.errors import UserError
+from relo.errors import UserError, excerpt
 from relo.geometry import CropRule
 from relo.settings import check_whole
 
@@ -263,13 +264,17 @@ class ClipLoader(DataLoader[ClipBatch]):
 class SequenceDataset(Dataset[AnnotatedSequence | None]):
     """The sequences of several sources, one after the other.
 
+    Where a source has sequences of another's dataset and names, as made ones may, its folder's name is put behind the
+    dataset's: results and scores are filed under both.
+
     Raises:
         UserError: a source cannot be read, is a store whose frames were cut around the targets, names a split without
-            a dataset, has none of the sequences that it names, or no boxes but the first.
+            a dataset, has none of the sequences that it names, or no boxes but the first; or one is named twice.
     """
 
     def __init__(self, sources: Sequence[SequenceSource]) -> None:
-        self.members: list[tuple[SequenceReader, int]] = []
+        self.members: list[tuple[SequenceReader, int, str]] = []  # with what the dataset is called
+        taken: set[tuple[str, str]] = set()  # datasets and names
         for source in sources:
             reader: SequenceReader
             if source.dataset is not None:
@@ -293,7 +298,16 @@ class SequenceDataset(Dataset[AnnotatedSequence | None]):
                     "or stop."
                 )
             require_every_box(reader[numbers[0]])  # before hours of training: of some splits, no sequence has them all
-            self.members += [(reader, i) for i in numbers]
+            dataset, names = reader.dataset, reader.names[source.start : source.stop]
+            if any((dataset, name) in taken for name in names):
+                dataset = f"{dataset}_{Path(source.path).resolve().name}"
+            if again := [name for name in names if (dataset, name) in taken]:
+                raise UserError(
+                    f"data.validation has two sequences {excerpt(again[0])} of {dataset}: name each once, and give "
+                    "folders of one dataset different names."
+                )
+            taken |= {(dataset, name) for name in names}
+            self.members += [(reader, number, dataset) for number in numbers]
 
     def __len__(self) -> int:
         return len(self.members)
@@ -306,10 +320,10 @@ class SequenceDataset(Dataset[AnnotatedSequence | None]):
         """
         if index == NO_SEQUENCE:
             return None
-        reader, number = self.members[index]
+        reader, number, dataset = self.members[index]
         sequence = reader[number]
         require_every_box(sequence)
-        return sequence
+        return replace(sequence, dataset=dataset)
 
 
 NO_SEQUENCE = -1

@@ -6,11 +6,12 @@ from functools import partial
 from pathlib import Path
 
 from relo.console import make_console
-from relo.data.clip_store import ClipStore, is_store
+from relo.data.clip_store import ClipStore
 from relo.data.parallel import in_order
 from relo.data.sequence_checks import examine
 from relo.data.sequences import DATASETS, find_dataset, open_reader
 from relo.data.sequences.base import SequenceReader
+from relo.data.store_parts import holds_store, store_folders
 from relo.errors import UserError
 from relo.progress import sequence_progress
 
@@ -63,7 +64,7 @@ def look_at(
         UserError: there is no store, or its manifest cannot be read.
     """
     if dataset == "store":
-        return [_look_at_store(root, workers, decode)]
+        return [_look_at_store(path, workers, decode) for path in store_folders(root)]
     specification = find_dataset(dataset)
     dataset = specification.name
     if split is not None:
@@ -77,7 +78,7 @@ def look_at(
 
 def _recognised(folder: Path) -> str | None:
     """The name of the dataset whose marks a folder has, or `store`."""
-    if is_store(folder):
+    if holds_store(folder):
         return "store"
     marked = (name for name, dataset in DATASETS.items() if any(_is_there(folder, mark) for mark in dataset.marks))
     return next(marked, None)

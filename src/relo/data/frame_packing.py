@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relo.data.frame_geometry import WHOLE_IMAGE, nearest_visible, surroundings
-from relo.data.image_headers import upright_jpeg_size
+from relo.data.image_headers import upright_jpeg_size, upright_size
 from relo.data.intact_frames import decode_intact, intact_size
 from relo.data.sequence_checks import check_annotation, misfits
 from relo.data.sequences.base import Sequence
@@ -40,11 +40,11 @@ def pack_frames(sequence: Sequence, options: PackingOptions, decode: bool = True
     values = []
     for i in range(count):
         encoded, name = sequence.frames.encoded(i), sequence.frames.name(i)
-        size = upright_jpeg_size(encoded)
         if not options.changes_frames and encoded.startswith(_KEPT):
-            sizes[i] = intact_size(encoded, name) if decode or size is None else size
+            sizes[i] = (None if decode else upright_size(encoded)) or intact_size(encoded, name)
         else:
             box_xywh = None if options.cut is None else sequence.boxes_xywh[around[i]]
+            size = upright_jpeg_size(encoded)
             encoded, sizes[i], geometry[i] = _changed(encoded, name, size, box_xywh, options)
         values.append(closed(encoded))
     if problems := misfits(sequence, sizes):

@@ -70,6 +70,13 @@ def upright_jpeg_size(encoded: bytes) -> tuple[int, int] | None:
     return None
 
 
+def upright_size(encoded: bytes) -> tuple[int, int] | None:
+    """Width and height of a JPEG as of `upright_jpeg_size`, or of a PNG without Exif; None for any other image."""
+    if encoded.startswith(_PNG) and b"eXIf" not in encoded:
+        return announced_pixels(encoded)
+    return upright_jpeg_size(encoded)
+
+
 def _webp_pixels(encoded: bytes) -> tuple[int, int] | None:
     if encoded[12:16] == b"VP8X":
         return _number(encoded, 24, 3) + 1, _number(encoded, 27, 3) + 1

@@ -9,7 +9,7 @@ from typing import Any
 
 from relo.data.store_tables import Names
 from relo.errors import UserError, excerpt
-from relo.settings import check_number, check_whole, is_of
+from relo.settings import check_arguments, check_number, check_whole
 
 FORMAT = "relo clip store"
 VERSION = 1
@@ -86,27 +86,12 @@ class Manifest:
             version = content.pop("version")
             if version == VERSION:
                 options = PackingOptions(**content.pop("options"))
-                manifest = Manifest(names=Names(content.pop("names")), options=options, **content)
-                _require_types(manifest)
-                return manifest
+                names = Names(content.pop("names"))
+                check_arguments(Manifest, content, "The manifest")
+                return Manifest(names=names, options=options, **content)
         except (UserError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise UserError(f"{path} is an LMDB but no clip store; make one with `relo data pack`.") from None
         raise UserError(
             f"{path} is a clip store of version {excerpt(version)}, and this is relo for version {VERSION}: "
             "pack it again."
         )
-
-
-def _require_types(manifest: Manifest) -> None:
-    """Refuse what no packing writes; the options have refused theirs.
-
-    Raises:
-        TypeError: a value is of another type.
-    """
-    are_right = (
-        all(is_of(value, str) for value in (manifest.dataset, manifest.split))  # names are, or do not join
-        and all(isinstance(value, dict) for value in (manifest.broken, manifest.reader_options))
-        and type(manifest.complete) is bool
-    )
-    if not are_right:
-        raise TypeError

@@ -138,6 +138,11 @@ def store_folders(path: Path) -> list[Path]:
     return [path / part.folder for part in parts]
 
 
+def holds_store(path: Path) -> bool:
+    """Whether there is a store at a path, or some part of one."""
+    return is_store(path) or any(_FOLDER.fullmatch(folder.name) and is_store(folder) for folder in _entries(path))
+
+
 def open_store(path: str | Path) -> ClipStore | JoinedStores:
     """The store at a path, in one or in parts.
 

@@ -69,7 +69,9 @@ class ClipStoreWriter:
 
     def __init__(self, path: Path, manifest: Manifest, damaged: Collection[int] = ()) -> None:
         self.path = path
-        begun_store(path, manifest)
+        begun = begun_store(path, manifest)
+        # What a finished store was finished without.
+        left_out = begun.manifest.broken if begun is not None and begun.manifest.complete else {}
         forget_environment(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -82,7 +84,7 @@ class ClipStoreWriter:
             raise self._unwritable(error) from error
         self._manifest = manifest
         try:
-            self._transact(partial(self._begin, damaged))
+            self._transact(partial(self._begin, damaged, left_out))
         except UserError:
             self._environment.close()
             raise
@@ -130,13 +132,17 @@ class ClipStoreWriter:
         tables = {ALL_VISIBLE: b"".join(visible), ALL_LENGTHS: lengths.tobytes(), MANIFEST: manifest.encode()}
         self._put({key: closed(value) for key, value in tables.items()})
 
-    def _begin(self, damaged: Collection[int], transaction: lmdb.Transaction) -> None:
-        """Find what is missing, and call the store unfinished where something is: another may have finished it."""
+    def _begin(self, damaged: Collection[int], left_out: Collection[str], transaction: lmdb.Transaction) -> None:
+        """Find what is missing, and call the store unfinished where something is: another may have finished it.
+
+        One that lacks nothing but what was left out stays finished, whatever comes of another try.
+        """
         for number in damaged:
             transaction.delete(record_key(number, "header"))
         numbers = range(len(self._manifest.names))
         self.missing = [number for number in numbers if transaction.get(record_key(number, "header")) is None]
-        if self.missing or transaction.get(MANIFEST) is None:
+        lacks_more = any(self._manifest.names[number] not in left_out for number in self.missing)
+        if damaged or lacks_more or transaction.get(MANIFEST) is None:
             transaction.put(MANIFEST, closed(self._manifest.encode()))
 
     def _put(self, records: Mapping[bytes, bytes]) -> None:

@@ -28,9 +28,10 @@ from relo.evaluation.result_folder import (
     check_names,
     claim,
     read_finished,
-    require_results,
     write_result,
 )
+from relo.evaluation.results import RUN_FILE
+from relo.files import require_kept
 from relo.models.memory import shortage
 from relo.tracking.crops import RGBImage, SearchView
 from relo.tracking.state import TargetState
@@ -108,7 +109,7 @@ def run_one_pass(
             pool.shutdown(wait=True, cancel_futures=True)
     ordered = [queue.results[place] for place in sorted(queue.results)]
     if folder is not None:
-        require_results(folder, [result.name for result in ordered])
+        require_kept(folder, [folder / RUN_FILE, *(folder / f"{result.name}.txt" for result in ordered)])
     if queue.failures:
         raise FailedSequences(queue.failures, ordered)
     return ordered

@@ -92,7 +92,7 @@ def _attributes(scores: Sequence[TrackerScore]) -> dict[str, Figure]:
         for score in scores
     }
     return {
-        "attributes": attribute_bars(means, counts, TITLES[main]),
+        "attributes": attribute_bars(means, counts, TITLES.get(main, main)),
         "attribute_radar": attribute_radar(means, counts),
     }
 
@@ -120,9 +120,9 @@ def _published_table(scores: Sequence[TrackerScore]) -> ReportTable | None:
         if row["benchmark"] == scores[0].benchmark.title:
             entry = published.setdefault(row["tracker"], {"source": row["source"], "training": row["training"]})
             entry[row["metric"]] = row["value"]
-    if not published:
-        return None
     titles = {name: TITLES[name] for name in scores[0].rule.scores if name in TITLES}
+    if not published or not titles:
+        return None
     rows = [
         [name, *(entry.get(title, "") for title in titles.values()), entry["training"] or _UNKNOWN, entry["source"]]
         for name, entry in published.items()
@@ -185,7 +185,8 @@ def _page(
         for remark in score.remarks
     ]
     sections["Remarks"] = f"<ul>{''.join(remarks)}</ul>" if remarks else "<p>None.</p>"
-    shown = "scores" if len(scores) == 1 else TITLES[first.rule.scores[0]]
+    main = first.rule.scores[0]
+    shown = "scores" if len(scores) == 1 else TITLES.get(main, main)
     note = f"<p>Percent; every sequence's {shown}, those where {escape(first.tracker)} is worst first.</p>"
     sections["Sequences"] = note + sequences.html()
 

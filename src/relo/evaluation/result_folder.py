@@ -14,7 +14,7 @@ from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.data.sequences.parsing import is_given, read_boxes, read_json
 from relo.errors import UserError, excerpt
 from relo.evaluation.results import RUN_FILE
-from relo.files import require_kept, write_text
+from relo.files import write_text
 from relo.inputs import can_be_a_name, leads_outside
 from relo.models.checkpoints.states import state_hash
 from relo.tracking.boxes_file import read_values, write_boxes, write_values
@@ -22,6 +22,7 @@ from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 
 _BESIDE_BOXES = ("_score", "_time", "_presence")
+_ROUNDING = 1e-4  # of boxes in files, which have four decimals
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,9 @@ def write_result(folder: Path, result: SequenceResult) -> None:
 
 
 def read_finished(folder: Path, sequence: AnnotatedSequence, tells_presence: bool = False) -> SequenceResult | None:
-    """The result of an earlier run; None if it is missing, incomplete or damaged.
+    """The result of an earlier run; None if it is missing, incomplete, damaged, or began with another box.
+
+    Names do not tell sequences of one dataset apart: made ones, say, of two seeds.
 
     Args:
         folder: the results' folder.
@@ -96,20 +99,12 @@ def read_finished(folder: Path, sequence: AnnotatedSequence, tells_presence: boo
         has_presence = (tells_presence and count > 1) or is_given(presence_file)
         if scores is None or seconds is None or (has_presence and presence is None) or len(boxes_xywh) != count:
             return None
-        if all(
+        began_alike = np.allclose(boxes_xywh[0], sequence.boxes_xywh[0], rtol=0, atol=_ROUNDING)
+        if began_alike and all(
             np.isfinite(numbers).all() for numbers in (boxes_xywh, scores, seconds, presence) if numbers is not None
         ):
             return SequenceResult(sequence, boxes_xywh, scores, seconds, presence)
     return None
-
-
-def require_results(folder: Path, names: Iterable[str]) -> None:
-    """Refuse to call sequences done whose files, or the note of what made them, were removed meanwhile.
-
-    Raises:
-        UserError: a file is gone.
-    """
-    require_kept(folder, [folder / RUN_FILE, *(folder / f"{name}.txt" for name in names)])
 
 
 def claim(

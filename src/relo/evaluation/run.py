@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ from relo.evaluation.one_pass import FailedSequences, run_one_pass
 from relo.evaluation.result_folder import SequenceResult
 from relo.models.inference import Precision
 from relo.models.memory import enough_memory
+from relo.processes import exit_reason
 from relo.tracking.engine import EngineChoice
 from relo.tracking.tracker import Tracker
 
@@ -120,17 +122,17 @@ def track_on_devices(
         return track(numbers=numbers, device=devices[0], on_frames=on_frames)
     # Spawned, not forked: a GPU that this process has touched cannot be used in a fork of it.
     context = multiprocessing.get_context("spawn")
-    receivers: dict[Connection, str] = {}
+    receivers: dict[Connection, tuple[str, SpawnProcess]] = {}
     processes = []
     whole = Outcome()
     try:
         for place, device in enumerate(devices):
             receiver, sender = context.Pipe(duplex=False)
-            receivers[receiver] = device
             share = partial(track, numbers=numbers[place :: len(devices)], device=device)
             process = context.Process(target=_track_in_process, args=(share, sender), daemon=True)
             process.start()
             processes.append(process)
+            receivers[receiver] = device, process
             sender.close()  # so that the end of the process is the end of the pipe
         while receivers:
             for ready in wait(list(receivers)):
@@ -138,9 +140,11 @@ def track_on_devices(
                 try:
                     message = ready.recv()
                 except EOFError as error:
+                    device, process = receivers[ready]
+                    process.join()
                     raise UserError(
-                        f"The process for {receivers[ready]} was killed, possibly out of memory: try a smaller "
-                        "--batch_size; finished sequences are kept."
+                        f"The process for {device} {exit_reason(process.exitcode or 0)}: try a smaller --batch_size if "
+                        "it was short of memory; finished sequences are kept."
                     ) from error
                 if isinstance(message, UserError):
                     raise message

@@ -16,7 +16,7 @@ from relo.data.sequences.parsing import read_json
 from relo.errors import UserError
 from relo.files import write_text
 from relo.settings import is_of
-from relo.studies.study import Study, merged
+from relo.studies.study import Study, merged, resolved
 
 _FINISHED = "finished.json"
 
@@ -90,8 +90,9 @@ class Training(Step):
 
     def command(self) -> list[str]:
         """`relo fit`, which goes on where it was stopped."""
-        settings = self.folder / "settings.yaml"
-        write_text(settings, yaml.safe_dump(merged(self.changes, self._own_settings()), sort_keys=False))
+        settings, content = self.folder / "settings.yaml", merged(self.changes, self._own_settings())
+        content["trainer"].pop("callbacks+", None)  # among the others, see there
+        write_text(settings, yaml.safe_dump(content, sort_keys=False))
         resumed = ["--ckpt_path=last"] if self.checkpoint.exists() else []
         return [sys.executable, "-m", "relo", "fit", f"--config={self.config}", f"--config={settings}", *resumed]
 
@@ -120,6 +121,7 @@ class Training(Step):
                 "enable_progress_bar": False,
                 "logger": {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": logger},
                 "callbacks": [
+                    *self._other_callbacks(),
                     {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": checkpoint},
                 ],
             },
@@ -129,6 +131,13 @@ class Training(Step):
             },
             "data": {"seed": self.seed},
         }
+
+    def _other_callbacks(self) -> list[Any]:
+        """Those of the stage, for which the step's own would be substituted, but for the ones that save checkpoints."""
+        assert self.config is not None
+        trainer = merged(resolved(self.config), self.changes).get("trainer", {})
+        named = [*(trainer.get("callbacks") or []), *(trainer.get("callbacks+") or [])]
+        return [callback for callback in named if not str(callback.get("class_path")).endswith("ModelCheckpoint")]
 
 
 @dataclass(frozen=True)

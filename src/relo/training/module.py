@@ -75,6 +75,8 @@ class RELOModule(lightning.LightningModule):
         self.recipe = Recipe(**recipe)
         objective.check(network)
         self.frozen_parts = self.recipe.prepare(network, objective.trained_parts)
+        if not self.localizations:
+            raise UserError("model.localizations names no map to validate with: name policy, prior or both.")
         if "prior" in self.localizations and network.prior is None:
             raise UserError("Validation asks for the prior, but the network has no prior: see model.localizations.")
         self.template_crop = self.rule.template_crop(network.encoder.template_size)

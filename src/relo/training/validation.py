@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning import Callback, Trainer
 from rich.table import Table
 from torchmetrics import Metric, MetricCollection
@@ -65,7 +64,10 @@ def track(tracker: Tracker, batch: Sequence[AnnotatedSequence], unfinished: Path
         return []
     if unfinished is None:
         return run_one_pass(tracker, batch, batch_size=len(batch))
-    found = {id(sequence): _earlier_result(unfinished, sequence, tracker.tells_presence) for sequence in batch}
+    found = {
+        id(sequence): read_finished(unfinished / sequence.dataset, sequence, tracker.tells_presence)
+        for sequence in batch
+    }
 
     def keep(result: SequenceResult) -> None:
         folder = unfinished / result.sequence.dataset
@@ -75,13 +77,6 @@ def track(tracker: Tracker, batch: Sequence[AnnotatedSequence], unfinished: Path
     missing = [sequence for sequence in batch if found[id(sequence)] is None]
     run_one_pass(tracker, missing, batch_size=len(batch), on_result=keep)
     return [result for sequence in batch if (result := found[id(sequence)]) is not None]
-
-
-def _earlier_result(unfinished: Path, sequence: AnnotatedSequence, tells_presence: bool) -> SequenceResult | None:
-    """What was found of a sequence; nothing where it began with another box, as sequences of one name may."""
-    result = read_finished(unfinished / sequence.dataset, sequence, tells_presence)
-    began_alike = result is not None and np.allclose(result.boxes_xywh[0], sequence.boxes_xywh[0], rtol=0, atol=1e-4)
-    return result if began_alike else None
 
 
 class ValidationReport(Callback):

@@ -79,7 +79,7 @@ class Photographs(SequenceReader):
     @property
     def names(self) -> list[str]:
         """The things' names, `<image>_<k>`, in the natural order of the photographs."""
-        return list(self._things)
+        return self._names
 
     @property
     def unused(self) -> list[str]:
@@ -129,12 +129,16 @@ class Photographs(SequenceReader):
         )
 
     @cached_property
+    def _names(self) -> list[str]:
+        return list(self._things)
+
+    @cached_property
     def _things(self) -> dict[str, _Thing]:
         """The things of the split, by name."""
         if self._split == "all":
             return self._marked
         split_of = {image: self._split_of(image) for image in {thing.image for thing in self._marked.values()}}
-        things = {name: thing for name, thing in self._marked.items() if split_of[thing.image] == self._split}
+        things = {name: thing for name, thing in self._marked.items() if split_of[thing.image] in (self._split, None)}
         if not things:
             raise UserError(
                 f"None of the {len(self._marked)} things in {self.root} is in a photograph of split {self._split!r}; "
@@ -142,7 +146,10 @@ class Photographs(SequenceReader):
             )
         return things
 
-    def _split_of(self, image: str) -> str:
+    def _split_of(self, image: str) -> str | None:
+        """None where there is no such image, which `__getitem__` says: the others are of use."""
+        if not is_given(self._images / image):
+            return None
         return split_of_hash(image_hash(read_given(self._images / image, LARGEST_IMAGE)))
 
     @cached_property
@@ -174,7 +181,7 @@ class Photographs(SequenceReader):
         things: dict[str, _Thing] = {}
         lines: dict[str, int] = {}
         images: dict[str, str] = {}  # by what comes before their suffix
-        for number, line in enumerate(read_text(self._boxes, _LARGEST_BOXES).splitlines(), start=1):
+        for number, line in enumerate(read_text(self._boxes, _LARGEST_BOXES).split("\n"), start=1):
             if not line.strip():
                 continue
             source = f"{self._boxes}, line {number}"

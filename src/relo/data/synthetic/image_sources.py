@@ -230,7 +230,7 @@ def _labels(folder: Path) -> dict[tuple[Path, str, int], str]:
     """The labels in every `boxes.jsonl` below a folder: by its folder, the image's name and the box's number."""
     found: dict[tuple[Path, str, int], str] = {}
     for listing in sorted(folder.rglob("boxes.jsonl")):
-        for number, line in enumerate(read_given(listing, _LARGEST_BOXES).decode(errors="replace").splitlines()):
+        for number, line in enumerate(read_given(listing, _LARGEST_BOXES).decode(errors="replace").split("\n")):
             if not line.strip():
                 continue
             try:
