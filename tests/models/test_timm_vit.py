@@ -14,6 +14,7 @@ from relo.models.temporal import LayerAligned
 SMALL = {"search_size": 64, "template_size": 32, "depth": 2}
 FAMILIES = {
     "plain": "vit_tiny_patch16_224",
+    "distilled DeiT": "deit_tiny_distilled_patch16_224",
     "DeiT-III": "deit3_small_patch16_224",
     "MAE": "vit_base_patch16_224.mae",
     "CLIP": "vit_base_patch32_clip_224",
@@ -49,7 +50,8 @@ def test_two_frames_through_every_family(name):
 
 
 @pytest.mark.parametrize(
-    "name", [FAMILIES["DINOv2 with registers"], FAMILIES["CLIP"], FAMILIES["DINOv3"], FAMILIES["EVA-02"]]
+    "name",
+    [FAMILIES[key] for key in ("distilled DeiT", "DINOv2 with registers", "CLIP", "DINOv3", "EVA-02")],
 )
 @torch.no_grad()
 def test_without_templates_it_is_the_model_of_timm(name, monkeypatch):

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -70,6 +71,19 @@ def test_a_saved_network_comes_back_bit_by_bit(tmp_path):
     assert loaded.config() == saved.config()
     assert not loaded.training
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["config.yaml", "model.safetensors"]
+
+
+@pytest.mark.parametrize("layers", [range(2), np.arange(2), (np.int64(0), 1)], ids=["range", "array", "numbers"])
+def test_arguments_that_are_no_plain_data_are_saved_as_such(tmp_path, layers):
+    part = LayerAligned(8, 2, 4, layers=layers)
+    assert part.config()["init_args"]["layers"] == [0, 1]
+    saved = network(depth=4)
+    saved.propagator = LayerAligned(saved.encoder.width, 2, saved.encoder.depth, layers=layers)
+    saved._init_args["propagator"] = saved.propagator
+    save_network(saved, tmp_path / "model")
+    assert load_network(tmp_path / "model").propagator.config() == saved.propagator.config()
+    path = our_checkpoint(tmp_path / "last.ckpt", saved)
+    assert load_network(path).propagator.config() == saved.propagator.config()
 
 
 def test_a_checkpoint_of_ours_is_a_model(tmp_path):

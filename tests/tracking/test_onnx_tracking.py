@@ -21,6 +21,7 @@ from relo.data.synthetic import render_sequence
 from relo.data.synthetic.command import synthesize
 from relo.data.synthetic.settings import EASY
 from relo.errors import UserError
+from relo.evaluation.benchmark_rule import benchmark_rule
 from relo.models.checkpoints.weights import save_network
 from relo.models.exported import ExportedNetwork, exported_metadata, is_onnx
 from relo.tracking.rule import RuleFile, TrackingRule, own_rules
@@ -185,8 +186,17 @@ def test_either_file_and_the_folder_mean_the_same(nano_graphs, copied):
 
 def test_the_rule_is_in_the_files_with_what_it_changes_on_benchmarks(nano_graphs):
     assert own_rules(nano_graphs) == own_rules(nano_graphs / "step.onnx") == RuleFile(RULE, BENCHMARKS)
+    asked = benchmark_rule(str(nano_graphs), None, "lasot", "lasot", split="test")
+    assert asked.rule == RuleFile(RULE, BENCHMARKS).on("lasot") != RULE
     changed = Tracker.from_onnx(nano_graphs, replace(RULE, margin_px=3.0), localization="prior")
     assert changed.rule == replace(RULE, margin_px=3.0, localization="prior")
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="it can compute on cuda")
+def test_onnxruntime_says_itself_where_it_can_compute(nano_graphs):
+    """Its devices are not torch's: there may be a GPU for one of them alone."""
+    with pytest.raises(UserError, match=r"onnxruntime.*cuda"):
+        Tracker.from_pretrained(nano_graphs, device="cuda")
 
 
 def test_the_metadata_say_what_a_program_without_relo_needs(nano_graphs):

@@ -37,7 +37,7 @@ class Job:
         self.remarks: list[str] = []
         self.targets = len(boxes_xywh)
         self.first_index = start
-        self.total = None if video.count is None else min(video.count - start, max_frames)
+        self.total = None if video.count is None else video.count - start
         self.records: list[dict[str, Any]] = []  # one per frame, as the page gets it
         self.latest: FrameResult | None = None
         self.started = Event()  # the first frame is done, or has failed
@@ -94,7 +94,7 @@ class Job:
                 if self._is_stopped.is_set():
                     break
         self.remarks += frames.remarks
-        if len(self.records) == self._max_frames and (self.total is None or self.total > self._max_frames):
+        if len(self.records) == self._max_frames != self.total:
             self.remarks.append(f"Tracking ended after {self._max_frames} frames, the most that this server tracks.")
 
     def _take(self, result: FrameResult, write: Callable[[FrameResult], None]) -> None:

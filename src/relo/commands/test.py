@@ -17,7 +17,9 @@ from relo.evaluation.benchmark_rule import benchmark_rule
 from relo.evaluation.one_pass import failure_sentence
 from relo.evaluation.run import longest_first, track_on_devices, track_share
 from relo.models.checkpoints.plugin import trust as trust_modules
+from relo.models.checkpoints.weights import resolve
 from relo.models.devices import find_device
+from relo.models.exported import is_onnx
 from relo.models.heads import Localization
 from relo.models.inference import Precision
 from relo.progress import FrameRate, progress_bar
@@ -80,7 +82,7 @@ def run_benchmark(
         KeyboardInterrupt: it was stopped; finished sequences are kept.
     """
     trust_modules(trust or ())
-    devices = _devices(device)
+    devices = _devices(device, model)
     workers = workers or os.cpu_count() or 1
     if batch_size < 1 or workers < 1:
         raise UserError(f"Cannot track with --batch_size {batch_size} and --workers {workers}; both start at 1.")
@@ -125,7 +127,10 @@ def run_benchmark(
         raise UserError(failure_sentence(outcome.failures, len(numbers)))
 
 
-def _devices(device: str | None) -> list[str]:
+def _devices(device: str | None, model: str) -> list[str]:
+    is_exported = is_onnx(resolve(model))  # onnxruntime has devices of its own, which it finds later
     if device is None:
-        return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
-    return [str(find_device(name.strip())) for name in device.split(",")]
+        graphics = 0 if is_exported else torch.cuda.device_count()
+        return [f"cuda:{number}" for number in range(graphics)] or ["cpu"]
+    names = [name.strip() for name in device.split(",")]
+    return names if is_exported else [str(find_device(name)) for name in names]

@@ -71,9 +71,10 @@ def benchmark_rule(
     else:
         own = resolve(model)
         has_file = os.path.lexists(own / RULE_FILE)
-        if not has_file and name is not None and benchmark is not None:
-            raise UserError(f"The model {model} has no {RULE_FILE} with settings for benchmarks; give one with --rule.")
         origin, file = str(own / RULE_FILE) if has_file else model, own_rules(own)
+        # Exported graphs have settings without a file.
+        if not has_file and not file.benchmarks and name is not None and benchmark is not None:
+            raise UserError(f"The model {model} has no {RULE_FILE} with settings for benchmarks; give one with --rule.")
     entry = None if name is None else _entries(file, str(rule or origin)).get(name)
     chosen = file.rule if entry is None else file.on(entry)
     if localization is not None:

@@ -270,8 +270,8 @@ def fit_calibration(log_odds: Tensor, is_right: Tensor) -> tuple[float, float]:
         )
     inputs = torch.stack([log_odds.double(), torch.ones_like(log_odds, dtype=torch.float64)], dim=1)  # [N, 2]
     labels = torch.where(is_right, (positives + 1) / (positives + 2), 1 / (negatives + 2)).double()
-    weights = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
     with torch.enable_grad(), torch.inference_mode(False):
+        weights = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
         inputs, labels = inputs.clone(), labels.clone()
         optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
 

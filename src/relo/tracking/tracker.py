@@ -128,7 +128,6 @@ class Tracker:
         Raises:
             UserError: as of `Tracker`; or the weights or the rule cannot be read.
         """
-        found = find_device(device)
         path = resolve(model)
         if is_onnx(path):
             if precision not in ("auto", "float32") or engine == "torch" or cuda_graphs:
@@ -136,6 +135,7 @@ class Tracker:
                     f"{path} is computed by onnxruntime in float32: leave out precision, engine and CUDA graphs."
                 )
             return cls.from_onnx(path, rule, device, localization)
+        found = find_device(device)
         rule = rule or own_rules(path).rule
         rule = replace(rule, localization=localization or rule.localization)
         if precision == "auto":

@@ -9,6 +9,7 @@ from importlib import import_module
 from traceback import FrameSummary, extract_tb
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from relo.errors import EXCERPT, UserError, excerpt
@@ -47,7 +48,9 @@ class PluginModule(Plugin, nn.Module):
 def _plain(value: Any) -> Any:
     if isinstance(value, Plugin):
         return value.config()
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, (list, tuple, range)):
         return [_plain(item) for item in value]
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}

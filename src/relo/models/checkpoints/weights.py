@@ -64,11 +64,12 @@ def save_network(network: LocalizationNetwork, folder: str | Path, tracking: Map
     folder = Path(folder)
     if graphs := graphs_in(folder):
         raise UserError(f"{folder} holds exported graphs ({', '.join(graphs)}); give the model a folder of its own.")
+    config = yaml.safe_dump(network.config(), sort_keys=False)
     # Shared memory and strides do not survive in a safetensors file.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     with atomic_write(folder / WEIGHTS_FILE) as partial:
         save_file(tensors, partial, metadata={FORMAT_ENTRY: str(FORMAT)})
-    write_text(folder / CONFIG_FILE, yaml.safe_dump(network.config(), sort_keys=False))
+    write_text(folder / CONFIG_FILE, config)
     if tracking is not None:
         write_text(folder / RULE_FILE, yaml.safe_dump(dict(tracking), sort_keys=False))
 

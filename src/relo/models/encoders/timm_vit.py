@@ -140,8 +140,9 @@ def _load(body: Any, path: Path) -> None:
 
 
 def _prefix_and_position(body: Any, cells: int) -> tuple[nn.Parameter, nn.Parameter | None]:
-    """Class and register tokens with their positions [1, P, width]; positions of the grid [1, cells * cells, width]."""
-    extra = [token for token in (body.cls_token, getattr(body, "reg_token", None)) if token is not None]
+    """Tokens before the patches with positions [1, P, width], and positions of the grid [1, cells * cells, width]."""
+    tokens = (body.cls_token, getattr(body, "dist_token", None), getattr(body, "reg_token", None))
+    extra = [token for token in tokens if token is not None]
     prefix = torch.cat(extra, dim=1) if extra else torch.zeros(1, 0, body.embed_dim)
     if body.pos_embed is None:
         return nn.Parameter(prefix.detach().clone()), None
