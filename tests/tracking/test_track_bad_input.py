@@ -1,8 +1,6 @@
 """What `relo track` is given wrongly, or breaks halfway: one sentence, exit code 2, and what was found is saved."""
 
 import re
-import sys
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -287,11 +285,12 @@ def test_ctrl_c_keeps_all_that_was_found(track, folder, tmp_path, monkeypatch):
 
 def test_selecting_without_window_and_page_says_how_to_get_one(track, folder, monkeypatch):
     monkeypatch.setattr(relo.commands.targets, "_has_window", lambda: False)
-    monkeypatch.setitem(sys.modules, "relo.app.select", None)
-    code, error, _ = track(folder, "--select")
+    with monkeypatch.context() as without:
+        without.setattr("relo.app.find_spec", lambda name: None)
+        code, error, _ = track(folder, "--select")
     assert code == 2
     assert "pip install 'relo[app]'" in error
-    monkeypatch.setitem(sys.modules, "relo.app.select", SimpleNamespace(select_boxes=lambda image: []))
+    monkeypatch.setattr(relo.commands.targets, "select_boxes", lambda image: [])
     code, error, _ = track(folder, "--select")
     assert code == 2
     assert "No box was drawn" in error

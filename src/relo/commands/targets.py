@@ -4,13 +4,13 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from itertools import chain
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from relo.app.select import select_boxes
 from relo.console import make_console
 from relo.data.sequences.parsing import parse_box, read_boxes
 from relo.errors import UserError
@@ -68,7 +68,7 @@ def drawn_boxes(frames: Frames) -> tuple[Boxes, Frames]:
     """
     images = iter(frames)
     first = next(images)
-    drawn = _draw_in_window(first) if _has_window() else _draw_in_page(first)
+    drawn = _draw_in_window(first) if _has_window() else select_boxes(first)
     if not drawn:
         raise UserError("No box was drawn: draw one around each target, or give --box x,y,w,h.")
     return drawn, replace(frames, images=chain([first], images))
@@ -115,15 +115,3 @@ def _draw_in_window(image: RGBImage) -> Boxes:
         return [[float(value) for value in box] for box in cv2.selectROIs(title, picture, printNotice=False)]
     finally:
         cv2.destroyWindow(title)
-
-
-def _draw_in_page(image: RGBImage) -> Boxes:
-    try:
-        page = import_module("relo.app.select")  # of an extra
-    except ModuleNotFoundError as error:
-        raise UserError(
-            "--select needs a window or the page to draw in: install the page by `pip install 'relo[app]'`, "
-            "or give --box x,y,w,h."
-        ) from error
-    boxes: Boxes = page.select_boxes(image)
-    return boxes

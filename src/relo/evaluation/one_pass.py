@@ -102,7 +102,7 @@ def run_one_pass(
         check_names(_names(sequences))
         claim(folder, tracker, _dataset(sequences), split, notes)
     with tracker.fixed_batches(), ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        queue = _SlotQueue(tracker, pool, batch_size, 4 * workers, folder, on_result, on_frames)
+        queue = _SlotQueue(tracker, pool, batch_size, 4 * workers, folder, on_result or _ignore, on_frames or _ignore)
         try:
             queue.track(sequences, range(len(sequences)) if numbers is None else numbers)
         finally:
@@ -113,6 +113,10 @@ def run_one_pass(
     if queue.failures:
         raise FailedSequences(queue.failures, ordered)
     return ordered
+
+
+def _ignore(done: object) -> None:
+    """Nobody asked to be told."""
 
 
 def _dataset(sequences: SequenceReader | Sequence[AnnotatedSequence]) -> str:
@@ -184,6 +188,7 @@ class _Slot:
 _Viewed = tuple[_Slot, SearchView, float]  # with the seconds that it took
 
 
+@dataclass
 class _SlotQueue:
     """The slots, and what comes of their sequences.
 
@@ -192,34 +197,24 @@ class _SlotQueue:
     each slot's frames are decoded further ahead.
     """
 
-    def __init__(
-        self,
-        tracker: Tracker,
-        pool: ThreadPoolExecutor,
-        batch_size: int,
-        spare: int,
-        folder: Path | None,
-        on_result: Callable[[SequenceResult], None] | None,
-        on_frames: Callable[[int], None] | None,
-    ) -> None:
-        self.results: dict[int, SequenceResult] = {}  # by place
-        self.failures: dict[str, str] = {}
-        self._tracker = tracker
-        self._pool = pool
-        self._batch_size = batch_size
-        self._spare = spare
-        self._folder = folder
-        self._on_result = on_result or (lambda result: None)
-        self._on_frames = on_frames or (lambda frames: None)
-        self._slots: deque[_Slot] = deque()
+    tracker: Tracker
+    pool: ThreadPoolExecutor
+    batch_size: int
+    spare: int
+    folder: Path | None
+    on_result: Callable[[SequenceResult], None]
+    on_frames: Callable[[int], None]
+    results: dict[int, SequenceResult] = field(default_factory=dict)  # by place
+    failures: dict[str, str] = field(default_factory=dict)
+    slots: deque[_Slot] = field(default_factory=deque)
 
     def track(self, sequences: SequenceReader | Sequence[AnnotatedSequence], numbers: Sequence[int]) -> None:
         """Track the sequences of these numbers: free slots take the next one until all are done."""
         waiting = self._waiting(sequences, numbers)
         while True:
-            while len(self._slots) < self._batch_size + self._spare and (slot := next(waiting, None)) is not None:
-                self._slots.append(slot)
-            if not self._slots:
+            while len(self.slots) < self.batch_size + self.spare and (slot := next(waiting, None)) is not None:
+                self.slots.append(slot)
+            if not self.slots:
                 return
             if batch := self._next_batch():
                 self._step(batch)
@@ -238,16 +233,16 @@ class _SlotQueue:
             except Exception as error:
                 self._fail(names[number], error)
                 continue
-            if self._folder is not None:
+            if self.folder is not None:
                 if sequence.name in filed:
                     raise UserError(f"Two sequences are named {sequence.name}; give each dataset a folder of its own.")
                 filed.add(sequence.name)
-                finished = read_finished(self._folder, sequence, self._tracker.tells_presence)
+                finished = read_finished(self.folder, sequence, self.tracker.tells_presence)
                 if finished is not None:
                     self.results[place] = finished
-                    self._on_frames(len(sequence))
+                    self.on_frames(len(sequence))
                     continue
-            slot = _Slot(place, sequence, self._tracker, self._pool)
+            slot = _Slot(place, sequence, self.tracker, self.pool)
             slot.decode_ahead(1)
             yield slot
 
@@ -255,17 +250,17 @@ class _SlotQueue:
         """The first slots of the queue, with their views; targets of new ones are initialized, and tracked later."""
         batch: list[_Viewed] = []
         # The last is ready last: to wait for it first wakes this thread once, not once per slot.
-        last = self._slots[min(self._batch_size, len(self._slots)) - 1]
+        last = self.slots[min(self.batch_size, len(self.slots)) - 1]
         (last.viewed or last.decoded[0]).exception()
-        while self._slots and len(batch) < self._batch_size:
-            slot = self._slots.popleft()
+        while self.slots and len(batch) < self.batch_size:
+            slot = self.slots.popleft()
             try:
                 if slot.viewed is not None:
                     batch.append((slot, *slot.viewed.result()))
                     continue
                 image = slot.decoded.popleft().result()
                 start = time.perf_counter()
-                (state,) = self._tracker.initialize([image], slot.sequence.boxes_xywh[:1])
+                (state,) = self.tracker.initialize([image], slot.sequence.boxes_xywh[:1])
             except Exception as error:
                 self._drop(slot, error)
             else:
@@ -278,7 +273,7 @@ class _SlotQueue:
         states = [slot.state for slot, _, _ in batch if slot.state is not None]
         found = None
         try:
-            found = self._tracker.step_views([view for _, view, _ in batch], states)
+            found = self.tracker.step_views([view for _, view, _ in batch], states)
         except Exception as error:
             if len(batch) == 1 or shortage(error) is not None:
                 self._drop(batch[0][0], error)
@@ -292,7 +287,7 @@ class _SlotQueue:
 
     def _record(self, stepped: Sequence[tuple[_Slot, TargetState, float]]) -> None:
         """Note what was found, in how many seconds; finished slots are freed, the others go to the queue's end."""
-        self._on_frames(len(stepped))
+        self.on_frames(len(stepped))
         unfinished = []
         for slot, state, seconds in stepped:
             slot.record(state, seconds)
@@ -300,20 +295,20 @@ class _SlotQueue:
                 self._finish(slot)
             else:
                 unfinished.append(slot)
-        regions = self._tracker.search_regions([slot.state for slot in unfinished if slot.state is not None])
+        regions = self.tracker.search_regions([slot.state for slot in unfinished if slot.state is not None])
         for slot, region in zip(unfinished, regions, strict=True):
             slot.search(region)
-        self._slots.extend(unfinished)
-        count = len(self._slots)
-        lacking = min(self._batch_size, count) + self._spare - count
+        self.slots.extend(unfinished)
+        count = len(self.slots)
+        lacking = min(self.batch_size, count) + self.spare - count
         for slot in unfinished:
             slot.decode_ahead(ceil(lacking / count))
 
     def _finish(self, slot: _Slot) -> None:
         result = self.results[slot.place] = slot.result()
-        if self._folder is not None:
-            write_result(self._folder, result)
-        self._on_result(result)
+        if self.folder is not None:
+            write_result(self.folder, result)
+        self.on_result(result)
 
     def _drop(self, slot: _Slot, error: Exception) -> None:
         for future in slot.decoded:

@@ -217,9 +217,9 @@ class Got10kRule(ScoringRule):
         for predicted_xywh in predictions_xywh:
             if len(predicted_xywh) != len(truth):
                 _refuse_rows(truth, len(predicted_xywh), self.name)
-            invalid = ~predicted_xywh.isfinite().all(-1)
+            invalid = ~predicted_xywh.isfinite().all(-1) | (predicted_xywh[:, 2:] <= 0).any(-1)
             invalid[0] = False  # does not count
-            remarks += _invalid_remark(truth, invalid | _without_size(predicted_xywh), "misses")
+            remarks += _invalid_remark(truth, invalid, "misses")
             iou = geometry.iou_xywh(
                 _bounded(predicted_xywh, truth.image_size), _bounded(truth.boxes_xywh, truth.image_size)
             )
@@ -242,13 +242,6 @@ def _bounded(boxes_xywh: Tensor, image_size: tuple[int, int] | None) -> Tensor:
     bound = torch.tensor(image_size, dtype=boxes_xywh.dtype)
     corner = boxes_xywh[:, :2].clamp(min=0).minimum(bound)
     return torch.cat([corner, boxes_xywh[:, 2:].clamp(min=0).minimum(bound - corner)], dim=-1)
-
-
-def _without_size(predicted_xywh: Tensor) -> Tensor:
-    """Which rows [N] behind the first have no width or height."""
-    flat = (predicted_xywh[:, 2:] <= 0).any(-1)
-    flat[:1] = False
-    return flat
 
 
 def _invalid_remark(truth: SequenceTruth, invalid: Tensor, treatment: str) -> tuple[Remark, ...]:
