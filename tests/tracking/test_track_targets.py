@@ -5,7 +5,6 @@ import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -126,7 +125,7 @@ def test_boxes_are_drawn_in_the_page_where_there_is_no_window(track, expected, s
         return [[float(number) for number in box.split(",")] for box in BOXES]
 
     monkeypatch.setattr(relo.commands.targets, "_has_window", lambda: False)
-    monkeypatch.setitem(sys.modules, "relo.app.select", SimpleNamespace(select_boxes=select_boxes))
+    monkeypatch.setattr(relo.commands.targets, "select_boxes", select_boxes)
     assert np.allclose(track("--select"), expected, atol=1e-4)
     assert np.array_equal(shown[0], next(iter(open_frames(source))))
 
