@@ -65,8 +65,8 @@ def test_a_fit_sees_as_many_clips_per_step_as_the_page_says(command, monkeypatch
         assert printed["trainer"]["devices"] in (8, "8")
         assert printed["trainer"]["strategy"] == "ddp"
         ranks = (int(nodes[1]) if nodes else 1) * int(devices[1])
-    else:  # one GPU, where the command says how many clips it takes, else the recipe's eight
-        ranks = 1 if "--data.batch_size" in command else 8
+    else:  # one device, where the command says how many clips it takes or is made for one, else the recipe's eight
+        ranks = 1 if "--data.batch_size" in command or "adapt.yaml" in command else 8
     clips = printed["data"]["batch_size"] * ranks * printed["trainer"]["accumulate_grad_batches"]
     assert clips == (64 if "warmup.yaml" in command else 16), "as the page says"
 
