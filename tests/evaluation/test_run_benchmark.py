@@ -28,7 +28,7 @@ from relo.errors import UserError
 from relo.evaluation.benchmark_rule import benchmark_rule
 from relo.evaluation.run import longest_first
 from relo.models.checkpoints.weights import save_network
-from relo.tracking.rule import TrackingRule, load_rule, read_rule_file
+from relo.tracking.rule import TrackingRule, read_rule_file
 from small_networks import make_network
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "tracking"
@@ -250,16 +250,16 @@ def test_a_datasets_name_finds_the_settings_of_the_release(variant, dataset, ent
     changed = read_rule_file(rule).benchmarks.get(entry)
     found = benchmark_rule("relo-b256", rule, None, dataset)
     assert found.settings == changed
-    assert found.rule == load_rule(rule, entry)
+    assert found.rule == read_rule_file(rule).on(entry)
     assert ("no settings of its own" in found.summary) == (changed is None and dataset != "coco")
 
 
 def test_only_the_test_split_is_the_benchmark():
     rule = CONFIGS / "b256.yaml"
     found = benchmark_rule("relo-b256", rule, None, "got10k", split="val")
-    assert (found.settings, found.rule) == (None, load_rule(rule))
+    assert (found.settings, found.rule) == (None, read_rule_file(rule).rule)
     assert "Split val of got10k is no benchmark: the default rule" in found.summary
-    assert benchmark_rule("relo-b256", rule, "got10k", "got10k", split="val").rule == load_rule(rule, "got10k")
+    assert benchmark_rule("relo-b256", rule, "got10k", "got10k", split="val").rule == read_rule_file(rule).on("got10k")
 
 
 def test_a_checkpoint_says_its_one_rule(tmp_path):
@@ -293,7 +293,7 @@ def test_a_file_changes_what_it_names_of_the_models_own_rule(network, tmp_path):
     assert benchmark_rule(model, rule, None, "lasot").rule == TrackingRule("prior", margin_px=3.0)
     assert benchmark_rule(model, rule, None, "got10k").rule == TrackingRule("prior", margin_px=3.0, templates=3)
     rule.write_text("released_rule: b256")  # is complete
-    assert benchmark_rule(model, rule, None, "lasot").rule == load_rule(rule, "lasot")
+    assert benchmark_rule(model, rule, None, "lasot").rule == read_rule_file(rule).on("lasot")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from relo.models.encoders.fast_itpn import FastITPN
 from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned
-from relo.tracking.rule import load_rule
+from relo.tracking.rule import read_rule_file
 from relo.tracking.tracker import Tracker
 from relo.training.module import RELOModule
 from training_runs import WARMUP, config, losses, relo_here, write_config
@@ -60,7 +60,7 @@ def test_networks_build(path):
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("tracking/*.yaml")), ids=name)
 def test_tracking_rules_load(path):
-    load_rule(path)
+    read_rule_file(path)
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def test_the_weights_of_the_package_are_adapted_to_a_store(data, tmp_path, monke
     states = []
     for model in ("relo-small", run / "last.ckpt"):
         tracker = Tracker.from_pretrained(model, device="cpu", engine="torch")
-        assert tracker.rule == load_rule(SHIPPED_FOLDER / "tracking.yaml")
+        assert tracker.rule == read_rule_file(SHIPPED_FOLDER / "tracking.yaml").rule
         states += tracker.step([image], tracker.initialize([image], [[60.0, 40.0, 30.0, 30.0]]))
     before, after = states
     assert not torch.equal(before.box_xywh, after.box_xywh)

@@ -32,7 +32,7 @@ from relo.models.encoders.layers import create_timm
 from relo.models.heads import ConvBox, ConvCritic, ConvPolicy, ConvPrior
 from relo.models.network import LocalizationNetwork
 from relo.models.temporal import LayerAligned
-from relo.tracking.rule import TrackingRule, load_rule, read_rule_file
+from relo.tracking.rule import TrackingRule, read_rule_file
 
 REPOSITORY = Path(__file__).parents[2]
 SMALL = {"width": 32, "depth": 2, "heads": 4, "stage1": 1, "stage2": 1}
@@ -248,7 +248,7 @@ def test_import_of_a_released_checkpoint(tmp_path, capsys):
     import_command(str(tmp_path / "RELO_ep0090.pth.tar"), variant="b256", output=str(tmp_path / "b256"))
     assert "RELO-B256" in capsys.readouterr().out
     assert_same_weights(load_network(tmp_path / "b256"), original)
-    rule = load_rule(tmp_path / "b256" / "tracking.yaml")
+    rule = read_rule_file(tmp_path / "b256" / "tracking.yaml").rule
     assert rule.released
     assert (rule.templates, rule.window, rule.localization) == (2, "logits", "policy")
 
@@ -263,7 +263,7 @@ def test_import_of_a_warmup_checkpoint_gives_fresh_policy_and_critic(tmp_path):
     assert_same_weights(imported, again)
     for part in ("encoder", "propagator", "box", "prior"):
         assert_same_weights(getattr(imported, part), getattr(original, part))
-    assert load_rule(tmp_path / "once" / "tracking.yaml").localization == "prior"
+    assert read_rule_file(tmp_path / "once" / "tracking.yaml").rule.localization == "prior"
 
 
 @pytest.mark.usefixtures("small_release")

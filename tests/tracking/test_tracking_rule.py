@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,13 +6,14 @@ import pytest
 import torch
 
 from relo.errors import UserError
-from relo.tracking.rule import TrackingRule, load_rule, rule_from_settings
+from relo.models.checkpoints.weights import SHIPPED_FOLDER
+from relo.tracking.rule import TrackingRule, own_rules, read_rule_file, rule_from_settings
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "tracking"
 
 
 def test_default_file_is_the_default_rule():
-    assert load_rule(CONFIGS / "default.yaml") == TrackingRule()
+    assert read_rule_file(CONFIGS / "default.yaml").rule == TrackingRule()
 
 
 @pytest.mark.parametrize(
@@ -28,7 +30,7 @@ def test_default_file_is_the_default_rule():
     ],
 )
 def test_released_settings(variant, benchmark, exponent, interval, threshold):
-    rule = load_rule(CONFIGS / f"{variant}.yaml", benchmark)
+    rule = read_rule_file(CONFIGS / f"{variant}.yaml").on(benchmark)
     assert (rule.window_exponent, rule.template_update_interval, rule.template_update_threshold) == (
         exponent,
         interval,
@@ -102,7 +104,7 @@ def test_broken_file_is_named(tmp_path, settings, culprit):
     path = tmp_path / "rule.yaml"
     path.write_text(settings)
     with pytest.raises(UserError, match=culprit) as error:
-        load_rule(path)
+        read_rule_file(path)
     assert str(path) in str(error.value)
 
 
@@ -117,9 +119,19 @@ def test_settings_of_another_kind_are_refused_whatever_their_origin(settings):
         rule_from_settings(settings, "last.ckpt")
 
 
+def test_lost_and_found_has_a_name(tmp_path, monkeypatch):
+    """It changes four settings of the model's own rule, whatever lies in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lost_and_found").write_text("lost_after: 3")
+    own = own_rules(SHIPPED_FOLDER).rule
+    rule = read_rule_file(Path("lost_and_found"), "relo-small").rule
+    assert rule == replace(own, lost_after=10, search_window=1.5, sure_presence=0.3, found_presence=0.3)
+    assert own.lost_after is None
+
+
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"none\.yaml"):
-        load_rule(tmp_path / "none.yaml")
+        read_rule_file(tmp_path / "none.yaml")
 
 
 def test_size_of_another_network_is_refused():

@@ -36,7 +36,8 @@ def serve(
         host: the address to listen on; 0.0.0.0 lets in all machines of the network, without a password.
         port: the port, or where it is taken, the next free one.
         model: a model's name, its folder, or a checkpoint; the network that comes with the package if not given.
-        rule: a YAML file of the tracking settings that differ from the model's own, such as "lost_after: 5".
+        rule: "lost_and_found", to search for a target that is lost; or a YAML file of the tracking settings that differ
+            from the model's own, such as "lost_after: 5".
         device: where to compute, such as "cpu" or "cuda"; the GPU if there is one.
         max_size: the largest video that is taken, in MB.
         max_frames: the longest video that is taken, in frames.

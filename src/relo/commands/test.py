@@ -60,7 +60,7 @@ def run_benchmark(
         root: the dataset's folder.
         output: the results' folder, one for each dataset and split: its name is the tracker's name in scores.
         split: a split of the dataset; its test split if not given.
-        rule: a YAML file of the tracking settings that differ from the model's own.
+        rule: a YAML file of the tracking settings that differ from the model's own, or "lost_and_found".
         benchmark: whose settings to apply, of those under `benchmarks` in that file, or else the model's; the dataset's
             own if not given, and "none" for one rule everywhere. The console and `run.json` say what was applied.
         localization: the map that picks the cell, "policy" or "prior"; the rule's if not given.

@@ -88,7 +88,8 @@ def track(
             with a slash behind it), with the boxes, scores and each target's localization map; a target that is lost
             has a grey box. Small frames are enlarged there; boxes in files are in pixels of the source.
         truth: boxes of the one target to compare with, one line per frame of the source; prints the success AUC.
-        rule: a YAML file of the tracking settings that differ from the model's own, such as "lost_after: 5".
+        rule: "lost_and_found", to search for a target that is lost; or a YAML file of the tracking settings that differ
+            from the model's own, such as "lost_after: 5".
         localization: the map that picks the cell, "policy" or "prior"; the rule's if not given.
         start: skip this many frames of the source.
         limit: stop after this many frames.

@@ -24,7 +24,7 @@ from relo.studies.plan import make_plan
 from relo.studies.sequences import open_set
 from relo.studies.steps import Evaluation
 from relo.studies.study import read_study
-from relo.tracking.rule import TrackingRule, load_rule
+from relo.tracking.rule import TrackingRule, read_rule_file
 from relo.tracking.tracker import Tracker
 
 
@@ -36,7 +36,7 @@ def evaluate(evaluation: Evaluation) -> None:
     """
     cv2.setNumThreads(torch.get_num_threads())
     study, output = evaluation.study, evaluation.output
-    tracker = _tracker(evaluation, None if evaluation.rule is None else load_rule(evaluation.rule))
+    tracker = _tracker(evaluation, None if evaluation.rule is None else read_rule_file(evaluation.rule).rule)
     if study.evaluation.window_exponents and not isinstance(tracker, OracleTracker):
         exponent = evaluation.window.read().get("window_exponent")
         if exponent is None:

@@ -18,7 +18,7 @@ from relo.files import MOST_LEVELS, MOST_NODES, read_yaml
 from relo.models.checkpoints.weights import load_network
 from relo.models.inference import Precision
 from relo.settings import check_whole
-from relo.tracking.rule import load_rule, rule_from_settings
+from relo.tracking.rule import read_rule_file, rule_from_settings
 
 RowLocalization = Literal["policy", "prior", "oracle"]
 Stage = Literal["warmup", "rl"]
@@ -279,7 +279,7 @@ def _check(study: Study) -> None:
     for name in filter(None, [study.warmup, study.rl, *rules]):
         require(os.path.isfile(study.file(name)), f"there is no file {study.file(name)}")
     for name in filter(None, rules):
-        load_rule(study.file(name))
+        read_rule_file(study.file(name))
     if study.weights is not None:
         require(os.path.exists(study.file(study.weights)), f"there are no weights {study.weights}")
         load_network(study.file(study.weights))

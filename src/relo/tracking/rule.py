@@ -159,6 +159,10 @@ class TrackingRule:
         return boxes_cxcywh, probabilities, (logits if self.window == "logits" else probabilities) * windows
 
 
+LOST_AND_FOUND = "lost_and_found"
+"""The name of a rule that comes with the package: a lost target is given up, searched for, and taken back."""
+
+
 @dataclass(frozen=True)
 class RuleFile:
     """A file of tracking settings: the common rule, and what differs on benchmarks.
@@ -187,7 +191,7 @@ def read_rule_file(path: Path, model: str | Path | None = None) -> RuleFile:
     A file may also say `released_rule: b256`, for all settings of a variant of the public release.
 
     Args:
-        path: the file.
+        path: the file, or `LOST_AND_FOUND`.
         model: a model's name, folder, checkpoint or exported graphs. Settings that the file leaves out are this
             model's own. Those that it names hold on benchmarks, too; `benchmarks` in it take the place of the model's.
             Where None, settings that the file leaves out are the default ones.
@@ -196,6 +200,8 @@ def read_rule_file(path: Path, model: str | Path | None = None) -> RuleFile:
         UserError: the file is missing, is not YAML, or names a setting or value that does not exist, in whichever part;
             or the model's own settings cannot be read.
     """
+    if str(path) == LOST_AND_FOUND:
+        path = Path(__file__).with_name(f"{LOST_AND_FOUND}.yaml")
     settings = read_yaml(path, "The tracking rule")
     if not isinstance(settings, dict):
         raise UserError(f"The tracking rule {path} must hold settings as `name: value`.")
@@ -228,20 +234,6 @@ def rules_from_settings(settings: Mapping[str, Any], path: Path) -> RuleFile:
     for benchmark, entry in benchmarks.items():
         rule_from_settings({**common, **entry}, f"{path}, benchmark {benchmark}")
     return RuleFile(rule_from_settings(common, str(path)), {str(name): entry for name, entry in benchmarks.items()})
-
-
-def load_rule(path: Path, benchmark: str | None = None) -> TrackingRule:
-    """The rule of a file of tracking settings on its own, whatever the model (see `read_rule_file`).
-
-    Args:
-        path: the file.
-        benchmark: the entry of `benchmarks` to apply on top, such as `lasot`; the common settings hold without it.
-
-    Raises:
-        UserError: see `read_rule_file`.
-    """
-    file = read_rule_file(path)
-    return file.rule if benchmark is None else file.on(benchmark)
 
 
 def own_rules(path: Path) -> RuleFile:
