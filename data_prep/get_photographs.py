@@ -267,8 +267,11 @@ def _unpacked(archive: Path, folder: Path) -> Path:
     """The folder that a tar holds, of its own name."""
     target, unfinished = folder / archive.stem, folder / f".{archive.stem}"
     if not target.is_dir():
-        if not hasattr(tarfile, "data_filter"):  # it keeps what is unpacked inside the folder
-            raise UserError(f"This Python is too old to unpack {archive} safely; unpack it by hand, into its folder.")
+        if not hasattr(tarfile, "data_filter"):  # which lets nothing be written outside the folder
+            raise UserError(
+                f"This Python is too old to unpack {archive} safely: unpack it by hand, so that the folder "
+                f"{archive.stem} lies beside it."
+            )
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
             with tarfile.open(archive) as tar:

@@ -186,6 +186,21 @@ def test_headers_of_png_files_are_enough_where_nothing_is_decoded(tmp_path, monk
     assert store[0].frames[1].shape == (30, 40, 3)
 
 
+@pytest.mark.parametrize("damaged", ["width", "cut"])
+def test_a_damaged_header_of_a_png_file_is_named(damaged, tmp_path):
+    root = tmp_path / "plain"
+    (root / "a/img").mkdir(parents=True)
+    encoded = bytearray(cv2.imencode(".png", np.zeros((30, 40, 3), np.uint8))[1].tobytes())
+    if damaged == "width":
+        encoded[16:20] = b"\xff\xff\xff\xff"
+    else:
+        del encoded[20:]
+    (root / "a/img/00000001.png").write_bytes(encoded)
+    (root / "a/groundtruth.txt").write_text("5,5,10,10\n")
+    with pytest.raises(UserError, match=r"a is broken: .*00000001\.png"):
+        pack(open_reader("plain", root, "all"), tmp_path / "s", decode=False)
+
+
 def test_names_are_printed_as_they_are(tmp_path, capsys):
     reader = FakeReader(tmp_path / "fake")
     (reader.root / "video 1" / "0005.jpg").write_bytes(b"")

@@ -170,3 +170,27 @@ def test_a_still_whose_target_no_motion_shows_is_named(tmp_path):
     store = pack(reader, tmp_path / "packed")
     with pytest.raises(UserError, match=r"^The box of fake/video 0 in .*packed has its centre outside its image"):
         clips(store, MOVING)[0]
+
+
+class Strict(OrderSampler):
+    """Takes what shows its target on every frame, and knows of all that it was given."""
+
+    def accepts(self, visible):
+        given.append(bool(visible.all()))
+        return given[-1]
+
+    def sample(self, visible, rng):
+        assert visible.all()
+        return super().sample(visible, rng)
+
+
+given = []
+
+
+def test_a_still_that_leaves_the_view_too_often_for_the_sampler_stays(tmp_path):
+    reader = FirstBoxes(tmp_path / "stills", sequences=1, frames=1)
+    reader.shift = 1 - reader[0].boxes_xywh[0, [0, 2]] @ [1, 0.5]  # its centre beside the left border
+    store = pack(reader, tmp_path / "packed")
+    drawn = clips(store, MOVING, Strict(1, 3))
+    assert all(drawn[index].present.all() for index in range(8))
+    assert False in given  # of a motion that was not taken

@@ -83,7 +83,14 @@ def test_parts_are_validated_on_and_verified_as_one_store(parts, capsys):
 
 def test_the_doctor_looks_at_every_part(parts, capsys):
     main(["data", "doctor", str(parts)])
-    assert capsys.readouterr().out.count("clip store of fake") == len(list(parts.iterdir()))
+    shown = "".join(capsys.readouterr().out.split())
+    for part in ("part-1-of-3", "part-2-of-3", "part-3-of-3"):
+        assert f"{part}:" in shown
+
+
+def test_a_sequence_is_validated_on_once(parts):
+    with pytest.raises(UserError, match=r"has two sequences 'video 4' of fake: name each once"):
+        SequenceDataset([SequenceSource(str(parts), start=4), SequenceSource(str(parts), start=3)])
 
 
 def test_a_part_that_is_missing_is_named(parts, whole):

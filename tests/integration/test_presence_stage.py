@@ -104,7 +104,7 @@ def fail(log_odds, is_right):
     ("changes", "message"),
     [
         ({"localizations": ["prior"]}, "CalibratePresence needs model.localizations with 'policy'"),
-        ({"localizations": []}, "CalibratePresence needs model.localizations with 'policy'"),
+        ({"localizations": []}, "model.localizations names no map to validate with"),
         ({"rule": {"lost_after": 3}}, "leave lost_after out of model.rule"),
         ({"rule": {"presence_stays": 0.9}}, "leave presence_stays out of model.rule"),
     ],

@@ -600,6 +600,21 @@ def test_a_stages_callbacks_stay_beside_the_steps_own(tmp_path):
     assert "callbacks+" not in trainer
 
 
+@pytest.mark.parametrize("callbacks", ["LearningRateMonitor", {"class_path": "LearningRateMonitor"}])
+def test_a_stage_may_have_one_callback_which_makes_another_training(callbacks, tmp_path):
+    plain = make_plan(read_study(write_study(tmp_path)), [0], tmp_path / "out")["prior", 0].training
+    content = stage(WARMUP, localizations=["prior"])
+    content["trainer"]["callbacks"] = callbacks
+    path = write_study(tmp_path)
+    write_config(tmp_path / "warmup.yaml", content)
+    training = make_plan(read_study(path), [0], tmp_path / "out")["prior", 0].training
+    assert training.digest != plain.digest
+    training.folder.mkdir(parents=True)
+    training.command()
+    trainer = yaml.safe_load((training.folder / "settings.yaml").read_text())["trainer"]
+    assert trainer["callbacks"][0] == {"class_path": "LearningRateMonitor"}
+
+
 def test_a_date_in_a_config_is_text(tmp_path):
     def planned(changed, configured="x"):
         rows = {"policy": {"rl": "x"}, "prior": {}}

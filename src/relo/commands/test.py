@@ -67,7 +67,7 @@ def run_benchmark(
         batch_size: sequences in one batch of a device; boxes are the same to the last digit with any.
         workers: threads that decode frames ahead; one per core if not given.
         device: where to compute, such as "cpu" or "cuda:1", or several as "cuda:0,cuda:1", which share the sequences;
-            all GPUs if not given, or the CPU where there is none.
+            all GPUs if not given, or the CPU where there is none; exported graphs, on the CPU.
         precision: "float32", or "bfloat16" or "float16" to be faster.
         engine: what computes the network: "torch", "onnxruntime" (in float32 on the CPU), or "auto": onnxruntime for
             small networks on the CPU, where it takes half the time.
@@ -128,9 +128,9 @@ def run_benchmark(
 
 
 def _devices(device: str | None, model: str) -> list[str]:
-    is_exported = is_onnx(resolve(model))  # onnxruntime has devices of its own, which it finds later
+    is_exported = is_onnx(resolve(model))  # torch's devices are not onnxruntime's, which refuses what it lacks
     if device is None:
-        graphics = 0 if is_exported else torch.cuda.device_count()
-        return [f"cuda:{number}" for number in range(graphics)] or ["cpu"]
+        gpus = 0 if is_exported else torch.cuda.device_count()
+        return [f"cuda:{number}" for number in range(gpus)] or ["cpu"]
     names = [name.strip() for name in device.split(",")]
     return names if is_exported else [str(find_device(name)) for name in names]

@@ -213,8 +213,11 @@ class ClipDataset(Dataset[ClipBatch]):
                 "the store's table says of it: pack the dataset again."
             )
         if self.still_motion and len(sequence.visible) == 1:
-            sequence = in_motion(sequence, self.still_motion, rng)
-            if not self.sampler.accepts(sequence.visible):
+            still = sequence
+            sequence = in_motion(still, self.still_motion, rng)
+            if not self.sampler.accepts(sequence.visible):  # the target is out of view too often
+                sequence = in_motion(still, 0.0, rng)
+            if not sequence.visible.any():
                 raise UserError(
                     f"The box of {sequence.dataset}/{sequence.name} in {self.stores[which].path} has its centre "
                     "outside its image, so that no motion shows the target: correct it, and pack the dataset again."

@@ -274,7 +274,7 @@ class SequenceDataset(Dataset[AnnotatedSequence | None]):
 
     def __init__(self, sources: Sequence[SequenceSource]) -> None:
         self.members: list[tuple[SequenceReader, int, str]] = []  # with what the dataset is called
-        taken: set[tuple[str, str]] = set()  # datasets and names
+        taken: dict[tuple[str, str], Path] = {}  # the folders of sequences, by dataset and name
         for source in sources:
             reader: SequenceReader
             if source.dataset is not None:
@@ -299,14 +299,16 @@ class SequenceDataset(Dataset[AnnotatedSequence | None]):
                 )
             require_every_box(reader[numbers[0]])  # before hours of training: of some splits, no sequence has them all
             dataset, names = reader.dataset, reader.names[source.start : source.stop]
-            if any((dataset, name) in taken for name in names):
-                dataset = f"{dataset}_{Path(source.path).resolve().name}"
+            folder = Path(source.path).resolve()
+            others = {taken[dataset, name] for name in names if (dataset, name) in taken}
+            if others and folder not in others:
+                dataset = f"{dataset}_{folder.name}"
             if again := [name for name in names if (dataset, name) in taken]:
                 raise UserError(
                     f"data.validation has two sequences {excerpt(again[0])} of {dataset}: name each once, and give "
                     "folders of one dataset different names."
                 )
-            taken |= {(dataset, name) for name in names}
+            taken |= {(dataset, name): folder for name in names}
             self.members += [(reader, number, dataset) for number in numbers]
 
     def __len__(self) -> int:

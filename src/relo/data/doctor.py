@@ -54,17 +54,17 @@ def look_at(
     """Read the annotations of every sequence and count its frames.
 
     Args:
-        root: the dataset's folder, or a clip store.
+        root: the dataset's folder, or a clip store, which may be in parts.
         dataset: its name, or `store`.
         split: the split; all that are there by default.
         workers: processes that read; 0 reads in this one.
         decode: also decode every frame, and hold the boxes against the sizes of frames.
 
     Raises:
-        UserError: there is no store, or its manifest cannot be read.
+        UserError: there is no store, parts of it are missing, or its manifest cannot be read.
     """
     if dataset == "store":
-        return [_look_at_store(path, workers, decode) for path in store_folders(root)]
+        return [_look_at_store(path, workers, decode, path != root) for path in store_folders(root)]
     specification = find_dataset(dataset)
     dataset = specification.name
     if split is not None:
@@ -102,16 +102,17 @@ def _look_at_split(root: Path, dataset: str, split: str, workers: int, decode: b
     return Finding(what, 0, 0, problems)
 
 
-def _look_at_store(path: Path, workers: int, decode: bool) -> Finding:
+def _look_at_store(path: Path, workers: int, decode: bool, is_part: bool) -> Finding:
     store = ClipStore(path, partial=True)
     manifest = store.manifest
-    problems = [f"{name} was left out: {reason}" for name, reason in manifest.broken.items()]
+    part = f"{path.name}: " if is_part else ""
+    problems = [f"{part}{name} was left out: {reason}" for name, reason in manifest.broken.items()]
     if not manifest.complete:
         problems.append(
-            f"{len(manifest.names) - len(store)} of {len(manifest.names)} sequences are missing: "
+            f"{part}{len(manifest.names) - len(store)} of {len(manifest.names)} sequences are missing: "
             "run the same `relo data pack` again."
         )
-    what = f"clip store of {manifest.dataset} {manifest.split}".rstrip()
+    what = f"{part}clip store of {manifest.dataset} {manifest.split}".rstrip()
     return _read_all(what, store, problems, workers, decode)
 
 

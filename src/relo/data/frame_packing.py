@@ -8,7 +8,7 @@ from relo.data.frame_geometry import WHOLE_IMAGE, nearest_visible, surroundings
 from relo.data.image_headers import upright_jpeg_size, upright_size
 from relo.data.intact_frames import decode_intact, intact_size
 from relo.data.sequence_checks import check_annotation, misfits
-from relo.data.sequences.base import Sequence
+from relo.data.sequences.base import Sequence, require_possible_size
 from relo.data.store_environment import closed
 from relo.data.store_manifest import PackingOptions
 from relo.data.store_writer import PackedFrames
@@ -41,7 +41,7 @@ def pack_frames(sequence: Sequence, options: PackingOptions, decode: bool = True
     for i in range(count):
         encoded, name = sequence.frames.encoded(i), sequence.frames.name(i)
         if not options.changes_frames and encoded.startswith(_KEPT):
-            sizes[i] = (None if decode else upright_size(encoded)) or intact_size(encoded, name)
+            sizes[i] = intact_size(encoded, name) if decode else _announced_size(encoded, name)
         else:
             box_xywh = None if options.cut is None else sequence.boxes_xywh[around[i]]
             size = upright_jpeg_size(encoded)
@@ -50,6 +50,12 @@ def pack_frames(sequence: Sequence, options: PackingOptions, decode: bool = True
     if problems := misfits(sequence, sizes):
         raise UserError(problems[0])
     return PackedFrames(values, sizes, geometry)
+
+
+def _announced_size(encoded: bytes, name: str) -> tuple[int, int]:
+    """What the header says, where it is enough to know the size."""
+    require_possible_size(encoded, name)
+    return upright_size(encoded) or intact_size(encoded, name)
 
 
 def _changed(

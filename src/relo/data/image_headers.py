@@ -73,7 +73,8 @@ def upright_jpeg_size(encoded: bytes) -> tuple[int, int] | None:
 def upright_size(encoded: bytes) -> tuple[int, int] | None:
     """Width and height of a JPEG as of `upright_jpeg_size`, or of a PNG without Exif; None for any other image."""
     if encoded.startswith(_PNG) and b"eXIf" not in encoded:
-        return announced_pixels(encoded)
+        size = announced_pixels(encoded)
+        return size if size is not None and min(size) > 0 else None
     return upright_jpeg_size(encoded)
 
 

@@ -33,7 +33,9 @@ _LONGEST_SIDE = 2**15 - 2  # px that OpenCV warps
 
 
 def in_motion(still: Sequence, strength: float, rng: np.random.Generator) -> Sequence:
-    """A sequence of `MOVING_FRAMES` frames that shows a still (a sequence of one frame) in motion.
+    """A sequence of `MOVING_FRAMES` frames that shows a still in motion.
+
+    A still is a sequence with one box: a photograph, or a video of which the first box alone is public.
 
     Each box is the one around the warped outline of the still's box; the target is visible while its centre is in the
     image. The frames are whole images: what the still was cut from and scaled by is left out.

@@ -36,8 +36,8 @@ class Augmentation:
         search_around: what search crops are cut around: the jittered truth of their own frame, or, without jitter, the
             truth of the frame before (the release's REAL_REGION), which may leave the target outside. Stills have no
             frame before them and keep the jitter, unless they move.
-        still_motion: how far stills move, 0 to 2: each is a video of small affine and elastic warps of its image, in
-            which it is seen from other frames and at other frames' times; 0 repeats it.
+        still_motion: how far stills, which have one box, move, 0 to 2: each is a video of small affine and elastic
+            warps of its image, in which it is seen from other frames and at other frames' times; 0 repeats it.
         mirror_offset: pixels of the image by which boxes of a mirrored clip are off along x. The release has -1: it
             mirrors boxes, which span pixels, about the pixels' centres. Always 0 where a clip carries surroundings.
 

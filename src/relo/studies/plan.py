@@ -8,8 +8,8 @@ from pathlib import Path
 
 from relo.errors import UserError
 from relo.settings import check_whole
-from relo.studies.steps import Evaluation, Step, Training, digest
-from relo.studies.study import Stage, Study, resolved
+from relo.studies.steps import Evaluation, Step, Training, callbacks_of, digest
+from relo.studies.study import Stage, Study, merged, resolved
 
 _LARGEST_SEED = 2**32 - 1  # Lightning's
 
@@ -37,7 +37,9 @@ def make_plan(study: Study, seeds: Sequence[int], output: Path) -> Plan:
         else:
             label = stage if not names else f"{stage}.{'+'.join(Path(name).stem for name in names)}"
             configs = [settings_in(config), *([changes] if names else [])]
-            content = digest([configs, clips, None if before is None else before.digest])
+            # Callbacks are named once more: what was trained when they were left out is not taken for the same.
+            called = callbacks_of(merged(settings_in(config), changes if names else {}))
+            content = digest([configs, clips, None if before is None else before.digest, *([called] if called else [])])
         folder = output / "training" / f"{label}-{content}" / f"seed{seed}"
         needs = () if before is None else (before,)
         return Training(f"{label}, seed {seed}", folder, needs, label, content, seed, config, changes, given)

@@ -91,7 +91,7 @@ class Training(Step):
     def command(self) -> list[str]:
         """`relo fit`, which goes on where it was stopped."""
         settings, content = self.folder / "settings.yaml", merged(self.changes, self._own_settings())
-        content["trainer"].pop("callbacks+", None)  # among the others, see there
+        content["trainer"].pop("callbacks+", None)  # `_other_callbacks` has them
         write_text(settings, yaml.safe_dump(content, sort_keys=False))
         resumed = ["--ckpt_path=last"] if self.checkpoint.exists() else []
         return [sys.executable, "-m", "relo", "fit", f"--config={self.config}", f"--config={settings}", *resumed]
@@ -135,9 +135,7 @@ class Training(Step):
     def _other_callbacks(self) -> list[Any]:
         """Those of the stage, for which the step's own would be substituted, but for the ones that save checkpoints."""
         assert self.config is not None
-        trainer = merged(resolved(self.config), self.changes).get("trainer", {})
-        named = [*(trainer.get("callbacks") or []), *(trainer.get("callbacks+") or [])]
-        return [callback for callback in named if not str(callback.get("class_path")).endswith("ModelCheckpoint")]
+        return callbacks_of(merged(resolved(self.config), self.changes))
 
 
 @dataclass(frozen=True)
@@ -203,6 +201,18 @@ class Evaluation(Step):
 
     def finish(self, seconds: float) -> None:
         """Nothing is left to note: the process has written the scores."""
+
+
+def callbacks_of(settings: dict[str, Any]) -> list[Any]:
+    """A stage's callbacks, by class path and arguments, but for those that save checkpoints."""
+    found = []
+    trainer = settings.get("trainer") or {}
+    for named in (trainer.get("callbacks"), trainer.get("callbacks+")):
+        for callback in named if isinstance(named, list) else [named] if named else []:
+            entry = {"class_path": callback} if isinstance(callback, str) else callback
+            if not str(entry.get("class_path")).endswith("ModelCheckpoint"):
+                found.append(entry)
+    return found
 
 
 def _has_scores(content: dict[str, Any]) -> bool:

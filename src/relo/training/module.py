@@ -209,7 +209,7 @@ class RELOModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write into the checkpoint how to build its network and how it tracks, so that it can be used alone."""
         rule = self.rule
-        if self.localizations and rule.localization not in self.localizations:  # a warm-up trains no policy
+        if rule.localization not in self.localizations:  # a warm-up trains no policy
             rule = replace(rule, localization=self.localizations[0])
         checkpoint |= {FORMAT_ENTRY: FORMAT, "relo_network": self.network.config(), "relo_rule": asdict(rule)}
         if "callbacks" not in checkpoint:  # weights alone: Lightning does not ask callbacks for their average

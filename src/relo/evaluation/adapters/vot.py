@@ -87,7 +87,9 @@ def main() -> None:
     """The command that the VOT toolkit starts."""
     parser = argparse.ArgumentParser(prog="python -m relo.evaluation.adapters.vot", description=serve.__doc__)
     parser.add_argument("--model", required=True, help="a model's name, its folder, or a checkpoint")
-    parser.add_argument("--rule", type=Path, help="a YAML file of settings that differ from the model's own rule")
+    parser.add_argument(
+        "--rule", type=Path, help="a YAML file of settings that differ from the model's own, or lost_and_found"
+    )
     parser.add_argument("--device", help="where to compute; the GPU if there is one")
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "float16"))
     options = parser.parse_args()
