@@ -67,10 +67,12 @@ def convert(name: str, checkout: Path, target: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- photographs
 
 
-def _write_photographs(photographs: Iterable[Photograph], target: Path, side: int = _SIDE) -> None:
-    """Write them, scaled down to a side; damaged ones and those without things of a least size are left out."""
+def _write_photographs(
+    photographs_of: Callable[[Path], Iterator[Photograph]], checkout: Path, target: Path, side: int = _SIDE
+) -> None:
+    """Write those of a checkout, scaled down to a side, but for damaged ones and those without a thing large enough."""
     records = []
-    for photograph in photographs:
+    for photograph in photographs_of(checkout):
         try:
             image = decode_intact(photograph.image.read_bytes(), str(photograph.image))[..., ::-1]
         except UserError as error:  # as their publisher has them
@@ -120,28 +122,20 @@ def _read_grey(path: Path) -> NDArray[np.uint8]:
     return np.asarray(image, np.uint8)
 
 
-def _masked(images: str, masks: str, checkout: Path, target: Path) -> None:
+def _masked(images: str, masks: str, checkout: Path) -> Iterator[Photograph]:
     """Things by the masks in a folder, which have the images' names."""
-
-    def photographs() -> Iterator[Photograph]:
-        for image in sorted((checkout / images).glob("*.jpg")):
-            yield Photograph(image, _parts(_read_grey(checkout / masks / f"{image.stem}.png") > 127))
-
-    _write_photographs(photographs(), target)
+    for image in sorted((checkout / images).glob("*.jpg")):
+        yield Photograph(image, _parts(_read_grey(checkout / masks / f"{image.stem}.png") > 127))
 
 
-def _bsds500(checkout: Path, target: Path) -> None:
+def _bsds500(checkout: Path) -> Iterator[Photograph]:
     """Regions of the first annotator that another one agrees on (IoU of 0.7), between 0.5 and 50 % of the image."""
-
-    def photographs() -> Iterator[Photograph]:
-        for image in sorted((checkout / "BSDS500/data/images").glob("*/*.jpg")):
-            file = checkout / f"BSDS500/data/groundTruth/{image.parent.name}/{image.stem}.mat"
-            annotators = scipy.io.loadmat(file)["groundTruth"][0]
-            first, *others = [annotator["Segmentation"][0, 0] for annotator in annotators]
-            masks = [first == region for region in np.unique(first)]
-            yield Photograph(image, [mask for mask in masks if mask.mean() < 0.5 and _is_agreed_on(mask, others)])
-
-    _write_photographs(photographs(), target)
+    for image in sorted((checkout / "BSDS500/data/images").glob("*/*.jpg")):
+        file = checkout / f"BSDS500/data/groundTruth/{image.parent.name}/{image.stem}.mat"
+        annotators = scipy.io.loadmat(file)["groundTruth"][0]
+        first, *others = [annotator["Segmentation"][0, 0] for annotator in annotators]
+        masks = [first == region for region in np.unique(first)]
+        yield Photograph(image, [mask for mask in masks if mask.mean() < 0.5 and _is_agreed_on(mask, others)])
 
 
 def _is_agreed_on(mask: Mask, others: list[NDArray[np.integer]]) -> bool:
@@ -155,58 +149,42 @@ def _is_agreed_on(mask: Mask, others: list[NDArray[np.integer]]) -> bool:
     return False
 
 
-def _clothing_coparsing(checkout: Path, target: Path) -> None:
+def _clothing_coparsing(checkout: Path) -> Iterator[Photograph]:
     """A person each: all that is no background."""
-
-    def photographs() -> Iterator[Photograph]:
-        for file in sorted((checkout / "annotations/pixel-level").glob("*.mat")):
-            mask = scipy.io.loadmat(file)["groundtruth"] > 0
-            if mask.any():
-                yield Photograph(checkout / f"photos/{file.stem}.jpg", [mask])
-
-    _write_photographs(photographs(), target)
+    for file in sorted((checkout / "annotations/pixel-level").glob("*.mat")):
+        mask = scipy.io.loadmat(file)["groundtruth"] > 0
+        if mask.any():
+            yield Photograph(checkout / f"photos/{file.stem}.jpg", [mask])
 
 
-def _camvid(checkout: Path, target: Path) -> None:
+def _camvid(checkout: Path) -> Iterator[Photograph]:
     """Signs, cars, pedestrians and cyclists."""
-
-    def photographs() -> Iterator[Photograph]:
-        for split in ("train", "val", "test"):
-            for image in sorted((checkout / "CamVid" / split).glob("*.png")):
-                classes = _read_grey(checkout / f"CamVid/{split}annot/{image.name}")
-                yield Photograph(image, [part for kind in (6, 8, 9, 10) for part in _parts(classes == kind)])
-
-    _write_photographs(photographs(), target)
+    for split in ("train", "val", "test"):
+        for image in sorted((checkout / "CamVid" / split).glob("*.png")):
+            classes = _read_grey(checkout / f"CamVid/{split}annot/{image.name}")
+            yield Photograph(image, [part for kind in (6, 8, 9, 10) for part in _parts(classes == kind)])
 
 
-def _vedai_aerial(checkout: Path, target: Path) -> None:
+def _vedai_aerial(checkout: Path) -> Iterator[Photograph]:
     folder = checkout / "tensorflow-yolo/data"
-
-    def photographs() -> Iterator[Photograph]:
-        with (folder / "annotation1024.csv").open() as file:
-            for name, rows in groupby(csv.DictReader(file), key=lambda row: row["filename"].split("_")[0]):
-                corners = [[float(row[key]) for key in ("xmin", "ymin", "xmax", "ymax")] for row in rows]
-                boxes_xywh = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in corners]
-                yield Photograph(folder / f"images_jpg/{name}.jpg", [], boxes_xywh, ["vehicle"] * len(boxes_xywh))
-
-    _write_photographs(photographs(), target, _AERIAL_SIDE)
+    with (folder / "annotation1024.csv").open() as file:
+        for name, rows in groupby(csv.DictReader(file), key=lambda row: row["filename"].split("_")[0]):
+            corners = [[float(row[key]) for key in ("xmin", "ymin", "xmax", "ymax")] for row in rows]
+            boxes_xywh = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in corners]
+            yield Photograph(folder / f"images_jpg/{name}.jpg", [], boxes_xywh, ["vehicle"] * len(boxes_xywh))
 
 
-def _aerial_cars(checkout: Path, target: Path) -> None:
+def _aerial_cars(checkout: Path) -> Iterator[Photograph]:
     """All but the frames of a video whose terms are YouTube's."""
-
-    def photographs() -> Iterator[Photograph]:
-        for image in sorted(checkout.iterdir()):
-            labels = image.with_suffix(".txt")
-            if image.suffix in (".jpg", ".JPG", ".png") and labels.is_file() and not image.name.startswith("harlem"):
-                height, width = _read_grey(image).shape
-                boxes_xywh = []
-                for line in labels.read_text().splitlines():
-                    x, y, w, h = (float(value) for value in line.split()[1:])
-                    boxes_xywh.append([(x - w / 2) * width, (y - h / 2) * height, w * width, h * height])
-                yield Photograph(image, [], boxes_xywh, ["car"] * len(boxes_xywh))
-
-    _write_photographs(photographs(), target, _AERIAL_SIDE)
+    for image in sorted(checkout.iterdir()):
+        labels = image.with_suffix(".txt")
+        if image.suffix in (".jpg", ".JPG", ".png") and labels.is_file() and not image.name.startswith("harlem"):
+            height, width = _read_grey(image).shape
+            boxes_xywh = []
+            for line in labels.read_text().splitlines():
+                x, y, w, h = (float(value) for value in line.split()[1:])
+                boxes_xywh.append([(x - w / 2) * width, (y - h / 2) * height, w * width, h * height])
+            yield Photograph(image, [], boxes_xywh, ["car"] * len(boxes_xywh))
 
 
 def _objects(annotation: Path) -> tuple[list[list[float]], list[str]]:
@@ -219,12 +197,9 @@ def _objects(annotation: Path) -> tuple[list[list[float]], list[str]]:
     return boxes_xywh, labels
 
 
-def _animals(annotations: str, checkout: Path, target: Path) -> None:
-    def photographs() -> Iterator[Photograph]:
-        for image in sorted((checkout / "images").glob("*.jpg")):
-            yield Photograph(image, [], *_objects(checkout / annotations / f"{image.stem}.xml"))
-
-    _write_photographs(photographs(), target)
+def _animals(annotations: str, checkout: Path) -> Iterator[Photograph]:
+    for image in sorted((checkout / "images").glob("*.jpg")):
+        yield Photograph(image, [], *_objects(checkout / annotations / f"{image.stem}.xml"))
 
 
 def _copy_backgrounds(images: Iterable[Path], checkout: Path, target: Path) -> None:
@@ -303,15 +278,15 @@ CONVERTERS: dict[str, Callable[[Path, Path], None]] = {
     "davis16_val": _davis16_val,
     "fod_a": _fod_a,
     "w_tracking": _w_tracking,
-    "ecssd": partial(_masked, "data/images", "data/ground_truth_mask"),
-    "bsds500": _bsds500,
-    "human_segmentation": partial(_masked, "Training_Images", "Ground_Truth"),
-    "clothing_coparsing": _clothing_coparsing,
-    "camvid": _camvid,
-    "vedai_aerial": _vedai_aerial,
-    "aerial_cars": _aerial_cars,
-    "raccoon": partial(_animals, "annotations"),
-    "kangaroo": partial(_animals, "annots"),
+    "ecssd": partial(_write_photographs, partial(_masked, "data/images", "data/ground_truth_mask")),
+    "bsds500": partial(_write_photographs, _bsds500),
+    "human_segmentation": partial(_write_photographs, partial(_masked, "Training_Images", "Ground_Truth")),
+    "clothing_coparsing": partial(_write_photographs, _clothing_coparsing),
+    "camvid": partial(_write_photographs, _camvid),
+    "vedai_aerial": partial(_write_photographs, _vedai_aerial, side=_AERIAL_SIDE),
+    "aerial_cars": partial(_write_photographs, _aerial_cars, side=_AERIAL_SIDE),
+    "raccoon": partial(_write_photographs, partial(_animals, "annotations")),
+    "kangaroo": partial(_write_photographs, partial(_animals, "annots")),
     "grocery_store": _grocery_store,
     "imagenet_sample": _imagenet_sample,
 }
