@@ -43,6 +43,22 @@ def test_order_of_sequences_changes_no_box(data, network, tmp_path, monkeypatch)
             np.testing.assert_allclose(boxes_xywh, first[name], rtol=0, atol=rounding)
 
 
+def test_the_scores_of_one_sequence_are_json(data, network, tmp_path, monkeypatch):
+    """There is no standard error of one."""
+    save_network(network, tmp_path / "model")
+    content = config(data, WARMUP, init_from=str(tmp_path / "model"))
+    content["trainer"]["limit_val_batches"] = 1.0
+    content["data"]["validation"] = [{"path": str(data.test), "stop": 1}]
+    path = write_config(tmp_path / "config.yaml", content)
+    relo_here(monkeypatch, "validate", "--config", path, cwd=tmp_path)
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    scores = json.loads((tmp_path / "run/validation/scores.json").read_text(), parse_constant=refuse)
+    assert scores["policy"]["auc_standard_error"] is None
+
+
 def test_scores_do_not_depend_on_earlier_validations(data, network, tmp_path, monkeypatch):
     save_network(network, tmp_path / "model")
     content = config(data, WARMUP, init_from=str(tmp_path / "model"))

@@ -106,6 +106,8 @@ class ValidationReport(Callback):
         make_console().print(score_table(report, count))
         if folder is not None:
             content = {**report, "sequences": count, "per_sequence": sequences}
+            # NaN, as the error of a single sequence, is no JSON: null stands for it.
+            content = json.loads(json.dumps(content), parse_constant=lambda number: None)
             write_text(folder / "scores.json", json.dumps(content, indent=2) + "\n")
             success_plot({name: scores["success_curve"] for name, scores in report.items()}, folder / "success.png")
             for unfinished in pl_module.unfinished.values():
