@@ -1,6 +1,7 @@
 """The benchmarks of presence and of finding targets again, on sequences whose outcome is known."""
 
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -191,9 +192,10 @@ def test_reliability_is_drawn_where_bins_are_empty(benchmarks, tmp_path):
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_filter_is_fitted_and_shown(benchmarks, model, hidden_store, capsys):
+def test_the_filter_is_fitted_and_shown(benchmarks, model, hidden_store, tmp_path, capsys):
     presence, _ = benchmarks
-    stores, rule = [str(hidden_store)] * 2, Path(model) / "tracking.yaml"
+    stores = [str(hidden_store), str(shutil.copytree(hidden_store, tmp_path / "another"))]
+    rule = Path(model) / "tracking.yaml"
     presence.main([model, "--sequences", *stores, "--fit-filter", "--write-rule", str(rule)])
     out = capsys.readouterr().out
     settings = re.findall(r"^(presence_\w+): ([\d.]+)$", out, re.MULTILINE)

@@ -17,7 +17,6 @@ from relo.evaluation.benchmark_rule import benchmark_rule
 from relo.evaluation.one_pass import failure_sentence
 from relo.evaluation.run import longest_first, track_on_devices, track_share
 from relo.models.checkpoints.plugin import trust as trust_modules
-from relo.models.checkpoints.weights import resolve
 from relo.models.devices import find_device
 from relo.models.exported import is_onnx
 from relo.models.heads import Localization
@@ -128,7 +127,7 @@ def run_benchmark(
 
 
 def _devices(device: str | None, model: str) -> list[str]:
-    is_exported = is_onnx(resolve(model))  # torch's devices are not onnxruntime's, which refuses what it lacks
+    is_exported = is_onnx(Path(model))  # torch's devices are not onnxruntime's, which refuses what it lacks
     if device is None:
         gpus = 0 if is_exported else torch.cuda.device_count()
         return [f"cuda:{number}" for number in range(gpus)] or ["cpu"]

@@ -128,6 +128,8 @@ class Tracker:
         Raises:
             UserError: as of `Tracker`; or the weights or the rule cannot be read.
         """
+        if not is_onnx(Path(model)):  # onnxruntime has devices of its own
+            find_device(device)  # or refuse it, before a model is looked for
         path = resolve(model)
         if is_onnx(path):
             if precision not in ("auto", "float32") or engine == "torch" or cuda_graphs:
