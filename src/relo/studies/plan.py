@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from relo.errors import UserError
 from relo.settings import check_whole
@@ -31,18 +32,20 @@ def make_plan(study: Study, seeds: Sequence[int], output: Path) -> Plan:
 
     def training(stage: Stage, names: Sequence[str], before: Training | None, seed: int) -> Training:
         config, given, changes = study.stage(stage), None, study.changed(names)
+        callbacks: list[Any] = []
         if config is None:
             given = study.file(study.weights or "")
             label, content = "weights", digest_of(given)
         else:
             label = stage if not names else f"{stage}.{'+'.join(Path(name).stem for name in names)}"
             configs = [settings_in(config), *([changes] if names else [])]
-            # Callbacks are named once more: what was trained when they were left out is not taken for the same.
-            called = callbacks_of(merged(settings_in(config), changes if names else {}))
-            content = digest([configs, clips, None if before is None else before.digest, *([called] if called else [])])
+            callbacks = callbacks_of(merged(settings_in(config), changes))
+            # They are named once more: what was trained when they were left out is not taken for the same.
+            named = [callbacks] if callbacks else []
+            content = digest([configs, clips, None if before is None else before.digest, *named])
         folder = output / "training" / f"{label}-{content}" / f"seed{seed}"
         needs = () if before is None else (before,)
-        return Training(f"{label}, seed {seed}", folder, needs, label, content, seed, config, changes, given)
+        return Training(f"{label}, seed {seed}", folder, needs, label, content, seed, config, changes, callbacks, given)
 
     def evaluation(row: str, of: Training) -> Evaluation:
         file = study.rows[row].rule or study.evaluation.rule

@@ -16,7 +16,7 @@ from relo.data.sequences.parsing import read_json
 from relo.errors import UserError
 from relo.files import write_text
 from relo.settings import is_of
-from relo.studies.study import Study, merged, resolved
+from relo.studies.study import Study, merged
 
 _FINISHED = "finished.json"
 
@@ -63,6 +63,7 @@ class Training(Step):
     seed: int  # of weights, clips and actions
     config: Path | None  # the stage's
     changes: dict[str, Any] = field(hash=False)  # what is merged over it
+    callbacks: list[Any] = field(hash=False)  # of both, see `callbacks_of`; the step's own would be put in their place
     given: Path | None = None  # weights that take the place of its own: there is nothing to train
 
     @property
@@ -91,7 +92,7 @@ class Training(Step):
     def command(self) -> list[str]:
         """`relo fit`, which goes on where it was stopped."""
         settings, content = self.folder / "settings.yaml", merged(self.changes, self._own_settings())
-        content["trainer"].pop("callbacks+", None)  # `_other_callbacks` has them
+        content["trainer"].pop("callbacks+", None)  # `callbacks` has them
         write_text(settings, yaml.safe_dump(content, sort_keys=False))
         resumed = ["--ckpt_path=last"] if self.checkpoint.exists() else []
         return [sys.executable, "-m", "relo", "fit", f"--config={self.config}", f"--config={settings}", *resumed]
@@ -121,7 +122,7 @@ class Training(Step):
                 "enable_progress_bar": False,
                 "logger": {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": logger},
                 "callbacks": [
-                    *self._other_callbacks(),
+                    *self.callbacks,
                     {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": checkpoint},
                 ],
             },
@@ -131,11 +132,6 @@ class Training(Step):
             },
             "data": {"seed": self.seed},
         }
-
-    def _other_callbacks(self) -> list[Any]:
-        """Those of the stage, for which the step's own would be substituted, but for the ones that save checkpoints."""
-        assert self.config is not None
-        return callbacks_of(merged(resolved(self.config), self.changes))
 
 
 @dataclass(frozen=True)
