@@ -302,6 +302,17 @@ def test_stills_are_jittered_instead(tmp_path):
     assert clips[0][0].search_boxes_xywh.unique(dim=1).shape[1] == 2
 
 
+def test_videos_with_a_first_box_alone_are_stills(tmp_path):
+    class Started(FakeReader):
+        def __getitem__(self, index):
+            sequence = super().__getitem__(index)
+            return replace(sequence, boxes_xywh=sequence.boxes_xywh[:1], visible=sequence.visible[:1], attributes={})
+
+    store = pack(Started(tmp_path / "fake", sequences=1), tmp_path / "packed")
+    transform = ClipTransform(CropRule(2.0, 16), CropRule(4.0, 32), AROUND_PREVIOUS)
+    assert dataset(StoreSource(str(store.path)), transform=transform)[0].present.all()
+
+
 class First(OrderSampler):
     """Clips of the first frame alone."""
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from relo.data.clip_store import PackingOptions
-from relo.data.intact_frames import decode_intact
+from relo.data.intact_frames import decode_intact, intact_size
 from relo.data.packing import pack, verify
 from relo.data.sequences.base import decode_frame
 from relo.errors import UserError
@@ -171,7 +171,31 @@ def turned_by_exif(encoded: bytes) -> bytes:
     return encoded[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + encoded[2:]
 
 
+def lossless(width: int, height: int, channels: str = "RGB") -> bytes:
+    """A JPEG without loss (SOF3), whose pixels are all as predicted; libjpeg reads it, but does not scale it."""
+    table = b"\xff\xc4\0\x14\0" + b"\x01" + bytes(15) + b"\0"  # one code: no difference
+    sides = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    count, names = len(channels), channels.encode()
+    frame = b"\xff\xc3\0" + bytes([8 + 3 * count, 8]) + sides + bytes([count])
+    frame += b"".join(bytes([name, 0x11, 0]) for name in names)
+    scan = b"\xff\xda\0" + bytes([6 + 2 * count, count]) + b"".join(bytes([name, 0]) for name in names) + b"\x01\0\0"
+    return b"\xff\xd8" + frame + table + scan + bytes(count * width * height // 8) + END_OF_IMAGE
+
+
+def os2_bmp() -> bytes:
+    """A BMP with the header of 12 bytes, whose sides have 16 bits."""
+    width, height = 64, 48
+    header = b"".join(number.to_bytes(2, "little") for number in (12, 0, width, height, 1, 24))
+    pixels = photo(width, height)[::-1, :, ::-1].tobytes()
+    size = (26 + len(pixels)).to_bytes(4, "little")
+    return b"BM" + size + bytes(4) + (26).to_bytes(4, "little") + header + pixels
+
+
 INTACT = {
+    "lossless": lossless(256, 256),
+    "lossless, large": lossless(1024, 1024),
+    "lossless, small": lossless(16, 16),
+    "BMP of OS/2": os2_bmp(),
     "zeros after the end": jpeg(photo()) + bytes(500),
     "another image after the end": jpeg(photo()) + jpeg(photo()),
     "fill bytes": jpeg(photo()).replace(b"\xff\xda", b"\xff\xff\xff\xda", 1),
@@ -196,6 +220,14 @@ def test_an_odd_image_that_is_intact_is_taken_with_the_same_pixels(encoded):
     image = decode_intact(encoded, "frame")
     np.testing.assert_array_equal(image, decode_frame(encoded, "frame"))
     assert encoded is not INTACT["turned by Exif"] or image.shape == (96, 72, 3)
+    assert intact_size(encoded, "frame") == image.shape[1::-1]
+
+
+@pytest.mark.parametrize("side", [16, 256, 1024])
+def test_a_grey_lossless_jpeg_which_opencv_does_not_read_is_refused(side):
+    for read in (decode_intact, intact_size):
+        with pytest.raises(UserError, match="frame is not a readable image"):
+            read(lossless(side, side, "Y"), "frame")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".webp", ".tif"])

@@ -161,7 +161,7 @@ class ClipDataset(Dataset[ClipBatch]):
         sequence = self._draw_sequence(rng)
         clip = self.sampler.sample(sequence.visible, rng)
         clip, outside, foreign = self._draw_absence(sequence, clip, rng)
-        is_around_previous = self.transform.augmentation.search_around == "previous" and len(sequence) > 1
+        is_around_previous = self.transform.augmentation.search_around == "previous" and len(sequence.visible) > 1
         if is_around_previous:
             previous_xywh = sequence.attributes["image_boxes_xywh"][clip.previous]
             if (clip.previous < 0).any() or not positive_size(previous_xywh).all():

@@ -12,6 +12,7 @@ _PNG, _TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*")
 _FRAMES = {*range(0xC0, 0xD0)} - {HUFFMAN_TABLES, 0xC8, 0xCC}
 _APPLICATION_1, _BITS, _COMPONENTS_AT = 0xE1, 8, 5
 _TIFF_SIDES, _TIFF_SHORT = (256, 257), 3
+_OS2_HEADER = 12  # bytes of a BMP's older header
 _WITHOUT_CONTENT = (0x01, 0xD8)
 # Not a zero byte after 0xFF, which belongs to a scan's data as the restarts 0xD0 to 0xD7 do.
 _MARKER = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
@@ -34,6 +35,8 @@ def announced_pixels(encoded: bytes) -> tuple[int, int] | None:
     if encoded.startswith(_PNG):
         return int.from_bytes(encoded[16:20], "big"), int.from_bytes(encoded[20:24], "big")
     if encoded.startswith(b"BM"):
+        if _number(encoded, 14, 4) == _OS2_HEADER:
+            return _number(encoded, 18, 2), _number(encoded, 20, 2)
         width, height = (int.from_bytes(encoded[start : start + 4], "little", signed=True) for start in (18, 22))
         return abs(width), abs(height)  # a negative height counts rows from the top
     if _is_webp(encoded):
@@ -55,7 +58,10 @@ def has_one_bit(encoded: bytes) -> bool:
 
 
 def upright_jpeg_size(encoded: bytes) -> tuple[int, int] | None:
-    """Width and height of a grey or colour JPEG of 8 bits without Exif, which may turn it; None for any other image."""
+    """Width and height of a grey or colour JPEG of 8 bits without Exif, which may turn it; None for any other image.
+
+    Such are lossless JPEGs, too, which no decoder scales.
+    """
     size = None
     if encoded.startswith(JPEG):
         for marker, content, _ in jpeg_segments(encoded):
@@ -64,10 +70,16 @@ def upright_jpeg_size(encoded: bytes) -> tuple[int, int] | None:
             if marker == _APPLICATION_1 and content.startswith(b"Exif"):
                 return None
             if marker in _FRAMES and len(content) > _COMPONENTS_AT:
-                if content[0] != _BITS or content[_COMPONENTS_AT] not in (1, 3):
+                if marker not in DCT_FRAMES or content[0] != _BITS or content[_COMPONENTS_AT] not in (1, 3):
                     return None
                 size = int.from_bytes(content[3:5], "big"), int.from_bytes(content[1:3], "big")
     return None
+
+
+def is_dct_jpeg(encoded: bytes) -> bool:
+    """Whether it is a JPEG of cosine transforms, as all but lossless ones are."""
+    frames = (marker for marker, _, _ in jpeg_segments(encoded) if marker in _FRAMES)
+    return encoded.startswith(JPEG) and next(frames, None) in DCT_FRAMES
 
 
 def upright_size(encoded: bytes) -> tuple[int, int] | None:

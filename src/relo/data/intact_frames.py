@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from relo.data.image_headers import (
     DCT_FRAMES,
     HUFFMAN_TABLES,
-    JPEG,
     SEQUENTIAL_FRAMES,
     START_OF_SCAN,
+    is_dct_jpeg,
     jpeg_segments,
     upright_jpeg_size,
 )
@@ -55,7 +55,8 @@ def decode_intact(encoded: bytes, name: str, reduction: int = 1) -> NDArray[np.u
             if image.shape[:2] == (height, width) and not _silent_damage(encoded):
                 return np.asarray(image)
     image = decode_frame(encoded, name)
-    if encoded.startswith(JPEG) and (damage := _jpeg_damage(encoded)):
+    # TurboJPEG does not scale lossless JPEGs, but simplejpeg makes room for no more than the small image.
+    if is_dct_jpeg(encoded) and (damage := _jpeg_damage(encoded)):
         raise UserError(f"{name} is damaged ({damage}); copy or extract it again.")
     if size and reduction > 1:
         image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

@@ -104,7 +104,8 @@ def pack(
                 left_out = Text.assemble(("left out", "yellow"), f" {printable(name)}: {reason}")
                 console.print(left_out, soft_wrap=True)
         if len(broken) == len(manifest.names):
-            raise UserError(f"All {len(broken)} sequences of {reader.dataset} are broken; the first: {broken[name]}")
+            first = next(iter(broken.values()))
+            raise UserError(f"All {len(broken)} sequences of {reader.dataset} are broken; the first: {first}")
         writer.finish(broken)
     store = ClipStore(output)
     if damaged and _damaged(store, recheck, workers, console):

@@ -26,6 +26,7 @@ from relo.data.image_splits import SPLITS, image_hash, split_of_hash
 from relo.data.intact_frames import decode_intact
 from relo.data.sequences.base import LARGEST_IMAGE, decode_frame
 from relo.data.sequences.frame_files import IMAGE_KINDS, is_image_name
+from relo.data.sequences.parsing import read_text
 from relo.errors import UserError, excerpt
 from relo.inputs import read_given
 
@@ -230,7 +231,7 @@ def _labels(folder: Path) -> dict[tuple[Path, str, int], str]:
     """The labels in every `boxes.jsonl` below a folder: by its folder, the image's name and the box's number."""
     found: dict[tuple[Path, str, int], str] = {}
     for listing in sorted(folder.rglob("boxes.jsonl")):
-        for number, line in enumerate(read_given(listing, _LARGEST_BOXES).decode(errors="replace").split("\n")):
+        for number, line in enumerate(read_text(listing, _LARGEST_BOXES).split("\n")):
             if not line.strip():
                 continue
             try:

@@ -54,6 +54,16 @@ def texture_seed(split: str, seed: int, name: str) -> list[int]:
     return [zlib.crc32(split.encode()), seed, zlib.crc32(name.encode())]
 
 
+def check_size(frames: int, width: int, height: int) -> None:
+    """Refuse sequences that are too short, too long, too small or too large.
+
+    Raises:
+        UserError: a number is out of its range.
+    """
+    check_whole("A synthetic sequence", 2, MOST_FRAMES, frames=frames)
+    check_whole("A synthetic sequence", 64, LARGEST_FRAME, width=width, height=height)
+
+
 def render_sequence(
     name: str,
     *,
@@ -82,10 +92,11 @@ class _Actor:
     matrices: Floats  # [N, 2, 2], the thing's px -> image px about the centre
     centres_xy: Floats  # [N, 2], pixel indices
 
-    def extents_xyxy(self) -> Floats:
+    def extents_xyxy(self, frames: slice = slice(None)) -> Floats:
         """The extent [N, 4] of the outline, in image pixels (a pixel is a unit square, so its centre is at + 0.5)."""
-        outlines_xy = self.appearance.outlines_xy()
-        outlines_xy = np.einsum("nij,npj->npi", self.matrices, outlines_xy) + self.centres_xy[:, None] + 0.5
+        outlines_xy = self.appearance.outlines_xy()[frames]
+        outlines_xy = np.einsum("nij,npj->npi", self.matrices[frames], outlines_xy)
+        outlines_xy = outlines_xy + self.centres_xy[frames, None] + 0.5
         return np.concatenate([outlines_xy.min(1), outlines_xy.max(1)], axis=1)
 
     def enlarged(self, factor: Floats, fixed_xy: Floats) -> "_Actor":
@@ -109,8 +120,7 @@ class Scene:
         settings: SceneSettings | None = None,
         material: Material | None = None,
     ) -> None:
-        check_whole("A synthetic sequence", 2, MOST_FRAMES, frames=frames)
-        check_whole("A synthetic sequence", 64, LARGEST_FRAME, width=width, height=height)
+        check_size(frames, width, height)
         self._settings = settings or SceneSettings()
         self._material = material or ProceduralMaterial(self._settings)
         self._frames, self._width, self._height = frames, width, height
@@ -175,10 +185,11 @@ class Scene:
         fewest, most = settings.distractors
         self._behind = [self._distractor() for _ in range(rng.integers(fewest, most + 1))]
         count = rng.poisson(settings.occlusions * self._frames / 60)
-        occluders = [self._occluder() for _ in range(count)]
+        extents_xyxy = self._target.extents_xyxy()
+        occluders = [self._occluder(extents_xyxy) for _ in range(count)]
         # The target must be seen where it is given to the tracker.
-        start_xyxy = self._target.extents_xyxy()[:3]
-        self._before = [actor for actor in occluders if not _touch(actor.extents_xyxy()[:3], start_xyxy)]
+        start = slice(3)
+        self._before = [actor for actor in occluders if not _touch(actor.extents_xyxy(start), extents_xyxy[start])]
 
     def _distractor(self) -> _Actor:
         rng = self._rng
@@ -188,12 +199,12 @@ class Scene:
         path = roam(rng, self._frames, self._speed(), -0.1 * self._image_size, 1.1 * self._image_size)
         return _Actor(appearance, self._poses(0.2, 0.15, 0.5), path)
 
-    def _occluder(self) -> _Actor:
-        """A thing that crosses the image on a straight course and meets the target on its way."""
+    def _occluder(self, extents_xyxy: Floats) -> _Actor:
+        """A thing that crosses the image on a straight course and meets the target, of these extents, on its way."""
         rng = self._rng
         meeting = int(rng.integers(min(10, self._frames - 1), self._frames))
         full = rng.random() < self._settings.full_occlusion
-        extent = self._target.extents_xyxy()[meeting]
+        extent = extents_xyxy[meeting]
         reach = float(max(extent[2:] - extent[:2])) / 2
         if full:
             half = np.array([reach, reach]) * rng.uniform(1.25, 1.6)
