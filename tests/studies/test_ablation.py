@@ -136,6 +136,24 @@ def test_given_weights_take_the_place_of_every_warm_up(finished, tmp_path, monke
     assert json.loads(ours.read_text())["auc"] == json.loads(theirs.read_text())["auc"]
 
 
+def test_given_weights_are_evaluated_once(finished, tmp_path):
+    weights = next((finished[0] / "out").glob("training/warmup-*/seed0/last.ckpt"))
+    study = read_study(write_study(tmp_path, warmup=None, weights=str(weights)))
+    plan = make_plan(study, [0, 1], tmp_path)
+    assert plan["prior", 1] == plan["prior", 0]
+    assert plan["policy", 1] != plan["policy", 0]
+
+
+def test_rows_that_share_a_stage_by_name_have_not_changed(finished, tmp_path, monkeypatch, capsys):
+    rows = {"policy": {}, "other": {"warmup": "slower"}}
+    groups = {"main": {"title": "Main", "reference": "policy", "rows": {"policy": "as is", "other": "slower"}}}
+    changes = {"slower": {"model": {"optimizer": {**ADAMW, "init_args": {"lr": 1e-5}}}}}
+    study = write_study(tmp_path, rows=rows, groups=groups, changes=changes)
+    said = dry_run(finished, monkeypatch, capsys, study)
+    assert "4 trainings, 2 evaluations" in said
+    assert "have changed" not in said
+
+
 def scores_in(output, row, test):
     """The AUCs [2 seeds, sequences] of a row, read from its files."""
     found = [json.loads((output / f"scores/{row}/seed{seed}/{test}.json").read_text())["auc"] for seed in (0, 1)]
@@ -336,9 +354,6 @@ class ShellStep(Step):
 
     def is_finished(self):
         return (self.folder / "done").exists()
-
-    def is_stale(self):
-        return False
 
     def command(self):
         return ["sh", "-c", self.script]

@@ -12,7 +12,7 @@ from relo.console import make_console
 from relo.errors import UserError
 from relo.files import reason
 from relo.processes import POLL_SECONDS
-from relo.studies.plan import chosen_rows, make_plan, steps_of
+from relo.studies.plan import Plan, chosen_rows, make_plan, steps_of
 from relo.studies.report import write_results
 from relo.studies.results import entries
 from relo.studies.run import run_steps
@@ -77,7 +77,7 @@ def ablate(
     check_sequences(described, output)
     missing = missing_sequences(described, output)
     ahead = [step for step in steps if not step.is_finished()]
-    for line in _summary(steps, ahead, missing):
+    for line in _summary(steps, ahead, missing, whole):
         say(line)
     if dry_run:
         for line in [*(f"render {place}" for place in missing), *(step.name for step in ahead)]:
@@ -98,7 +98,7 @@ def ablate(
         raise UserError(f"{len(failed)} of {len(steps)} steps failed, the others are done. {reasons}")
 
 
-def _summary(steps: Sequence[Step], ahead: Sequence[Step], missing: Sequence[str]) -> Iterator[str]:
+def _summary(steps: Sequence[Step], ahead: Sequence[Step], missing: Sequence[str], whole: Plan) -> Iterator[str]:
     """How much there is to do, and what has changed since an earlier run."""
     trainings = [step for step in ahead if isinstance(step, Training)]
     evaluations = [step for step in ahead if isinstance(step, Evaluation)]
@@ -106,7 +106,9 @@ def _summary(steps: Sequence[Step], ahead: Sequence[Step], missing: Sequence[str
         f"{len(steps)} steps, {len(steps) - len(ahead)} of them finished; ahead: {len(missing)} sets of sequences to "
         f"render, {len(trainings)} trainings, {len(evaluations)} evaluations."
     )
-    for label in dict.fromkeys(step.label for step in trainings if step.is_stale()):
+    planned = {step.folder.parent for step in steps_of(whole)}  # other rows' trainings of this name among them
+    new = [step for step in trainings if not step.folder.parent.exists()]
+    for label in dict.fromkeys(step.label for step in new if step.versions() - planned):
         yield f"The settings of {label} have changed: it is trained again, and the earlier training stays."
     if stale := list(dict.fromkeys(step.row for step in evaluations if step.is_stale())):
         yield f"Scores of other settings are written over: {', '.join(stale)}."

@@ -62,7 +62,9 @@ def make_plan(study: Study, seeds: Sequence[int], output: Path) -> Plan:
             for stage in row.stages:
                 last = training(stage, row.changes(stage), last, seed)
             assert last is not None  # a row has a stage
-            plan[name, seed] = evaluation(name, last)
+            first = plan.get((name, seeds[0]))
+            # Given weights are the same with every seed.
+            plan[name, seed] = first if first is not None and last.given is not None else evaluation(name, last)
     return plan
 
 

@@ -39,10 +39,6 @@ class Step(ABC):
         """Whether its results are there, made with the settings that it has."""
 
     @abstractmethod
-    def is_stale(self) -> bool:
-        """Whether there are results of other settings in their place."""
-
-    @abstractmethod
     def command(self) -> list[str]:
         """Write what the process reads, and give its command line."""
 
@@ -75,10 +71,9 @@ class Training(Step):
         """Whether the process has ended well, and the weights are still there."""
         return self.given is not None or ((self.folder / _FINISHED).is_file() and self.checkpoint.is_file())
 
-    def is_stale(self) -> bool:
-        """Whether it has been trained with other settings."""
-        own = self.folder.parent
-        return any(folder != own for folder in own.parent.glob(f"{self.label}-{'?' * len(self.digest)}"))
+    def versions(self) -> set[Path]:
+        """The folders of trainings of this name, with whatever settings."""
+        return set(self.folder.parent.parent.glob(f"{self.label}-{'?' * len(self.digest)}"))
 
     @property
     def seconds(self) -> float | None:
