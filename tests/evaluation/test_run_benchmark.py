@@ -305,7 +305,7 @@ def test_a_file_changes_what_it_names_of_the_models_own_rule(network, tmp_path):
         ({"device": "warp:0"}, "warp:0"),
         ({"device": "cpu,"}, "no device ''"),
         ({"device": "cpu, cpu:3"}, "no device 'cpu:3'"),
-        ({"batch_size": 0}, "batch_size 0"),
+        ({"batch_size": 0}, "batch_size = 0"),
         ({"shard": 2, "shards": 2}, "shard 2 of 2"),
         ({"benchmark": "lasot"}, r"tracking\.yaml"),
         ({"benchmark": "lasott"}, "lasott"),

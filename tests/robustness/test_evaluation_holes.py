@@ -22,12 +22,13 @@ from relo.data.sequences.datasets import find_benchmark
 from relo.errors import UserError
 from relo.evaluation.annotations import read_annotations
 from relo.evaluation.archives import open_zip
-from relo.evaluation.demo_report import _log_figure, _read_scores, _render, write_report
+from relo.evaluation.demo_report import _log_figure, _read_scores, _render, _result, write_report
 from relo.evaluation.one_pass import run_one_pass
 from relo.evaluation.plots import curve_plot
 from relo.evaluation.result_folder import SequenceResult, claim, write_result
 from relo.evaluation.results import find_results, read_result
 from relo.inputs import read_bounded
+from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 from small_networks import make_network
 
@@ -258,9 +259,13 @@ class Store(list):
 
 class TestReport:
     def test_scores(self, tmp_path):
-        alone = MAP | {"auc_standard_error": float("nan")}
-        path = write(tmp_path / "scores.json", json.dumps(SCORES | {"prior": alone}))
-        assert _read_scores(path)["policy"] == MAP
+        alone = MAP | {"auc_standard_error": None}  # of a single sequence
+        path = write(tmp_path / "scores.json", json.dumps(SCORES | {"policy": alone, "prior": alone}))
+        scores = _read_scores(path)
+        assert scores["policy"] == alone
+        said = _result(scores, TrackingRule())
+        assert "nan" not in said
+        assert "a single sequence" in said
 
     @pytest.mark.parametrize(
         "content",

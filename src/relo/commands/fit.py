@@ -92,7 +92,7 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what argparse would print and exit with."""
-        raise UserError(f"{one_sentence(message)} (see `relo fit --help`)")
+        raise UserError(f"{one_sentence(message)} (see `relo {self.prog.rpartition(' ')[2]} --help`)")
 
 
 class CLI(LightningCLI):

@@ -17,6 +17,7 @@ from relo.evaluation.benchmark_rule import benchmark_rule
 from relo.evaluation.one_pass import failure_sentence
 from relo.evaluation.run import longest_first, track_on_devices, track_share
 from relo.models.checkpoints.plugin import trust as trust_modules
+from relo.models.checkpoints.weights import SHIPPED
 from relo.models.devices import find_device
 from relo.models.exported import is_onnx
 from relo.models.heads import Localization
@@ -82,9 +83,7 @@ def run_benchmark(
     """
     trust_modules(trust or ())
     devices = _devices(device, model)
-    workers = workers or os.cpu_count() or 1
-    if batch_size < 1 or workers < 1:
-        raise UserError(f"Cannot track with --batch_size {batch_size} and --workers {workers}; both start at 1.")
+    workers = (os.cpu_count() or 1) if workers is None else workers
     check_whole("This command", 1, _LARGEST_BATCH, batch_size=batch_size)
     check_whole("This command", 1, 1024, workers=workers)
     if not 0 <= shard < shards:
@@ -127,7 +126,8 @@ def run_benchmark(
 
 
 def _devices(device: str | None, model: str) -> list[str]:
-    is_exported = is_onnx(Path(model))  # torch's devices are not onnxruntime's, which refuses what it lacks
+    # Torch's devices are not onnxruntime's, which refuses what it lacks.
+    is_exported = model != SHIPPED and is_onnx(model)
     if device is None:
         gpus = 0 if is_exported else torch.cuda.device_count()
         return [f"cuda:{number}" for number in range(gpus)] or ["cpu"]

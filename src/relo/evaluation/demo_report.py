@@ -127,7 +127,8 @@ def _check_scores(scores: Scores) -> None:
         raise ValueError("policy and prior of other sequences")
     numbers = [numbers_in(list(each.values())) for each in by_sequence]
     for name in ("policy", "prior"):
-        numbers.append(numbers_in([scores[name][key] for key in (*_METRICS, "auc_standard_error")]))
+        error = scores[name]["auc_standard_error"]
+        numbers.append(numbers_in([*(scores[name][key] for key in _METRICS), 0 if error is None else error]))
         curve = numbers_in(scores[name]["success_curve"])
         if curve.shape != success_thresholds().shape:
             raise ValueError("a curve of another length")
@@ -174,19 +175,24 @@ def _result(scores: Scores, rule: TrackingRule) -> str:
     rows = []
     for name in ("policy", "prior"):
         auc, *others = (f"{100 * scores[name][metric]:.2f}" for metric in _METRICS)
-        rows.append([name, f"{auc} ± {100 * scores[name]['auc_standard_error']:.2f}", *others])
+        error = scores[name]["auc_standard_error"]  # None of a single sequence
+        rows.append([name, auc if error is None else f"{auc} ± {100 * error:.2f}", *others])
     policy, prior = scores["per_sequence"]["policy"], scores["per_sequence"]["prior"]
     differences = np.array([policy[name] - prior[name] for name in policy])
-    mean = differences.mean()
-    error = differences.std(ddof=1) / len(differences) ** 0.5 if len(differences) > 1 else float("nan")
-    verdict = "differ by more than" if abs(mean) > 2 * error else "do not differ by more than"
+    difference = f"{100 * differences.mean():+.2f}"
+    verdict = "a single sequence says nothing of the next"
+    if len(differences) > 1:
+        error = differences.std(ddof=1) / len(differences) ** 0.5
+        difference += f" ± {100 * error:.2f}"
+        beyond = "differ" if abs(differences.mean()) > 2 * error else "do not differ"
+        verdict = f"the two {beyond} by more than two standard errors"
     return (
         f"<p>One-pass evaluation (closed loop, no restarts) on {scores['sequences']} held-out synthetic sequences, "
         "whose textures occur nowhere in the training data; in percent, ± one standard error over sequences.</p>"
         f"{ReportTable(['localization', *_METRICS.values()], rows).html()}"
-        f"<p>Policy minus prior: {100 * mean:+.2f} ± {100 * error:.2f} points of AUC, paired by sequence: the two "
-        f"{verdict} two standard errors. Both localize on the same frozen network: same features, same boxes; only "
-        "the map that picks the cell differs. Both are multiplied by the same window, a Hann window to the power of "
+        f"<p>Policy minus prior: {difference} points of AUC, paired by sequence: {verdict}. Both localize on the same "
+        "frozen network: same features, same boxes; only the map that picks the cell differs. Both are multiplied by "
+        "the same window, a Hann window to the power of "
         f"{rule.window_exponent:g} (the policy's {rule.window}, the prior's scores). One training run of each; "
         "another seed gives other numbers.</p>"
     )

@@ -260,7 +260,14 @@ def _far(boxes_xywh: Tensor) -> int:
 
 
 def _frames_per_second(results: TrackerResults, truths: Mapping[str, SequenceTruth]) -> float | None:
-    """Over all sequences that have times; the first frame, where the box is given, does not count."""
-    times = [read_times(file)[1:] for name, file in results.times.items() if name in truths]
-    seconds = sum(float(values.sum()) for values in times)
-    return sum(map(len, times)) / seconds if seconds > 0 else None
+    """Over all sequences that have times, of one run or several in columns.
+
+    The first frame, where the box is given, does not count.
+    """
+    times = []
+    for name, file in results.times.items():
+        if name in truths:
+            seconds = read_times(file)
+            times.append(seconds[max(1, len(seconds) // len(truths[name])) :])
+    total = sum(float(values.sum()) for values in times)
+    return sum(map(len, times)) / total if total > 0 else None
