@@ -136,7 +136,7 @@ def opencv_start(name: str, nano: Sequence[str] | None) -> Start:
 
 
 def to_bgr(image: RGBImage) -> RGBImage:
-    """A view, which OpenCV would copy by itself."""
+    """The channels turned round, in memory of their own, as OpenCV wants them."""
     return np.ascontiguousarray(image[..., ::-1])
 
 

@@ -67,8 +67,8 @@ def check_arguments(function: Any, arguments: Mapping[str, object], owner: str) 
         hints = get_type_hints(called)
     except (NameError, TypeError):  # of names that a module imports for type checkers alone
         return
-    for name in signature(called).parameters.keys() & arguments.keys():
-        if name in hints and not is_of(arguments[name], hints[name]):
+    for name in signature(called).parameters:
+        if name in arguments and name in hints and not is_of(arguments[name], hints[name]):
             raise UserError(f"{owner} has {name} = {excerpt(arguments[name])}; it must be {described(hints[name])}.")
 
 

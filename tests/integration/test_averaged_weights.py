@@ -86,6 +86,16 @@ def test_before_its_first_update_the_average_is_what_is_trained(data, tmp_path, 
     assert not torch.equal(*box_bias(tmp_path, 4))
 
 
+def test_what_does_not_change_is_its_own_average():
+    module = RELOModule(make_network(), WarmupObjective())
+    averaging = AveragedWeights(decay=0.999)
+    averaging.setup(None, module, "fit")
+    for _ in range(100):
+        averaging._average_model.update_parameters(torch.nn.ModuleDict({"network": module.network}))
+    for average, parameter in zip(averaging.other_network().parameters(), module.network.parameters(), strict=True):
+        assert torch.equal(average, parameter)
+
+
 def test_the_average_lies_where_the_weights_will():
     module = RELOModule(make_network(), WarmupObjective())
     module._device = torch.device("meta")  # as Lightning says before it moves the module

@@ -277,6 +277,7 @@ def test_a_constant_reward_leaves_nothing_to_explain():
         (ActorCritic, ["policy", "critic", "box"], "box_weight above 0"),
         (ExpectedGradient, ["policy", "critic"], "no critic as it is set"),
         (GRPO, ["policy", "prior"], "trains no prior"),
+        (PPO, ["policy", "presence"], "trains no presence head"),
     ],
 )
 def test_parts_that_no_loss_reaches_are_refused(make, parts, reason):

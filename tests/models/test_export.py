@@ -34,6 +34,7 @@ PROPAGATORS = {
     "layer-aligned": lambda: LayerAligned(32, 3, depth=2),
     "layer-aligned at one layer": lambda: LayerAligned(32, 3, depth=2, layers=[1]),
     "layer-aligned, projected": lambda: LayerAligned(32, 3, depth=2, projection=True),
+    "layer-aligned without tokens": lambda: LayerAligned(32, 0, depth=2),
     "deep-to-shallow": lambda: DeepToShallow(32, 3),
     "none": lambda: NoPropagation(32, 3),
 }
@@ -45,7 +46,7 @@ def network(propagator=PROPAGATORS["layer-aligned"], kind=LocalizationNetwork) -
     heads = {"policy": ConvPolicy, "box": ConvBox, "critic": ConvCritic, "prior": ConvPrior}
     network = kind(encoder, propagator(), **{name: part(32, [8]) for name, part in heads.items()})
     for parameter in network.parameters():  # far from the small initial weights, or every frame would look the same
-        if parameter.dim() > 1:
+        if parameter.dim() > 1 and parameter.numel():
             torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
     return network.eval()
 

@@ -269,6 +269,8 @@ def test_auto_is_for_small_networks_in_float32_on_the_cpu(made, monkeypatch):
     monkeypatch.setenv("RELO_ENGINE", "torch")
     assert taken() == "torch"
     assert taken("onnxruntime") == "onnxruntime"
+    monkeypatch.setenv("RELO_ENGINE", "")
+    assert taken() == "onnxruntime"
     monkeypatch.setenv("RELO_ENGINE", "tensors")
     with pytest.raises(UserError, match="no engine 'tensors'; give auto, torch, onnxruntime"):
         taken()

@@ -79,6 +79,7 @@ class PolicyObjective(Objective):
             "critic": None if self.needs_critic else "reads no critic as it is set",
             "box": None if box_weight else "trains boxes with a box_weight above 0 alone",
             "prior": "trains no prior",
+            "presence": "trains no presence head",
         }
         for part in self.trained_parts:
             if reasons.get(part) is not None:

@@ -83,8 +83,8 @@ def are_of_step(
 
 
 def _has_batch(name: str, tensor: GraphTensor, batch: int | None) -> bool:
-    """Whether a tensor of floats has the batch in its place, and a known size, not 0, beside it."""
+    """Whether a tensor of floats has the batch in its place, and a known size beside it."""
     kind, shape = tensor
     axis = batch_axis(name)
     rest = shape[:axis] + shape[axis + 1 :]
-    return kind == _FLOAT and len(shape) > axis + 1 and shape[axis] == batch and all(rest)
+    return kind == _FLOAT and len(shape) > axis + 1 and shape[axis] == batch and None not in rest

@@ -233,8 +233,8 @@ def _product_seconds(dtype: torch.dtype, device: torch.device) -> float:
     weight = torch.ones(1536, 512, dtype=dtype, device=device)
 
     def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
 
     wait()
     start = time.perf_counter()

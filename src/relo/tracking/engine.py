@@ -83,7 +83,7 @@ def start_engine(
     if network.engine == "onnxruntime":
         return network.engine, network
     if choice == "auto":
-        choice = os.environ.get("RELO_ENGINE", "auto")  # type: ignore[assignment]
+        choice = os.environ.get("RELO_ENGINE") or "auto"  # type: ignore[assignment]
     if choice not in get_args(EngineChoice):
         raise UserError(f"There is no engine {choice!r}; give {', '.join(get_args(EngineChoice))}.")
     fits = device.type == "cpu" and precision == "float32"

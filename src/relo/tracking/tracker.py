@@ -128,16 +128,14 @@ class Tracker:
         Raises:
             UserError: as of `Tracker`; or the weights or the rule cannot be read.
         """
-        if not is_onnx(Path(model)):  # onnxruntime has devices of its own
-            find_device(device)  # or refuse it, before a model is looked for
-        path = resolve(model)
-        if is_onnx(path):
+        if model != SHIPPED and is_onnx(model):  # onnxruntime has devices of its own
             if precision not in ("auto", "float32") or engine == "torch" or cuda_graphs:
                 raise UserError(
-                    f"{path} is computed by onnxruntime in float32: leave out precision, engine and CUDA graphs."
+                    f"{model} is computed by onnxruntime in float32: leave out precision, engine and CUDA graphs."
                 )
-            return cls.from_onnx(path, rule, device, localization)
-        found = find_device(device)
+            return cls.from_onnx(resolve(model), rule, device, localization)
+        found = find_device(device)  # before a model is looked for
+        path = resolve(model)
         rule = rule or own_rules(path).rule
         rule = replace(rule, localization=localization or rule.localization)
         if precision == "auto":

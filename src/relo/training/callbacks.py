@@ -10,7 +10,7 @@ from rich import get_console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from relo.errors import UserError
 from relo.models.network import LocalizationNetwork
@@ -125,6 +125,17 @@ class AveragedWeights(EMAWeightAveraging):
     """
 
     _is_swapped = False
+
+    def __init__(
+        self,
+        device: torch.device | str | int | None = None,
+        use_buffers: bool = True,
+        decay: float = 0.999,
+        **others: Any,
+    ) -> None:
+        """As of `EMAWeightAveraging`; by linear interpolation, with which what does not change stays to the bit."""
+        super().__init__(device, use_buffers, decay, **others)
+        self._kwargs = {"multi_avg_fn": get_ema_multi_avg_fn(decay)}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Copy the network."""

@@ -102,7 +102,7 @@ class RELOModule(lightning.LightningModule):
         if self.objective.updates > 1 and self.trainer.accumulate_grad_batches > 1:
             raise UserError(
                 f"{type(self.objective).__name__} takes {self.objective.updates} steps on every batch, which leaves "
-                "nothing to accumulate: set trainer.accumulate_grad_batches to 1, or its epochs and minibatches."
+                "nothing to accumulate: set trainer.accumulate_grad_batches to 1."
             )
         self.train()  # Lightning does not call it before a fit
 

@@ -52,10 +52,9 @@ class _EveryNSteps(Callback):
         self._last_step = trainer.global_step
 
     def _is_due(self, step: int) -> bool:
-        """Whether a step that was just taken is an n-th one; while gradients are accumulated none is taken."""
-        is_due = step % self.every_n_steps == 0 and step != self._last_step
-        if is_due:
-            self._last_step = step
+        """Whether an n-th step was taken since this was last asked; a batch may take several steps, or none."""
+        is_due = step // self.every_n_steps > self._last_step // self.every_n_steps
+        self._last_step = step
         return is_due
 
 
