@@ -32,8 +32,8 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from rl_step import build_network, random_clips, train
-from tables import parser_of
+from rl_step import random_clips, train
+from tables import open_network, parser_of
 
 from relo.learning.warmup import WarmupObjective
 from relo.models.devices import fit_threads
@@ -71,7 +71,7 @@ WORKS = {"training": training, "tracking": tracking}
 def serve(work: str, model: str) -> None:
     """Do the work for as many seconds as each line of the input says, and print its median time in milliseconds."""
     torch.manual_seed(0)
-    step = WORKS[work](build_network(model))
+    step = WORKS[work](open_network(model))
     for _ in range(3):
         step()
     print("ready", flush=True)

@@ -22,23 +22,17 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-import yaml
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
-from tables import parser_of
+from tables import number_table, open_network, parser_of
 
 from relo.errors import UserError
 from relo.evaluation.report_page import ReportTable
-from relo.models.checkpoints.plugin import build
-from relo.models.checkpoints.weights import load_network
 from relo.models.inference import Precision, optimize_for_inference
 from relo.models.network import LocalizationNetwork
 from relo.tracking.engine import Engine
@@ -48,26 +42,6 @@ from relo.tracking.tracker import Tracker
 BOX_XYWH = [280.0, 200.0, 70.0, 50.0]
 clock = time.process_time  # of one thread; else time.perf_counter
 COLUMNS = ("engine", "step", "of torch", "crop", "network", "box", "templates", "first", "moves")
-
-
-@dataclass(frozen=True)
-class Row:
-    """What was measured of one engine: milliseconds, and pixels."""
-
-    engine: str
-    step: float
-    of_torch: float
-    crop: float
-    network: float
-    box: float
-    templates: float
-    first: float
-    moves: float
-
-    def cells(self) -> list[str]:
-        """The row of the table."""
-        name, *times, moves = asdict(self).values()
-        return [name, *(f"{value:.2f}" for value in times), f"{moves:.1g}"]
 
 
 class TimedTracker:
@@ -148,8 +122,10 @@ def video() -> list[np.ndarray]:
     return [np.ascontiguousarray(large[i : 480 + i, i : 640 + i]) for i in (0, 2)]
 
 
-def measure(network: LocalizationNetwork, names: Sequence[str], seconds: float, console: Console) -> list[Row]:
-    """The rows, engines taking turns until the time is used."""
+def measure(
+    network: LocalizationNetwork, names: Sequence[str], seconds: float, console: Console
+) -> list[dict[str, Any]]:
+    """The rows, in milliseconds and pixels, engines taking turns until the time is used."""
     images = video()
     timed = {name: TimedTracker(tracker) for name, tracker in trackers(network, names, console).items()}
     templates: dict[str, list[float]] = {name: [] for name in timed}
@@ -168,14 +144,15 @@ def measure(network: LocalizationNetwork, names: Sequence[str], seconds: float, 
     reference, medians = next(iter(timed)), {name: item.medians() for name, item in timed.items()}
     base = medians[reference]["step"]
     return [
-        Row(
-            name,
-            of_torch=medians[name]["step"] / base,
+        {
+            "engine": name,
+            "step": medians[name]["step"],
+            "of_torch": medians[name]["step"] / base,
             **medians[name],
-            templates=statistics.median(templates[name]),
-            first=statistics.median(first[name]),
-            moves=float((boxes_xywh[name] - boxes_xywh[reference]).abs().max()),
-        )
+            "templates": statistics.median(templates[name]),
+            "first": statistics.median(first[name]),
+            "moves": float((boxes_xywh[name] - boxes_xywh[reference]).abs().max()),
+        }
         for name in timed
     ]
 
@@ -197,25 +174,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     clock = time.process_time if options.threads == 1 else time.perf_counter
     torch.manual_seed(0)
     console = Console()
-    is_config = options.model.endswith((".yaml", ".yml"))
     try:
-        network = build(yaml.safe_load(Path(options.model).read_text())) if is_config else load_network(options.model)
-    except (UserError, OSError) as error:
+        network = open_network(options.model)
+    except UserError as error:
         parser.error(str(error))
     rows = measure(network.eval(), options.engines, options.seconds, console)
     busy = f", load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores" if hasattr(os, "getloadavg") else ""
     title = f"{options.model}: milliseconds per frame, {options.threads} thread(s){busy}; torch {torch.__version__}"
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "engine" else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row.cells())
+    table = number_table(title, *COLUMNS, padding=(0, 1, 0, 0))
+    cells = [
+        [name, *(f"{time:.2f}" for time in times), f"{moves:.1g}"] for name, *times, moves in map(dict.values, rows)
+    ]
+    for row in cells:
+        table.add_row(*row)
     console.print(table)
     if options.markdown is not None:
-        markdown = ReportTable(COLUMNS, [row.cells() for row in rows]).markdown()
-        options.markdown.write_text(f"{title}\n\n{markdown}")
+        options.markdown.write_text(f"{title}\n\n{ReportTable(COLUMNS, cells).markdown()}")
     if options.json is not None:
-        options.json.write_text(json.dumps({"title": title, "rows": [asdict(row) for row in rows]}, indent=1))
+        options.json.write_text(json.dumps({"title": title, "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

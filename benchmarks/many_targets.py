@@ -21,20 +21,15 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import cv2
 import torch
-import yaml
 from engines import video
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from tables import parser_of, print_table
+from tables import number_table, open_network, parser_of, print_table
 
-from relo.errors import UserError
-from relo.models.checkpoints.plugin import build
-from relo.models.checkpoints.weights import SHIPPED, load_network
+from relo.models.checkpoints.weights import SHIPPED
 from relo.models.inference import optimize_for_inference
 from relo.tracking.engine import Engine
 from relo.tracking.tracker import Tracker
@@ -87,12 +82,7 @@ def tabulate(options: argparse.Namespace) -> Table:
     Raises:
         UserError: the model cannot be read, or an engine cannot compute it.
     """
-    is_config = options.model.endswith((".yaml", ".yml"))
-    try:
-        network = build(yaml.safe_load(Path(options.model).read_text())) if is_config else load_network(options.model)
-    except OSError as error:
-        raise UserError(f"The model {options.model} cannot be read: {error}") from error
-    network = optimize_for_inference(network.eval())
+    network = optimize_for_inference(open_network(options.model).eval())
     cv2.setNumThreads(1)
     rows = [
         Row(engine, threads, Tracker(network, device="cpu", engine=engine))
@@ -104,15 +94,8 @@ def tabulate(options: argparse.Namespace) -> Table:
         for row, targets in itertools.product(rows, counts):
             row.turn(images, targets)
     busy = f", load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores" if hasattr(os, "getloadavg") else ""
-    table = Table(title=f"{options.model}: a step of several targets by a step of one{busy}", box=SIMPLE_HEAD)
-    for column in (
-        "engine",
-        "threads",
-        *map(str, counts),
-        "of cores",
-        "moves",
-    ):
-        table.add_column(column, justify="left" if column == "engine" else "right", no_wrap=True)
+    title = f"{options.model}: a step of several targets by a step of one{busy}"
+    table = number_table(title, "engine", "threads", *map(str, counts), "of cores", "moves")
     for row in rows:
         table.add_row(*row.cells())
     return table

@@ -37,21 +37,17 @@ from lightning import Callback
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from tables import parser_of
+from tables import config_of, open_network, parser_of
 
 from relo.commands.main import main as relo
 from relo.data.packing import pack
 from relo.data.sequences import open_reader
 from relo.data.synthetic.command import synthesize
 from relo.errors import UserError
-from relo.models.checkpoints.plugin import build
-from relo.models.checkpoints.weights import load_network
-from relo.models.network import LocalizationNetwork
 from relo.models.presence import ConvPresence
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 
-MODELS = Path(__file__).parents[1] / "configs" / "model"
 LIMIT = 0.05  # of growth
 PARTS = (0.1, 0.5, 1.0)
 SIDE = 48  # of the target, in pixels
@@ -128,28 +124,12 @@ def frames() -> Iterator[tuple[np.ndarray, list[float]]]:
         number += 1
 
 
-def read_network(model: str) -> LocalizationNetwork:
-    """A model with weights, or one of configs/model, to which a presence head is added if it has none."""
-    path = config_of(model)
-    if not path.is_file():
-        network: LocalizationNetwork = load_network(model)
-    else:
-        torch.manual_seed(0)
-        network = build(yaml.safe_load(path.read_text()))
-    if network.presence is None:
-        network.presence = ConvPresence(network.encoder.channels)
-    return network
-
-
-def config_of(model: str) -> Path:
-    """The file of a model that is given by its settings."""
-    return Path(model) if model.endswith(".yaml") else MODELS / f"{model}.yaml"
-
-
 def track(model: str, count: int) -> list[float]:
     """Memory while so many frames are tracked."""
-    network = read_network(model)
-    assert network.presence is not None
+    torch.manual_seed(0)
+    network = open_network(model)
+    if network.presence is None:
+        network.presence = ConvPresence(network.encoder.channels)
     rule = replace(RULE, localization=network.presence.localization)
     tracker = Tracker(network, rule, device="cpu")
     images, samples = frames(), Samples(count)

@@ -47,7 +47,7 @@ from relo.evaluation.sequence_scores import sequence_auc
 from relo.geometry import iou_xywh
 from relo.models.checkpoints.weights import SHIPPED
 from relo.tracking.crops import RGBImage
-from relo.tracking.render import draw_frame
+from relo.tracking.render import DrawnTarget, draw_targets
 from relo.tracking.tracker import Tracker
 from relo.tracking.video_writer import fit_into
 
@@ -171,7 +171,8 @@ def sheet(sequence: AnnotatedSequence, timed: Timed) -> RGBImage:
         if sequence.visible[index]:
             overlap = iou_xywh(torch.tensor(box_xywh).double(), torch.tensor(truth_xywh).double())
             caption += f"  IoU {float(overlap):.2f}"
-        tiles.append(fit_into(draw_frame(sequence.frames[index], box_xywh, caption, None, truth_xywh), *TILE))
+        target = DrawnTarget(box_xywh, truth_xywh=truth_xywh)
+        tiles.append(fit_into(draw_targets(sequence.frames[index], [target], caption), *TILE))
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % TILES_A_ROW)
     return np.vstack([np.hstack(tiles[i : i + TILES_A_ROW]) for i in range(0, len(tiles), TILES_A_ROW)])
 

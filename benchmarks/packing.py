@@ -27,12 +27,10 @@ import argparse
 import os
 import resource
 import shutil
-import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -41,9 +39,9 @@ import cv2
 import lmdb
 import numpy as np
 import simplejpeg
-from rich.box import SIMPLE_HEAD
+from numpy.typing import NDArray
 from rich.table import Table
-from tables import parser_of, print_table
+from tables import number_table, parser_of, print_table
 
 from relo.data.clip_store import ClipStore, PackingOptions
 from relo.data.packing import pack
@@ -80,28 +78,16 @@ class Images(SequenceReader):
         return AnnotatedSequence(name, self.dataset, ImageFiles(folder, tuple(files)), boxes_xywh, visible)
 
 
-@dataclass
-class Cost:
-    """What a piece of work takes, in seconds: of a wall clock, and of cores."""
-
-    wall: float
-    cores: float
-
-    @staticmethod
-    def of(work: Callable[[], object]) -> "Cost":
-        """What it takes to do something, by this process and those that it starts and waits for."""
-        start, before = time.perf_counter(), _time_of_cores()
-        work()
-        return Cost(time.perf_counter() - start, _time_of_cores() - before)
-
-    def without(self, other: "Cost") -> "Cost":
-        """But for other work that is a part of it."""
-        return Cost(self.wall - other.wall, self.cores - other.cores)
+def cost(work: Callable[[], object]) -> NDArray[np.float64]:
+    """What work takes this process and those that it starts and waits for: seconds of a wall clock, and of cores."""
+    before = _clocks()
+    work()
+    return _clocks() - before
 
 
-def _time_of_cores() -> float:
+def _clocks() -> NDArray[np.float64]:
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(times.ru_utime + times.ru_stime for times in used)
+    return np.array([time.perf_counter(), sum(times.ru_utime + times.ru_stime for times in used)])
 
 
 def make_images(root: Path, sequences: int, frames: int, given: Path | None) -> None:
@@ -161,8 +147,8 @@ def copied(root: Path, copy: Path, synced: bool = False) -> None:
         os.sync()
 
 
-def measure(reader: Images, folder: Path, workers: int, rounds: int) -> dict[str, list[tuple[Cost, Cost]]]:
-    """By the row's name, in each round, what packing takes, and what the work takes that it is held against."""
+def measure(reader: Images, folder: Path, workers: int, rounds: int) -> dict[str, NDArray[np.float64]]:
+    """By the row's name, `cost` [rounds, 2, 2] of packing, and of the work that it is held against."""
     count = len(reader)
     store, scaled, copy = folder / "store", folder / "scaled", folder / "copy"
     whole = PackingOptions()
@@ -180,24 +166,22 @@ def measure(reader: Images, folder: Path, workers: int, rounds: int) -> dict[str
             lambda: copied(reader.root, copy, synced=True),
         ),
     }
-    costs: dict[str, list[tuple[Cost, Cost]]] = {name: [] for name in rows}
+    costs: dict[str, list[NDArray[np.float64]]] = {name: [] for name in rows}
     for _ in range(rounds):
-        start = Cost.of(lambda: run_all(do_nothing, count, workers))
+        start = cost(lambda: run_all(do_nothing, count, workers))
         for name, works in rows.items():
-            own, other = (_cost(work, (store, copy), synced=name == "kept, synced") for work in works)
-            if not name.startswith("kept"):
-                own, other = own.without(start), other.without(start)
-            costs[name].append((own, other))
-    return costs
+            both = np.stack([_cost(work, (store, copy), synced=name == "kept, synced") for work in works])
+            costs[name].append(both if name.startswith("kept") else both - start)
+    return {name: np.stack(of_rounds) for name, of_rounds in costs.items()}
 
 
-def _cost(work: Callable[[], None], outputs: Sequence[Path], synced: bool) -> Cost:
+def _cost(work: Callable[[], None], outputs: Sequence[Path], synced: bool) -> NDArray[np.float64]:
     """What work takes on a disk that waits for nothing else."""
     for output in outputs:
         shutil.rmtree(output, ignore_errors=True)
     if synced:
         os.sync()
-    return Cost.of(work)
+    return cost(work)
 
 
 def tabulate(options: argparse.Namespace) -> Table:
@@ -210,21 +194,17 @@ def tabulate(options: argparse.Namespace) -> Table:
         costs = measure(reader, Path(temporary), options.workers, options.rounds)
     frames = options.sequences * options.frames
     title = f"Packing {frames} frames, {size / frames / 1e3:.0f} kB each, beside the codec or a copy"
-    table = Table(title=title, box=SIMPLE_HEAD)
-    for column in ("", "fps", "beside", "ratio", "a core", "beside", "ratio", "MB/s"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, of_rounds in costs.items():
-        by_wall, by_core = ([(getattr(a, by), getattr(b, by)) for a, b in of_rounds] for by in ("wall", "cores"))
-        seconds = statistics.median(mine for mine, _ in by_wall)
-        table.add_row(name, *_cells(frames, by_wall), *_cells(frames, by_core), f"{size / seconds / 1e6:.0f}")
+    table = number_table(title, "", "fps", "beside", "ratio", "a core", "beside", "ratio", "MB/s")
+    for name, seconds in costs.items():
+        rates = frames / np.median(seconds, axis=0)  # [2 (own, other), 2 (by the wall, by core)]
+        ratios = np.median(seconds[:, 1] / seconds[:, 0], axis=0)
+        cells = [
+            f"{number:.{digits}f}"
+            for by in (0, 1)
+            for number, digits in ((rates[0, by], 0), (rates[1, by], 0), (ratios[by], 2))
+        ]
+        table.add_row(name, *cells, f"{size / frames * rates[0, 0] / 1e6:.0f}")
     return table
-
-
-def _cells(frames: int, seconds: Sequence[tuple[float, float]]) -> list[str]:
-    """Frames a second of packing, of the other, and the ratio, by the seconds of both in each round."""
-    mine, theirs = (frames / statistics.median(values) for values in zip(*seconds, strict=True))
-    ratio = statistics.median(theirs / mine for mine, theirs in seconds)
-    return [f"{mine:.0f}", f"{theirs:.0f}", f"{ratio:.2f}"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,25 +16,19 @@ set_defaults()  # before torch loads
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
-import yaml
-from rich.console import Console
 from rich.table import Table
+from tables import milliseconds, open_network, parser_of, print_table
 
 from relo.data.clip_batch import ClipBatch
-from relo.errors import UserError
 from relo.learning.base import Objective
 from relo.learning.clipped import GRPO, PPO
 from relo.learning.expected import ExpectedGradient, RewardAugmentedLikelihood
 from relo.learning.policy import ActorCritic
 from relo.learning.rollout import unroll
-from relo.models.checkpoints.plugin import build
-from relo.models.checkpoints.released import resolve_reference
 from relo.models.devices import find_device
 from relo.models.network import LocalizationNetwork
 
@@ -45,12 +39,6 @@ OBJECTIVES: dict[str, Callable[[], Objective]] = {
     "ppo": PPO,
     "grpo": GRPO,
 }
-MODELS = Path(__file__).parents[1] / "configs" / "model"
-
-
-def build_network(model: str) -> LocalizationNetwork:
-    """The network of a file of configs/model, with fresh weights."""
-    return build(resolve_reference(yaml.safe_load((MODELS / f"{model}.yaml").read_text())))
 
 
 def random_clips(network: LocalizationNetwork, batch: int, frames: int, device: torch.device) -> ClipBatch:
@@ -88,15 +76,6 @@ def train(
         optimizer.step()
 
 
-def milliseconds(work: Callable[[], object], device: torch.device) -> float:
-    """How long it takes, to its end on the device."""
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return 1e3 * (time.perf_counter() - start)
-
-
 def kept_bytes(network: LocalizationNetwork, objective: Objective, clip: ClipBatch) -> int:
     """The bytes of all tensors that the graph of a loss has saved, parameters left out."""
     held = {parameter.data_ptr() for parameter in network.parameters()}
@@ -115,20 +94,25 @@ def kept_bytes(network: LocalizationNetwork, objective: Objective, clip: ClipBat
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--model", default="b256", help="a file of configs/model, without .yaml")
     parser.add_argument("--objective", nargs="+", choices=OBJECTIVES, default=list(OBJECTIVES))
     parser.add_argument("--batch", type=int, default=2, help="clips; more on a GPU, such as 16")
     parser.add_argument("--frames", type=int, default=4, help="search frames of a clip")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", help="such as cpu or cuda:1; the GPU if there is one")
-    options = parser.parse_args(arguments)
-    try:
-        device = find_device(options.device)
-    except UserError as error:
-        parser.error(str(error))
+    print_table(parser, arguments, tabulate)
+
+
+def tabulate(options: argparse.Namespace) -> Table:
+    """A row per objective.
+
+    Raises:
+        UserError: there is no such device or model.
+    """
+    device = find_device(options.device)
     torch.manual_seed(0)
-    network = build_network(options.model).to(device)
+    network = open_network(options.model).to(device)
     clip = random_clips(network, options.batch, options.frames, device)
     table = Table(
         "objective",
@@ -151,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ratio = statistics.median(training / inference for inference, training in rounds[1:])
         kept = kept_bytes(network, objective, clip) / 1e6
         table.add_row(name, f"{inference:.0f}", f"{training:.0f}", f"{ratio:.2f}", f"{kept:.0f}")
-    Console().print(table)
+    return table
 
 
 if __name__ == "__main__":

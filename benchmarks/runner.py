@@ -11,13 +11,11 @@ from relo.commands.process import set_defaults
 
 set_defaults()  # before torch loads
 
-import argparse
 import os
 import statistics
 import tempfile
-import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +23,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import torch
+from tables import parser_of, seconds
 from torch import Tensor, nn
 
 from relo.data.sequences import ImageFiles
@@ -90,15 +89,8 @@ def decode(sequences: Sequence[AnnotatedSequence], workers: int) -> None:
         list(pool.map(work, sequences))
 
 
-def seconds(work: Callable[[], object]) -> tuple[float, float]:
-    """How long it takes, by the clock and of the processor's time."""
-    start = time.perf_counter(), time.process_time()
-    work()
-    return time.perf_counter() - start[0], time.process_time() - start[1]
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--width", type=int, default=1280)
     parser.add_argument("--height", type=int, default=720)
     parser.add_argument("--sequences", type=int, default=48)

@@ -10,7 +10,6 @@ from relo.commands.process import set_defaults
 
 set_defaults()  # before torch loads
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -18,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from tables import parser_of
 
 from relo.commands.evaluate import evaluate
 
@@ -32,7 +32,7 @@ def write_boxes(folder: Path, lengths: dict[str, int], generator: np.random.Gene
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the times and their median."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sequences", type=int, default=280)
     parser.add_argument("--frames", type=int, default=685_360, help="of all sequences together")

@@ -36,13 +36,11 @@ import numpy as np
 import torch
 from plain import plain_step
 from release import release_network, release_step
-from tables import parser_of
+from tables import milliseconds, open_network, parser_of, wait
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from relo.errors import UserError
-from relo.models.checkpoints.released import released_network
-from relo.models.checkpoints.weights import load_network
 from relo.models.devices import find_device
 from relo.models.inference import Precision, computing, fastest_precision, optimize_for_inference
 from relo.models.network import LocalizationNetwork
@@ -112,20 +110,6 @@ class StageClock:
             return result
 
         return marked
-
-
-def wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def milliseconds(work: Callable[[], Any], device: torch.device) -> float:
-    wait(device)
-    start = time.perf_counter()
-    work()
-    wait(device)
-    return 1e3 * (time.perf_counter() - start)
 
 
 def runs(seconds: float, work: Callable[[], Any], device: torch.device) -> list[Any]:
@@ -268,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _print_row(*COLUMNS)
     rows = []
     for model in options.models:
-        network = (released_network(model) if model in RELEASED else load_network(model)).eval().to(device)
+        network = open_network(model).eval().to(device)
         release = None
         if options.release is not None and model in RELEASED:
             release = release_network(options.release, model).to(device)

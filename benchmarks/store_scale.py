@@ -34,9 +34,8 @@ from unittest.mock import patch
 import cv2
 import lmdb
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from tables import parser_of, print_table
+from tables import number_table, parser_of, print_table
 from torch.utils.data import DataLoader
 
 from relo.data.clip_batch import ClipBatch
@@ -133,9 +132,8 @@ def measure(path: Path, batches: int, workers: int, start_method: str) -> list[s
 
 def tabulate(options: argparse.Namespace) -> Table:
     """Make the stores that are not there, and measure each."""
-    table = Table(title="Clip stores by size", box=SIMPLE_HEAD)
-    for column in ("frames", "length", "index MB", "open s", "own MB", "together MB", "clips/s"):
-        table.add_column(column, justify="right", no_wrap=True)
+    names = ("frames", "length", "index MB", "open s", "own MB", "together MB", "clips/s")
+    table = number_table("Clip stores by size", *names)
     cv2.setNumThreads(0)
     if options.start == "forkserver":
         share_imports()

@@ -47,30 +47,28 @@ def read_training(paths: Sequence[Path]) -> dict[str, NDArray[np.float64]]:
     Raises:
         UserError: see `read_log`.
     """
-    whole: dict[str, NDArray[np.float64]] = {}
+    rows: list[dict[str, float]] = []
     for path in paths:
-        for name, points in read_log(path).items():
-            before = whole.get(name, points[:0])
-            whole[name] = np.concatenate([before[before[:, 0] < points[:1, 0].min(initial=np.inf)], points])
-    return whole
+        log = read_log(path)
+        rows = [row for row in rows if row["step"] < log[0]["step"]] + log
+    points = {name: [(row["step"], row[name]) for row in rows if name in row] for name in (LOSS, *SHARES)}
+    return {name: np.array(found) for name, found in points.items() if found}
 
 
-def read_log(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Steps and values [n, 2] of each column that has numbers.
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The rows that have numbers of ours, and their steps.
 
     Raises:
         UserError: it cannot be read, or is no log.
     """
     try:
         with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        names = [name for name in (LOSS, *SHARES) if rows and name in rows[0]]
-        if not names:
+            rows = [
+                row for row in csv.DictReader(file) if any(row.get(name) for name in (LOSS, *SHARES)) and row["step"]
+            ]
+        if not rows:
             raise ValueError("no loss is in it")
-        return {
-            name: np.array([(float(row["step"]), float(row[name])) for row in rows if row[name]]).reshape(-1, 2)
-            for name in names
-        }
+        return [{name: float(row[name]) for name in ("step", LOSS, *SHARES) if row.get(name)} for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is no log of a training ({error}); name the folder that `make weights` made."

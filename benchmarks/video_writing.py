@@ -13,7 +13,6 @@ set_defaults()  # before torch loads
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
-from tables import parser_of, print_table
+from tables import parser_of, print_table, seconds
 
 from relo.data.synthetic import render_sequence
 from relo.tracking.render import DrawnTarget, draw_targets
@@ -77,9 +76,8 @@ def _row(name: str, images: Images, ending: str, write: Callable[[Path, Images],
 
 def _times(work: Callable[[], None], count: int) -> tuple[str, str]:
     """Milliseconds per frame, by the wall's clock and of all threads."""
-    wall, threads = time.perf_counter(), time.process_time()
-    work()
-    return f"{1e3 * (time.perf_counter() - wall) / count:.1f}", f"{1e3 * (time.process_time() - threads) / count:.1f}"
+    wall, threads = seconds(work)
+    return f"{1e3 * wall / count:.1f}", f"{1e3 * threads / count:.1f}"
 
 
 def _draw(images: Images, targets: Sequence[DrawnTarget]) -> None:

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 
 import torch
 from rich.table import Table
-from rl_step import build_network, milliseconds, random_clips
-from tables import parser_of, print_table
+from rl_step import random_clips
+from tables import milliseconds, open_network, parser_of, print_table
 
 from relo.data.clip_batch import ClipBatch
 from relo.learning.priors import GaussianPrior
@@ -64,7 +64,7 @@ def tabulate(options: argparse.Namespace) -> Table:
     for model in options.models:
         for precision in options.precisions:
             torch.manual_seed(0)
-            step = Step(network := build_network(model).to(device), precision, device)
+            step = Step(network := open_network(model).to(device), precision, device)
             for batch in options.batches:
                 clip = random_clips(network, batch, options.frames, device)
                 if device.type == "cuda":

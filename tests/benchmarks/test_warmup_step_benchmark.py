@@ -10,7 +10,7 @@ def warmup_step(script):
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
 def test_a_step_trains_what_the_recipe_trains(warmup_step, precision, capsys):
     device = torch.device("cpu")
-    network = warmup_step.build_network("nano")
+    network = warmup_step.open_network("nano")
     before = {name: parameter.clone() for name, parameter in network.named_parameters()}
     step = warmup_step.Step(network, precision, device)
     step(warmup_step.random_clips(network, 2, 2, device))
