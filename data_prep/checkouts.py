@@ -202,21 +202,11 @@ def _animals(annotations: str, checkout: Path) -> Iterator[Photograph]:
         yield Photograph(image, [], *_objects(checkout / annotations / f"{image.stem}.xml"))
 
 
-def _copy_backgrounds(images: Iterable[Path], checkout: Path, target: Path) -> None:
+def _copy_backgrounds(patterns: Iterable[str], checkout: Path, target: Path) -> None:
     """Photographs without boxes or masks."""
-    for image in images:
+    for image in (image for pattern in patterns for image in sorted(checkout.glob(pattern))):
         (target / "images").mkdir(parents=True, exist_ok=True)
         shutil.copy(image, target / "images" / "_".join(image.relative_to(checkout).with_suffix(".jpg").parts))
-
-
-def _grocery_store(checkout: Path, target: Path) -> None:
-    """Shelves; not the products' pictures, which have white backgrounds."""
-    folders = [checkout / "dataset" / split for split in ("train", "val", "test")]
-    _copy_backgrounds((image for folder in folders for image in sorted(folder.rglob("*.jpg"))), checkout, target)
-
-
-def _imagenet_sample(checkout: Path, target: Path) -> None:
-    _copy_backgrounds(sorted(checkout.glob("*.JPEG")), checkout, target)
 
 
 # ------------------------------------------------------------------------------------------------------------ videos
@@ -287,7 +277,8 @@ CONVERTERS: dict[str, Callable[[Path, Path], None]] = {
     "aerial_cars": partial(_write_photographs, _aerial_cars, side=_AERIAL_SIDE),
     "raccoon": partial(_write_photographs, partial(_animals, "annotations")),
     "kangaroo": partial(_write_photographs, partial(_animals, "annots")),
-    "grocery_store": _grocery_store,
-    "imagenet_sample": _imagenet_sample,
+    # Shelves; not the products' pictures, which have white backgrounds.
+    "grocery_store": partial(_copy_backgrounds, [f"dataset/{part}/**/*.jpg" for part in ("train", "val", "test")]),
+    "imagenet_sample": partial(_copy_backgrounds, ["*.JPEG"]),
 }
 """What makes a set of a checkout, by the set's name in photo_sets.csv."""

@@ -93,11 +93,11 @@ def get_photographs(output: Path = Path("data"), photos: Path | None = None, wor
     """
     console = Console()
     problems: list[str] = []
-    sets = {} if photos is None else _find_sets(photos)
+    sets, cloned = ({}, set()) if photos is None else _find_sets(photos)
     steps = [partial(_get_package, package, output, console) for package in PACKAGES]
     steps += [
         _install_stem_weights,
-        *(partial(_pack, name, path, output, workers, console) for name, path in sets.items()),
+        *(partial(_pack, name, path, name in cloned, output, workers, console) for name, path in sets.items()),
     ]
     for step in steps:
         try:
@@ -243,8 +243,8 @@ def _install_stem_weights() -> None:
 # -------------------------------------------------------------------------------------------------------------- sets
 
 
-def _find_sets(photos: Path) -> dict[str, Path]:
-    """The sets in a folder by name: folders, checkouts, and tars of those that are not unpacked.
+def _find_sets(photos: Path) -> tuple[dict[str, Path], set[str]]:
+    """The sets in a folder by name: folders, checkouts, and tars of those that are not unpacked; and the checkouts.
 
     Raises:
         UserError: there is no such folder, or no set in it.
@@ -254,13 +254,16 @@ def _find_sets(photos: Path) -> dict[str, Path]:
     paths = sorted(path for path in photos.iterdir() if not path.name.startswith("."))
     sets = {path.stem: path for path in paths if path.suffix == ".tar"}
     folders = {path.name: path for path in paths if path.is_dir()}
-    for row in _listed():
-        if row["folder"] in folders and _is_checkout(row["set"], folders[row["folder"]]):
+    cloned = set()
+    for row in listed():
+        folder = folders.get(row["folder"])
+        if folder is not None and not any((folder / mark).exists() for mark in ("boxes.jsonl", "masks")):
+            cloned.add(row["set"])  # what the set's source publishes, not the set in our form
             sets.setdefault(row["set"], folders.pop(row["folder"]))
     sets |= folders
     if not sets:
         raise UserError(f"{photos} holds no set, neither a folder nor a tar of one.")
-    return sets
+    return sets, cloned
 
 
 def _unpacked(archive: Path, folder: Path) -> Path:
@@ -283,12 +286,12 @@ def _unpacked(archive: Path, folder: Path) -> Path:
     return target
 
 
-def _pack(name: str, path: Path, output: Path, workers: int, console: Console) -> None:
+def _pack(name: str, path: Path, is_cloned: bool, output: Path, workers: int, console: Console) -> None:
     """Pack a set and read it back; a folder of images alone is for backgrounds, and stays as it is."""
     folder = path
     if path.is_file():
         folder = _unpacked(path, output / "downloads" / "sets")
-    elif _is_checkout(name, path):
+    elif is_cloned:
         folder = output / "downloads" / "sets" / name
         checkouts.convert(name, path, folder)
     try:
@@ -320,7 +323,7 @@ def _overview(output: Path, sets: dict[str, Path]) -> Table:
         target = output / package.kind / package.name
         state = str(target) if target.is_dir() else "not there, as said above"
         table.add_row(package.name, package.kind, f"free: {package.terms}", state)
-    for row in _listed():
+    for row in listed():
         path = sets.get(row["set"])
         is_cloned = row["folder"] and row["source"].startswith("github.com/")
         source = f"git clone https://{row['source']}" if is_cloned else f"from {row['source']}"
@@ -328,16 +331,10 @@ def _overview(output: Path, sets: dict[str, Path]) -> Table:
     return table
 
 
-def _listed() -> list[dict[str, str]]:
+def listed() -> list[dict[str, str]]:
     """The rows of photo_sets.csv; `folder` is what a set's source is called when it is cloned or unpacked."""
     with SETS.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def _is_checkout(name: str, path: Path) -> bool:
-    """Whether a folder is what a set's source publishes, not the set in our form."""
-    is_named = any(row["set"] == name and row["folder"] == path.name for row in _listed())
-    return is_named and not any((path / mark).exists() for mark in ("boxes.jsonl", "masks"))
 
 
 if __name__ == "__main__":

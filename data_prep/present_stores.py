@@ -7,12 +7,11 @@ from relo.commands.process import set_defaults
 
 set_defaults()  # before torch loads
 
-import csv
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from get_photographs import SETS
+from get_photographs import listed
 from rich.console import Console
 
 from relo.commands.scripts import run_script
@@ -35,8 +34,7 @@ def write_present(configs: list[Path], output: Path, stores: Path = Path("data")
     for path in configs:
         data = read_yaml(path, "The config").get("data", {})
         sources |= {part: data[part] for part in ("train", "validation") if part in data}
-    with SETS.open(encoding="utf-8", newline="") as file:
-        optional = {row["set"] for row in csv.DictReader(file)}
+    optional = {row["set"] for row in listed()}
     present: dict[str, list[dict[str, Any]]] = {part: [] for part in sources}
     missing = []
     for part, entries in sources.items():

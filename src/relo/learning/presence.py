@@ -6,7 +6,10 @@ Calibrated log-odds become probabilities that are as often right as they say.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -268,21 +271,14 @@ def fit_calibration(log_odds: Tensor, is_right: Tensor) -> tuple[float, float]:
         raise UserError(
             f"Presence cannot be calibrated on {positives} right and {negatives} wrong boxes; both are needed."
         )
-    inputs = torch.stack([log_odds.double(), torch.ones_like(log_odds, dtype=torch.float64)], dim=1)  # [N, 2]
-    labels = torch.where(is_right, (positives + 1) / (positives + 2), 1 / (negatives + 2)).double()
-    with torch.enable_grad(), torch.inference_mode(False):
-        weights = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
-        inputs, labels = inputs.clone(), labels.clone()
-        optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+    inputs = log_odds.double().cpu().numpy()
+    labels = np.where(is_right.cpu().numpy(), (positives + 1) / (positives + 2), 1 / (negatives + 2))
 
-        def loss() -> Tensor:
-            optimizer.zero_grad()
-            value = binary_cross_entropy_with_logits(inputs @ weights, labels)
-            value.backward()
-            return value
+    def cross_entropy(weights: NDArray[np.float64]) -> float:
+        odds = weights[0] * inputs + weights[1]
+        return float((np.logaddexp(0, odds) - labels * odds).mean())
 
-        optimizer.step(loss)
-    slope, bias = weights.detach().tolist()
+    slope, bias = minimize(cross_entropy, (1.0, 0.0), tol=1e-9).x.tolist()
     if not slope > 0:
         raise UserError(
             "Presence is no greater where boxes are right than where they are wrong: train the head longer."

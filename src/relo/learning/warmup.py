@@ -34,6 +34,9 @@ class FrameObjective(Objective):
     frames_per_group: int | None = None
     """See `relo.learning.rollout.groups_of`."""
 
+    presence_weight: float = 0.0
+    """Weight of the loss of presence, over all frames, also those without a visible target."""
+
     @abstractmethod
     def frame_losses(self, maps: LocalizationMaps, truth_xywh: Tensor, present: Tensor) -> dict[str, Tensor]:
         """Means by name over the clips of one frame whose target is present [B] bool; its boxes are [B, 4]."""
@@ -50,27 +53,18 @@ class FrameObjective(Objective):
         """
         groups = groups_of(clip, self.frames_per_group)
         steps = list(unroll(network, clip, self.heads, groups=groups))
-        loss, logs = self._of_visible_frames([maps for _, maps in steps], clip, groups)
-        extra, extra_logs = self.loss_of_all_frames(network, steps, clip, groups)
-        loss = loss + extra
-        return StepResult(loss, {"loss": loss.detach(), **logs, **extra_logs})
-
-    def loss_of_all_frames(
-        self, network: LocalizationNetwork, steps: list[tuple[Tensor, LocalizationMaps]], clip: ClipBatch, groups: int
-    ) -> tuple[Tensor | float, dict[str, Tensor]]:
-        """What is added to the loss, and logged, of frames without a visible target, too; `steps` are of `unroll`."""
-        return 0.0, {}
-
-    def _of_visible_frames(
-        self, maps: list[LocalizationMaps], clip: ClipBatch, groups: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        of_frames = [each[group::groups] for group in range(groups) for each in maps]  # of B clips each
+        of_frames = [maps[group::groups] for group in range(groups) for _, maps in steps]  # of B clips each
         truths_xywh, present = clip.search_boxes_xywh.unbind(1), clip.present.unbind(1)
         frames = [self.frame_losses(*frame) for frame in zip(of_frames, truths_xywh, present, strict=True)]
         counts = clip.present.sum(0)
         weights = counts / counts.sum().clamp(min=1)  # [T]
         means = {name: (torch.stack([frame[name] for frame in frames]) * weights).sum() for name in frames[0]}
-        return self.total(means) * share_of_ranks(clip.present), {name: mean.detach() for name, mean in means.items()}
+        loss, logs = self.total(means) * share_of_ranks(clip.present), {n: mean.detach() for n, mean in means.items()}
+        if self.presence_weight:
+            presence, presence_logs = presence_loss(require_presence(network), steps, clip, groups)
+            loss = loss + self.presence_weight * presence
+            logs |= {"presence_loss": presence.detach(), **presence_logs}
+        return StepResult(loss, {"loss": loss.detach(), **logs})
 
 
 class WarmupObjective(FrameObjective):
@@ -139,15 +133,6 @@ class WarmupObjective(FrameObjective):
             cells = maps.prior_scores.flatten(1).argmax(1)
         boxes_xyxy = cxcywh_to_xyxy(at_cells(maps.boxes_cxcywh, cells))
         return box_losses(boxes_xyxy, clamped_xyxy(truth_xywh), present) | prior_loss
-
-    def loss_of_all_frames(
-        self, network: LocalizationNetwork, steps: list[tuple[Tensor, LocalizationMaps]], clip: ClipBatch, groups: int
-    ) -> tuple[Tensor | float, dict[str, Tensor]]:
-        """The weighted loss of presence, if it has a weight."""
-        if not self.presence_weight:
-            return 0.0, {}
-        loss, logs = presence_loss(require_presence(network), steps, clip, groups)
-        return self.presence_weight * loss, {"presence_loss": loss.detach(), **logs}
 
     def total(self, means: dict[str, Tensor]) -> Tensor:
         """The weighted sum."""
