@@ -1,7 +1,6 @@
 """Files that are there in full or not at all, and YAML files that people hand in."""
 
 import errno
-import math
 import os
 import re
 import shutil
@@ -15,9 +14,9 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from relo.errors import EXCERPT, UserError, excerpt
+from relo.errors import UserError, excerpt
 from relo.inputs import LONGEST_NAME, read_bounded
-from relo.yaml_traps import AmbiguousYAML, without_traps
+from relo.yaml_traps import AmbiguousYAML, refuse_traps
 
 REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -248,18 +247,6 @@ def _sync(path: Path) -> None:
 LARGEST_YAML = 2**20
 """Of a YAML file, in bytes."""
 
-MOST_LEVELS = 100
-"""Of values within values in a YAML file: its reader takes time that grows with their square."""
-
-MOST_DIGITS = 300
-"""Of a whole number in a YAML file: larger ones are beyond floats."""
-
-_BITS = {"x": 4, "o": 3, "b": 1}  # of a digit of numbers that begin with 0x, 0o or 0b
-_WHOLE = re.compile(r"[-+]?(?:0([xob]))?([\da-f_]+)", re.IGNORECASE)
-
-MOST_NODES = 100_000
-"""Of values in a YAML file, where each alias counts as all that it stands for."""
-
 
 def load_yaml(text: str) -> Any:
     """YAML of plain data.
@@ -268,55 +255,8 @@ def load_yaml(text: str) -> Any:
         yaml.YAMLError: it is no YAML, has a name twice, or has more values than are taken.
         ValueError, AttributeError, OverflowError, RecursionError: a value that Python cannot hold.
     """
-    require_few_nodes(text)
+    refuse_traps(text)
     return yaml.safe_load(text)
-
-
-def require_few_nodes(text: str) -> None:
-    """Refuse YAML whose aliases stand for one another again and again, or that is too much, before memory is taken.
-
-    Raises:
-        AmbiguousYAML: a mapping has a name twice, or a number is written as few people read it.
-        yaml.YAMLError: it has more values than are taken, or an alias within what it stands for.
-    """
-    sizes: dict[str, int] = {}
-    opened: list[tuple[str | None, int]] = []  # of each open collection, its anchor and how many values came before
-    count = 0
-    for event in without_traps(yaml.parse(text, Loader=yaml.SafeLoader)):
-        if isinstance(event, yaml.AliasEvent):
-            if any(anchor == event.anchor for anchor, _ in opened):
-                raise yaml.YAMLError(f"alias {event.anchor[:EXCERPT]} lies within what it stands for")
-            count += sizes.get(event.anchor, 1)
-        elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, before = opened.pop()
-            if anchor is not None:
-                sizes[anchor] = count - before
-        elif isinstance(event, yaml.NodeEvent):
-            if isinstance(event, yaml.ScalarEvent) and _digits(event) > MOST_DIGITS:
-                raise yaml.YAMLError(f"it holds a number of over {MOST_DIGITS} digits")
-            if isinstance(event, yaml.CollectionStartEvent):
-                opened.append((event.anchor, count))
-            elif event.anchor is not None:
-                sizes[event.anchor] = 1
-            count += 1
-        if len(opened) > MOST_LEVELS:
-            raise yaml.YAMLError(f"its values lie within one another over {MOST_LEVELS} times")
-        if count > MOST_NODES:
-            raise yaml.YAMLError(f"it holds more than {MOST_NODES:,} values, aliases counted as what they stand for")
-
-
-def _digits(scalar: yaml.ScalarEvent) -> float:
-    """How many decimal digits a whole number has, zeros at its beginning counted; 0 for anything else."""
-    is_called_so = scalar.tag is not None and scalar.tag.endswith(":int")  # also in quotation marks, or of base 60
-    if is_called_so and ":" in scalar.value:
-        return len(scalar.value)
-    number = _WHOLE.fullmatch(scalar.value) if is_called_so or scalar.style is None else None
-    if number is None:
-        return 0
-    base, digits = (number[1] or "").lower(), number[2].replace("_", "")
-    if base:
-        return len(digits) * _BITS[base] * math.log10(2)
-    return len(digits) if digits.isdecimal() else 0
 
 
 def read_yaml(path: Path, what: str) -> Any:

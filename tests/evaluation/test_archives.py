@@ -149,7 +149,7 @@ def test_an_enormous_text_is_not_unpacked(tmp_path):
         for _ in range(65):
             file.write(bytes(2**20))
     with pytest.raises(UserError, match=r"Beta_2\.txt in the zip .* unpacks to 65 MiB; .* at most 16 MiB"):
-        open_zip(path)
+        open_zip(path, "no zip")
 
 
 OUTSIDE = [
@@ -166,7 +166,7 @@ OUTSIDE = [
 def test_a_path_that_leads_outside_is_refused(tmp_path, name):
     path = zipped(tmp_path / "mine.zip", {name: ROWS})
     with pytest.raises(UserError, match=r"mine\.zip holds .*alpha-1\.txt', an absolute path or one that leads out"):
-        open_zip(path)
+        open_zip(path, "no zip")
 
 
 def test_a_zip_of_many_trackers_or_with_all_images_is_no_bomb(tmp_path, monkeypatch):
@@ -178,6 +178,6 @@ def test_a_zip_of_many_trackers_or_with_all_images_is_no_bomb(tmp_path, monkeypa
             archive.writestr("a.txt", text)
             for number in range(9):
                 archive.writestr(f"img/{number}.jpg", "")
-    assert (open_zip(tmp_path / "results.zip") / "a.txt").read_text() == numbers
+    assert (open_zip(tmp_path / "results.zip", "no zip") / "a.txt").read_text() == numbers
     with pytest.raises(UserError, match=r"bomb\.zip holds more than"):
-        open_zip(tmp_path / "bomb.zip")
+        open_zip(tmp_path / "bomb.zip", "no zip")

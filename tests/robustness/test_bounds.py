@@ -23,8 +23,9 @@ from relo.data.sequences import open_reader
 from relo.data.sequences.base import decode_frame
 from relo.data.store_environment import forget_environment
 from relo.errors import UserError, excerpt
-from relo.files import MOST_NODES, load_yaml, read_yaml, unwritable, write_text
+from relo.files import load_yaml, read_yaml, unwritable, write_text
 from relo.models.checkpoints.states import read_torch_file
+from relo.yaml_traps import MOST_NODES
 
 FRAME = cv2.imencode(".jpg", np.zeros((32, 40, 3), np.uint8))[1].tobytes()
 

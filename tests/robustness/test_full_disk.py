@@ -19,7 +19,7 @@ from relo.data.packing import verify
 from relo.data.store_environment import close_environments, forget_environment
 from relo.data.synthetic.layouts import LayoutWriter
 from relo.errors import UserError
-from relo.evaluation.plots import success_plot
+from relo.evaluation.plots import save_png, success_plot
 from relo.evaluation.submissions import _write_zip
 from relo.files import machine, write_text
 from relo.models.checkpoints.weights import save_network
@@ -82,7 +82,7 @@ def _checkpoint(path: Path) -> None:
         lambda path: write_text(path, "a" * 100_000),
         _checkpoint,
         lambda path: save_network(make_network(), path.parent),
-        lambda path: success_plot({"relo": np.linspace(1, 0, 21).tolist()}, path),
+        lambda path: save_png(success_plot({"relo": np.linspace(1, 0, 21).tolist()}), path),
         lambda path: _write_zip(path, {f"{number}.txt": os.urandom(2000).hex() for number in range(100)}),
     ],
     ids=["text", "checkpoint", "model", "plot", "zip"],

@@ -41,7 +41,7 @@ def replaying_tracker(device, rule=None):
     network = make_network()
     plain = Tracker(network, rule, device, crop_on_device=True, cuda_graphs=False)
     tracker = Tracker(network, rule, device, crop_on_device=True, cuda_graphs=False)
-    tracker._crop = DeviceCropper(tracker._search_crop, device, recorder(device))
+    tracker._device_crop = DeviceCropper(tracker._search_crop, device, recorder(device))
     tracker._localizer = Localizer(network, tracker.rule, device, "float32", record=recorder(device))
     return tracker, plain
 
@@ -119,7 +119,7 @@ def test_targets_may_come_go_and_change_places(device):
         assert_same(found, plain.step(images, given))
         for i, state in zip(chosen, found, strict=True):
             states[i] = state
-        for part in (tracker._crop._cut, tracker._localizer._compute):
+        for part in (tracker._device_crop._cut, tracker._localizer._compute):
             recorded[part] = {key for key, value in part._recorded.items() if value is not None}
     assert all(len(keys) >= 3 for keys in recorded.values())
 

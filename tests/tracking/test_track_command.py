@@ -195,7 +195,7 @@ def test_a_file_that_is_too_large_to_hold_boxes_is_not_read(model, source, tmp_p
     path = tmp_path / "boxes.txt"
     path.write_text(f"{BOX}\n")
     os.truncate(path, 2**25)
-    with pytest.raises(UserError, match=r"boxes\.txt has 33554432 bytes"):
+    with pytest.raises(UserError, match=r"boxes\.txt has 32 MiB; at most 16 MiB"):
         track(source, box=[str(path)], model=model, device="cpu")
 
 

@@ -31,7 +31,7 @@ from relo.commands.config_checks import check_config_files, check_trainer, requi
 from relo.console import make_console
 from relo.data.datamodule import TrackingDataModule, named_workers
 from relo.errors import UserError, excerpt, one_sentence
-from relo.files import MOST_DIGITS, MOST_LEVELS, REFUSALS, reason, require_few_nodes
+from relo.files import REFUSALS, reason
 from relo.models.checkpoints.plugin import import_fault, is_of_an_import
 from relo.models.checkpoints.released import resolve_reference
 from relo.models.checkpoints.weights import load_stage, read_checkpoint
@@ -48,6 +48,7 @@ from relo.training.module import RELOModule
 from relo.training.ranks import watch_ranks
 from relo.training.recipe import Recipe
 from relo.training.validation import ValidationReport
+from relo.yaml_traps import MOST_DIGITS, MOST_LEVELS, refuse_traps
 
 # Said of every run by Lightning and its dependencies, and nothing that the user could change.
 _NOISE = (
@@ -80,7 +81,7 @@ def _load(text: str) -> Any:
     is_file = "\n" in text  # whose settings may contradict each other
     may_expand = "*" in text or len(text) > MOST_DIGITS // 2 or text.count("[") + text.count("{") > MOST_LEVELS
     if is_file or may_expand:
-        require_few_nodes(text)
+        refuse_traps(text)
     return resolve_reference(_load_yaml(_MOVED_CLASS.sub("relo.training.", text)))
 
 

@@ -20,7 +20,6 @@ from relo.tracking.sources import Frames
 Boxes = list[list[float]]
 """x, y, w, h in image pixels, one box per target."""
 
-_LARGEST_BOX_FILE = 2**24  # bytes: boxes of hours
 _MOST_TARGETS = 256  # of which each takes memory
 
 
@@ -48,7 +47,6 @@ def written_boxes(box: Sequence[str] | None, boxes: Path | None, start: int) -> 
     if boxes is None:
         found = [_first_box(text, start) for text in box or ()]
     else:
-        _check_size(boxes)
         found = read_boxes(boxes).tolist()
         if not found:
             raise UserError(f"{boxes} holds no box; write one line x,y,w,h for each target.")
@@ -83,20 +81,11 @@ def _first_box(text: str, start: int) -> list[float]:
             raise UserError(
                 f"--box {text!r} is not a box; give x,y,w,h in pixels, such as 120,80,40,60, or a file that holds it."
             ) from error
-    _check_size(Path(text))
     boxes_xywh = read_boxes(Path(text))
     index = 0 if len(boxes_xywh) == 1 else start
     if index >= len(boxes_xywh):
         raise UserError(f"{text} has {len(boxes_xywh)} boxes, none of frame {start}; give its box x,y,w,h.")
     return [float(number) for number in boxes_xywh[index]]
-
-
-def _check_size(path: Path) -> None:
-    if path.is_file() and (size := path.stat().st_size) > _LARGEST_BOX_FILE:
-        raise UserError(
-            f"{path} has {size} bytes, which is too much for a file of boxes (at most {_LARGEST_BOX_FILE}); "
-            "give the first box itself as x,y,w,h."
-        )
 
 
 def _has_window() -> bool:

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relo.commands.targets import check_choice, drawn_boxes, written_boxes
-from relo.commands.track_outputs import check_presence_name, model_files
 from relo.commands.track_report import Tracked, comparison, report
 from relo.console import make_console
 from relo.data.sequences.parsing import read_boxes
 from relo.errors import UserError
 from relo.inputs import check_outputs
 from relo.models.checkpoints.plugin import trust as trust_modules
-from relo.models.checkpoints.weights import SHIPPED
+from relo.models.checkpoints.weights import CONFIG_FILE, RULE_FILE, SHIPPED, WEIGHTS_FILE, resolve
 from relo.models.devices import fit_threads
+from relo.models.graph_metadata import FILES
 from relo.models.heads import Localization
 from relo.models.inference import PrecisionChoice
 from relo.models.memory import enough_memory
@@ -116,12 +116,12 @@ def track(
         raise UserError(f"--truth {truth} holds the boxes of one target, but {len(boxes_xywh)} are tracked; give one.")
     truth_xywh = None if truth is None else read_boxes(truth)
     saved = save or []
-    if presence is not None:
-        check_presence_name(presence)
+    if presence is not None and presence.suffix.lower() not in (".txt", ".csv", ""):  # a device's name has none
+        raise UserError(f"Cannot write presence as {presence.name}; end the name in .txt or .csv.")
     inputs: dict[str, Iterable[str | Path | None]] = {
         "the source": [source],
         "a frame of the source": [frames.folder / name for name in frames.files],
-        "a file of the model": model_files(model),
+        "a file of the model": _files_of(model),
         "--box": box or (),
         "--boxes": [boxes],
         "--truth": [truth],
@@ -191,3 +191,14 @@ def _rendered_behind(video: VideoWriter | FramesFolder, truth_xywh: NDArray[np.f
 def _presence_line(result: FrameResult) -> str:
     values = (1.0 if target.presence is None else target.presence for target in result.targets)
     return f"{','.join(f'{value:.6f}' for value in values)}\n"
+
+
+def _files_of(model: str) -> list[Path]:
+    """The file that a model is, and those that its folder has where it is one.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    path = resolve(model)
+    folder = path if path.is_dir() else path.parent
+    return [path, *(folder / name for name in (WEIGHTS_FILE, CONFIG_FILE, RULE_FILE, *FILES.values()))]

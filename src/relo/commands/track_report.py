@@ -1,6 +1,6 @@
 """What `relo track` says at its end."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,7 +48,8 @@ def report(tracked: Tracked, frames: Frames, written: Iterable[Path]) -> Iterato
     for i, lost in sorted(tracked.lost.items()):
         name = f"Target {i + 1}" if tracked.targets > 1 else "The target"
         count = sum(last - first + 1 for first, last in lost)
-        yield f"{name} was lost on {count} frames: {in_words(lost)}."
+        runs = ", ".join(f"{first}" if first == last else f"{first} to {last}" for first, last in lost)
+        yield f"{name} was lost on {count} frames: {runs}."
     if not tracked.count:
         return
     paths = list(written)
@@ -71,11 +72,6 @@ def comparison(
 def _has_content(path: Path) -> bool:
     """Whether there is anything but an empty file."""
     return path.exists() and (not path.is_file() or path.stat().st_size > 0)
-
-
-def in_words(runs: Sequence[tuple[int, int]]) -> str:
-    """Runs of frames, by their first and last: 3, 5 to 9."""
-    return ", ".join(f"{first}" if first == last else f"{first} to {last}" for first, last in runs)
 
 
 def _success(boxes_xywh: NDArray[np.float64], truth_xywh: NDArray[np.float64]) -> str:

@@ -1,19 +1,15 @@
 """Looking at a folder of data: which dataset it is, and what it lacks."""
 
-from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from relo.console import make_console
 from relo.data.clip_store import ClipStore
-from relo.data.parallel import in_order
-from relo.data.sequence_checks import examine
+from relo.data.sequence_checks import examined
 from relo.data.sequences import DATASETS, find_dataset, open_reader
 from relo.data.sequences.base import SequenceReader
 from relo.data.store_parts import holds_store, store_folders
 from relo.errors import UserError
-from relo.progress import sequence_progress
 
 _SEQUENCES_PER_WORKER = 100
 """Fewer are read sooner than another process starts, unless frames are decoded."""
@@ -117,15 +113,12 @@ def _look_at_store(path: Path, workers: int, decode: bool, is_part: bool) -> Fin
 
 
 def _read_all(what: str, reader: SequenceReader, problems: list[str], workers: int, decode: bool) -> Finding:
-    total, frames = len(reader), 0
+    total, counted = len(reader), 0
     remarks: list[str] = []
     (remarks if reader.listed else problems).extend(reader.unused)
     workers = min(workers, total if decode else total // _SEQUENCES_PER_WORKER)
-    results = in_order(partial(examine, reader, frames="decoded" if decode else "counted"), range(total), workers)
-    with sequence_progress(make_console(), f"looking at {what}", total) as count, closing(results):
-        for result in results:
-            problems += result.problems
-            remarks += result.remarks
-            frames += result.frames
-            count(result.frames, 0)
-    return Finding(what, total, frames, problems, remarks)
+    for result in examined(reader, f"looking at {what}", "decoded" if decode else "counted", workers, make_console()):
+        problems += result.problems
+        remarks += result.remarks
+        counted += result.frames
+    return Finding(what, total, counted, problems, remarks)

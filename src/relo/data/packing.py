@@ -4,7 +4,7 @@ Several processes read, check and encode; one writes. Frames whose bytes are kep
 the process that writes, as to send them from another would take longer than to read them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from relo.data.clip_store import (
 from relo.data.frame_packing import pack_frames
 from relo.data.parallel import ahead, in_order
 from relo.data.remarks import show
-from relo.data.sequence_checks import Examination, examine, remarks_on_sizes
+from relo.data.sequence_checks import examined, remarks_on_sizes
 from relo.data.sequences.base import Sequence, SequenceReader
 from relo.data.store_environment import NEW_COPY, require_sound_pages
 from relo.errors import UserError, printable
@@ -129,7 +129,7 @@ def verify(path: Path, *, decode: bool = True, workers: int = 0, console: Consol
     if not store.manifest.complete:
         missing = len(store.manifest.names) - len(store)
         problems.append(f"{missing} of {len(store.manifest.names)} sequences are missing: packing was not finished.")
-    for result in _examined(store, f"verifying {path.name}", decode, workers, console):
+    for result in examined(store, f"verifying {path.name}", "decoded" if decode else "read", workers, console):
         problems += result.problems
         show(result.remarks, console)
     return problems
@@ -141,21 +141,12 @@ def _damaged(store: ClipStore | None, recheck: Recheck, workers: int, console: C
         return []
     require_sound_pages(store.path)
     task = f"looking for damage in {store.path.name}"
-    examined = list(_examined(store, task, recheck == "images", workers, console))
-    bad = [number for number, found in zip(store.manifest_numbers, examined, strict=True) if found.problems]
+    results = list(examined(store, task, "decoded" if recheck == "images" else "read", workers, console))
+    numbers = store.manifest_numbers.tolist()
+    bad = [number for number, found in zip(numbers, results, strict=True) if found.problems]
     if bad:
-        show([problem for found in examined for problem in found.problems], console)
+        show([problem for found in results for problem in found.problems], console)
     return bad
-
-
-def _examined(store: ClipStore, task: str, decode: bool, workers: int, console: Console) -> Iterator[Examination]:
-    """What is wrong with each sequence of a store, its records read back."""
-    examined = partial(examine, store, frames="decoded" if decode else "read")
-    results = in_order(examined, range(len(store)), min(workers, len(store)))
-    with sequence_progress(console, task, len(store)) as count, closing(results):
-        for result in results:
-            count(result.frames, 0)
-            yield result
 
 
 def _pack_one(

@@ -1,15 +1,21 @@
 """What can be wrong with a sequence: its annotation, its frames, and whether they fit each other."""
 
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
 from relo.data.intact_frames import intact_size
+from relo.data.parallel import in_order
 from relo.data.sequences.base import Sequence, SequenceReader
 from relo.data.sequences.parsing import positive_size
 from relo.errors import UserError
+from relo.progress import sequence_progress
 
 
 @dataclass(frozen=True)
@@ -21,9 +27,21 @@ class Examination:
     remarks: tuple[str, ...] = ()
 
 
-def examine(
-    reader: SequenceReader, index: int, frames: Literal["counted", "read", "decoded"] = "decoded"
-) -> Examination:
+Frames = Literal["counted", "read", "decoded"]
+
+
+def examined(
+    reader: SequenceReader, task: str, frames: Frames, workers: int, console: Console
+) -> Iterator[Examination]:
+    """What is wrong with each sequence of a reader, in order, with a progress bar; arguments as of `examine`."""
+    results = in_order(partial(examine, reader, frames=frames), range(len(reader)), min(workers, len(reader)))
+    with sequence_progress(console, task, len(reader)) as count, closing(results):
+        for result in results:
+            count(result.frames, 0)
+            yield result
+
+
+def examine(reader: SequenceReader, index: int, frames: Frames = "decoded") -> Examination:
     """Read sequence number `index`, and hold its annotation against its frames.
 
     Frames that are `read` are not decoded: in a clip store that is a look at their checksums.

@@ -25,7 +25,7 @@ from relo.data.store_environment import (
     open_environment,
     record_key,
 )
-from relo.data.store_manifest import Manifest, PackingOptions
+from relo.data.store_manifest import Manifest
 from relo.data.store_tables import Visibility
 from relo.errors import UserError
 from relo.settings import is_of
@@ -56,40 +56,36 @@ class ClipStore(SequenceReader):
         self._location = os.path.realpath(path)
         manifest = Manifest.decode(self._read(MANIFEST, "The manifest"), self.path)
         self.manifest = manifest
+        self.options = manifest.options  # how frames were packed
         self.dataset = manifest.dataset
-        self._manifest_numbers = np.arange(len(manifest.names))
+        self.manifest_numbers = np.arange(len(manifest.names))  # the sequences', where broken ones count
         if manifest.broken:
             left = [i for i, name in enumerate(manifest.names) if name not in manifest.broken]
-            self._manifest_numbers = np.array(left, np.int64)
+            self.manifest_numbers = np.array(left, np.int64)
         if not manifest.complete:
-            every = len(self._manifest_numbers)
+            every = len(self.manifest_numbers)
             with self._reading("The index") as transaction:
                 present = [
-                    i for i in self._manifest_numbers.tolist() if transaction.get(record_key(i, "header")) is not None
+                    i for i in self.manifest_numbers.tolist() if transaction.get(record_key(i, "header")) is not None
                 ]
-            self._manifest_numbers = np.array(present, np.int64)
+            self.manifest_numbers = np.array(present, np.int64)
             if not partial:
                 raise UserError(
-                    f"{self.path} is unfinished ({len(self._manifest_numbers)} of {every} sequences): run the same "
+                    f"{self.path} is unfinished ({len(self.manifest_numbers)} of {every} sequences): run the same "
                     "`relo data pack` again, which adds the rest."
                 )
 
     @property
-    def options(self) -> PackingOptions:
-        """How frames were packed."""
-        return self.manifest.options
-
-    @property
     def names(self) -> list[str]:
         """The sequences' names, in order."""
-        return [self.manifest.names[number] for number in self._manifest_numbers.tolist()]
+        return [self.manifest.names[number] for number in self.manifest_numbers.tolist()]
 
     def __len__(self) -> int:
-        return len(self._manifest_numbers)
+        return len(self.manifest_numbers)
 
     def __getitem__(self, index: int) -> Sequence:
         """The sequence number `index` (0-based), with boxes in pixels of the packed frames."""
-        manifest_number = int(self._manifest_numbers[index])
+        manifest_number = int(self.manifest_numbers[index])
         header = self._header(manifest_number)
         frames: int = header["frames"]
         image_sizes = self._array(manifest_number, "sizes", "<i4", 2, (frames,))  # before memory is taken for so many
@@ -115,11 +111,6 @@ class ClipStore(SequenceReader):
             },
         )
 
-    @property
-    def manifest_numbers(self) -> list[int]:
-        """The sequences' numbers in the manifest, where broken ones count."""
-        return self._manifest_numbers.tolist()
-
     def visibility(self) -> Visibility:
         """On which frames the sequences show their targets."""
         # An old store lacks the tables; what is damaged, or of another length, is read from the sequences, too.
@@ -128,10 +119,10 @@ class ClipStore(SequenceReader):
                 np.frombuffer(self._read(key, "The table"), kind)
                 for key, kind in ((ALL_VISIBLE, "u1"), (ALL_LENGTHS, "<i8"))
             )
-            found = lengths[self._manifest_numbers]
+            found = lengths[self.manifest_numbers]
             if self.manifest.complete and (found > 0).all() and found.sum() == lengths.sum() == len(flags):
                 return Visibility(flags.astype(bool), found.astype(np.int64))
-        visible = [self._visible(number) for number in self._manifest_numbers.tolist()]
+        visible = [self._visible(number) for number in self.manifest_numbers.tolist()]
         return Visibility(np.concatenate([*visible, np.empty(0, bool)]), np.array([*map(len, visible)], np.int64))
 
     def _visible(self, manifest_number: int, lengths: tuple[int, ...] | None = None) -> NDArray[np.bool_]:

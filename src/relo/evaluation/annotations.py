@@ -1,6 +1,5 @@
 """Ground truth for scoring, without frames: a dataset's root, a flat folder, a zip of one, or OTB/pysot-style JSON."""
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,6 @@ from relo.data.sequences.tables import frame_range, read_table, table_row
 from relo.errors import EXCERPT, UserError, excerpt
 from relo.evaluation.archives import is_text_name, open_zip
 from relo.evaluation.scoring import SequenceTruth
-from relo.inputs import require_regular
 
 _LARGEST_JSON = 2**28  # bytes; VastTrack's million boxes with the names of images are a third of it
 _FLAT_FOLDERS = ("anno", "annos", "annotations", "gt", "gt_rect", "groundtruth")
@@ -86,10 +84,7 @@ def _test_set(path: Path, names: Mapping[str, Any], benchmark: Dataset) -> list[
 
 def _find_files(path: Path, benchmark: Dataset) -> dict[str, _Files]:
     if not path.is_dir():
-        require_regular(path)
-        if path.suffix != ".zip" and not zipfile.is_zipfile(path):
-            raise UserError(f"The annotations {path} are neither a folder nor a .zip nor a .json file.")
-        root = open_zip(path)
+        root = open_zip(path, f"The annotations {path} are neither a folder nor a .zip nor a .json file.")
         inner = [folder for folder in root.iterdir() if folder.is_dir() and folder.name not in ("__MACOSX", "absent")]
     else:
         found: dict[str, _Files] = {}

@@ -39,16 +39,22 @@ class _ZipFolder(zipfile.Path):
         return (_ZipFolder(self.root, name) for name in self.root.inside.get(self.at.rstrip("/"), ()))
 
 
-def open_zip(path: Path) -> Path:
+def open_zip(path: Path, otherwise: str) -> Path:
     """The root of a zip as a folder. Every text file is unpacked once, so that reading it later cannot fail.
 
+    Args:
+        path: the file.
+        otherwise: what is said where it is no zip, and not called one.
+
     Raises:
-        UserError: the zip is damaged, encrypted, compressed in an unknown way or holds a text file of over 16 MiB,
-            or of more than it announces, or too much in all, or a name that leads out of it, is too long, or is there
-            twice.
+        UserError: it is no zip; or it is damaged, encrypted, compressed in an unknown way or holds a text file of over
+            16 MiB, or of more than it announces, or too much in all, or a name that leads out of it, is too long, or is
+            there twice.
     """
     try:
         require_regular(path)
+        if path.suffix != ".zip" and not zipfile.is_zipfile(path):
+            raise UserError(otherwise)
         archive = zipfile.ZipFile(path)
         files = [file for file in archive.infolist() if is_text_name(file.filename.rpartition("/")[2])]
         most = max(_LARGEST_ZIP, _MOST_SHRUNK * path.stat().st_size)

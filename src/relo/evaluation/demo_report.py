@@ -20,12 +20,12 @@ from relo.data.clip_store import ClipStore
 from relo.data.sequence_checks import require_every_box
 from relo.data.sequences.parsing import numbers_in, read_json, read_text
 from relo.errors import UserError, excerpt
-from relo.evaluation.plots import curve_plot
-from relo.evaluation.report_page import ReportTable, html_figure, html_gallery, html_page, html_section
+from relo.evaluation.plots import success_plot
+from relo.evaluation.report_page import ReportTable, html_figure, html_gallery, html_page
 from relo.files import write_text
 from relo.metrics.functional import success_thresholds
 from relo.settings import check_number
-from relo.tracking.render import draw_frame
+from relo.tracking.render import draw_result
 from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 from relo.tracking.video_writer import VideoWriter, fit_into
@@ -88,8 +88,8 @@ def write_report(
         "How it was made": _provenance(scores, seconds),
         "Sequences": _sequence_table(scores).html(),
     }
-    body = "".join(html_section(title, html) for title, html in sections.items())
-    write_text(folder / "report.html", html_page("RELO demo: a tracker trained by reward", body))
+    page = html_page("RELO demo: a tracker trained by reward", "", sections.items())
+    write_text(folder / "report.html", page)
     write_text(folder / "scores.json", json.dumps({**scores, "seconds": seconds}, indent=2) + "\n")
     make_console(soft_wrap=True).print(f"The report is {folder / 'report.html'}, the video {folder / 'demo.mp4'}.")
 
@@ -152,17 +152,10 @@ def _render(tracker: Tracker, store: ClipStore, scores: Scores, folder: Path) ->
     with VideoWriter(folder / "demo.mp4", 20) as video:
         for title, (sequence, auc) in shown.items():
             frames: list[NDArray[np.uint8]] = []
-            state = None
-            for i in range(len(sequence)):
-                image = sequence.frames[i]
-                if state is None:
-                    state = tracker.initialize([image], sequence.boxes_xywh[:1])[0]
-                else:
-                    state = tracker.step([image], [state], keep_response=True)[0]
-                response = None if state.response is None else state.response.numpy()
-                truth_xywh = sequence.boxes_xywh[i] if sequence.visible[i] else None
-                caption = f"{i:3d}  {state.score:.2f}"
-                frames.append(draw_frame(image, state.box_xywh.tolist(), caption, response, truth_xywh))
+            images = (sequence.frames[i] for i in range(len(sequence)))
+            for result in tracker.run(images, sequence.boxes_xywh[0], keep_response=True):
+                truth_xywh = sequence.boxes_xywh[result.index] if sequence.visible[result.index] else None
+                frames.append(draw_result(result, truth_xywh))
                 video.write(frames[-1])
             height, width = frames[0].shape[:2]  # later frames may be of another size, as in the video
             picked = np.linspace(1, len(frames) - 1, _STRIP_FRAMES).astype(int)
@@ -199,9 +192,7 @@ def _result(scores: Scores, rule: TrackingRule) -> str:
 
 
 def _success_figure(scores: Scores) -> Figure:
-    curves = {name: scores[name]["success_curve"] for name in ("policy", "prior")}
-    areas = {name: scores[name]["auc"] for name in curves}
-    return curve_plot("success", success_thresholds().tolist(), curves, areas, "Success")
+    return success_plot({name: scores[name]["success_curve"] for name in ("policy", "prior")})
 
 
 def _scatter_figure(scores: Scores) -> Figure:

@@ -47,11 +47,10 @@ def curve_plot(
     return figure
 
 
-def success_plot(curves: Mapping[str, Sequence[float]], path: Path) -> None:
-    """Draw success curves (21 values each, by name) with their areas in the legend, and save the picture."""
+def success_plot(curves: Mapping[str, Sequence[float]]) -> Figure:
+    """Success curves (21 values each, by name), with their areas in the legend."""
     areas = {name: sum(curve) / len(curve) for name, curve in curves.items()}
-    figure = curve_plot("success", success_thresholds().tolist(), curves, areas, "Success, one pass")
-    save_png(figure, path)
+    return curve_plot("success", success_thresholds().tolist(), curves, areas, "Success, one pass")
 
 
 def save_png(figure: Figure, path: Path, dpi: int = 150) -> None:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from relo.data.sequences.traps import lasot_challenges
 from relo.evaluation.plots import attribute_bars, attribute_radar, curve_plot, save_png
-from relo.evaluation.report_page import ReportTable, html_gallery, html_page, html_section
+from relo.evaluation.report_page import ReportTable, html_gallery, html_page
 from relo.evaluation.scoring import TITLES, TrackerScore
 from relo.files import write_text
 
@@ -193,6 +193,5 @@ def _page(
     frames = sum(sequence.frames for sequence in first.sequences)
     rule = f"Rule <b>{escape(first.rule.name)}</b>: {escape(first.rule.source)}."
     facts = f"<p>{len(first.sequences)} sequences, {frames:,} frames. {rule}</p>"
-    body = "".join(html_section(title, html) for title, html in sections.items())
     title = f"{first.benchmark.title}: {', '.join(score.tracker for score in scores)}"
-    return html_page(title, facts + body)
+    return html_page(title, facts, sections.items())

@@ -9,19 +9,15 @@ from io import BytesIO
 from matplotlib.figure import Figure
 
 
-def html_page(title: str, body: str) -> str:
-    """A whole HTML page without script, style sheet, font or picture from elsewhere."""
+def html_page(title: str, lead: str, sections: Iterable[tuple[str, str]]) -> str:
+    """A whole HTML page, with titled sections, without script, style sheet, font or picture from elsewhere."""
+    body = "".join(f"<section><h2>{escape(name)}</h2>{html}</section>" for name, html in sections)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head>"
-        f"<body><main><h1>{escape(title)}</h1>{body}</main></body></html>\n"
+        f"<body><main><h1>{escape(title)}</h1>{lead}{body}</main></body></html>\n"
     )
-
-
-def html_section(title: str, html: str) -> str:
-    """A part of a page under its title."""
-    return f"<section><h2>{escape(title)}</h2>{html}</section>"
 
 
 def html_figure(figure: Figure) -> str:

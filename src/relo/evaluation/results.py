@@ -17,7 +17,6 @@ from relo.data.sequences.parsing import json_boxes, read_boxes, read_json, read_
 from relo.data.sequences.specification import Dataset, canonical_name
 from relo.errors import EXCERPT, UserError, excerpt, printable
 from relo.evaluation.archives import is_text_name, open_zip
-from relo.inputs import require_regular
 
 # What trackers write beside the boxes of a sequence.
 _BESIDE_BOXES = re.compile(r"(.+)_(times?|all_boxes|all_scores|scores?|confidence|presence|object_presence_scores)")
@@ -129,10 +128,7 @@ def _trackers_at(path: Path, matcher: NameMatcher, annotations: Path | None) -> 
         if annotations is not None:
             inner = [folder for folder in inner if folder.resolve() != annotations.resolve()]
         return _trackers_in(path, inner, path, matcher)
-    require_regular(path)
-    if path.suffix != ".zip" and not zipfile.is_zipfile(path):
-        raise UserError(f"The results {path} are neither a folder nor a zip of one.")
-    root = open_zip(path)
+    root = open_zip(path, f"The results {path} are neither a folder nor a zip of one.")
     inner = _folders(root)
     found = _trackers_in(root, inner, path, matcher)
     if not found and len(inner) == 1:  # the zip of a folder that holds one folder per tracker

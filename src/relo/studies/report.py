@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from relo.evaluation.plots import save_png
-from relo.evaluation.report_page import ReportTable, html_figure, html_page
+from relo.evaluation.report_page import ReportTable, html_gallery, html_page
 from relo.files import write_text
 from relo.studies.figures import differences, scores_over
 from relo.studies.plan import Plan, steps_of
@@ -52,15 +52,14 @@ def write_results(study: Study, plan: Plan, found: Sequence[Entry], output: Path
         if group.axis is not None:
             figures.append(scores_over(group.axis, of_group))
             files[output / f"auc_over_{name}.png"] = figures[-1]
-        shown = [table.html() for table in tables]
-        shown.append(f'<div class="gallery">{"".join(html_figure(f) for f in figures if f is not None)}</div>')
-        sections.append(f"<section><h2>{escape(group.title)}</h2>{''.join(shown)}</section>")
+        shown = [*(table.html() for table in tables), html_gallery(figure for figure in figures if figure is not None)]
+        sections.append((group.title, "".join(shown)))
     title = f"Ablation: {study.path.stem}"
     texts = {
         output / "table.md": "\n".join([f"# {title}\n", *markdown, note, ""]),
         output / "table.csv": _csv(found),
         output / "results.json": json.dumps(_json(study, plan, found), indent=1) + "\n",
-        output / "report.html": html_page(title, f"<p>{escape(note)}</p>{''.join(sections)}"),
+        output / "report.html": html_page(title, f"<p>{escape(note)}</p>", sections),
     }
     for path, text in texts.items():
         write_text(path, text)

@@ -14,11 +14,12 @@ from jsonargparse import ArgumentParser
 
 from relo.data.synthetic.command import Difficulty
 from relo.errors import UserError, excerpt, one_sentence
-from relo.files import MOST_LEVELS, MOST_NODES, read_yaml
+from relo.files import read_yaml
 from relo.models.checkpoints.weights import load_network
 from relo.models.inference import Precision
 from relo.settings import check_whole
 from relo.tracking.rule import read_rule_file, rule_from_settings
+from relo.yaml_traps import MOST_LEVELS, MOST_NODES
 
 RowLocalization = Literal["policy", "prior", "oracle"]
 Stage = Literal["warmup", "rl"]

@@ -49,32 +49,21 @@ def normalised(crops: Tensor, device: torch.device) -> Tensor:
     return normalise_images(upload(crops, device))
 
 
-class Cropper:
-    """Cuts search regions on the CPU."""
-
-    def __init__(self, rule: CropRule, device: torch.device) -> None:
-        self._rule = rule
-        self._device = device
-
-    def __call__(self, images: Sequence[RGBImage], regions: Tensor) -> Tensor:
-        """Normalised crops [B, 3, S, S] on the device, of B images at regions [B, 3] float64 on the CPU."""
-        return normalised(cut(self._rule, images, regions), self._device)
-
-
-class DeviceCropper(Cropper):
-    """Cuts the same crops on the device, if there is a recorder, as a CUDA graph.
+class DeviceCropper:
+    """Cuts the same crops as `cut` on the device, if there is a recorder, as a CUDA graph.
 
     Of each image only what its targets' squares show is sent, into a buffer that is used again: work on the crops must
     be queued before the next call.
     """
 
     def __init__(self, rule: CropRule, device: torch.device, record: Recorder | None = None) -> None:
-        super().__init__(rule, device)
+        self._rule = rule
+        self._device = device
         self._record = record
         self._reserve(LEAST_PIXELS)
 
     def __call__(self, images: Sequence[RGBImage], regions: Tensor) -> Tensor:
-        """Normalised crops [B, 3, S, S], see `Cropper`."""
+        """Normalised crops [B, 3, S, S] on the device, of B images at regions [B, 3] float64 on the CPU."""
         squares = self._send(images, regions)
         (crops,) = self._cut(squares)
         return crops

@@ -52,18 +52,6 @@ class DrawnTarget:
     truth_xywh: Sequence[float] | None = None  # the annotated box; left out where it is not finite or has no area
 
 
-def draw_frame(
-    image: RGBImage,
-    box_xywh: Sequence[float],
-    caption: str = "",
-    response: NDArray[np.floating] | None = None,
-    truth_xywh: Sequence[float] | None = None,
-    is_lost: bool = False,
-) -> RGBImage:
-    """The frame [H, W, 3] with one target on it; see `draw_targets` and `DrawnTarget`."""
-    return draw_targets(image, [DrawnTarget(box_xywh, "", is_lost, response, truth_xywh)], caption)
-
-
 def draw_result(result: FrameResult, truth_xywh: Sequence[float] | None = None) -> RGBImage:
     """The frame [H, W, 3] with all that is known of its targets.
 

@@ -18,7 +18,7 @@ from relo.models.exported import ExportedNetwork, TrackableNetwork, is_onnx
 from relo.models.heads import Localization
 from relo.models.inference import Precision, PrecisionChoice, check_precision, fastest_precision, optimize_for_inference
 from relo.tracking.arguments import as_boxes, check_images
-from relo.tracking.crops import Cropper, DeviceCropper, RGBImage, SearchFrame, SearchView, normalised
+from relo.tracking.crops import DeviceCropper, RGBImage, SearchFrame, SearchView, cut, normalised
 from relo.tracking.cuda_graphs import find_recorder
 from relo.tracking.engine import EngineChoice
 from relo.tracking.fixed_batches import ROWS
@@ -88,9 +88,7 @@ class Tracker:
         record = find_recorder(self.device, crop_on_device, cuda_graphs)
         self._templates = TemplateMaker(network, self.rule, self.device, precision)
         self._search_crop = self.rule.search_crop(network.encoder.search_size)
-        self._crop = Cropper(self._search_crop, self.device)
-        if crop_on_device:
-            self._crop = DeviceCropper(self._search_crop, self.device, record)
+        self._device_crop = DeviceCropper(self._search_crop, self.device, record) if crop_on_device else None
         self._localizer = Localizer(network, self.rule, self.device, precision, engine, record)
         self.engine = self._localizer.engine
 
@@ -262,7 +260,10 @@ class Tracker:
         if not states:
             return []
         regions = self.search_regions(states)
-        crops = self._crop(images, regions)
+        if self._device_crop is None:
+            crops = normalised(cut(self._search_crop, images, regions), self.device)
+        else:
+            crops = self._device_crop(images, regions)
         frames = [SearchFrame(region, image.shape, image) for region, image in zip(regions, images, strict=True)]
         return self._step(crops, frames, states, keep_response)
 

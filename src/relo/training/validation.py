@@ -15,7 +15,7 @@ from torchmetrics import Metric, MetricCollection
 from relo.console import make_console
 from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.evaluation.one_pass import run_one_pass
-from relo.evaluation.plots import success_plot
+from relo.evaluation.plots import save_png, success_plot
 from relo.evaluation.result_folder import SequenceResult, identity, read_finished, write_result
 from relo.evaluation.sequence_scores import sequence_auc
 from relo.files import write_text
@@ -109,7 +109,8 @@ class ValidationReport(Callback):
             # NaN, as the error of a single sequence, is no JSON: null stands for it.
             content = json.loads(json.dumps(content), parse_constant=lambda number: None)
             write_text(folder / "scores.json", json.dumps(content, indent=2) + "\n")
-            success_plot({name: scores["success_curve"] for name, scores in report.items()}, folder / "success.png")
+            curves = {name: scores["success_curve"] for name, scores in report.items()}
+            save_png(success_plot(curves), folder / "success.png")
             for unfinished in pl_module.unfinished.values():
                 shutil.rmtree(unfinished, ignore_errors=True)
             make_console(soft_wrap=True).print(f"Boxes, scores and plots are in {folder}.")

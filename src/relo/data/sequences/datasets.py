@@ -15,7 +15,6 @@ To add a dataset:
 A target is visible where its box has a size and no flag of `absent` is set.
 """
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from relo.data.sequences import traps
@@ -323,24 +322,7 @@ BENCHMARKS = {dataset.name: dataset for dataset in _ALL if dataset.rule and not 
 """The datasets that are scored, by name."""
 
 
-def index_names(datasets: Iterable[Dataset]) -> dict[str, Dataset]:
-    """Datasets by their names, aliases and parts.
-
-    Raises:
-        ValueError: one of these is not in its canonical form, or is of two datasets.
-    """
-    index: dict[str, Dataset] = {}
-    for dataset in datasets:
-        for name in (dataset.name, *dataset.aliases, *dataset.parts):
-            if name != canonical_name(name):
-                raise ValueError(f"dataset {dataset.name}: write {name!r} as {canonical_name(name)!r}")
-            if name in index:
-                raise ValueError(f"datasets {index[name].name} and {dataset.name} are both called {name!r}")
-            index[name] = dataset
-    return index
-
-
-_BY_NAME = index_names(_ALL)
+_BY_NAME = {name: dataset for dataset in _ALL for name in (dataset.name, *dataset.aliases, *dataset.parts)}
 
 
 def find_dataset(name: str) -> Dataset:
