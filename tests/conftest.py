@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -15,8 +16,18 @@ from training_runs import Data, make_data
 # What tracks a few frames is done before a step graph is exported; those who test the engines say so.
 os.environ.setdefault("RELO_ENGINE", "torch")
 
+# The same examples in every run, however busy the machine.
+hypothesis.settings.register_profile("relo", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("relo")
+
 # As the processes that tests start have: sums are then equal to the bit, and small tensors are faster.
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose name says nothing: messages name files, and pytest's own folders have the test's name."""
+    return tmp_path_factory.mktemp("t")
 
 
 @pytest.fixture

@@ -221,7 +221,7 @@ class TestCut:
         np.testing.assert_array_equal(crop[20:80, 10:90], self.image)
         assert crop.sum(dtype=np.int64) == self.image.sum(dtype=np.int64)
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(st.floats(-20, 100), st.floats(-20, 80), st.integers(6, 60))
     def test_a_box_lies_where_to_crop_says(self, x: float, y: float, side: int):
         # A white square on black, cut around another box, is found again at its written place.
@@ -314,7 +314,7 @@ class TestCutOnDevice:
         assert crops.shape == (len(images), 3, rule.size, rule.size)
         assert_same_crops(crops.permute(0, 2, 3, 1), expected)
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(
         st.lists(st.tuples(st.floats(-60, 140), st.floats(-60, 120), st.integers(1, 150)), min_size=3, max_size=3),
         st.integers(1, 70),
@@ -324,7 +324,7 @@ class TestCutOnDevice:
         rule, around = CropRule(4.0, size, released), torch.tensor(regions, dtype=torch.float64)
         self.assert_as_cut(rule.cut_on_device(self.planar(), around), rule, self.images, around)
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(boxes, boxes, st.sampled_from([2.0, 4.0]))
     def test_is_the_crop_of_a_box(self, first: Tensor, second: Tensor, factor: float):
         rule = CropRule(factor, 32)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from fake_sequences import FakeReader
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relo.data.clip_dataset import ClipDataset, StoreSource
@@ -121,7 +121,6 @@ def test_the_data_module_hands_it_on(store):
     assert not module.clips[0].present.any()
 
 
-@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**31),
     box=st.tuples(st.floats(0, 300), st.floats(0, 200), st.floats(2, 300), st.floats(2, 200)),

@@ -26,7 +26,7 @@ from relo.errors import UserError
 coordinates = st.floats(allow_nan=True, allow_infinity=True)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     boxes_xywh=arrays(np.float64, st.tuples(st.integers(1, 6), st.just(4)), elements=coordinates),
     name=st.text(min_size=1, max_size=600),
@@ -160,7 +160,7 @@ def test_truncated_store_is_refused_before_it_is_read(store, tmp_path, share):
     copy = tmp_path / "copy"
     shutil.copytree(store.path, copy)
     os.truncate(copy / "data.mdb", int(share * (copy / "data.mdb").stat().st_size))
-    with pytest.raises(UserError, match="truncated"):
+    with pytest.raises(UserError, match=r"is truncated \("):
         ClipStore(copy)
 
 
@@ -204,7 +204,7 @@ def test_writer_leaves_folders_with_other_files_alone(tmp_path):
 
 @pytest.mark.parametrize("options", [{"cut": 0.5}, {"max_side": 3}, {"quality": 0}, {"cut": float("nan")}])
 def test_options_out_of_range(options):
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=next(iter(options))):
         PackingOptions(**options)
 
 

@@ -462,7 +462,7 @@ def test_verify_finds_a_missing_record(store, record, told):
     with raw(path, write=True) as transaction:
         assert transaction.delete(f"00000002/{record}".encode())
     (problem,) = verify(path)
-    assert f"{told}" in problem
+    assert f"{told} of fake/video 2 is missing in" in problem
     assert "fake/video 2" in problem
     assert "missing" in problem
 

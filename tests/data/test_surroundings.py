@@ -121,7 +121,7 @@ wholly = st.sampled_from(["whole", "cut", "scaled", "cut and scaled"])  # as far
 anything = st.sampled_from(list(STORES))
 indices = st.integers(0, 10_000)
 shifts = st.floats(-1, 1)
-some = settings(max_examples=30, deadline=None)
+some = settings(max_examples=30)
 
 
 @some

@@ -426,8 +426,8 @@ class TestRefusals:
 
     def test_empty_folders(self, tmp_path, flat, tracker):
         (tmp_path / "empty").mkdir()
-        assert "empty" in self.refused(tmp_path, tmp_path / "empty", flat)
-        assert "empty" in self.refused(tmp_path, tracker, tmp_path / "empty")
+        assert "it is empty" in self.refused(tmp_path, tmp_path / "empty", flat)
+        assert "holds no annotations of own data" in self.refused(tmp_path, tracker, tmp_path / "empty")
 
     def test_missing_paths(self, tmp_path, flat, tracker):
         assert "nowhere" in self.refused(tmp_path, tmp_path / "nowhere", flat)

@@ -65,7 +65,7 @@ def test_corners_are_the_expectations_of_the_cells_centres() -> None:
 MAPS = arrays("float32", (2, 1, 5, 5), elements=st.floats(-80, 80, width=32)).map(torch.from_numpy)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(logits=MAPS)
 def test_any_logits_give_a_box_and_one_best_cell_that_holds_its_centre(logits: Tensor) -> None:
     scores, boxes_cxcywh = run(corner_head(*logits))

@@ -198,7 +198,7 @@ def test_code_in_the_place_of_tensors_is_refused(tmp_path, net):
 def test_a_truncated_checkpoint(tmp_path):
     path = our_checkpoint(tmp_path / "last.ckpt", network())
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(UserError, match="truncated"):
+    with pytest.raises(UserError, match="is truncated; fetch it again"):
         load_network(path)
 
 
@@ -220,19 +220,21 @@ def test_folders_that_are_not_models(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "config",
+    ("config", "said"),
     [
-        "- a list",
-        "class_path: os.system\ninit_args: {command: ls}",
-        "{",
-        "class_path: relo.models.heads.ConvBox\ninit_args: {channels: 8}",
+        ("- a list", "does not name the network's class_path"),
+        ("class_path: os.system\ninit_args: {command: touch owned}", "'os.system', which is not a part of a network"),
+        ("{", "is no YAML"),
+        ("class_path: relo.models.heads.ConvBox\ninit_args: {channels: 8}", "describes a ConvBox, not a network"),
     ],
 )
-def test_a_config_can_build_networks_only(tmp_path, config):
+def test_a_config_can_build_networks_only(tmp_path, monkeypatch, config, said):
     save_network(network(), tmp_path)
     (tmp_path / "config.yaml").write_text(config)
-    with pytest.raises(UserError):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=said):
         load_network(tmp_path)
+    assert not (tmp_path / "owned").exists()
 
 
 def test_a_foreign_checkpoint_is_no_checkpoint_of_ours(tmp_path):

@@ -18,14 +18,13 @@ from relo.data.clip_store import VERSION, ClipStore
 from relo.errors import UserError
 from relo.models.checkpoints.weights import save_network
 from small_networks import make_network
-from training_runs import ACTOR_CRITIC, NETWORK, WARMUP, Data, config, make_data, relo_here, write_config
+from training_runs import ACTOR_CRITIC, NETWORK, WARMUP, Data, config, relo_here, write_config
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory):
+def good(tmp_path_factory, data):
     """Good data, config, checkpoint, model and frames, for the cases to break one thing of."""
     folder = tmp_path_factory.mktemp("good")
-    data = make_data(folder)
     path = write_config(folder / "config.yaml", config(data, WARMUP))
     with pytest.MonkeyPatch.context() as monkeypatch:
         relo_here(monkeypatch, "fit", "--config", path, "--trainer.max_steps=1", cwd=folder)
@@ -363,7 +362,7 @@ def no_released_checkpoint(good, tmp_path):
 def empty_results(good, tmp_path):
     (tmp_path / "empty").mkdir()
     given = ["--benchmark", "lasot", "--annotations", good.data.test_root]
-    return ["evaluate", tmp_path / "empty", *given], ["empty"]
+    return ["evaluate", tmp_path / "empty", *given], ["holds no result of LaSOT: it is empty"]
 
 
 def store_of_other_options(good, tmp_path):

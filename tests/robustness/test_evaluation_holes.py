@@ -458,12 +458,11 @@ class TestOutputsAreNoInputs:
             evaluate([tmp_path / "mine"], benchmark="plain", annotations=annotations, json=flags)
 
     def test_outputs_of_an_earlier_run_are_replaced(self, tmp_path, annotations):
-        write(tmp_path / "mine/s.txt")
-        for _ in range(2):
-            evaluate(
-                [tmp_path / "mine"],
-                benchmark="plain",
-                annotations=annotations,
-                json=tmp_path / "mine/scores.json",
-                report=tmp_path / "mine",
-            )
+        outputs = []
+        for row in ("10,10,20,20\n", "300,300,20,20\n"):
+            write(tmp_path / "mine/s.txt", 6 * row)
+            scores, report = tmp_path / "mine/scores.json", tmp_path / "mine"
+            evaluate([tmp_path / "mine"], benchmark="plain", annotations=annotations, json=scores, report=report)
+            outputs.append((scores.read_text(), (report / "report.html").read_text()))
+        assert outputs[0][0] != outputs[1][0]
+        assert outputs[0][1] != outputs[1][1]

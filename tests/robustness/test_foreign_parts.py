@@ -9,15 +9,10 @@ from relo.data.datamodule import SequenceDataset, SequenceSource
 from relo.data.photometric import compose
 from relo.errors import UserError
 from relo.training.checkpoints import InertCheckpointIO
-from training_runs import WARMUP, Data, config, make_data, refused, relo_here, write_config
+from training_runs import WARMUP, config, refused, relo_here, write_config
 
 CALLBACKS = "lightning.pytorch.callbacks"
 SCHEDULERS = "torch.optim.lr_scheduler"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Data:
-    return make_data(tmp_path_factory.mktemp("data"))
 
 
 def part(class_path: str, /, **settings: object) -> dict:

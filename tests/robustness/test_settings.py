@@ -16,12 +16,7 @@ from relo.models.checkpoints.weights import load_network, save_network
 from relo.settings import check_arguments, check_number, check_whole, is_of
 from relo.training.recipe import Recipe
 from small_networks import make_network
-from training_runs import NETWORK, WARMUP, Data, config, make_data, refused, write_config
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Data:
-    return make_data(tmp_path_factory.mktemp("data"))
+from training_runs import NETWORK, WARMUP, config, refused, write_config
 
 
 def optimizer(**settings: object) -> dict:

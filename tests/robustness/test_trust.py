@@ -172,12 +172,20 @@ def test_a_part_in_place_of_a_network_is_named(model):
 
 
 @pytest.mark.parametrize(
-    "class_path",
-    ["os.system", "relo.models.os.system", "relo.commands.main.main", "relo.__main__.x", "relo", "", "strangers.Mine"],
+    ("class_path", "said"),
+    [
+        ("os.system", "is not a part of a network"),
+        ("relo.models.os.system", "cannot be imported: ModuleNotFoundError"),
+        ("relo.commands.main.main", "is not a part of a network"),
+        ("relo.__main__.x", "whose code is not relo's"),
+        ("relo", "whose code is not relo's"),
+        ("", "whose code is not relo's"),
+        ("strangers.Mine", "whose code is not relo's"),
+    ],
 )
-def test_nothing_but_a_part_is_called(class_path, monkeypatch):
+def test_nothing_but_a_part_is_called(class_path, said, monkeypatch):
     monkeypatch.setenv("RELO_TRUST", "stranger")
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=said):
         build({"class_path": class_path, "init_args": {}})
 
 

@@ -8,7 +8,10 @@ from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from relo.data.datamodule import TrackingDataModule
+from relo.studies.plan import make_plan, steps_of
+from relo.studies.steps import Training
 from relo.studies.study import read_study
+from relo.tracking.rule import TrackingRule, read_rule_file
 from relo.training.module import RELOModule
 from training_runs import write_config
 
@@ -36,6 +39,19 @@ def test_changes_are_merged_in_their_order():
     init_args = {"trained_parts": ["encoder", "propagator", "policy", "box"], "box_cell": "target", "box_weight": 5.0}
     assert study.changed(["everything", "heavier_boxes"]) == {"model": {"objective": {"init_args": init_args}}}
     assert study.changed(["heavier_boxes", "everything"])["model"]["objective"]["init_args"]["box_weight"] == 3.0
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml") if "rows:" in path.read_text()))
+def test_every_study_has_a_plan(name, tmp_path):
+    study = read_study(CONFIGS / f"{name}.yaml")
+    plan = make_plan(study, [0], tmp_path)
+    assert [row for row, _ in plan] == list(study.rows)
+    assert all(step.is_finished() or step.command() for step in steps_of(plan) if isinstance(step, Training))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*_window.yaml")), ids=lambda path: path.stem)
+def test_rules_of_studies_can_be_read(path):
+    assert read_rule_file(path).rule != TrackingRule()
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ class Source:
             self.is_closed = True
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     count=st.integers(0, 30),
     depth=st.integers(1, 6),

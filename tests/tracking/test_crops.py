@@ -26,7 +26,7 @@ def assert_same_crops(cropper, images, regions):
     torch.testing.assert_close(cropper(images, regions), expected, rtol=0, atol=0)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(targets)
 def test_crops_are_those_of_the_whole_frames(targets):
     images = [FRAMES[frame] for frame, *_ in targets]
@@ -34,7 +34,7 @@ def test_crops_are_those_of_the_whole_frames(targets):
     assert_same_crops(DeviceCropper(RULE, CPU), images, regions)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.lists(targets, min_size=2, max_size=4))
 def test_the_buffer_is_used_again(steps):
     cropper = DeviceCropper(RULE, CPU)

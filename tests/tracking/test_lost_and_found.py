@@ -47,7 +47,6 @@ def run(rule, first, frames):
     return states
 
 
-@settings(deadline=None)
 @given(first=boxes, frames=st.lists(st.tuples(boxes, st.floats(0, 1)), max_size=30), lost_after=st.integers(1, 5))
 def test_no_box_changes_its_size_but_on_a_frame_that_is_sure_of_it(first, frames, lost_after):
     rule = replace(RULE, lost_after=lost_after)
@@ -94,7 +93,7 @@ def test_a_loss_and_what_follows_by_hand():
 searches = st.sampled_from([None, 1.0, 1.5, 2.5])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(box_xywh=boxes, window=searches, growth=st.floats(1.01, 5))
 def test_the_searched_area_grows_to_the_whole_image_and_starts_small_again(box_xywh, window, growth):
     rule = replace(RULE, search_window=window, search_growth=growth)
@@ -119,7 +118,7 @@ def test_the_searched_area_grows_to_the_whole_image_and_starts_small_again(box_x
     assert torch.equal(again, regions[0])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(box_xywh=boxes, window=searches, target=st.tuples(st.floats(0, 1), st.floats(0, 1)))
 def test_a_target_of_the_same_size_is_wholly_in_some_window_wherever_it_is(box_xywh, window, target):
     rule = replace(RULE, search_window=window)

@@ -5,7 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relo.tracking.presence_filter import filtered_presence
@@ -31,7 +31,6 @@ def by_histories(rule, found):
     return weights[True] / sum(weights.values())
 
 
-@settings(deadline=None)
 @given(probabilities, probabilities, st.floats(0.05, 1), st.lists(probabilities, min_size=1, max_size=6))
 def test_it_is_the_probability_over_all_histories(stays, returns, evidence, found):
     rule = TrackingRule(presence_stays=stays, presence_returns=returns, presence_evidence=evidence)
