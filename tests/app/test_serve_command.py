@@ -119,6 +119,15 @@ def test_limits_that_are_none(model, not_run, limits):
         serve(model=model, device="cpu", **limits)
 
 
+def test_the_page_is_opened_where_it_is(model, not_run, monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    serve(model=model, port=0, device="cpu")
+    assert opened == []
+    serve(model=model, port=0, device="cpu", open=True)
+    assert f"The page is at {opened[0]} (Ctrl-C" in capsys.readouterr().out
+
+
 def test_missing_packages_are_named(monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(relo.app, "find_spec", lambda name: None if name == "uvicorn" else found(name))
