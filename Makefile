@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 RELO := $(VENV)/bin/relo
-# The given dataset roots; without any, `make data` makes synthetic ones.
+# The folder of the stores, and processes at once.
 OUT ?= data
 WORKERS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 # Of the tests: processes at once.
