@@ -191,7 +191,26 @@ def os2_bmp() -> bytes:
     return b"BM" + size + bytes(4) + (26).to_bytes(4, "little") + header + pixels
 
 
+def animated_png() -> bytes:
+    """A PNG that is the first of two frames: as any viewer without animations shows it."""
+    still = cv2.imencode(".png", photo())[1].tobytes()
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+    def frame(number: int) -> bytes:
+        numbers = b"".join(value.to_bytes(4, "big") for value in (number, 96, 72, 0, 0))
+        return chunk(b"fcTL", numbers + b"\0\x0a\0\x64\0\0")
+
+    start, pixels, end = still[:33], still[33:-12], still[-12:]
+    length = int.from_bytes(pixels[:4], "big")
+    second = chunk(b"fdAT", (2).to_bytes(4, "big") + pixels[8 : 8 + length])
+    animation = chunk(b"acTL", (2).to_bytes(4, "big") + bytes(4))
+    return start + animation + frame(0) + pixels + frame(1) + second + end
+
+
 INTACT = {
+    "animated PNG": animated_png(),
     "lossless": lossless(256, 256),
     "lossless, large": lossless(1024, 1024),
     "lossless, small": lossless(16, 16),
@@ -221,6 +240,14 @@ def test_an_odd_image_that_is_intact_is_taken_with_the_same_pixels(encoded):
     np.testing.assert_array_equal(image, decode_frame(encoded, "frame"))
     assert encoded is not INTACT["turned by Exif"] or image.shape == (96, 72, 3)
     assert intact_size(encoded, "frame") == image.shape[1::-1]
+
+
+def test_a_damaged_animation_is_refused():
+    """A second header within an animation, on which OpenCV crashes."""
+    encoded = animated_png()
+    header, control = encoded[8:33], encoded.index(b"acTL") - 4
+    with pytest.raises(UserError, match="frame is not a readable image"):
+        decode_intact(encoded[: control + 58] + header, "frame")
 
 
 @pytest.mark.parametrize("side", [16, 256, 1024])

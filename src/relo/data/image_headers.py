@@ -12,6 +12,7 @@ _PNG, _TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*")
 _FRAMES = {*range(0xC0, 0xD0)} - {HUFFMAN_TABLES, 0xC8, 0xCC}
 _APPLICATION_1, _BITS, _COMPONENTS_AT = 0xE1, 8, 5
 _TIFF_SIDES, _TIFF_SHORT = (256, 257), 3
+_ANIMATION = (b"acTL", b"fcTL", b"fdAT")  # the chunks of an animated PNG that others lack
 _OS2_HEADER = 12  # bytes of a BMP's older header
 _WITHOUT_CONTENT = (0x01, 0xD8)
 # Not a zero byte after 0xFF, which belongs to a scan's data as the restarts 0xD0 to 0xD7 do.
@@ -50,6 +51,19 @@ def announced_pixels(encoded: bytes) -> tuple[int, int] | None:
             if marker == START_OF_SCAN:
                 break
     return None
+
+
+def without_animation(encoded: bytes) -> bytes:
+    """An image file as it is; of an animated PNG the still picture, since OpenCV crashes on damaged animations."""
+    if not encoded.startswith(_PNG) or b"acTL" not in encoded:
+        return encoded
+    kept, position = [_PNG], len(_PNG)
+    while position < len(encoded):
+        end = position + 12 + int.from_bytes(encoded[position : position + 4], "big")  # length, kind, content, checksum
+        if encoded[position + 4 : position + 8] not in _ANIMATION:
+            kept.append(encoded[position:end])
+        position = end
+    return b"".join(kept)
 
 
 def has_one_bit(encoded: bytes) -> bool:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from relo.data.image_headers import announced_pixels, has_one_bit, is_known_kind
+from relo.data.image_headers import announced_pixels, has_one_bit, is_known_kind, without_animation
 from relo.errors import UserError
 from relo.inputs import read_bounded
 
@@ -34,7 +34,7 @@ def decode_frame(encoded: bytes, name: str, flags: int = cv2.IMREAD_COLOR_RGB) -
             and beyond 16 million no more than so many bytes can hold.
     """
     require_possible_size(encoded, name)
-    buffer = np.frombuffer(encoded, np.uint8)
+    buffer = np.frombuffer(without_animation(encoded), np.uint8)
     try:
         image = cv2.imdecode(buffer, flags) if buffer.size else None
     except cv2.error:  # of a size beyond OpenCV's bound, in a damaged header
