@@ -1,5 +1,6 @@
 """Fixtures that several test files use."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -24,10 +25,16 @@ hypothesis.settings.load_profile("relo")
 torch.set_num_threads(1)
 
 
+_FOLDERS = itertools.count()
+
+
 @pytest.fixture
 def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose name says nothing: messages name files, and pytest's own folders have the test's name."""
-    return tmp_path_factory.mktemp("t")
+    """A folder whose name says nothing: messages name files, and pytest's own folders have the test's name.
+
+    Nor was it another test's: pytest gives the number of a folder that is gone once more, and stores may still be open.
+    """
+    return tmp_path_factory.mktemp(f"t{next(_FOLDERS)}", numbered=False)
 
 
 @pytest.fixture
