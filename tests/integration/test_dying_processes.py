@@ -1,8 +1,10 @@
 """A process that is killed, or memory that does not suffice, ends a run in one sentence; what was saved is kept."""
 
 import os
+import re
 import signal
 import time
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ import torch
 from torch.utils.data._utils import signal_handling
 
 from dying import dies
+from relo.data.datamodule import named_workers
+from relo.errors import UserError
 from relo.models.checkpoints.weights import save_network
 from relo.models.network import LocalizationNetwork
 from small_networks import make_network
@@ -61,10 +65,19 @@ def test_a_killed_process_of_a_loader(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
     path = write_config(tmp_path / "config.yaml", settings(data, dies("loader"), workers=1))
     said = refused(monkeypatch, capsys, tmp_path, "fit", "--config", path)
-    assert said.startswith("relo: error: Process ")
-    assert "which prepared clips, was killed" in said
+    assert re.match(r"relo: error: (Process \d+|A process), which prepared clips, was killed", said)
     assert "lower data.workers" in said
     check_resumes(data, tmp_path, monkeypatch, [2, 3])
+
+
+def test_a_loader_that_is_gone_while_it_hands_over_clips():
+    ours, theirs = Pipe()
+    theirs.close()
+    said = "A process, which prepared clips, was killed, possibly out of memory"
+    with pytest.raises(UserError, match=said), named_workers():
+        ours.recv()
+    with pytest.raises(ConnectionResetError), named_workers():
+        raise ConnectionResetError  # of another connection
 
 
 def test_a_gpu_that_is_full_in_training_and_in_validation(data, tmp_path, monkeypatch, capsys, too_large):

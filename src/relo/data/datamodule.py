@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, Literal, cast
 
 import lightning
@@ -365,14 +366,21 @@ def named_workers() -> Iterator[None]:
     except Exception as error:  # torch raises wherever the main thread is, and there another error may follow
         found = map(_WORKER_ENDED.search, (str(cause) for cause in _with_contexts(error)))
         ended = next(filter(None, found), None)
-        if ended is None or isinstance(error, UserError):
+        if isinstance(error, UserError) or (ended is None and not _is_of_a_worker(error)):
             raise
-        how = f"was killed ({ended[2]})" if ended[2] else "ended before its time"
-        why = "shared memory (/dev/shm) is full" if ended[2] == "Bus error" else "possibly out of memory"
+        who, signal = ("A process", "") if ended is None else (f"Process {ended[1]}", ended[2])
+        how = f"was killed ({signal})" if signal else "was killed" if ended is None else "ended before its time"
+        why = "shared memory (/dev/shm) is full" if signal == "Bus error" else "possibly out of memory"
         raise UserError(
-            f"Process {ended[1]}, which prepared clips, {how}, {why}: lower data.workers or data.batch_size; what was "
+            f"{who}, which prepared clips, {how}, {why}: lower data.workers or data.batch_size; what was "
             "saved is kept, and --ckpt_path last goes on from it."
         ) from error
+
+
+def _is_of_a_worker(error: Exception) -> bool:
+    """Whether a process of a loader was gone while its tensors were handed over, before torch knew of its end."""
+    modules = (frame.f_globals.get("__name__") for frame, _ in walk_tb(error.__traceback__))
+    return isinstance(error, (ConnectionError, EOFError)) and "multiprocessing.connection" in modules
 
 
 def _with_contexts(error: BaseException | None) -> Iterator[BaseException]:
