@@ -17,9 +17,8 @@ from relo.evaluation.benchmark_rule import benchmark_rule
 from relo.evaluation.one_pass import failure_sentence
 from relo.evaluation.run import longest_first, track_on_devices, track_share
 from relo.models.checkpoints.plugin import trust as trust_modules
-from relo.models.checkpoints.weights import SHIPPED
 from relo.models.devices import find_device
-from relo.models.exported import is_onnx
+from relo.models.exported import names_graphs
 from relo.models.heads import Localization
 from relo.models.inference import Precision
 from relo.progress import FrameRate, progress_bar
@@ -127,7 +126,7 @@ def run_benchmark(
 
 def _devices(device: str | None, model: str) -> list[str]:
     # Torch's devices are not onnxruntime's, which refuses what it lacks.
-    is_exported = model != SHIPPED and is_onnx(model)
+    is_exported = names_graphs(model)
     if device is None:
         gpus = 0 if is_exported else torch.cuda.device_count()
         return [f"cuda:{number}" for number in range(gpus)] or ["cpu"]

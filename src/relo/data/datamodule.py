@@ -368,9 +368,10 @@ def named_workers() -> Iterator[None]:
         ended = next(filter(None, found), None)
         if isinstance(error, UserError) or (ended is None and not _is_of_a_worker(error)):
             raise
-        who, signal = ("A process", "") if ended is None else (f"Process {ended[1]}", ended[2])
-        how = f"was killed ({signal})" if signal else "was killed" if ended is None else "ended before its time"
-        why = "shared memory (/dev/shm) is full" if signal == "Bus error" else "possibly out of memory"
+        who, how, why = "A process", "was killed", "possibly out of memory"
+        if ended is not None:
+            who, how = f"Process {ended[1]}", f"was killed ({ended[2]})" if ended[2] else "ended before its time"
+            why = "shared memory (/dev/shm) is full" if ended[2] == "Bus error" else why
         raise UserError(
             f"{who}, which prepared clips, {how}, {why}: lower data.workers or data.batch_size; what was "
             "saved is kept, and --ckpt_path last goes on from it."

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from relo.errors import UserError
+from relo.models.checkpoints.weights import SHIPPED
 from relo.models.encoders.base import Templates
 from relo.models.graph_metadata import FILES, GraphMetadata, graphs_in, read_metadata
 from relo.models.graph_tensors import (
@@ -219,6 +220,11 @@ def is_onnx(path: str | Path) -> bool:
     """Whether a path means exported graphs: an `.onnx` file, or a folder with one of the two."""
     path = Path(path)
     return path.suffix == ".onnx" or bool(graphs_in(path))
+
+
+def names_graphs(model: str | Path) -> bool:
+    """Whether a model that is still to be found is exported graphs; the shipped network's name never means a folder."""
+    return model != SHIPPED and is_onnx(model)
 
 
 def exported_metadata(path: str | Path) -> GraphMetadata:

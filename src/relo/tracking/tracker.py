@@ -14,7 +14,7 @@ from relo.errors import UserError
 from relo.geometry import clip_to_image
 from relo.models.checkpoints.weights import SHIPPED, load_network, resolve
 from relo.models.devices import find_device
-from relo.models.exported import ExportedNetwork, TrackableNetwork, is_onnx
+from relo.models.exported import ExportedNetwork, TrackableNetwork, names_graphs
 from relo.models.heads import Localization
 from relo.models.inference import Precision, PrecisionChoice, check_precision, fastest_precision, optimize_for_inference
 from relo.tracking.arguments import as_boxes, check_images
@@ -126,7 +126,7 @@ class Tracker:
         Raises:
             UserError: as of `Tracker`; or the weights or the rule cannot be read.
         """
-        if model != SHIPPED and is_onnx(model):  # onnxruntime has devices of its own
+        if names_graphs(model):  # onnxruntime has devices of its own
             if precision not in ("auto", "float32") or engine == "torch" or cuda_graphs:
                 raise UserError(
                     f"{model} is computed by onnxruntime in float32: leave out precision, engine and CUDA graphs."

@@ -135,7 +135,7 @@ class AveragedWeights(EMAWeightAveraging):
     ) -> None:
         """As of `EMAWeightAveraging`; by linear interpolation, with which what does not change stays to the bit."""
         super().__init__(device, use_buffers, decay, **others)
-        self._kwargs = {"multi_avg_fn": get_ema_multi_avg_fn(decay)}
+        self._kwargs |= {"avg_fn": None, "multi_avg_fn": get_ema_multi_avg_fn(decay)}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Copy the network."""
