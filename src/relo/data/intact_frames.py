@@ -77,7 +77,7 @@ def intact_size(encoded: bytes, name: str) -> tuple[int, int]:
 
 
 def _jpeg_damage(encoded: bytes, or_unknown: bool = False) -> str:
-    """What is wrong with a JPEG of cosine transforms that can be decoded, or is `or_unknown` to TurboJPEG; else empty."""
+    """What is wrong with a JPEG of cosine transforms that can be decoded, or is `or_unknown` to TurboJPEG; else ""."""
     try:
         simplejpeg.decode_jpeg(encoded, "gray", min_height=1, min_width=1)  # the smallest scale
     except ValueError as error:
