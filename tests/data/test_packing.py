@@ -427,13 +427,14 @@ def test_an_index_that_is_damaged_before_the_store_is_finished_is_one_sentence(t
 
 
 @pytest.mark.parametrize("size", [0, 1 << 26], ids=["large", "small"])
-@pytest.mark.parametrize("record", ["header", "boxes", "00000004"])
-def test_a_length_that_leads_beyond_the_file_is_refused(reader, store, record, size, monkeypatch):
+@pytest.mark.parametrize("key", ["00000001/header", "00000001/boxes", "00000001/00000004", "manifest", "all/lengths"])
+def test_a_length_that_leads_beyond_the_file_is_refused(reader, store, key, size, monkeypatch):
     """To read so far would kill the process."""
     monkeypatch.setattr(store_environment, "_SOON_VERIFIED", size)
-    key = f"00000001/{record}".encode()
-    flip_bytes(store.path, [place - 5 for place in places_of(store.path, key)], 0x7F)  # before flags and key's length
-    for use in (verify, partial(pack, reader, split="train"), *([] if size == 0 else [ClipStore])):
+    places = places_of(store.path, key.encode())
+    flip_bytes(store.path, [place - 5 for place in places], 0x7F)  # before flags and key's length
+    looking = partial(look_at, dataset="store")
+    for use in (verify, partial(pack, reader, split="train"), looking, *([] if size == 0 else [ClipStore])):
         with pytest.raises(UserError, match=r"data\.mdb is damaged \(.*\): .*pack it into a new folder"):
             use(store.path)
 

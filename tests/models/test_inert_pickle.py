@@ -461,8 +461,9 @@ def test_a_prefix_upon_the_prefix_is_dropped_too():
         lambda: torch.ones(2, 2, dtype=torch.complex64),
         lambda: torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.qint8),
         lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(1)]),
+        lambda: torch.ones(1).expand(1 << 40),
     ],
-    ids=["COO", "CSR", "meta", "complex", "quantized", "nested"],
+    ids=["COO", "CSR", "meta", "complex", "quantized", "nested", "repeated"],
 )
 @pytest.mark.filterwarnings("ignore")
 def test_tensors_that_are_no_plain_arrays_are_refused_by_name(make):

@@ -1,3 +1,4 @@
+import json
 import pickle
 import re
 from dataclasses import replace
@@ -15,7 +16,7 @@ import relo.models.checkpoints.weights
 from relo.commands.import_released import import_released as import_command
 from relo.errors import UserError
 from relo.models.checkpoints.released import released_names, released_network
-from relo.models.checkpoints.states import load_state_strictly
+from relo.models.checkpoints.states import load_state_strictly, read_safetensors
 from relo.models.checkpoints.weights import (
     FORMAT,
     SHIPPED,
@@ -185,6 +186,38 @@ def test_broken_and_dangerous_checkpoints(tmp_path, contents, sentence):
     for read in (load_network, read_checkpoint, lambda p: import_released(p, variant="t256", output=tmp_path / "out")):
         with pytest.raises(UserError, match=f"bad.ckpt.*{sentence}"):
             read(path)
+
+
+def nested(times: int) -> list:
+    """A list that names another twice, and so on: written out, two to the power of so many times."""
+    value: list = []
+    for _ in range(times):
+        value = [value, value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"relo_network": {"class_path": nested(60)}}, "'relo_network' of .* stands for more values than settings are"),
+        ({"relo_network": [[0] * 1000] * 1000}, "'relo_network' of .* stands for more values than settings are"),
+        ({"relo_rule": {"window": torch.zeros(1)}}, "'relo_rule' of .* holds a Tensor, which is no setting"),
+        ({"relo_rule": {(1, 2): "a"}}, "'relo_rule' of .* holds a dict, which is no setting"),
+        ({"relo_format": nested(60)}, "weights of format a list"),
+        ({"relo_format": 10**5000}, "weights of format a number of over 80 digits"),
+    ],
+)
+def test_what_is_no_setting_in_the_place_of_settings(tmp_path, entries, said):
+    with pytest.raises(UserError, match=said):
+        load_network(our_checkpoint(tmp_path / "last.ckpt", network(), **entries))
+
+
+@pytest.mark.parametrize("shape", [[0, 2**63], [2**40, 2**40], [-1], ["a"]])
+def test_a_safetensors_file_of_an_absurd_shape(tmp_path, shape):
+    header = json.dumps({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(UserError, match=r"a\.safetensors is not a safetensors file"):
+        read_safetensors(tmp_path / "a.safetensors")
 
 
 @pytest.mark.parametrize("net", [Executes(), {"a": torch.zeros(1), "b": Executes()}], ids=["state", "tensor"])

@@ -3,9 +3,11 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
-from graph_files import change, renamed, with_metadata, without_output
+from graph_files import change, edited, renamed, with_metadata, without_output
 from relo import Tracker
 from relo.errors import UserError
 
@@ -100,6 +102,27 @@ def test_a_tensor_of_another_name(copied, file, name):
     renamed(copied / file, name, "other")
     with pytest.raises(UserError, match=rf"{file} is not a graph that its metadata describe: export the model again"):
         Tracker.from_onnx(copied)
+
+
+@pytest.mark.parametrize(
+    ("operator", "kind", "words"),
+    [
+        ("Compress", onnx.TensorProto.BOOL, r"step\.onnx gives policy_logits of shape \[0, 8, 8\], but declares"),
+        ("Gather", onnx.TensorProto.INT64, r"step\.onnx breaks off \(.*: export the model again"),
+    ],
+)
+def test_a_graph_that_gives_something_else_than_it_declares(copied, operator, kind, words):
+    with edited(copied / "step.onnx") as graph:
+        for node in graph.node:
+            node.output[:] = ["all" if name == "policy_logits" else name for name in node.output]
+        graph.node.append(onnx.helper.make_node("Not", ["is_first"], ["is_later"]))
+        graph.node.append(onnx.helper.make_node("Cast", ["is_first" if kind == 9 else "is_later"], ["rows"], to=kind))
+        graph.node.append(onnx.helper.make_node(operator, ["all", "rows"], ["policy_logits"], axis=0))
+    tracker = Tracker.from_onnx(copied, localization="policy")
+    frame = np.zeros((64, 64, 3), np.uint8)
+    states = tracker.step([frame], tracker.initialize([frame], [(10, 10, 20, 20)]))
+    with pytest.raises(UserError, match=words):
+        tracker.step([frame], states)
 
 
 def test_metadata_that_are_nested_deeply(copied):

@@ -8,6 +8,7 @@ from relo.data.clip_store import ClipStore
 from relo.data.sequence_checks import examined
 from relo.data.sequences import DATASETS, find_dataset, open_reader
 from relo.data.sequences.base import SequenceReader
+from relo.data.store_environment import require_sound_pages
 from relo.data.store_parts import holds_store, store_folders
 from relo.errors import UserError
 
@@ -99,6 +100,7 @@ def _look_at_split(root: Path, dataset: str, split: str, workers: int, decode: b
 
 
 def _look_at_store(path: Path, workers: int, decode: bool, is_part: bool) -> Finding:
+    require_sound_pages(path)
     store = ClipStore(path, partial=True)
     manifest = store.manifest
     part = f"{path.name}: " if is_part else ""

@@ -73,6 +73,8 @@ def pack(
     console = console or make_console()
     manifest = Manifest(reader.dataset, split, options, tuple(reader.names), dict(reader_options or {}))
     broken: dict[str, str] = {}
+    if recheck != "nothing":
+        require_sound_pages(output)
     damaged = _damaged(begun_store(output, manifest), recheck, workers, console)
     if damaged:
         console.print(f"Sequences with bad records, packed again: {len(damaged)}.", highlight=False)
@@ -122,9 +124,9 @@ def verify(path: Path, *, decode: bool = True, workers: int = 0, console: Consol
     Raises:
         UserError: there is no store, its manifest cannot be read, or LMDB's own pages are damaged.
     """
+    require_sound_pages(path)
     store = ClipStore(path, partial=True)
     console = console or make_console()
-    require_sound_pages(path)
     problems: list[str] = []
     if not store.manifest.complete:
         missing = len(store.manifest.names) - len(store)
@@ -139,7 +141,6 @@ def _damaged(store: ClipStore | None, recheck: Recheck, workers: int, console: C
     """The numbers of the sequences of a complete store that have bad records, which are shown."""
     if store is None or not store.manifest.complete or recheck == "nothing":
         return []
-    require_sound_pages(store.path)
     task = f"looking for damage in {store.path.name}"
     results = list(examined(store, task, "decoded" if recheck == "images" else "read", workers, console))
     numbers = store.manifest_numbers.tolist()

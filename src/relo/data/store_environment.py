@@ -79,11 +79,14 @@ def reserve_lock(path: Path) -> None:
 def require_sound_pages(path: Path) -> None:
     """Look through LMDB's own pages, some 10 seconds for a million frames: it trusts them, and can kill the process.
 
-    Where another process goes on writing meanwhile, they stay as they are.
+    To be called before the store is opened. Where there is none yet, or another process goes on writing meanwhile,
+    nothing is looked at.
 
     Raises:
         UserError: a page is damaged.
     """
+    if is_unborn(path):
+        return
     for _ in range(_MOST_LOOKS):
         before = _last_commits(path)
         try:

@@ -140,11 +140,22 @@ class Graph:
         return {name: torch.cat([run[name] for run in runs], dim=batch_axis(name)) for name in self.outputs}
 
     def _run(self, inputs: Mapping[str, Tensor], targets: range, size: int) -> dict[str, Tensor]:
-        """Run some of the targets; where they are fewer than a run has, the last one fills the places."""
+        """Run some of the targets; where they are fewer than a run has, the last one fills the places.
+
+        Raises:
+            UserError: the graph breaks off, or gives something else than it declares.
+        """
         rows = torch.tensor([*targets] + [targets[-1]] * (size - len(targets)))
         arrays = {name: tensor.index_select(batch_axis(name), rows).numpy() for name, tensor in inputs.items()}
-        outputs = zip(self.outputs, self._session.run([*self.outputs], arrays), strict=True)
-        return {name: torch.from_numpy(array).narrow(batch_axis(name), 0, len(targets)) for name, array in outputs}
+        try:
+            found = dict(zip(self.outputs, self._session.run([*self.outputs], arrays), strict=True))
+        except Exception as error:  # those of onnxruntime have no base of their own
+            raise UserError(f"{self.path} breaks off ({error}): export the model again.") from error
+        for name, array in found.items():
+            declared = [size if side is None else side for side in self.outputs[name][1]]
+            if [*array.shape] != declared:
+                raise UserError(f"{self.path} gives {name} of shape {[*array.shape]}, but declares {declared}.")
+        return {n: torch.from_numpy(array).narrow(batch_axis(n), 0, len(targets)) for n, array in found.items()}
 
     def _start(self) -> None:
         self._threads = torch.get_num_threads()

@@ -135,10 +135,7 @@ class VideoReader:
                     "encode it again."
                 ) from error
         image = np.asarray(converted.to_ndarray(), np.uint8)
-        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-        if matrix is not None:
-            image = _turned(image, np.frombuffer(matrix, np.int32))
-        return np.ascontiguousarray(image)
+        return np.ascontiguousarray(_upright(image, frame))
 
 
 def _opened(source: str, name: str, is_address: bool, **options: str) -> InputContainer:
@@ -211,6 +208,15 @@ def _duration(container: InputContainer, stream: VideoStream) -> float:
     if stream.duration is not None and stream.time_base:
         return float(stream.duration * stream.time_base)
     return (container.duration or 0) / av.time_base
+
+
+def _upright(image: NDArray[np.uint8], frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """The image of a frame, turned as players show it."""
+    try:
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # beside it are data of a kind that PyAV does not know, such as Exif
+        return np.rot90(image, round(frame.rotation / 90))  # without mirroring, which an angle cannot say
+    return image if matrix is None else _turned(image, np.frombuffer(matrix, np.int32))
 
 
 def _turned(image: NDArray[np.uint8], matrix: NDArray[np.int32]) -> NDArray[np.uint8]:

@@ -4,12 +4,12 @@ import hashlib
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -17,6 +17,7 @@ from relo.errors import UserError, excerpt
 from relo.inputs import require_regular
 from relo.models.checkpoints import inert_pickle
 from relo.models.checkpoints.inert_pickle import Foreign, ForeignCode, foreign_parts
+from relo.yaml_traps import MOST_LEVELS, MOST_NODES
 
 State = Mapping[str, Tensor]
 
@@ -96,7 +97,9 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         return dict(load_file(path))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist.") from error
-    except (SafetensorError, OSError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a header that is made up can break safetensors, numpy or torch
         raise UserError(f"{path} is not a safetensors file, or is truncated ({error}).") from error
 
 
@@ -128,6 +131,27 @@ def require_restored(value: Any, source: str) -> None:
         raise UserError(f"{source} is refused: reading {_listed(found)}.")
 
 
+def require_settings(value: Any, source: str) -> None:
+    """Refuse what is not settings, such as a network's config; `source` names it in the error.
+
+    Raises:
+        UserError: it holds something else than plain data, or stands for more than settings are: parts of a pickle may
+            name one another again and again.
+    """
+    require_restored(value, source)
+    waiting, count = [(value, 0)], 0
+    while waiting:
+        part, level = waiting.pop()
+        count += 1
+        is_table = isinstance(part, dict) and all(isinstance(name, str) for name in part)
+        if not is_table and not isinstance(part, (list, tuple, str, int, float, NoneType)):
+            raise UserError(f"{source} is refused: it holds a {type(part).__name__}, which is no setting.")
+        parts: Iterable[Any] = part.values() if is_table else part if isinstance(part, (list, tuple)) else ()
+        waiting += [(inner, level + 1) for inner in parts]
+        if count + len(waiting) > MOST_NODES or level > MOST_LEVELS:
+            raise UserError(f"{source} is refused: it stands for more values than settings are.")
+
+
 def as_state(value: Any, source: str) -> State:
     """`value` as tensors by name, without the prefix that DistributedDataParallel gives to all of them.
 
@@ -148,13 +172,16 @@ def as_state(value: Any, source: str) -> State:
         raise UserError(f"{source} holds no tensors by name; is it a checkpoint of a network?")
 
     def is_plain_array(tensor: Tensor) -> bool:
-        is_strided = tensor.layout == torch.strided and not tensor.is_nested
-        return is_strided and tensor.device.type == "cpu" and tensor.dtype in _NUMBERS
+        if tensor.layout != torch.strided or tensor.is_nested or tensor.device.type != "cpu":
+            return False
+        # Strides of zero make a terabyte of a few bytes.
+        is_stored = tensor.nbytes <= tensor.untyped_storage().nbytes()
+        return is_stored and tensor.dtype in _NUMBERS
 
     if odd := [name for name, tensor in value.items() if not is_plain_array(tensor)]:
         raise UserError(
-            f"{source} is refused: tensors must be plain arrays of real numbers, not sparse, quantized, complex or the "
-            f"like: {_listed(odd)}."
+            f"{source} is refused: tensors must be plain arrays of real numbers, not sparse, quantized, complex, "
+            f"repeated or the like: {_listed(odd)}."
         )
     while all(name.startswith("module.") for name in value):
         value = {name.removeprefix("module."): tensor for name, tensor in value.items()}

@@ -7,6 +7,7 @@ its own, `tracking.yaml`. A checkpoint of `relo fit` holds the same beside the s
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from relo.models.checkpoints.states import (
     read_safetensors,
     read_torch_file,
     require_fit,
-    require_restored,
+    require_settings,
 )
 from relo.models.graph_metadata import graphs_in
 from relo.models.network import LocalizationNetwork
@@ -129,7 +130,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         )
     _require_format(checkpoint.get(FORMAT_ENTRY, FORMAT), path)
     for entry in ("relo_network", "relo_rule"):
-        require_restored(checkpoint.get(entry), f"Entry {entry!r} of {path}")
+        require_settings(checkpoint.get(entry), f"Entry {entry!r} of {path}")
     return checkpoint | {"state_dict": as_state(checkpoint["state_dict"], f"Entry 'state_dict' of {path}")}
 
 
@@ -260,8 +261,10 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], State]:
 
 
 def _require_format(found: Any, path: Path) -> None:
-    if str(found) != str(FORMAT):
+    is_plain = isinstance(found, (str, int, float, NoneType))
+    if not is_plain or found not in (FORMAT, str(FORMAT)):
+        shown = excerpt(found).strip("'") if is_plain else f"a {type(found).__name__}"
         raise UserError(
-            f"{path} has weights of format {str(found)[:EXCERPT]}, and relo {__version__} reads format "
+            f"{path} has weights of format {shown}, and relo {__version__} reads format "
             f"{FORMAT}: take weights made for this version of relo, or the version that wrote them."
         )
