@@ -211,6 +211,10 @@ def test_got10k_visibility_and_facts(got10k, tmp_path):
         ({"cover__label": "8\n" * 5}, "cover.label has 5 rows"),
         ({"cover__label": "8\nall\n"}, "cover.label, line 2"),
         (
+            {"meta_info__ini": "[METAINFO]\na: 1\n" + " 1\n" * 60_000},
+            "not a GOT-10k meta file: it has 180,016 characters",
+        ),
+        (
             {"meta_info__ini": "no section"},
             r"not a GOT-10k meta file: .* headers\. file:",
         ),

@@ -6,6 +6,7 @@ import os
 import struct
 import zipfile
 import zlib
+from copy import copy
 from pathlib import Path
 
 import cv2
@@ -103,6 +104,16 @@ def test_a_zip_that_expands_far(files, rows, scored, capsys):
     assert f"{16 if files == 1 else 512} MiB" in refused(capsys, *evaluation(scored, results="bomb.zip"))
 
 
+def test_a_zip_whose_files_lie_one_upon_another(scored, capsys):
+    with zipfile.ZipFile(scored / "res.zip", "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("Basketball.txt", "1,1,9,9\n" * 1000)
+        twin = copy(archive.infolist()[0])
+        twin.filename = "Other.txt"
+        archive.filelist.append(twin)
+        archive.NameToInfo[twin.filename] = twin
+    assert "files that lie one upon another" in refused(capsys, *evaluation(scored, results="res.zip"))
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -165,7 +176,11 @@ def bmp(width: int, height: int) -> bytes:
 
 
 def tiff(width: int, height: int, order: str = "<") -> bytes:
-    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (273, 4, 1, 200), (279, 4, 1, 100)]
+    return tiff_of([(256, 4, 1, width), (257, 4, 1, height)], order)
+
+
+def tiff_of(sides: list[tuple[int, int, int, int]], order: str) -> bytes:
+    tags = [*sides, (258, 3, 1, 8), (273, 4, 1, 200), (279, 4, 1, 100)]
     entries = b"".join(struct.pack(order + "HHII", *tag) for tag in tags)
     magic = b"II*\0" if order == "<" else b"MM\0*"
     return magic + struct.pack(order + "IH", 8, len(tags)) + entries + bytes(300)
@@ -176,6 +191,30 @@ def test_an_image_that_declares_too_much(encode):
     assert announced_pixels(encode(60000, 60000)) == (60000, 60000)
     with pytest.raises(UserError, match="60000 x 60000 px, where at most"):
         decode_frame(encode(60000, 60000), "frame")
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        [(256, 4, 1, 60000), (256, 4, 1, 8)],
+        [(256, 16, 1, 8)],
+        [(256, 4, 1, 8), (322, 4, 1, 60000), (323, 4, 1, 60000)],
+    ],
+    ids=["a side twice", "a side of eight bytes", "tiles"],
+)
+@pytest.mark.parametrize("order", "<>")
+def test_a_tiff_that_declares_too_much_in_other_ways(tags, order):
+    with pytest.raises(UserError, match=r"\d{5,} x \d{5,} px, where at most"):
+        decode_frame(tiff_of([*tags, (257, 4, 1, 60000)], order), "frame")
+
+
+def test_a_jpeg_of_a_thousand_scans():
+    parameters = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
+    encoded = cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8), parameters)[1].tobytes()
+    assert decode_frame(encoded, "frame").shape == (64, 64, 3)
+    last = encoded.rindex(b"\xff\xda")
+    with pytest.raises(UserError, match=r"frame is not a readable image .10.. scans, where at most 500 are read"):
+        decode_frame(encoded[:-2] + 1000 * encoded[last:-2] + b"\xff\xd9", "frame")
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp", ".tif"])

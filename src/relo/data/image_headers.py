@@ -11,7 +11,10 @@ HUFFMAN_TABLES, START_OF_SCAN, END_OF_IMAGE = 0xC4, 0xDA, 0xD9
 _PNG, _TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*")
 _FRAMES = {*range(0xC0, 0xD0)} - {HUFFMAN_TABLES, 0xC8, 0xCC}
 _APPLICATION_1, _BITS, _COMPONENTS_AT = 0xE1, 8, 5
-_TIFF_SIDES, _TIFF_SHORT = (256, 257), 3
+# Widths and heights, of the image and of tiles, which the decoder takes memory for, too; the types they are written in.
+_TIFF_WIDTHS, _TIFF_HEIGHTS = (256, 322), (257, 323)
+_TIFF_TYPES = {3: 2, 4: 4}  # bytes of each
+_IMPOSSIBLE = 1 << 32
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")  # the chunks of an animated PNG that others lack
 _OS2_HEADER = 12  # bytes of a BMP's older header
 _WITHOUT_CONTENT = (0x01, 0xD8)
@@ -51,6 +54,11 @@ def announced_pixels(encoded: bytes) -> tuple[int, int] | None:
             if marker == START_OF_SCAN:
                 break
     return None
+
+
+def scans_of_jpeg(encoded: bytes) -> int:
+    """Over how many scans a JPEG is spread: each costs a decoder as much time as the whole image, even an empty one."""
+    return encoded.count(bytes([0xFF, START_OF_SCAN])) if encoded.startswith(JPEG) else 0
 
 
 def without_animation(encoded: bytes) -> bytes:
@@ -116,17 +124,18 @@ def _webp_pixels(encoded: bytes) -> tuple[int, int] | None:
 
 
 def _tiff_pixels(encoded: bytes) -> tuple[int, int] | None:
-    """Of the first image in the file."""
+    """Of the first image in the file, or of its tiles where those are larger; damage may name a side twice."""
     order: Literal["little", "big"] = "little" if encoded.startswith(b"II") else "big"
     directory = _number(encoded, 4, 4, order)
-    sides = {}
+    width = height = 0
     for place in range(_number(encoded, directory, 2, order)):
         entry = directory + 2 + 12 * place
-        tag = _number(encoded, entry, 2, order)
-        if tag in _TIFF_SIDES:
-            size = 2 if _number(encoded, entry + 2, 2, order) == _TIFF_SHORT else 4
-            sides[tag] = _number(encoded, entry + 8, size, order)
-    return (sides[_TIFF_SIDES[0]], sides[_TIFF_SIDES[1]]) if len(sides) == 2 else None
+        tag, kind = (_number(encoded, start, 2, order) for start in (entry, entry + 2))
+        size = _TIFF_TYPES.get(kind)
+        side = _IMPOSSIBLE if size is None else _number(encoded, entry + 8, size, order)
+        width = max(width, side) if tag in _TIFF_WIDTHS else width
+        height = max(height, side) if tag in _TIFF_HEIGHTS else height
+    return (width, height) if width and height else None
 
 
 def _number(encoded: bytes, start: int, size: int, order: Literal["little", "big"] = "little") -> int:

@@ -48,8 +48,8 @@ def open_zip(path: Path, otherwise: str) -> Path:
 
     Raises:
         UserError: it is no zip; or it is damaged, encrypted, compressed in an unknown way or holds a text file of over
-            16 MiB, or of more than it announces, or too much in all, or a name that leads out of it, is too long, or is
-            there twice.
+            16 MiB, or of more than it announces, or too much in all, or files that lie one upon another, or a name that
+            leads out of it, is too long, or is there twice.
     """
     try:
         require_regular(path)
@@ -63,6 +63,8 @@ def open_zip(path: Path, otherwise: str) -> Path:
                 f"The zip {path} holds more than {_MOST_FILES:,} text files, or unpacks to more than "
                 f"{most // MEBIBYTE} MiB of text; give the results and annotations alone."
             )
+        if sum(file.compress_size for file in archive.infolist()) > path.stat().st_size:
+            raise UserError(f"The zip {path} has files that lie one upon another; zip the folder again.")
         names: set[str] = set()
         for file in archive.infolist():
             _require_short(path, file.filename)

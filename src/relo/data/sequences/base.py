@@ -11,13 +11,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from relo.data.image_headers import announced_pixels, has_one_bit, is_known_kind, without_animation
+from relo.data.image_headers import announced_pixels, has_one_bit, is_known_kind, scans_of_jpeg, without_animation
 from relo.errors import UserError
 from relo.inputs import read_bounded
 
 # A damaged header can ask for gigabytes. Even a black frame takes a byte for 512 pixels as JPEG, for 1032 as PNG, and
 # for 8256 as a PNG of 1 bit, as masks may be.
 _HARMLESS_PIXELS, _PIXELS_PER_BYTE, _MOST_PIXELS = 1 << 24, 1 << 12, 1 << 27
+_MOST_SCANS = 500  # of a JPEG; encoders write a dozen
 _ONE_BIT_PIXELS_PER_BYTE = 1 << 14  # of a PNG of one bit
 
 LARGEST_IMAGE = 1 << 29
@@ -45,10 +46,11 @@ def decode_frame(encoded: bytes, name: str, flags: int = cv2.IMREAD_COLOR_RGB) -
 
 
 def require_possible_size(encoded: bytes, name: str) -> None:
-    """Refuse an image whose header announces more pixels than `decode_frame` reads, before memory is taken.
+    """Refuse an image whose header announces more pixels than `decode_frame` reads, before memory or time is taken.
 
     Raises:
-        UserError: the header announces too many, or the image is of a kind whose header is not read.
+        UserError: the header announces too many, the image is spread over more scans than any encoder writes, or it is
+            of a kind whose header is not read.
     """
     if not is_known_kind(encoded):
         raise UserError(
@@ -61,6 +63,8 @@ def require_possible_size(encoded: bytes, name: str) -> None:
     if width * height > most:
         size = f"{len(encoded)} bytes that announce {width} x {height} px, where at most {most} px are read"
         raise UserError(f"{name} is not a readable image ({size}); copy or extract it again.")
+    if (scans := scans_of_jpeg(encoded)) > _MOST_SCANS:
+        raise UserError(f"{name} is not a readable image ({scans} scans, where at most {_MOST_SCANS} are read).")
 
 
 class FrameSource(ABC):

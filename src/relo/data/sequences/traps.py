@@ -23,6 +23,8 @@ from relo.data.sequences.specification import Boxes, Dataset, Facts, Flags, List
 from relo.data.sequences.tables import read_table
 from relo.errors import EXCERPT, UserError, excerpt
 
+_LARGEST_META = 1 << 14  # characters of a `meta_info.ini`, whose parser's time grows with their square
+
 # --- LaSOT: the official split, and the challenges of its test sequences.
 
 
@@ -101,6 +103,10 @@ def got10k_facts(place: Place) -> Facts:
     """
     path, cover_file = place.path("{name}/meta_info.ini"), place.path("{name}/cover.label")
     text, remarks = read_optional_text(path)
+    if len(text) > _LARGEST_META:
+        raise UserError(
+            f"{path} is not a GOT-10k meta file: it has {len(text):,} characters, where a dozen lines belong."
+        )
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read_string(text)
