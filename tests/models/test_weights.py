@@ -74,6 +74,12 @@ def test_a_saved_network_comes_back_bit_by_bit(tmp_path):
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["config.yaml", "model.safetensors"]
 
 
+def test_a_model_without_a_rule_does_not_take_that_of_an_earlier_one(tmp_path):
+    save_network(network(), tmp_path, {"window_exponent": 3.0})
+    save_network(network(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "model.safetensors"]
+
+
 @pytest.mark.parametrize("layers", [range(2), np.arange(2), (np.int64(0), 1)], ids=["range", "array", "numbers"])
 def test_arguments_that_are_no_plain_data_are_saved_as_such(tmp_path, layers):
     part = LayerAligned(8, 2, 4, layers=layers)

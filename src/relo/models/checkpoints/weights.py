@@ -57,7 +57,8 @@ def save_network(network: LocalizationNetwork, folder: str | Path, tracking: Map
     Args:
         network: the network.
         folder: the folder; it is made where there is none.
-        tracking: settings of the tracking rule; no `tracking.yaml` is written if not given.
+        tracking: settings of the tracking rule; if not given, the folder has no `tracking.yaml`, nor that of an
+            earlier model.
 
     Raises:
         UserError: the folder holds exported graphs, or cannot be written.
@@ -71,7 +72,9 @@ def save_network(network: LocalizationNetwork, folder: str | Path, tracking: Map
     with atomic_write(folder / WEIGHTS_FILE) as partial:
         save_file(tensors, partial, metadata={FORMAT_ENTRY: str(FORMAT)})
     write_text(folder / CONFIG_FILE, config)
-    if tracking is not None:
+    if tracking is None:
+        (folder / RULE_FILE).unlink(missing_ok=True)
+    else:
         write_text(folder / RULE_FILE, yaml.safe_dump(dict(tracking), sort_keys=False))
 
 
