@@ -212,6 +212,7 @@ def test_a_jpeg_of_a_thousand_scans():
     parameters = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
     encoded = cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8), parameters)[1].tobytes()
     assert decode_frame(encoded, "frame").shape == (64, 64, 3)
+    assert decode_frame(encoded + 1000 * b"\xff\xda", "frame").shape == (64, 64, 3)  # a video behind it
     last = encoded.rindex(b"\xff\xda")
     with pytest.raises(UserError, match=r"frame is not a readable image .10.. scans, where at most 500 are read"):
         decode_frame(encoded[:-2] + 1000 * encoded[last:-2] + b"\xff\xd9", "frame")

@@ -11,14 +11,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from relo.data.image_headers import announced_pixels, has_one_bit, is_known_kind, scans_of_jpeg, without_animation
+from relo.data.image_headers import (
+    START_OF_SCAN,
+    announced_pixels,
+    has_one_bit,
+    is_known_kind,
+    scans_of_jpeg,
+    without_animation,
+)
 from relo.errors import UserError
 from relo.inputs import read_bounded
 
 # A damaged header can ask for gigabytes. Even a black frame takes a byte for 512 pixels as JPEG, for 1032 as PNG, and
 # for 8256 as a PNG of 1 bit, as masks may be.
 _HARMLESS_PIXELS, _PIXELS_PER_BYTE, _MOST_PIXELS = 1 << 24, 1 << 12, 1 << 27
-_MOST_SCANS = 500  # of a JPEG; encoders write a dozen
+_MOST_SCANS, _SCAN_MARK = 500, bytes([0xFF, START_OF_SCAN])  # of a JPEG; encoders write a dozen
 _ONE_BIT_PIXELS_PER_BYTE = 1 << 14  # of a PNG of one bit
 
 LARGEST_IMAGE = 1 << 29
@@ -63,7 +70,8 @@ def require_possible_size(encoded: bytes, name: str) -> None:
     if width * height > most:
         size = f"{len(encoded)} bytes that announce {width} x {height} px, where at most {most} px are read"
         raise UserError(f"{name} is not a readable image ({size}); copy or extract it again.")
-    if (scans := scans_of_jpeg(encoded)) > _MOST_SCANS:
+    # Their marks are counted in no time, but may be bytes of something else, such as a video behind the picture.
+    if encoded.count(_SCAN_MARK) > _MOST_SCANS and (scans := scans_of_jpeg(encoded)) > _MOST_SCANS:
         raise UserError(f"{name} is not a readable image ({scans} scans, where at most {_MOST_SCANS} are read).")
 
 
