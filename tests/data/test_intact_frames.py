@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from exif import with_orientation
 from relo.data.clip_store import PackingOptions
 from relo.data.intact_frames import decode_intact, intact_size
 from relo.data.packing import pack, verify
@@ -166,11 +167,6 @@ def rare_subsampling() -> bytes:
     return bytes(header) + int(bits, 2).to_bytes(len(bits) // 8, "big") + END_OF_IMAGE
 
 
-def turned_by_exif(encoded: bytes) -> bytes:
-    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
-    return encoded[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + encoded[2:]
-
-
 def lossless(width: int, height: int, channels: str = "RGB") -> bytes:
     """A JPEG without loss (SOF3), whose pixels are all as predicted; libjpeg reads it, but does not scale it."""
     table = b"\xff\xc4\0\x14\0" + b"\x01" + bytes(15) + b"\0"  # one code: no difference
@@ -224,7 +220,7 @@ INTACT = {
     "one channel": jpeg(photo()[:, :, 0]),
     "one line": jpeg(photo(500, 1)),
     "finest quality": jpeg(photo(), cv2.IMWRITE_JPEG_QUALITY, 100),
-    "turned by Exif": turned_by_exif(jpeg(photo())),
+    "turned by Exif": with_orientation(jpeg(photo()), 6),
     "several scans, zeros in a comment between": SEVERAL_SCANS["progressive"].replace(
         b"\xff\xda", b"\xff\xfe\x01\x02" + b"\xff\xda" + bytes(254) + b"\xff\xda"
     ),
@@ -292,7 +288,7 @@ def png_that_announces(width: int, height: int) -> bytes:
     [
         (jpeg_that_announces(12000, 12000, jpeg(photo())), "12000 x 12000 px, where at most 16777216"),
         (jpeg_that_announces(4100, 4100, jpeg(photo(), cv2.IMWRITE_JPEG_PROGRESSIVE, 1)), "4100 x 4100 px"),
-        (jpeg_that_announces(8000, 3000, turned_by_exif(jpeg(photo()))), "8000 x 3000 px"),
+        (jpeg_that_announces(8000, 3000, with_orientation(jpeg(photo()), 6)), "8000 x 3000 px"),
         (jpeg_that_announces(12000, 12000, rare_subsampling()), "12000 x 12000 px"),
         (jpeg_that_announces(65500, 65500, jpeg(photo())), "65500 x 65500 px"),
         (jpeg_that_announces(12000, 12000, jpeg(photo())) + bytes(2**18), "12000 x 12000 px, where at most 134217728"),

@@ -116,7 +116,8 @@ def test_a_graph_that_gives_something_else_than_it_declares(copied, operator, ki
         for node in graph.node:
             node.output[:] = ["all" if name == "policy_logits" else name for name in node.output]
         graph.node.append(onnx.helper.make_node("Not", ["is_first"], ["is_later"]))
-        graph.node.append(onnx.helper.make_node("Cast", ["is_first" if kind == 9 else "is_later"], ["rows"], to=kind))
+        rows = "is_first" if kind == onnx.TensorProto.BOOL else "is_later"
+        graph.node.append(onnx.helper.make_node("Cast", [rows], ["rows"], to=kind))
         graph.node.append(onnx.helper.make_node(operator, ["all", "rows"], ["policy_logits"], axis=0))
     tracker = Tracker.from_onnx(copied, localization="policy")
     frame = np.zeros((64, 64, 3), np.uint8)

@@ -110,8 +110,10 @@ def pack(
             raise UserError(f"All {len(broken)} sequences of {reader.dataset} are broken; the first: {first}")
         writer.finish(broken)
     store = ClipStore(output)
-    if damaged and _damaged(store, recheck, workers, console):
-        raise UserError(f"{output} is damaged beyond its records: {NEW_COPY}.")
+    if damaged:
+        require_sound_pages(output)
+        if _damaged(store, recheck, workers, console):
+            raise UserError(f"{output} is damaged beyond its records: {NEW_COPY}.")
     return store
 
 

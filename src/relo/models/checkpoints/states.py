@@ -4,7 +4,7 @@ import hashlib
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -143,11 +143,12 @@ def require_settings(value: Any, source: str) -> None:
     while waiting:
         part, level = waiting.pop()
         count += 1
-        is_table = isinstance(part, dict) and all(isinstance(name, str) for name in part)
-        if not is_table and not isinstance(part, (list, tuple, str, int, float, NoneType)):
+        if isinstance(part, dict) and all(isinstance(name, str) for name in part):
+            waiting += [(inner, level + 1) for inner in part.values()]
+        elif isinstance(part, (list, tuple)):
+            waiting += [(inner, level + 1) for inner in part]
+        elif not isinstance(part, (str, int, float, NoneType)):
             raise UserError(f"{source} is refused: it holds a {type(part).__name__}, which is no setting.")
-        parts: Iterable[Any] = part.values() if is_table else part if isinstance(part, (list, tuple)) else ()
-        waiting += [(inner, level + 1) for inner in parts]
         if count + len(waiting) > MOST_NODES or level > MOST_LEVELS:
             raise UserError(f"{source} is refused: it stands for more values than settings are.")
 
