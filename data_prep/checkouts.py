@@ -2,12 +2,13 @@
 
 import csv
 import json
+import re
 import shutil
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 import cv2
@@ -22,14 +23,19 @@ from relo.data.intact_frames import decode_intact
 from relo.errors import UserError
 from relo.geometry import iou_xywh
 from relo.tracking.boxes_file import write_boxes
+from relo.tracking.sources import open_frames
 
 _SIDE = 640  # px, of photographs, the longer at most
 _AERIAL_SIDE = 1280  # things in them are small
 _LEAST_SIDE = 12  # px, of marked things
 _LEAST_SHARE = 0.005  # of the image, of things that have a mask
 _LEAST_FRAMES = 20  # of a sequence
+_LEAST_OVERLAP = 0.3  # IoU of a thing's box with the one before; where it is less, the box has jumped
+_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 92)
 
 Mask = NDArray[np.bool_]
+Things = tuple[list[list[float]], list[str]]
+"""What is in an image: boxes x, y, w, h, and a label each."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ def _write_photographs(
             shutil.copy(photograph.image, target / "images")
         else:
             image = cv2.resize(np.ascontiguousarray(image), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-            cv2.imwrite(str(target / "images" / f"{name}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+            cv2.imwrite(str(target / "images" / f"{name}.jpg"), image, _JPEG)
         for index, mask in enumerate(photograph.masks):
             (target / "masks").mkdir(exist_ok=True)
             height, width = image.shape[:2]
@@ -187,7 +193,7 @@ def _aerial_cars(checkout: Path) -> Iterator[Photograph]:
             yield Photograph(image, [], boxes_xywh, ["car"] * len(boxes_xywh))
 
 
-def _objects(annotation: Path) -> tuple[list[list[float]], list[str]]:
+def _objects(annotation: Path) -> Things:
     """Boxes x, y, w, h and labels of a file in the form of PASCAL VOC."""
     boxes_xywh, labels = [], []
     for thing in ElementTree.parse(annotation).getroot().iter("object"):
@@ -244,28 +250,93 @@ def _w_tracking(checkout: Path, target: Path) -> None:
                 _write_sequence([frames[index] for index in indices], chosen, target / f"{camera}_{indices[0]:04d}")
 
 
+def _runs_of_one_thing(frames: Iterable[Things]) -> Iterator[tuple[int, list[list[float]], str]]:
+    """The stretches in which one thing of one label is in view, and its box does not jump.
+
+    Yields:
+        The number of a stretch's first frame, the thing's box x, y, w, h in each of its frames, and the label.
+    """
+    start, run_label = 0, ""
+    run_xywh: list[list[float]] = []
+    for index, (boxes_xywh, labels) in enumerate((*frames, ([], []))):
+        goes_on = bool(run_xywh) and labels == [run_label] and _overlap(run_xywh[-1], boxes_xywh[0]) >= _LEAST_OVERLAP
+        if run_xywh and not goes_on:
+            yield start, run_xywh, run_label
+            run_xywh = []
+        if len(labels) == 1:
+            if not goes_on:
+                start, run_label = index, labels[0]
+            run_xywh.append(boxes_xywh[0])
+
+
+def _overlap(a_xywh: list[float], b_xywh: list[float]) -> float:
+    return float(iou_xywh(torch.tensor(a_xywh), torch.tensor(b_xywh)))
+
+
 def _fod_a(checkout: Path, target: Path) -> None:
-    """A sequence as long as one thing of one label is in view, and its box does not jump (IoU of 0.3)."""
-    runs: list[list[tuple[Path, list[float], str]]] = [[]]
-    for annotation in sorted((checkout / "Annotations").glob("*.xml")):
-        boxes_xywh, labels = _objects(annotation)
-        image = checkout / f"JPEGImages/{annotation.stem}.jpg"
-        if len(labels) != 1 or not image.is_file():
-            runs.append([])
+    annotations = sorted((checkout / "Annotations").glob("*.xml"))
+    images = [checkout / f"JPEGImages/{annotation.stem}.jpg" for annotation in annotations]
+    things = [
+        _objects(annotation) if image.is_file() else ([], [])
+        for annotation, image in zip(annotations, images, strict=True)
+    ]
+    for start, boxes_xywh, label in _runs_of_one_thing(things):
+        if len(boxes_xywh) >= _LEAST_FRAMES:
+            frames = images[start : start + len(boxes_xywh)]
+            _write_sequence(frames, boxes_xywh, target / f"{frames[0].stem}_{label}")
+
+
+_SKY_KINDS = ("airplane", "bird", "drone", "helicopter")
+_SKY_STRIDE = 3  # ten frames per second
+_SKY_SHOWN = "V_HELICOPTER_028"  # the README's example: not to train on
+_MATLAB_BOXES = re.compile(
+    # The head of a matrix of doubles that has no name: its rows, and four columns, or none where there is no row.
+    rb"\x06\0{3}\x08\0{3}\x06\0{7}\x05\0{3}\x08\0{3}(....)[\0\x04]\0{3}\x01\0{7}\x09\0{3}....",
+    re.DOTALL,
+)
+
+
+def _svanstrom(checkout: Path, target: Path) -> None:
+    """Small things in the sky, filmed from the ground; frames with several of them are left out."""
+    for video in sorted((checkout / "Data/Video_V").glob("*.mp4")):
+        if video.stem == _SKY_SHOWN:
             continue
-        if runs[-1]:
-            _, before_xywh, label = runs[-1][-1]
-            if label != labels[0] or float(iou_xywh(torch.tensor(before_xywh), torch.tensor(boxes_xywh[0]))) < 0.3:
-                runs.append([])
-        runs[-1].append((image, boxes_xywh[0], labels[0]))
-    for run in runs:
-        if len(run) >= _LEAST_FRAMES:
-            images, boxes, (label, *_) = (list(column) for column in zip(*run, strict=True))
-            _write_sequence(images, boxes, target / f"{images[0].stem}_{label}")
+        things = _sky_things(video.with_name(f"{video.stem}_LABELS.mat"))
+        places: dict[int, Path] = {}  # of the frames to keep
+        for start, boxes_xywh, _ in _runs_of_one_thing(things):
+            kept_xywh = boxes_xywh[::_SKY_STRIDE]
+            if len(kept_xywh) >= _LEAST_FRAMES:
+                folder = target / f"{video.stem}_{start:03d}"
+                (folder / "img").mkdir(parents=True)
+                write_boxes(folder / "groundtruth.txt", np.array(kept_xywh))
+                for number in range(len(kept_xywh)):
+                    places[start + _SKY_STRIDE * number] = folder / "img" / f"{number + 1:08d}.jpg"
+        count = 0
+        for count, image in enumerate(open_frames(video), 1):
+            if (place := places.get(count - 1)) is not None:
+                cv2.imwrite(str(place), np.ascontiguousarray(image[..., ::-1]), _JPEG)
+        if count != len(things):
+            raise ValueError(f"{video.name} has {count} frames, and labels for {len(things)}")
+
+
+def _sky_things(labels: Path) -> list[Things]:
+    """The things in each frame; scipy hands out MATLAB's `groundTruth` as bytes, with a matrix per frame and kind."""
+    content = scipy.io.loadmat(labels)["__function_workspace__"].tobytes()
+    cells = []
+    for match in _MATLAB_BOXES.finditer(content):
+        rows = int.from_bytes(match[1], "little")
+        columns = np.frombuffer(content, "<f8", 4 * rows, match.end()).reshape(4, rows)
+        cells.append((columns.T - (1, 1, 0, 0)).tolist())  # MATLAB counts from 1
+    frames = [cells[index : index + len(_SKY_KINDS)] for index in range(0, len(cells), len(_SKY_KINDS))]
+    return [
+        (list(chain(*frame)), [kind for kind, boxes_xywh in zip(_SKY_KINDS, frame, strict=True) for _ in boxes_xywh])
+        for frame in frames
+    ]
 
 
 CONVERTERS: dict[str, Callable[[Path, Path], None]] = {
     "davis16_val": _davis16_val,
+    "svanstrom": _svanstrom,
     "fod_a": _fod_a,
     "w_tracking": _w_tracking,
     "ecssd": partial(_write_photographs, partial(_masked, "data/images", "data/ground_truth_mask")),
@@ -279,6 +350,7 @@ CONVERTERS: dict[str, Callable[[Path, Path], None]] = {
     "kangaroo": partial(_write_photographs, partial(_animals, "annots")),
     # Shelves; not the products' pictures, which have white backgrounds.
     "grocery_store": partial(_copy_backgrounds, [f"dataset/{part}/**/*.jpg" for part in ("train", "val", "test")]),
+    "caltech101": partial(_copy_backgrounds, ["101_ObjectCategories/**/*.jpg"]),
     "imagenet_sample": partial(_copy_backgrounds, ["*.JPEG"]),
 }
 """What makes a set of a checkout, by the set's name in photo_sets.csv."""

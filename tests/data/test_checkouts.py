@@ -1,6 +1,7 @@
 """Photo sets out of small checkouts in the form that their repositories have."""
 
 import importlib.util
+import io
 import sys
 from pathlib import Path
 
@@ -126,6 +127,11 @@ def grocery_store(root):
     return {"dataset_val_Fruit_Apple_1.jpg"}
 
 
+def caltech101(root):
+    save(root / "101_ObjectCategories/ant/image_0001.jpg", noise(60, 80))
+    return {"101_ObjectCategories_ant_image_0001.jpg"}
+
+
 def imagenet_sample(root):
     save(root / "n1_cat.jpg", noise(60, 80))
     (root / "n1_cat.jpg").rename(root / "n1_cat.JPEG")
@@ -162,15 +168,44 @@ def fod_a(root):
     return {"000000_Bolt": ([10, 20, 30, 40], 25), "000025_Bolt": ([60, 20, 30, 40], 25)}
 
 
+def svanstrom(root):
+    """64 frames with a drone, which another one joins in the last two; and a video that is held back."""
+    folder = root / "Data/Video_V"
+    folder.mkdir(parents=True)
+    for name in ("V_DRONE_001", "V_HELICOPTER_028"):
+        video = cv2.VideoWriter(str(folder / f"{name}.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 30, (64, 48))
+        assert video.isOpened()
+        for index in range(64):
+            video.write(np.full((48, 64, 3), 3 * index, np.uint8))
+        video.release()
+        cells = np.empty((64, 4), object)
+        for frame in range(64):
+            drones = [[11 + 0.25 * frame, 21, 20, 10]] * (1 if frame < 62 else 2)
+            cells[frame] = [np.empty((0, 0)), np.empty((0, 0)), np.array(drones), np.empty((0, 0))]
+        save_ground_truth(folder / f"{name}_LABELS.mat", cells)
+    return {"V_DRONE_001_000": ([10, 20, 20, 10], 21)}
+
+
+def save_ground_truth(path, cells):
+    """An object of MATLAB's, as scipy reads one: a matrix of bytes without a name, which are matrices themselves."""
+    inner = io.BytesIO()
+    scipy.io.savemat(inner, {"cells": cells.reshape(1, -1)})
+    content = np.frombuffer(inner.getvalue()[128:], np.uint8)
+    scipy.io.savemat(path, {"x": content[None]})
+    named = path.read_bytes()
+    assert named.count(b"\1\0\1\0x\0\0\0") == 1
+    path.write_bytes(named.replace(b"\1\0\1\0x\0\0\0", b"\1\0\0\0\0\0\0\0"))
+
+
 MADE = {
     **{make.__name__: make for make in (ecssd, human_segmentation, bsds500, clothing_coparsing, camvid, vedai_aerial)},
-    **{make.__name__: make for make in (aerial_cars, davis16_val, w_tracking, fod_a)},
+    **{make.__name__: make for make in (aerial_cars, davis16_val, w_tracking, fod_a, svanstrom)},
     "raccoon": animals("annotations"),
     "kangaroo": animals("annots"),
 }
 
 
-BACKGROUNDS = {make.__name__: make for make in (grocery_store, imagenet_sample)}
+BACKGROUNDS = {make.__name__: make for make in (grocery_store, caltech101, imagenet_sample)}
 
 
 def test_every_set_is_tried(checkouts):
@@ -189,7 +224,7 @@ def test_a_checkout_becomes_a_set(name, checkouts, tmp_path):
     expected = MADE[name](tmp_path / "checkout")
     for _ in range(2):  # the second time it is there
         checkouts.convert(name, tmp_path / "checkout", tmp_path / "sets" / name)
-    is_video = name in ("davis16_val", "w_tracking", "fod_a")
+    is_video = name in ("davis16_val", "w_tracking", "fod_a", "svanstrom")
     reader = open_reader("plain" if is_video else "photos", tmp_path / "sets" / name, "all")
     assert sorted(reader.names) == sorted(expected)
     for index, found in enumerate(reader.names):
@@ -200,6 +235,9 @@ def test_a_checkout_becomes_a_set(name, checkouts, tmp_path):
         np.testing.assert_allclose(sequence.boxes_xywh[0], box_xywh, atol=1)
     if name == "davis16_val":
         assert list(reader[0].visible) == [True, True, False]
+    if name == "svanstrom":  # every third frame, its own box to each
+        np.testing.assert_allclose([frame.mean() for frame in reader[0].frames], 9 * np.arange(21), atol=4)
+        np.testing.assert_allclose(reader[0].boxes_xywh[:, 0], 10 + 0.75 * np.arange(21))
 
 
 @pytest.mark.parametrize("name", [*MADE, *BACKGROUNDS])
@@ -216,6 +254,14 @@ def test_a_damaged_annotation_leaves_nothing(checkouts, tmp_path):
     with pytest.raises(UserError, match="no checkout that the set raccoon can be made of"):
         checkouts.convert("raccoon", tmp_path / "raccoon_dataset", tmp_path / "sets/raccoon")
     assert not (tmp_path / "sets/raccoon").exists()
+
+
+def test_labels_of_another_video_are_refused(checkouts, tmp_path):
+    svanstrom(tmp_path)
+    labels = tmp_path / "Data/Video_V/V_DRONE_001_LABELS.mat"
+    save_ground_truth(labels, np.array([[np.ones((1, 4))] + 3 * [np.empty((0, 0))]] * 30, object))
+    with pytest.raises(UserError, match=r"V_DRONE_001.mp4 has 64 frames, and labels for 30"):
+        checkouts.convert("svanstrom", tmp_path, tmp_path / "sets/svanstrom")
 
 
 @pytest.mark.parametrize("content", [b"", b"MATLAB 5.0"])
