@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
@@ -235,6 +235,15 @@ def _instead_of_link(path: Path) -> Iterator[None]:
     finally:
         if named is not None and not path.exists():
             path.symlink_to(named)
+
+
+def add_average(trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    """Put the averaged weights, where there are any, into a checkpoint of weights alone, which no fit goes on from."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging):
+            callback.on_save_checkpoint(trainer, module, checkpoint)
+    for entry in ("current_model_state", "averaging_state"):
+        checkpoint.pop(entry, None)
 
 
 def save_over_later_ones(trainer: Trainer) -> None:

@@ -2,33 +2,29 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torch import Tensor
 
 from relo.data.clip_batch import ClipBatch
 from relo.data.sequences.base import Sequence as AnnotatedSequence
 from relo.errors import UserError
-from relo.evaluation.result_folder import SequenceResult
 from relo.learning.base import Objective, StepResult
 from relo.learning.rollout import Rollout
-from relo.models.checkpoints.states import misfit
 from relo.models.checkpoints.weights import FORMAT, FORMAT_ENTRY
 from relo.models.heads import Localization
 from relo.models.network import LocalizationNetwork
 from relo.settings import check_whole
 from relo.tracking.rule import TrackingRule
-from relo.tracking.tracker import Tracker
+from relo.training.checkpoints import add_average
 from relo.training.recipe import Recipe
 from relo.training.resumed_progress import correct_progress, current_validation, settle_progress
-from relo.training.validation import results_folder, track, tracking_metrics, unfinished_folder
+from relo.training.resumed_states import require_same_stage
+from relo.training.validation import TrackedSequences
 
 
 class RELOModule(lightning.LightningModule):
@@ -40,7 +36,7 @@ class RELOModule(lightning.LightningModule):
     Attributes:
         rollout: of the last batch, for callbacks; None for objectives without a policy.
         logs: of the last batch, for callbacks: scalars by name, means over the batch's updates.
-        validation_results: the tracked sequences of the last validation, by localization.
+        validation: the sequences that the last validation tracked, and their scores.
     """
 
     def __init__(
@@ -75,21 +71,13 @@ class RELOModule(lightning.LightningModule):
         self.recipe = Recipe(**recipe)
         objective.check(network)
         self.frozen_parts = self.recipe.prepare(network, objective.trained_parts)
-        if not self.localizations:
-            raise UserError("model.localizations names no map to validate with: name policy, prior or both.")
-        if "prior" in self.localizations and network.prior is None:
-            raise UserError("Validation asks for the prior, but the network has no prior: see model.localizations.")
         self.template_crop = self.rule.template_crop(network.encoder.template_size)
         self.search_crop = self.rule.search_crop(network.encoder.search_size)
-        self.scores: dict[str, MetricCollection] = {name: tracking_metrics() for name in self.localizations}
-        self.metrics = nn.ModuleDict(self.scores)  # so that they follow the module to its device
-        self.validation_results: dict[str, list[SequenceResult]] = {}
+        self.validation = TrackedSequences(network, self.localizations)
         self.rollout: Rollout | None = None
         self.logs: dict[str, Tensor] = {}
         self._updates: Iterator[StepResult] = iter(())  # of the current batch, those that are still to come
         self._update_logs: list[dict[str, Tensor]] = []  # of the batch's updates so far
-        self._trackers: dict[str, Tracker] = {}  # of a validation, by localization
-        self.unfinished: dict[str, Path] = {}  # by localization, where a validation keeps what it has found
 
     def setup(self, stage: str) -> None:
         """Check what only the trainer knows.
@@ -112,7 +100,7 @@ class RELOModule(lightning.LightningModule):
         Raises:
             UserError: they cannot be read, or do not fit.
         """
-        self._trackers = {}  # of a validation that was stopped
+        self.validation.stop()
         if self.trainer.ckpt_path is None:
             self.recipe.load_first_weights(self.network, self.frozen_parts)
 
@@ -158,34 +146,16 @@ class RELOModule(lightning.LightningModule):
         return self.recipe.optimizers(self.network)
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the results of the last validation, and make the trackers of this one."""
-        self.unfinished = {}
-        self.validation_results = {name: [] for name in self.localizations}
-        self._trackers = {
-            name: Tracker(self.network, replace(self.rule, localization=name), device=self.device)
-            for name in self.localizations
-        }
-        folder = results_folder(self.trainer)
-        if folder is not None:
-            self.unfinished = {
-                name: unfinished_folder(folder, tracker, self.network) for name, tracker in self._trackers.items()
-            }
+        """Forget the last validation."""
+        self.validation.start(self.network, self.rule, self.trainer)
 
     def validation_step(self, batch: list[AnnotatedSequence], batch_index: int) -> None:
         """Track a batch of sequences from their first boxes, once per localization, and score them."""
-        for name, tracker in self._trackers.items():
-            for result in track(tracker, batch, self.unfinished.get(name)):
-                self.validation_results[name].append(result)
-                values = (result.boxes_xywh, result.sequence.boxes_xywh, result.sequence.visible)
-                self.scores[name].update(*(torch.from_numpy(value).to(self.device) for value in values))
+        self.validation.track(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores of all sequences, over all ranks."""
-        self._trackers = {}  # on a GPU they hold buffers
-        for name in self.localizations:
-            scores = self.scores[name].compute()
-            self.log_dict({f"val/{name}_{metric}": value.float() for metric, value in scores.items()}, sync_dist=False)
-            self.scores[name].reset()
+        self.log_dict({f"val/{name}": value for name, value in self.validation.finish().items()}, sync_dist=False)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another network or stage before anything of it is taken.
@@ -193,18 +163,8 @@ class RELOModule(lightning.LightningModule):
         Raises:
             UserError: tensors are missing, surplus or of another shape; or its run trained other parts.
         """
-        source = str(self.trainer.ckpt_path)
-        difference = misfit({name: t.shape for name, t in self.state_dict().items()}, checkpoint["state_dict"])
-        if difference is not None:
-            raise UserError(f"{source} is a checkpoint of another network than model.network ({difference}).")
-        if self.trainer.state.fn != "fit" or not checkpoint.get("optimizer_states"):
-            return
-        trained = [len(group["params"]) for group in checkpoint["optimizer_states"][0]["param_groups"]]
-        if trained != [len(group) for group in self.recipe.parameters_by_rate(self.network) if group]:
-            raise UserError(
-                f"{source} is of another stage, in which other parts are trained, or at other rates: to start this "
-                "stage from its weights, use --model.init_from instead of --ckpt_path."
-            )
+        parameters = self.recipe.parameters_by_rate(self.network) if self.trainer.state.fn == "fit" else None
+        require_same_stage(checkpoint, self.state_dict(), parameters, str(self.trainer.ckpt_path))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write into the checkpoint how to build its network and how it tracks, so that it can be used alone."""
@@ -213,11 +173,7 @@ class RELOModule(lightning.LightningModule):
             rule = replace(rule, localization=self.localizations[0])
         checkpoint |= {FORMAT_ENTRY: FORMAT, "relo_network": self.network.config(), "relo_rule": asdict(rule)}
         if "callbacks" not in checkpoint:  # weights alone: Lightning does not ask callbacks for their average
-            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, WeightAveraging):
-                    callback.on_save_checkpoint(self.trainer, self, checkpoint)
-            for entry in ("current_model_state", "averaging_state"):  # which a fit goes on from
-                checkpoint.pop(entry, None)
+            add_average(self.trainer, self, checkpoint)
         if self.trainer.state.fn == "fit":
-            validation = current_validation(self.trainer, is_tracking=bool(self._trackers))
+            validation = current_validation(self.trainer, self.validation.is_under_way)
             correct_progress(checkpoint["loops"]["fit_loop"], self.trainer.num_training_batches, validation)

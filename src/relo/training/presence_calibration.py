@@ -58,7 +58,7 @@ class CalibratePresence(Callback):
         head = pl_module.network.presence
         if trainer.state.fn != "fit" or head is None:
             return
-        outcomes = of_all_ranks(presence_outcomes(pl_module.validation_results[head.localization]))
+        outcomes = of_all_ranks(presence_outcomes(pl_module.validation.results[head.localization]))
         presence, is_right = map(torch.cat, zip(*outcomes, strict=True))
         if not len(presence):
             warnings.warn("Presence is not calibrated: no sequence has a frame after its first.", stacklevel=1)

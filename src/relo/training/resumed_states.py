@@ -1,13 +1,15 @@
 """What a checkpoint must hold for a fit to go on from it: held against the trainer before Lightning takes it up."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
 import torch
 from lightning import Trainer
+from torch import Tensor
 
 from relo.errors import UserError, excerpt
+from relo.models.checkpoints.states import misfit
 
 _ENTRIES = {
     "pytorch-lightning_version": str,
@@ -43,6 +45,36 @@ def require_resumable(checkpoint: Mapping[str, Any], trainer: Trainer, source: s
         if not isinstance(state, dict) or not {"state", "param_groups"} <= state.keys():
             raise _refusal(place, state, source)
         _require_optimizer(state["state"], state["param_groups"], place, source)
+
+
+def require_same_stage(
+    checkpoint: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    parameters: Sequence[Sequence[Tensor]] | None,
+    source: str,
+) -> None:
+    """Refuse a checkpoint of another network or stage.
+
+    Args:
+        checkpoint: as it was read.
+        state: the module's tensors, by name.
+        parameters: what a fit trains at each rate; None is a validation, which takes the weights of any stage.
+        source: the checkpoint's name in errors.
+
+    Raises:
+        UserError: tensors are missing, surplus or of another shape; or the checkpoint's run trained other parts.
+    """
+    difference = misfit({name: tensor.shape for name, tensor in state.items()}, checkpoint["state_dict"])
+    if difference is not None:
+        raise UserError(f"{source} is a checkpoint of another network than model.network ({difference}).")
+    if parameters is None or not checkpoint.get("optimizer_states"):
+        return
+    trained = [len(group["params"]) for group in checkpoint["optimizer_states"][0]["param_groups"]]
+    if trained != [len(group) for group in parameters if group]:
+        raise UserError(
+            f"{source} is of another stage, in which other parts are trained, or at other rates: to start this "
+            "stage from its weights, use --model.init_from instead of --ckpt_path."
+        )
 
 
 def _require_same_types(expected: Mapping[str, Any], found: Any, place: str, source: str) -> None:

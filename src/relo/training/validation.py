@@ -1,19 +1,23 @@
-"""The scores of tracking whole sequences: what they are computed with, shown as, and written to."""
+"""Validation by tracking whole sequences: their scores, what they are shown as, and written to."""
 
 import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Callback, Trainer
 from rich.table import Table
+from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from relo.console import make_console
 from relo.data.sequences.base import Sequence as AnnotatedSequence
+from relo.errors import UserError
 from relo.evaluation.one_pass import run_one_pass
 from relo.evaluation.plots import save_png, success_plot
 from relo.evaluation.result_folder import SequenceResult, identity, read_finished, write_result
@@ -21,7 +25,9 @@ from relo.evaluation.sequence_scores import sequence_auc
 from relo.files import write_text
 from relo.learning.base import of_all_ranks
 from relo.metrics import AverageOverlap, NormalizedPrecision, Precision, SuccessAUC, SuccessRate
+from relo.models.heads import Localization
 from relo.models.network import LocalizationNetwork
+from relo.tracking.rule import TrackingRule
 from relo.tracking.tracker import Tracker
 
 METRICS: dict[str, tuple[Callable[[], Metric], str]] = {
@@ -33,7 +39,71 @@ METRICS: dict[str, tuple[Callable[[], Metric], str]] = {
 }
 
 
-def tracking_metrics() -> MetricCollection:
+class TrackedSequences(nn.Module):
+    """The sequences of a validation, tracked from their first boxes once per localization, and their scores.
+
+    Attributes:
+        scores: the metrics of all sequences of all ranks, by localization.
+        results: the sequences that this rank has tracked, by localization.
+        unfinished: by localization, where `relo validate` keeps what it has found.
+    """
+
+    def __init__(self, network: LocalizationNetwork, localizations: Sequence[Localization]) -> None:
+        """Start with no sequence.
+
+        Raises:
+            UserError: no localization is given, or one that the network does not have.
+        """
+        super().__init__()
+        if not localizations:
+            raise UserError("model.localizations names no map to validate with: name policy, prior or both.")
+        if "prior" in localizations and network.prior is None:
+            raise UserError("Validation asks for the prior, but the network has no prior: see model.localizations.")
+        self.scores: dict[str, MetricCollection] = {name: _metrics() for name in localizations}
+        self.results: dict[str, list[SequenceResult]] = {}
+        self.unfinished: dict[str, Path] = {}
+        self._localizations = tuple(localizations)
+        self._metrics = nn.ModuleDict(self.scores)  # so that they follow the module to its device
+        self._trackers: dict[str, Tracker] = {}
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a validation has begun, and its scores are not there yet."""
+        return bool(self._trackers)
+
+    def start(self, network: LocalizationNetwork, rule: TrackingRule, trainer: Trainer) -> None:
+        """Forget the last validation, and make the trackers of this one."""
+        folder, self.unfinished = results_folder(trainer), {}
+        self.results = {name: [] for name in self._localizations}
+        self._trackers = {name: Tracker(network, replace(rule, localization=name)) for name in self._localizations}
+        if folder is not None:
+            self.unfinished = {
+                name: unfinished_folder(folder, tracker, network) for name, tracker in self._trackers.items()
+            }
+
+    def track(self, batch: Sequence[AnnotatedSequence]) -> None:
+        """Track a batch of sequences, and take up their scores."""
+        for name, tracker in self._trackers.items():
+            for result in track(tracker, batch, self.unfinished.get(name)):
+                self.results[name].append(result)
+                values = (result.boxes_xywh, result.sequence.boxes_xywh, result.sequence.visible)
+                self.scores[name].update(*(torch.from_numpy(value).to(tracker.device) for value in values))
+
+    def finish(self) -> dict[str, Tensor]:
+        """The scores by localization and metric, such as `policy_auc`; those of the next validation begin at zero."""
+        self.stop()
+        found: dict[str, Tensor] = {}
+        for name, metrics in self.scores.items():
+            found |= {f"{name}_{metric}": value.float() for metric, value in metrics.compute().items()}
+            metrics.reset()
+        return found
+
+    def stop(self) -> None:
+        """Let go of the trackers, which hold buffers on a GPU."""
+        self._trackers = {}
+
+
+def _metrics() -> MetricCollection:
     """The metrics of one localization, by name; they take boxes_xywh, true boxes_xywh and which are visible."""
     metrics: dict[str, Any] = {name: metric() for name, (metric, _) in METRICS.items()}
     return MetricCollection(metrics, compute_groups=False)
@@ -92,12 +162,12 @@ class ValidationReport(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Gather the results of all ranks, then print and write them."""
-        report = {name: _summary(metrics) for name, metrics in pl_module.scores.items()}
-        sequences = {name: _sequence_aucs(results) for name, results in pl_module.validation_results.items()}
+        report = {name: _summary(metrics) for name, metrics in pl_module.validation.scores.items()}
+        sequences = {name: _sequence_aucs(results) for name, results in pl_module.validation.results.items()}
         count = len(next(iter(sequences.values())))
         folder = results_folder(trainer)
         if folder is not None:
-            for name, results in pl_module.validation_results.items():
+            for name, results in pl_module.validation.results.items():
                 for result in results:
                     write_result(folder / name / result.sequence.dataset, result)
             trainer.strategy.barrier()  # what ranks found is written before it goes where a stopped validation left it
@@ -111,7 +181,7 @@ class ValidationReport(Callback):
             write_text(folder / "scores.json", json.dumps(content, indent=2) + "\n")
             curves = {name: scores["success_curve"] for name, scores in report.items()}
             save_png(success_plot(curves), folder / "success.png")
-            for unfinished in pl_module.unfinished.values():
+            for unfinished in pl_module.validation.unfinished.values():
                 shutil.rmtree(unfinished, ignore_errors=True)
             make_console(soft_wrap=True).print(f"Boxes, scores and plots are in {folder}.")
 
