@@ -288,6 +288,7 @@ def _fod_a(checkout: Path, target: Path) -> None:
 
 _SKY_KINDS = ("airplane", "bird", "drone", "helicopter")
 _SKY_STRIDE = 3  # ten frames per second
+_SKY_LEAST_SIDE = 36  # px, sqrt(w h); boxes of things that are smaller have much room about them
 _SKY_SHOWN = "V_HELICOPTER_028"  # the README's example: not to train on
 _MATLAB_BOXES = re.compile(
     # The head of a matrix of doubles that has no name: its rows, and four columns, or none where there is no row.
@@ -297,13 +298,13 @@ _MATLAB_BOXES = re.compile(
 
 
 def _svanstrom(checkout: Path, target: Path) -> None:
-    """Small things in the sky, filmed from the ground; frames with several of them are left out."""
+    """Things in the sky, filmed from the ground; frames with several, or with one that is small, are left out."""
     for video in sorted((checkout / "Data/Video_V").glob("*.mp4")):
         if video.stem == _SKY_SHOWN:
             continue
         things = _sky_things(video.with_name(f"{video.stem}_LABELS.mat"))
         places: dict[int, Path] = {}  # of the frames to keep
-        for start, boxes_xywh, _ in _runs_of_one_thing(things):
+        for start, boxes_xywh, _ in _runs_of_one_thing(found if _are_tight(found[0]) else ([], []) for found in things):
             kept_xywh = boxes_xywh[::_SKY_STRIDE]
             if len(kept_xywh) >= _LEAST_FRAMES:
                 folder = target / f"{video.stem}_{start:03d}"
@@ -332,6 +333,10 @@ def _sky_things(labels: Path) -> list[Things]:
         (list(chain(*frame)), [kind for kind, boxes_xywh in zip(_SKY_KINDS, frame, strict=True) for _ in boxes_xywh])
         for frame in frames
     ]
+
+
+def _are_tight(boxes_xywh: list[list[float]]) -> bool:
+    return all(w * h >= _SKY_LEAST_SIDE**2 for _, _, w, h in boxes_xywh)
 
 
 CONVERTERS: dict[str, Callable[[Path, Path], None]] = {

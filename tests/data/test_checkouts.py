@@ -169,10 +169,10 @@ def fod_a(root):
 
 
 def svanstrom(root):
-    """64 frames with a drone, which another one joins in the last two; and a video that is held back."""
+    """64 frames with a drone, which another one joins in the last two; a small bird; a video that is held back."""
     folder = root / "Data/Video_V"
     folder.mkdir(parents=True)
-    for name in ("V_DRONE_001", "V_HELICOPTER_028"):
+    for name, width in (("V_DRONE_001", 40), ("V_BIRD_001", 20), ("V_HELICOPTER_028", 40)):
         video = cv2.VideoWriter(str(folder / f"{name}.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 30, (64, 48))
         assert video.isOpened()
         for index in range(64):
@@ -180,10 +180,10 @@ def svanstrom(root):
         video.release()
         cells = np.empty((64, 4), object)
         for frame in range(64):
-            drones = [[11 + 0.25 * frame, 21, 20, 10]] * (1 if frame < 62 else 2)
+            drones = [[5 + 0.25 * frame, 7, width, 36]] * (1 if frame < 62 else 2)
             cells[frame] = [np.empty((0, 0)), np.empty((0, 0)), np.array(drones), np.empty((0, 0))]
         save_ground_truth(folder / f"{name}_LABELS.mat", cells)
-    return {"V_DRONE_001_000": ([10, 20, 20, 10], 21)}
+    return {"V_DRONE_001_000": ([4, 6, 40, 36], 21)}
 
 
 def save_ground_truth(path, cells):
@@ -237,7 +237,7 @@ def test_a_checkout_becomes_a_set(name, checkouts, tmp_path):
         assert list(reader[0].visible) == [True, True, False]
     if name == "svanstrom":  # every third frame, its own box to each
         np.testing.assert_allclose([frame.mean() for frame in reader[0].frames], 9 * np.arange(21), atol=4)
-        np.testing.assert_allclose(reader[0].boxes_xywh[:, 0], 10 + 0.75 * np.arange(21))
+        np.testing.assert_allclose(reader[0].boxes_xywh[:, 0], 4 + 0.75 * np.arange(21))
 
 
 @pytest.mark.parametrize("name", [*MADE, *BACKGROUNDS])
