@@ -59,12 +59,12 @@ class TrackedSequences(nn.Module):
             raise UserError("model.localizations names no map to validate with: name policy, prior or both.")
         if "prior" in localizations and network.prior is None:
             raise UserError("Validation asks for the prior, but the network has no prior: see model.localizations.")
-        self.scores: dict[str, MetricCollection] = {name: _metrics() for name in localizations}
-        self.results: dict[str, list[SequenceResult]] = {}
-        self.unfinished: dict[str, Path] = {}
-        self._localizations = tuple(localizations)
-        self._metrics = nn.ModuleDict(self.scores)  # so that they follow the module to its device
-        self._trackers: dict[str, Tracker] = {}
+        self.scores = {name: _metrics() for name in localizations}
+        self.results: dict[Localization, list[SequenceResult]] = {}
+        self.unfinished: dict[Localization, Path] = {}
+        # So that they follow the module to its device.
+        self._metrics = nn.ModuleDict({str(name): metrics for name, metrics in self.scores.items()})
+        self._trackers: dict[Localization, Tracker] = {}
 
     @property
     def is_under_way(self) -> bool:
@@ -73,18 +73,18 @@ class TrackedSequences(nn.Module):
 
     def start(self, network: LocalizationNetwork, rule: TrackingRule, trainer: Trainer) -> None:
         """Forget the last validation, and make the trackers of this one."""
-        folder, self.unfinished = results_folder(trainer), {}
-        self.results = {name: [] for name in self._localizations}
-        self._trackers = {name: Tracker(network, replace(rule, localization=name)) for name in self._localizations}
+        folder, self.unfinished = _results_folder(trainer), {}
+        self.results = {name: [] for name in self.scores}
+        self._trackers = {name: Tracker(network, replace(rule, localization=name)) for name in self.scores}
         if folder is not None:
             self.unfinished = {
-                name: unfinished_folder(folder, tracker, network) for name, tracker in self._trackers.items()
+                name: _unfinished_folder(folder, tracker, network) for name, tracker in self._trackers.items()
             }
 
     def track(self, batch: Sequence[AnnotatedSequence]) -> None:
         """Track a batch of sequences, and take up their scores."""
         for name, tracker in self._trackers.items():
-            for result in track(tracker, batch, self.unfinished.get(name)):
+            for result in _track(tracker, batch, self.unfinished.get(name)):
                 self.results[name].append(result)
                 values = (result.boxes_xywh, result.sequence.boxes_xywh, result.sequence.visible)
                 self.scores[name].update(*(torch.from_numpy(value).to(tracker.device) for value in values))
@@ -109,13 +109,13 @@ def _metrics() -> MetricCollection:
     return MetricCollection(metrics, compute_groups=False)
 
 
-def results_folder(trainer: Any) -> Path | None:
+def _results_folder(trainer: Any) -> Path | None:
     """Where `relo validate` leaves what it finds; None in a fit, and where a trainer has no `ValidationReport`."""
     reports = any(isinstance(callback, ValidationReport) for callback in trainer.callbacks)
     return Path(trainer.default_root_dir) / "validation" if reports and trainer.state.fn == "validate" else None
 
 
-def unfinished_folder(folder: Path, tracker: Tracker, network: LocalizationNetwork) -> Path:
+def _unfinished_folder(folder: Path, tracker: Tracker, network: LocalizationNetwork) -> Path:
     """Where a validation keeps what it has found, to go on from there when it was stopped.
 
     Its name is a hash of what decides the boxes: another network, rule or map has another.
@@ -124,7 +124,7 @@ def unfinished_folder(folder: Path, tracker: Tracker, network: LocalizationNetwo
     return folder / f"unfinished-{hashlib.sha256(json.dumps(decisive, default=str).encode()).hexdigest()[:16]}"
 
 
-def track(tracker: Tracker, batch: Sequence[AnnotatedSequence], unfinished: Path | None) -> list[SequenceResult]:
+def _track(tracker: Tracker, batch: Sequence[AnnotatedSequence], unfinished: Path | None) -> list[SequenceResult]:
     """Track a batch of sequences from their first boxes, but for those whose results are in the folder.
 
     With a folder, all results are those of its files, whose boxes have four decimals: a stopped validation has the
@@ -165,7 +165,7 @@ class ValidationReport(Callback):
         report = {name: _summary(metrics) for name, metrics in pl_module.validation.scores.items()}
         sequences = {name: _sequence_aucs(results) for name, results in pl_module.validation.results.items()}
         count = len(next(iter(sequences.values())))
-        folder = results_folder(trainer)
+        folder = _results_folder(trainer)
         if folder is not None:
             for name, results in pl_module.validation.results.items():
                 for result in results:
